@@ -1,0 +1,281 @@
+"""Sound files as blocks `(channel, time)`: reading and resampling in bounded memory.
+
+libsndfile reads what it can; the ffmpeg program does the rest. MP3 too goes through ffmpeg
+where there is one: libsndfile's MP3 decoder (mpg123) prints its complaints straight to the terminal,
+and gives up at damage that ffmpeg skips. Both honour the encoder's delay and padding.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+import shlex
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from stemsplit import ffmpeg
+from stemsplit.errors import DecodeError, UnsupportedChannels
+
+if TYPE_CHECKING:
+    import pydub
+
+Block = NDArray[np.float32]
+
+_UNKNOWN_FRAMES = 1 << 62  # libsndfile says 2**63 - 1 of a FLAC stream without a length
+
+
+def native(path: Path) -> str | bytes:
+    """Return a path as libsndfile takes it: on POSIX as bytes, for not every file name is text."""
+    return os.fsencode(path) if os.name == "posix" else str(path)
+
+
+class _Source(Protocol):
+    """One decoder at the start of one file. What is not set by opening is known once it is closed."""
+
+    sample_rate: int
+    channels: int
+    slack_seconds: float  # how inexact `promised_seconds` is
+
+    @property
+    def frames(self) -> int | None: ...
+    @property
+    def depth(self) -> str: ...
+    @property
+    def seconds(self) -> float | None: ...
+    @property
+    def promised_seconds(self) -> float | None: ...
+    @property
+    def complaint(self) -> str | None: ...
+    def read(self, frames: int) -> Block: ...
+    def seek(self, frames: int) -> bool: ...
+    def close(self) -> None: ...
+
+
+class _Libsndfile:
+    def __init__(self, path: Path) -> None:
+        self._file = soundfile.SoundFile(native(path))
+        self.sample_rate: int = self._file.samplerate
+        self.channels: int = self._file.channels
+        subtype = self._file.subtype
+        self.depth = (
+            "32f" if subtype in ("FLOAT", "DOUBLE") else "24" if re.search("24|32", subtype) else "16"
+        )
+        self.seconds: float = self._file.frames / self.sample_rate
+        self.promised_seconds = self.seconds
+        estimated = self._file.format == "MP3"  # from the bitrate, where there is no Xing header
+        self.frames: int | None = None if estimated else self._file.frames
+        self.slack_seconds = 0.25 if estimated else 0.0
+        self.complaint: str | None = None
+        self._failed = False
+        # Of a cut PCM file libsndfile gives the frames that are there; only its log has the header's word.
+        log = self._file.extra_info
+        sizes = re.search(r"^ *(?:data|SSND) : (\d+) \(should be (\d+)\)", log, re.MULTILINE)
+        if sizes and 0 < int(sizes[2]) < int(sizes[1]) < 0xFFFF_FF00:  # the largest mean "unknown": a pipe
+            self.promised_seconds *= int(sizes[1]) / int(sizes[2])
+
+    def read(self, frames: int) -> Block:
+        samples = np.empty((frames, self.channels), np.float32)
+        before = self._file.tell()
+        try:
+            count = 0 if self._failed else len(self._file.read(out=samples))
+        except soundfile.LibsndfileError as error:  # damage; what came before it is in `samples`
+            self._failed = True
+            self.complaint = error.error_string.removeprefix("Error : ").rstrip(".") or "lost sync"
+            count = self._file.tell() - before
+        return np.ascontiguousarray(samples[:count].T)
+
+    def seek(self, frames: int) -> bool:
+        # Elsewhere seeking may be inexact, or fail in a damaged file.
+        plain: bool = (
+            self._file.subtype.startswith(("PCM", "FLOAT", "DOUBLE")) and self._file.format != "FLAC"
+        )
+        if plain:
+            self._file.seek(min(frames, self._file.frames))
+        return plain
+
+    def gives_up_early(self, path: Path) -> bool:
+        """Whether ffmpeg would do better: at damaged or chained Ogg, or a FLAC that knows no length."""
+        if self._file.format != "OGG":
+            return bool(self._file.frames >= _UNKNOWN_FRAMES)
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 65_307))  # the largest page
+            page = file.read().rpartition(b"OggS")[2]
+        body = sum(page[23 : 23 + page[22]]) if len(page) > 22 else math.inf
+        if len(page) < 23 + body or not page[1] & 4:  # cut, or not marked as the end of the stream
+            self.complaint = "its last page is missing"
+            return False
+        position = int.from_bytes(page[2:10], "little", signed=True)
+        rate = 48_000 if self._file.subtype == "OPUS" else self.sample_rate
+        return position > rate * (self.seconds + 0.25) and bool(ffmpeg.executable())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Reader:
+    """A sound file as float32 blocks `(channel, time)`; may be iterated any number of times.
+
+    `frames` is exact, or None where only decoding tells (all that ffmpeg decodes); `frames_estimate` is then
+    what the container says, rounded to 10 ms, for progress bars. `warnings` holds sentences about the last
+    iteration.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        start_seconds: float = 0.0,
+        duration_seconds: float | None = None,
+        block_frames: int = 65_536,
+    ) -> None:
+        self.path = Path(path)
+        self.warnings: list[str] = []
+        self._block_frames = block_frames
+        sensible = 0 <= start_seconds < math.inf  # false for NaN too
+        if not (sensible and (duration_seconds is None or 0 < duration_seconds < math.inf)):
+            raise DecodeError("The start must not be negative, and the duration must be more than nothing")
+        source = self._open()
+        source.close()
+        self.sample_rate, self.channels, self.depth = source.sample_rate, source.channels, source.depth
+        if self.channels > 2:
+            raise UnsupportedChannels(
+                f"`{self.path.name}` has {self.channels} channels; only mono and stereo can be split",
+                f"downmix it first: ffmpeg -i {shlex.quote(str(self.path))} -ac 2 stereo.wav",
+            )
+        self._start = round(start_seconds * self.sample_rate)
+        self._limit: float = math.inf
+        if duration_seconds is not None:
+            self._limit = max(1, round(duration_seconds * self.sample_rate))
+        self.frames = self._part_of(source.frames)
+        self.frames_estimate = self.frames
+        if self.frames is None and source.seconds is not None:
+            self.frames_estimate = self._part_of(round(source.seconds * self.sample_rate))
+        if self.frames is not None and self.frames <= 0 < self._start:
+            raise self._beyond_the_end()
+
+    def _part_of(self, frames: int | None) -> int | None:
+        return None if frames is None else int(max(0, min(frames - self._start, self._limit)))
+
+    def __iter__(self) -> Iterator[Block]:
+        """Yield the blocks, none longer than `block_frames`; DecodeError at samples that are no numbers."""
+        self.warnings.clear()
+        source = self._open()
+        try:
+            position = self._start if source.seek(self._start) else 0
+            end = self._start + self._limit
+            while position < end:
+                block = source.read(int(min(self._block_frames, end - position)))
+                if not block.shape[1]:
+                    break
+                wanted = block[:, max(0, self._start - position) :]
+                position += block.shape[1]
+                if wanted.shape[1]:
+                    self._check_finite(wanted, position - wanted.shape[1])
+                    yield wanted
+        finally:
+            source.close()
+        if position < end:
+            self._check_end(source, position)
+
+    def _check_finite(self, block: Block, position: int) -> None:
+        finite = np.isfinite(block).all(axis=0)
+        if not finite.all():
+            seconds = (position + int(np.argmin(finite))) / self.sample_rate
+            raise DecodeError(
+                f"`{self.path.name}` holds NaN or infinite samples from {seconds:.3f} s on",
+                "export the file again, or split the part before with --duration",
+            )
+
+    def _check_end(self, source: _Source, position: int) -> None:
+        """Complain about a file that ended early, or is damaged."""
+        promised = source.promised_seconds
+        reason = f" ({source.complaint})" if source.complaint else ""
+        if not position:
+            raise DecodeError(f"Nothing in `{self.path.name}` can be decoded{reason}")
+        if promised is not None and position / self.sample_rate < promised - source.slack_seconds - 1e-6:
+            self.warnings.append(
+                f"`{self.path.name}` is cut short: it should last {promised:.2f} s but ends after "
+                f"{position / self.sample_rate:.2f} s{reason}; what is there was used."
+            )
+        elif source.complaint:
+            self.warnings.append(f"`{self.path.name}` is damaged{reason}; what decodes was used.")
+        if position <= self._start:
+            raise self._beyond_the_end()
+
+    def _beyond_the_end(self) -> DecodeError:
+        start = self._start / self.sample_rate
+        return DecodeError(f"The start, {start:g} s, is beyond the end of `{self.path.name}`")
+
+    def _open(self) -> _Source:
+        path = self.path
+        try:
+            if path.is_dir():
+                raise DecodeError(f"`{path}` is a folder, not a sound file")
+            with path.open("rb") as file:
+                head = file.read(4)
+        except FileNotFoundError:
+            raise DecodeError(f"No such file: `{path}`", _near_names(path)) from None
+        except OSError as error:
+            raise DecodeError(f"Cannot read `{path}`: {error.strerror}") from None
+        if not head:
+            raise DecodeError(f"`{path.name}` is empty (0 bytes)")
+        if not (_may_be_mp3(path, head) and ffmpeg.executable()):
+            try:
+                source = _Libsndfile(path)
+            except soundfile.LibsndfileError:
+                return ffmpeg.Decoder(path)
+            if not source.gives_up_early(path):
+                return source
+            source.close()
+        return ffmpeg.Decoder(path)
+
+
+def _may_be_mp3(path: Path, head: bytes) -> bool:
+    """Whether libsndfile would ask mpg123: by the name, an ID3 tag, or eleven set bits of a frame header."""
+    sync = head[0] == 0xFF and len(head) > 1 and head[1] >= 0xE0
+    return sync or head.startswith(b"ID3") or path.suffix.lower() in (".mp1", ".mp2", ".mp3")
+
+
+def _near_names(path: Path) -> str | None:
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return f"there is no folder `{path.parent}` either"
+    near = difflib.get_close_matches(path.name, names, n=3)
+    return f"did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else None
+
+
+def resample(blocks: Iterable[Block], source_rate: int, target_rate: int, channels: int) -> Iterator[Block]:
+    """Yield the same sound at another rate, equal to one call over the whole, without delay."""
+    if source_rate == target_rate:
+        yield from blocks
+        return
+    stream = soxr.ResampleStream(source_rate, target_rate, channels, dtype="float32", quality="VHQ")
+    for block in blocks:
+        part = stream.resample_chunk(np.ascontiguousarray(block.T))
+        if len(part):
+            yield np.ascontiguousarray(part.T)
+    rest = stream.resample_chunk(np.zeros((0, channels), np.float32), last=True)
+    if len(rest):
+        yield np.ascontiguousarray(rest.T)
+
+
+def to_segment(samples: Block, sample_rate: int) -> pydub.AudioSegment:
+    """Return `(channel, time)` samples as a pydub segment of 16 bit, for those who go on in pydub."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # that the PATH has no ffmpeg
+        import pydub
+
+    pydub.AudioSegment.converter = ffmpeg.executable() or pydub.AudioSegment.converter
+    full_scale = 2.0**15
+    data = np.clip(np.rint(samples * full_scale), -full_scale, full_scale - 1).astype("<i2").T.tobytes()
+    return pydub.AudioSegment(data, sample_width=2, frame_rate=sample_rate, channels=samples.shape[0])

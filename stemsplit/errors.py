@@ -1,0 +1,60 @@
+"""What can go wrong in a way that the user can mend.
+
+Everything here is one sentence and, where there is one, a hint; the command line prints both and
+exits 1. Any other exception is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class StemsplitError(Exception):
+    """A failure the user can act on: `message` says what, `hint` what to do, `code` is for programs."""
+
+    code = "error"
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class DecodeError(StemsplitError):
+    """The input is missing, is no sound file, or holds samples that are no numbers."""
+
+    code = "decode"
+
+
+class UnsupportedChannels(DecodeError):
+    """The input has more than two channels."""
+
+    code = "channels"
+
+
+class EncodeError(StemsplitError):
+    """An output cannot be written: full disk, no permission, an impossible format."""
+
+    code = "encode"
+
+
+class OutputExists(EncodeError):
+    """An output is already there and `force` was not given."""
+
+    code = "exists"
+
+
+class UnknownModel(StemsplitError):
+    """No model has this name."""
+
+    code = "model"
+
+
+class BadWeights(StemsplitError):
+    """A weights file is damaged, or is not one of ours."""
+
+    code = "weights"
+
+
+class DeviceUnavailable(StemsplitError):
+    """The device asked for is not there, or is out of memory even for the smallest batch."""
+
+    code = "device"

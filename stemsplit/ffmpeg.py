@@ -1,0 +1,297 @@
+"""The ffmpeg program: decoding and encoding through pipes, tags and cover art.
+
+It serves what libsndfile cannot do. Arguments are lists, never a shell; input names carry the `file:`
+prefix, so that a leading `-` or a colon means nothing, and no input may open the network.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import re
+import shutil
+import struct
+import subprocess
+import tempfile
+import threading
+from collections import deque
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stemsplit.errors import DecodeError
+
+_COMMON = ("-hide_banner", "-nostdin", "-nostats")
+_LOCAL = ("-protocol_whitelist", "file,pipe")
+INSTALL = "install ffmpeg, or `pip install imageio-ffmpeg`, and try again"
+_LARGEST_COVER = 1 << 24  # what a FLAC picture block can hold
+
+# Facts about the source's own encoding, and loudness that the stems do not have.
+_STALE = re.compile(
+    r"encoder|encoded[_-]?by|tsse|tlen|major_brand|minor_version|compatible_brands|handler_name|vendor_id|language"
+    r"|creation_time|duration|itun(smpb|norm)|replaygain_.*|r128_.*|metadata_block_picture|waveformatextensible.*"
+)
+_CODECS = {
+    "flac": ("-c:a", "flac", "-f", "flac"),
+    "mp3": ("-c:a", "libmp3lame", "-id3v2_version", "3", "-f", "mp3"),
+    "ogg": ("-c:a", "libvorbis", "-f", "ogg"),
+    "m4a": ("-c:a", "aac", "-f", "ipod"),
+}
+# Near transparent: a separated stem is often mixed again, which uncovers what a codec hid.
+_DEFAULT_QUALITY = {"mp3": ("-b:a", "320k"), "ogg": ("-q:a", "8"), "m4a": ("-b:a", "256k")}
+
+
+@lru_cache(maxsize=1)
+def _bundled() -> str | None:
+    try:
+        import imageio_ffmpeg
+
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except (ImportError, RuntimeError):
+        return None
+
+
+def executable() -> str | None:
+    """Return the ffmpeg to run: the one on the PATH, else the one that imageio-ffmpeg brings."""
+    return shutil.which("ffmpeg") or _bundled()
+
+
+class _Process:
+    """A running ffmpeg; a thread drains its stderr, so that it never blocks on a full pipe."""
+
+    def __init__(self, program: str, *arguments: str, stdin: int, stdout: int) -> None:
+        # In a session of its own Ctrl-C reaches only us, and we end it in good order.
+        self.popen = subprocess.Popen(
+            [program, *_COMMON, *arguments],
+            stdin=stdin,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._lines: deque[bytes] = deque(maxlen=500)
+        self._drain = threading.Thread(target=self._lines.extend, args=(self.popen.stderr,), daemon=True)
+        self._drain.start()
+
+    def end(self, *, kill: bool = False) -> int:
+        """Wait for the program, killing it first if asked; return its exit status. May be called again."""
+        if kill:
+            self.popen.kill()
+        for pipe in (self.popen.stdin, self.popen.stdout):
+            if pipe and not pipe.closed:
+                with contextlib.suppress(OSError):  # unsent bytes for a dead program
+                    pipe.close()
+        status = self.popen.wait()
+        self._drain.join()
+        if self.popen.stderr:
+            self.popen.stderr.close()
+        return status
+
+    @property
+    def log(self) -> str:
+        """All it has said; complete only after `end`."""
+        return b"".join(self._lines).decode("utf-8", "replace")
+
+    @property
+    def complaint(self) -> str | None:
+        """Its first error, which names the cause where the later ones name consequences."""
+        found = re.search(r"\[(?:error|fatal)\] (.+)", self.log)
+        return found[1].strip() if found else None
+
+
+class Decoder:
+    """The first sound track of a file as float32 blocks; what ffmpeg says of it is known once closed."""
+
+    frames = None
+    slack_seconds = 0.25  # `seconds` is rounded, and older versions count the padding
+
+    def __init__(self, path: Path) -> None:
+        program = executable()
+        if program is None:
+            raise DecodeError(f"Cannot decode `{path.name}`: it needs ffmpeg", INSTALL)
+        arguments = ["-v", "level+info", *_LOCAL, "-i", f"file:{path}", "-map", "0:a:0"]
+        self._process = _Process(
+            program,
+            *[*arguments, "-f", "au", "-c:a", "pcm_f32be", "-"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+        )
+        header = self._bytes(24)
+        if len(header) < 24:
+            self._process.end()
+            log, complaint = self._process.log, self.complaint
+            if "matches no streams" in log:
+                raise DecodeError(f"`{path.name}` has no sound in it")
+            if "moov atom not found" in log:
+                raise DecodeError(f"`{path.name}` is incomplete: its index, at the end, is missing")
+            said = f"; ffmpeg says: {complaint}" if complaint else ""
+            raise DecodeError(
+                f"`{path.name}` is no sound file that can be decoded", f"see whether it plays elsewhere{said}"
+            )
+        _, offset, _, _, self.sample_rate, self.channels = struct.unpack(">4s5I", header)
+        self._bytes(offset - 24)
+
+    def _bytes(self, count: int) -> bytes:
+        assert self._process.popen.stdout is not None
+        return self._process.popen.stdout.read(count)
+
+    def read(self, frames: int) -> NDArray[np.float32]:
+        """Return the next `(channel, time)` block, shorter at the end, then empty."""
+        width = 4 * self.channels
+        data = self._bytes(frames * width)
+        samples = np.frombuffer(data[: len(data) // width * width], ">f4").reshape(-1, self.channels)
+        if len(samples) < frames:
+            self._process.popen.wait()  # it has reached its end; let it say its last word
+        return np.ascontiguousarray(samples.T, np.float32)
+
+    def seek(self, frames: int) -> bool:
+        """Nothing but decoding from the start is exact in every format."""
+        return False
+
+    def close(self) -> None:
+        """End the program and reap it, wherever it stands."""
+        self._process.end(kill=True)
+
+    @property
+    def complaint(self) -> str | None:
+        """The first fault found in the file."""
+        return self._process.complaint
+
+    @property
+    def depth(self) -> str:
+        """The samples' depth as `Writer` has it; lossy decoders give planar floats (fltp), which is "16"."""
+        found = re.search(r" Audio: .*, (s32p?|flt|dbl)\b", self._description)
+        return "16" if not found else "24" if found[1].startswith("s") else "32f"
+
+    @property
+    def _description(self) -> str:
+        """What ffmpeg says of the input before it starts."""
+        return self._process.log.partition("Stream mapping")[0]
+
+    @property
+    def seconds(self) -> float | None:
+        """What the container says, rounded; good enough for a progress bar."""
+        found = re.search(r"Duration: (\d+):(\d+):([\d.]+)", self._process.log)
+        return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else None
+
+    @property
+    def promised_seconds(self) -> float | None:
+        """`seconds` where it is no guess and speaks of the sound, not of a picture that runs longer."""
+        log = self._description
+        tracks = [line for line in log.splitlines() if "  Stream #0:" in line and "attached pic" not in line]
+        return self.seconds if len(tracks) == 1 and "Estimating duration" not in log else None
+
+
+class Encoder:
+    """Raw samples in, a sound file out. `tags` and `cover` come from `read_tags`."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        format: str,
+        sample_rate: int,
+        channels: int,
+        raw: str,
+        bitrate: str | None,
+        tags: dict[str, str],
+        cover: bytes | None,
+    ) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="stemsplit-")
+        if cover and format == "ogg":  # it has no picture track
+            tags, cover = {**tags, "METADATA_BLOCK_PICTURE": _picture_block(cover)}, None
+        notes = Path(self._folder.name, "tags")
+        notes.write_text(_ffmetadata(tags), encoding="utf-8", newline="\n")
+        arguments = ["-v", "level+error", "-f", raw, "-ar", str(sample_rate), "-ac", str(channels)]
+        arguments += ["-i", "pipe:0", "-f", "ffmetadata", "-i", f"file:{notes}"]
+        picture = Path(self._folder.name, "cover")
+        if cover:
+            picture.write_bytes(cover)
+            arguments += ["-i", f"file:{picture}", "-map", "2:v", "-c:v", "copy"]
+            arguments += ["-disposition:v", "attached_pic"]
+        quality = ("-b:a", bitrate) if bitrate else _DEFAULT_QUALITY.get(format, ())
+        arguments += ["-map", "0:a", "-map_metadata", "1", *quality, *_CODECS[format], "-y", f"file:{path}"]
+        program = executable() or "ffmpeg"
+        self._process = _Process(program, *arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+
+    def write(self, data: bytes) -> None:
+        """Send interleaved samples; OSError if ffmpeg has gone away, with its reason."""
+        assert self._process.popen.stdin is not None
+        try:
+            self._process.popen.stdin.write(data)
+        except OSError as error:
+            self.close()
+            raise OSError(self._process.complaint or f"ffmpeg stopped ({error.strerror})") from error
+
+    def finish(self) -> None:
+        """Let ffmpeg write the rest; OSError with its reason if that fails."""
+        status = self._process.end()
+        self.close()
+        if status:
+            raise OSError(self._process.complaint or f"ffmpeg stopped with status {status}")
+
+    def close(self) -> None:
+        """End the program and reap it, wherever it stands."""
+        self._process.end(kill=True)
+        self._folder.cleanup()
+
+
+def read_tags(path: Path) -> tuple[dict[str, str], bytes | None]:
+    """Return the tags of a file, names in lower case, and its cover as JPEG or PNG; never fails."""
+    try:
+        state = path.stat()
+    except OSError:
+        return {}, None
+    tags, cover = _read_tags(path, state.st_mtime_ns, state.st_size)
+    return dict(tags), cover
+
+
+@lru_cache(maxsize=2)  # every stem of a track asks
+def _read_tags(path: Path, changed: int, size: int) -> tuple[dict[str, str], bytes | None]:
+    source = (*_LOCAL, "-i", f"file:{path}")
+    # Ogg keeps its tags on the stream, which follows the file's own in the answer; `-t 0` reads no sound.
+    nothing = ("-map", "0:a:0", "-c", "copy", "-t", "0", "-map_chapters", "-1")
+    notes = _output(*source, *nothing, "-f", "ffmetadata", "-")
+    tags = _parse(notes.decode("utf-8", "replace"))
+    attached = ("-map", "0:v", "-map", "-0:V?")  # pictures, not the film of a video
+    cover = _output(*source, *attached, "-frames:v", "1", "-c", "copy", "-f", "image2pipe", "-")
+    sound = cover.startswith((b"\xff\xd8", b"\x89PNG")) and len(cover) < _LARGEST_COVER
+    # A damaged picture would make the encoder fail after the separation: look at it before.
+    if not sound or not _output("-f", "image2pipe", "-i", "pipe:0", "-f", "rawvideo", "-", stdin=cover):
+        return tags, None
+    return tags, cover
+
+
+def _output(*arguments: str, stdin: bytes = b"") -> bytes:
+    """Return what a short run of ffmpeg prints, or nothing if it fails."""
+    program = executable()
+    if program is None:
+        return b""
+    command = [program, *_COMMON, "-v", "quiet", "-xerror", *arguments]
+    try:
+        return subprocess.run(command, input=stdin, capture_output=True, check=True, timeout=60).stdout
+    except (OSError, subprocess.SubprocessError):
+        return b""
+
+
+def _parse(notes: str) -> dict[str, str]:
+    pairs = re.findall(r"^((?:\\.|[^=\\\n])+)=((?:\\.|[^\\\n])*)", notes, re.DOTALL | re.MULTILINE)
+    tags: dict[str, str] = {}
+    for pair in pairs:
+        name, value = (re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL) for text in pair)
+        if not _STALE.fullmatch(name.lower()):
+            tags.setdefault(name.lower(), value)  # the first wins: the file's before the stream's
+    return tags
+
+
+def _ffmetadata(tags: dict[str, str]) -> str:
+    pairs = ["=".join(re.sub(r"([=;#\\\n])", r"\\\1", text) for text in pair) for pair in tags.items()]
+    return "\n".join([";FFMETADATA1", *pairs, ""])
+
+
+def _picture_block(cover: bytes) -> str:
+    """Return a front cover as Vorbis comments carry it: the picture block of FLAC in base64."""
+    mime = b"image/png" if cover.startswith(b"\x89PNG") else b"image/jpeg"
+    head = struct.pack(f">II{len(mime)}s6I", 3, len(mime), mime, 0, 0, 0, 0, 0, len(cover))
+    return base64.b64encode(head + cover).decode("ascii")

@@ -1,0 +1,212 @@
+"""Writing sound files that appear whole or not at all, in bounded memory.
+
+WAV goes through libsndfile, everything else through the ffmpeg program, which also writes tags and covers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import os
+import re
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from stemsplit import ffmpeg
+from stemsplit.audio import Block, native
+from stemsplit.errors import EncodeError, OutputExists
+
+FORMATS: tuple[str, ...] = ("wav", "flac", "mp3", "ogg", "m4a")
+DEPTHS = ("same", "16", "24", "32f")
+
+_RIFF_LIMIT = (1 << 32) - (1 << 20)  # bytes of samples, with room for the tags
+_MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+_RATES = {"mp3": _MP3_RATES, "m4a": (7350, *_MP3_RATES, 64000, 88200, 96000)}
+_WAV_TAGS = {"title": "title", "artist": "artist", "album": "album", "date": "date", "genre": "genre"}
+_WAV_TAGS |= {"track": "tracknumber", "comment": "comment", "copyright": "copyright"}
+
+
+class Writer:
+    """One file that appears whole or not at all: `name.part`, renamed on success, removed on failure.
+
+    Integer depths (rounded to the nearest value) and m4a clip at full scale; `32f`, mp3 and ogg keep what is
+    above it. Default bitrates: mp3 320k, m4a 256k, ogg quality 8 (about 256k). `tags_from` names the file
+    whose tags and cover are carried over. `frames` is the expected length, which decides whether a WAV must
+    be an RF64 (above 4 GiB).
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        sample_rate: int,
+        channels: int,
+        depth: str = "16",
+        bitrate: str | None = None,
+        frames: int | None = None,
+        tags_from: Path | None = None,
+        title_suffix: str | None = None,
+        force: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        self.format = self.path.suffix.lower().lstrip(".")
+        _check(self.format, sample_rate, depth, bitrate)
+        if self.path.exists() and not force:
+            raise OutputExists(f"`{self.path}` is there already", "use --force to replace it")
+        self._part = self.path.with_name(self.path.name + ".part")
+        self._sample_rate, self._channels, self._bitrate = sample_rate, channels, bitrate
+        self._depth = "32f" if self.format in ("mp3", "ogg", "m4a") else depth
+        self._bytes_per_frame = channels * {"16": 2, "24": 3, "32f": 4}[self._depth]
+        self._large = (frames or 0) * self._bytes_per_frame > _RIFF_LIMIT
+        self._tags_from, self._title_suffix = tags_from, title_suffix
+        self._file: Any = None
+        self.frames_written = 0
+        self.peak = 0.0
+
+    def _tags(self) -> tuple[dict[str, str], bytes | None]:
+        if self._tags_from is None:
+            return {}, None
+        tags, cover = ffmpeg.read_tags(self._tags_from)
+        if self._title_suffix:
+            title = tags.get("title") or self._tags_from.stem.encode("utf-8", "replace").decode()
+            tags["title"] = f"{title} ({self._title_suffix})"
+        return tags, cover
+
+    def __enter__(self) -> Writer:
+        tags, cover = self._tags()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._part.open("wb").close()  # the clearest message about a folder that cannot be written
+            if self.format == "wav" or (self.format == "flac" and not ffmpeg.executable()):
+                self._file = self._open_libsndfile(tags)
+            else:
+                self._file = ffmpeg.Encoder(
+                    self._part,
+                    format=self.format,
+                    sample_rate=self._sample_rate,
+                    channels=self._channels,
+                    raw={"16": "s16le", "24": "s32le", "32f": "f32le"}[self._depth],
+                    bitrate=self._bitrate,
+                    tags=tags,
+                    cover=cover,
+                )
+        except BaseException as error:
+            self._abandon()
+            if isinstance(error, (OSError, soundfile.LibsndfileError)):
+                raise self._failed(error) from error
+            raise
+        return self
+
+    def _open_libsndfile(self, tags: dict[str, str]) -> soundfile.SoundFile:
+        file = soundfile.SoundFile(
+            native(self._part),
+            "w",
+            samplerate=self._sample_rate,
+            channels=self._channels,
+            format="RF64" if self._large and self.format == "wav" else self.format.upper(),
+            subtype={"16": "PCM_16", "24": "PCM_24", "32f": "FLOAT"}[self._depth],
+        )
+        for name, attribute in _WAV_TAGS.items():
+            if name in tags:
+                setattr(file, attribute, tags[name])
+        return file
+
+    def write(self, block: Block) -> None:
+        """Append a finite block `(channel, time)`."""
+        if block.ndim != 2 or block.shape[0] != self._channels:
+            wanted = f"(channel, time) with {self._channels} channels"
+            raise ValueError(f"block must be {wanted}, got shape {block.shape}")
+        if not block.shape[1]:
+            return
+        peak = float(np.abs(block).max())
+        if not math.isfinite(peak):
+            raise ValueError(f"block for {self.path.name} holds NaN or infinite samples")
+        self.peak = max(self.peak, peak)
+        self.frames_written += block.shape[1]
+        large = self.frames_written * self._bytes_per_frame > _RIFF_LIMIT
+        if large and self.format == "wav" and not self._large:
+            raise EncodeError(f"`{self.path}` would exceed the 4 GiB of a WAV file", "choose --format flac")
+        samples = np.ascontiguousarray(self._quantised(block).T)
+        try:
+            self._file.write(samples if isinstance(self._file, soundfile.SoundFile) else samples.tobytes())
+        except (OSError, soundfile.LibsndfileError, AssertionError) as error:
+            raise self._failed(error) from error
+
+    def _quantised(self, block: Block) -> NDArray[Any]:
+        if self.format == "m4a":  # above full scale ffmpeg's AAC encoder distorts far worse than this
+            block = block.clip(-1, 1)
+        if self._depth == "32f":
+            return block.astype("<f4", copy=False)
+        # A power of two, as readers divide by: 16-bit samples that nothing changed come out unchanged.
+        full_scale = 2.0 ** (int(self._depth) - 1)
+        rounded: Block = np.clip(np.rint(block * np.float32(full_scale)), -full_scale, full_scale - 1)
+        if self._depth == "16":
+            return rounded.astype("<i2")
+        upper_bytes: NDArray[Any] = rounded.astype("<i4") << 8
+        return upper_bytes
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        except (OSError, soundfile.LibsndfileError) as problem:
+            raise self._failed(problem) from problem
+        finally:
+            self._abandon()
+
+    def _finish(self) -> None:
+        """Close, look at what lies on the disk, rename."""
+        if isinstance(self._file, soundfile.SoundFile):
+            self._file.close()
+            if soundfile.info(native(self._part)).frames != self.frames_written:
+                raise OSError(errno.EIO, "the file came out incomplete")
+        else:
+            self._file.finish()
+        if not self._part.stat().st_size:
+            raise OSError(errno.EIO, "the file came out empty")
+        os.replace(self._part, self.path)
+
+    def _abandon(self) -> None:
+        """Close whatever is open and remove the part file; nothing to do after success."""
+        # Closing may fail on a full disk, of which the caller hears already.
+        with contextlib.suppress(OSError, soundfile.LibsndfileError):
+            if self._file is not None:
+                self._file.close()
+        with contextlib.suppress(OSError):
+            self._part.unlink()
+
+    def _failed(self, error: Exception) -> EncodeError:
+        reason = getattr(error, "strerror", None) or getattr(error, "error_string", None) or str(error)
+        hint = "check the folder, or choose another with --out"
+        with contextlib.suppress(OSError):  # libsndfile names no reason
+            if "No space left" in reason or shutil.disk_usage(self.path.parent).free < 1 << 16:
+                reason, hint = "the disk is full", "free some space, or choose another folder with --out"
+        return EncodeError(f"Cannot write `{self.path}`: {reason}", hint)
+
+
+def _check(format: str, sample_rate: int, depth: str, bitrate: str | None) -> None:
+    """Refuse what the format cannot hold, before any work is done."""
+    if format not in FORMATS:
+        raise EncodeError(f"Cannot write `.{format}` files", f"choose one of {', '.join(FORMATS)}")
+    if format not in ("wav", "flac") and not ffmpeg.executable():
+        raise EncodeError(f"Cannot write {format} without ffmpeg", f"{ffmpeg.INSTALL}, or choose wav or flac")
+    if depth not in DEPTHS[1:]:
+        raise EncodeError(f"No depth `{depth}`", f"choose one of {', '.join(DEPTHS)}")
+    if format == "flac" and depth == "32f":
+        raise EncodeError("FLAC holds no floating point samples", "use --depth 24, or --format wav")
+    if bitrate and format in ("wav", "flac"):
+        raise EncodeError(f"A bitrate means nothing to {format}", "leave it out, or choose mp3, ogg or m4a")
+    if bitrate and not re.fullmatch(r"\d{1,6}[kK]?", bitrate):
+        raise EncodeError(f"`{bitrate}` is no bitrate", "write it like 192k")
+    if sample_rate not in _RATES.get(format, (sample_rate,)):
+        able = [name for name in FORMATS if sample_rate in _RATES.get(name, (sample_rate,))]
+        raise EncodeError(f"{format} cannot hold {sample_rate} Hz", f"choose one of {', '.join(able)}")
