@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from stemsplit.masks import EXTENSION_BINS, binary, extend, soft
+
+PROBABILITIES = arrays(np.float32, (4, 2, 5), elements=st.floats(0, 1, width=32))
+
+
+@given(PROBABILITIES)
+@pytest.mark.parametrize("rule", [binary, soft])
+def test_masks_of_all_stems_add_up_to_one(rule, probabilities):
+    masks = rule(probabilities, complete=True)
+    np.testing.assert_allclose(masks.sum(axis=0), 1, atol=1e-6)
+    assert masks.min() >= 0
+    assert masks.dtype == np.float32
+
+
+@given(PROBABILITIES)
+@pytest.mark.parametrize("rule", [binary, soft])
+def test_a_mask_on_its_own_leaves_the_rest_to_its_complement(rule, probabilities):
+    masks = rule(probabilities, complete=False)
+    assert masks.min() >= 0
+    assert masks.max() <= 1
+    alone = rule(probabilities[:1], complete=False)
+    np.testing.assert_array_equal(alone, masks[:1])  # whatever the other networks say
+
+
+@given(PROBABILITIES)
+@pytest.mark.parametrize("rule", [binary, soft])
+def test_masks_leave_the_probabilities_alone(rule, probabilities):
+    before = probabilities.copy()
+    rule(probabilities, complete=True)
+    np.testing.assert_array_equal(probabilities, before)
+
+
+def test_a_bin_goes_to_whom_claims_it():
+    claimed_once = np.array([0.9, 0.4, 0.1, 0.2], np.float32).reshape(4, 1, 1)
+    claimed_twice = np.array([0.9, 0.6, 0.1, 0.2], np.float32).reshape(4, 1, 1)
+    unclaimed = np.array([0.1, 0.4, 0.3, 0.2], np.float32).reshape(4, 1, 1)
+    assert binary(claimed_once, complete=True).ravel().tolist() == [1, 0, 0, 0]
+    assert binary(claimed_twice, complete=True).ravel().tolist() == [0.5, 0.5, 0, 0]
+    assert binary(unclaimed, complete=True).ravel().tolist() == [0, 1, 0, 0]
+    assert binary(unclaimed, complete=False).ravel().tolist() == [0, 0, 0, 0]
+
+
+def test_a_greater_power_makes_masks_harder():
+    probabilities = np.array([0.6, 0.2, 0.2, 0.2], np.float32).reshape(4, 1, 1)
+    shares = [soft(probabilities, complete=True, power=power)[0].item() for power in (1, 2, 8)]
+    assert shares == pytest.approx([0.5, 0.75, 1.0], abs=1e-3)
+
+
+def test_the_band_above_gets_the_mean_of_the_top():
+    masks = np.zeros((2, 1, 513), np.float32)
+    masks[0, :, -EXTENSION_BINS // 2 :] = 1
+    masks[1] = 1 - masks[0]
+    extended = extend(masks, 1025)
+    assert extended.shape == (2, 1, 1025)
+    np.testing.assert_array_equal(extended[..., :513], masks)
+    np.testing.assert_allclose(extended[:, 0, 513:], 0.5)
+    assert extend(masks, 513).shape == masks.shape
