@@ -1,0 +1,1 @@
+"""Weights and their cards, as package data."""

@@ -1,0 +1,92 @@
+"""The page about a model, made from its weights' header alone, so that the two cannot disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import weights
+from .weights import ModelCard
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SYSTEMS = {
+    "soft": "soft mask",
+    "binary": "binary mask",
+    "mixture": "unprocessed mixture",
+    "ideal binary": "ideal binary mask",
+    "ideal ratio": "ideal ratio mask",
+}
+BINS = {
+    "accuracy": "accuracy",
+    "base_rate": "base rate",
+    "balanced_accuracy": "balanced accuracy",
+    "mse": "mean squared error",
+}
+
+
+def save(path: Path, card: ModelCard, networks: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Write a weights file and the page beside it."""
+    weights.save(path, card, networks)
+    path.with_suffix(".md").write_text(page(card), encoding="utf-8")
+
+
+def rewrite(path: Path, **changes: Any) -> ModelCard:
+    """Change the card in a weights file and the page beside it, and return the new card."""
+    card = replace(weights.read_card(path), **changes)
+    save(path, card, weights.load(path, card.stems))
+    return card
+
+
+def page(card: ModelCard) -> str:
+    """Return the page in markdown."""
+    facts = {
+        "Network": f"`{card.network}`, {card.parameters // len(card.stems):,} parameters a stem, "
+        f"{card.parameters:,} in all",
+        "Stems": ", ".join(card.stems),
+        "Works at": f"{card.sample_rate / 1000:g} kHz, n_fft {card.n_fft}, hop {card.hop_length}",
+        "Learnt": f"the mask B = (S > {card.threshold:g} * M)",
+        "Default mask": f"{card.mask}, power {card.mask_power:g}" if card.mask == "soft" else card.mask,
+        "Trained on": card.data,
+        "Licence": card.licence,
+        "Made by": f"commit {card.commit}, seed {card.seed}",
+        "Recipe": ", ".join(f"{name} {value}" for name, value in card.recipe.items()),
+    }
+    parts = [f"# {card.name}", card.title + ".", "\n".join(f"- **{k}**: {v}" for k, v in facts.items())]
+    for split, scores in card.scores.items():
+        parts += _scores(card, split, scores)
+    parts += ["## Limits", card.limits] if card.limits else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _scores(card: ModelCard, split: str, scores: dict[str, Any]) -> list[str]:
+    def row(system: str, measure: str, digits: int) -> list[str]:
+        values = [scores.get(system, {}).get(stem, {}).get(measure) for stem in card.stems]
+        return ["-" if value is None else f"{value:.{digits}f}" for value in values]
+
+    songs = f"Medians over the {scores.get('songs', '?')} songs of the `{split}` split."
+    sdr = {
+        text + (" (default)" if name == card.mask else ""): row(name, "sdr_db", 2)
+        for name, text in SYSTEMS.items()
+    }
+    bins = {text: row("bins", name, 3) for name, text in BINS.items()}
+    return [
+        f"## Scores: {split}",
+        songs + " SDR in dB, over each whole excerpt; higher is better.",
+        _table("SDR", card.stems, sdr),
+        "The binary mask over all bins alike, as the paper counts; the base rate is what the better one of "
+        "an empty and a full mask reaches.",
+        _table("Bins", card.stems, bins),
+    ]
+
+
+def _table(heading: str, columns: tuple[str, ...], rows: dict[str, list[str]]) -> str:
+    lines = [
+        [heading, *columns],
+        ["---"] + ["--:"] * len(columns),
+        *([name, *row] for name, row in rows.items()),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

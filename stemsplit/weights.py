@@ -1,0 +1,142 @@
+"""Weights that describe themselves: one safetensors file a model, its card as JSON in the header.
+
+The header is read with the standard library alone, so that listing models costs nothing. Tensors are named
+`STEM.LAYER...` and are stored as float16. There is no pickle anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import BadWeights, UnknownModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SUFFIX = ".safetensors"
+HEADER_LIMIT = 1 << 20
+"""Bytes: a safetensors header of ours has a few thousand."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a weights file says of itself."""
+
+    name: str
+    title: str
+    network: str
+    stems: tuple[str, ...]
+    sample_rate: int
+    n_fft: int
+    hop_length: int
+    parameters: int
+    """Of all stems together."""
+    mask: str
+    """The rule that turned out best on the validation split."""
+    mask_power: float
+    threshold: float
+    """T of the binary mask B = (S > T * M) that the network learnt."""
+    data: str
+    licence: str
+    commit: str
+    seed: int
+    recipe: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)
+    """Split to system (a kind of mask, mixture, oracle) to stem to measure: medians over songs."""
+    limits: str = ""
+    """What to expect of it, and what not, in markdown."""
+
+
+def available() -> dict[str, Path]:
+    """Return the shipped models: name to weights file."""
+    folder = Path(str(resources.files("stemsplit.models")))
+    return {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}"))}
+
+
+def find(model: str | os.PathLike[str]) -> Path:
+    """Return the weights file of a model given by name or by path.
+
+    Raises:
+        UnknownModel: no shipped model has this name, and no file either.
+    """
+    shipped = available()
+    if str(model) in shipped:
+        return shipped[str(model)]
+    path = Path(model)
+    if path.suffix == SUFFIX and path.is_file():
+        return path
+    raise UnknownModel(
+        f"No model called `{model}`", f"choose one of {', '.join(shipped)}, or give a {SUFFIX} file"
+    )
+
+
+def read_card(model: str | os.PathLike[str]) -> ModelCard:
+    """Return the card in a weights file's header, without reading its tensors.
+
+    Raises:
+        UnknownModel: there is no such model.
+        BadWeights: the file is no weights file of ours.
+    """
+    path = find(model)
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > min(HEADER_LIMIT, path.stat().st_size - 8):
+                raise ValueError("its header is longer than it may be")
+            header = json.loads(file.read(length))
+        facts = json.loads(header["__metadata__"]["stemsplit"])
+        card = ModelCard(**{**facts, "stems": tuple(facts["stems"])})
+        if not card.stems or not all(isinstance(name, str) for name in card.stems):
+            raise ValueError("it names no stems")
+    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadWeights(
+            f"`{path}` is not a weights file of stemsplit: {error}", "get the file again, or train a new one"
+        ) from error
+    return card
+
+
+def load(model: str | os.PathLike[str], stems: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+    """Return the tensors, in float32, of the networks of some stems.
+
+    Raises:
+        UnknownModel: there is no such model.
+        BadWeights: the file is damaged, or holds numbers that are not finite.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    path = find(model)
+    found: dict[str, dict[str, Tensor]] = {stem: {} for stem in stems}
+    try:
+        with safe_open(path, "pt") as file:
+            for key in file.keys():  # noqa: SIM118 (no mapping)
+                stem, _, name = key.partition(".")
+                if stem in found:
+                    found[stem][name] = file.get_tensor(key).to(torch.float32)
+    except (SafetensorError, OSError) as error:
+        raise BadWeights(f"`{path}` is damaged: {error}", "get the file again") from error
+    if not all(torch.isfinite(tensor).all() for tensors in found.values() for tensor in tensors.values()):
+        raise BadWeights(f"`{path}` holds numbers that are not finite", "get the file again")
+    return found
+
+
+def save(path: Path, card: ModelCard, networks: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Write the tensors of each stem's network and the card into one file, whole or not at all."""
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {
+        f"{stem}.{name}": tensor.detach().cpu().to(torch.float16).contiguous()
+        for stem, network in networks.items()
+        for name, tensor in network.items()
+    }
+    part = path.with_name(path.name + ".part")
+    save_file(tensors, part, {"stemsplit": json.dumps(asdict(card))})
+    os.replace(part, path)

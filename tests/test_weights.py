@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from stemsplit import cards, nets, weights
+from stemsplit.errors import BadWeights, UnknownModel
+from stemsplit.nets.binary_mask_cnn import PARAMETERS
+from tests.conftest import STEMS, random_network
+
+CARD = weights.ModelCard(
+    name="made-up",
+    title="Random weights",
+    network="binary-mask-cnn",
+    stems=STEMS,
+    sample_rate=44_100,
+    n_fft=2048,
+    hop_length=512,
+    parameters=4 * PARAMETERS,
+    mask="soft",
+    mask_power=1.0,
+    threshold=0.5,
+    data="none",
+    licence="MIT",
+    commit="none",
+    seed=0,
+)
+
+
+@pytest.fixture(scope="session")
+def networks():
+    return {name: random_network(i).state_dict() for i, name in enumerate(STEMS)}
+
+
+@pytest.fixture
+def file(tmp_path, networks):
+    path = tmp_path / "made-up.safetensors"
+    weights.save(path, CARD, networks)
+    return path
+
+
+def test_what_is_saved_is_read(file, networks):
+    assert weights.read_card(file) == CARD
+    read = weights.load(file, ["bass"])
+    assert list(read) == ["bass"]
+    for name, tensor in networks["bass"].items():
+        torch.testing.assert_close(read["bass"][name], tensor, atol=1e-3, rtol=1e-3)  # float16
+        assert read["bass"][name].dtype == torch.float32
+
+
+def test_a_card_may_be_rewritten_without_touching_the_weights(file):
+    before = weights.load(file, STEMS)
+    card = cards.rewrite(file, title="Another title")
+    assert weights.read_card(file) == card == replace(CARD, title="Another title")
+    after = weights.load(file, STEMS)
+    assert all(torch.equal(before[s][k], after[s][k]) for s in STEMS for k in before[s])
+    assert file.with_suffix(".md").read_text(encoding="utf-8") == cards.page(card)
+
+
+@pytest.mark.parametrize("name", weights.available())
+def test_every_shipped_model_has_its_card_and_its_size(name):
+    card = weights.read_card(name)
+    path = weights.find(name)
+    assert path.with_suffix(".md").read_text(encoding="utf-8") == cards.page(card)
+    assert card.name == name
+    built = nets.build(card.network, weights.load(name, card.stems))
+    assert sum(p.numel() for network in built for p in network.parameters()) == card.parameters
+    assert set(card.scores) >= {"valid", "test"}
+
+
+def test_an_unknown_model_is_told_apart_from_the_known_ones():
+    with pytest.raises(UnknownModel, match="no-such") as caught:
+        weights.read_card("no-such")
+    assert "binary-mask-cnn" in caught.value.hint
+
+
+def garbage(path):
+    path.write_bytes(b"no weights at all")
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:500])
+
+
+def endless_header(path):
+    path.write_bytes(struct.pack("<Q", 1 << 60) + b"{}")
+
+
+def foreign(path):
+    save_file({"weight": torch.zeros(3)}, path, {"format": "pt"})
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def card_of_a_later_version(path):
+    save_file(
+        {"weight": torch.zeros(3)}, path, {"stemsplit": json.dumps({"name": "x", "stems": [], "new": 1})}
+    )
+
+
+@pytest.mark.parametrize(
+    "damage", [garbage, truncated, endless_header, foreign, empty, card_of_a_later_version]
+)
+def test_a_file_that_is_no_weights_file_of_ours_is_refused(file, damage):
+    damage(file)
+    with pytest.raises(BadWeights, match="not a weights file"):
+        weights.read_card(file)
+
+
+def test_tensors_cut_short_are_refused(file):
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(BadWeights, match="damaged"):
+        weights.load(file, ["vocals"])
+
+
+def test_numbers_that_are_not_finite_are_refused(file, networks):
+    spoiled = {**networks["drums"], "dense.bias": torch.full((128,), float("nan"))}
+    weights.save(file, CARD, {**networks, "drums": spoiled})
+    weights.load(file, ["bass"])
+    with pytest.raises(BadWeights, match="not finite"):
+        weights.load(file, ["drums"])
+
+
+def test_layers_of_another_shape_are_refused(networks):
+    other = {**networks["drums"], "dense.bias": torch.zeros(7)}
+    with pytest.raises(BadWeights, match="drums"):
+        nets.build("binary-mask-cnn", {"drums": other})
+    with pytest.raises(BadWeights, match="no-such-network"):
+        nets.build("no-such-network", {})
