@@ -1,0 +1,239 @@
+"""From a file to stems: decode, separate, encode; and the same for arrays."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import masks, nets, weights
+from .audio import Reader, resample
+from .errors import StemsplitError
+from .runtime import TorchRuntime, pick_device
+from .separator import MaskSeparator, Samples, Separator, WithRest
+from .stft import Stft
+from .stream import separate_blocks
+from .writer import Writer
+
+DEFAULT_MODEL = "binary-mask-cnn"
+REST = "accompaniment"
+MASKS = {"binary": masks.binary, "soft": masks.soft}
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """What came of splitting one file."""
+
+    input: Path
+    outputs: dict[str, Path]
+    sample_rate: int
+    channels: int
+    frames: int
+    """Samples per channel, of the input and of each stem."""
+    peaks: dict[str, float]
+    """The largest absolute sample of each stem, before any clipping."""
+    elapsed_seconds: float
+    warnings: list[str]
+
+
+def load_separator(
+    model: str | os.PathLike[str] = DEFAULT_MODEL,
+    *,
+    stems: Sequence[str] | None = None,
+    two_stems: str | None = None,
+    mask: str | None = None,
+    device: str = "auto",
+    batch: int | None = None,
+) -> Separator:
+    """Return a model ready to separate.
+
+    Only the networks of the `stems` asked for are loaded and run. With all of them the masks add up to one;
+    with some, each stem's mask stands on its own. `two_stems` gives one stem and everything but it.
+
+    Raises:
+        UnknownModel: there is no such model.
+        BadWeights: the weights file is damaged.
+        DeviceUnavailable: the device asked for is not there.
+        StemsplitError: the model has no such stem, or no such mask.
+    """
+    wanted = (two_stems,) if two_stems else stems
+    separator = load_masks(model, stems=wanted, mask=mask, device=device, batch=batch)
+    return WithRest(separator, REST) if two_stems else separator
+
+
+def load_masks(
+    model: str | os.PathLike[str],
+    *,
+    stems: Sequence[str] | None = None,
+    mask: str | None = None,
+    device: str = "auto",
+    batch: int | None = None,
+) -> MaskSeparator:
+    """Return a model that works by masks, as `load_separator` does."""
+    card = weights.read_card(model)
+    wanted = tuple(stems or card.stems)
+    for name in wanted:
+        if name not in card.stems:
+            raise StemsplitError(f"No stem called `{name}` in {card.name}", f"it has {', '.join(card.stems)}")
+    wanted = tuple(name for name in card.stems if name in wanted)
+    mask = mask or card.mask
+    if mask not in MASKS:
+        raise StemsplitError(f"No mask called `{mask}`", f"choose one of {', '.join(MASKS)}")
+    complete = wanted == card.stems
+    rule = partial(MASKS[mask], complete=complete)
+    if mask == "soft":
+        rule = partial(rule, power=card.mask_power)
+
+    target = pick_device(device)
+    networks = nets.build(card.network, weights.load(model, wanted))
+    return MaskSeparator(
+        stems=wanted,
+        sample_rate=card.sample_rate,
+        stft=Stft(card.n_fft, card.hop_length),
+        bins=networks[0].config.bins,
+        reach=networks[0].reach,
+        network=TorchRuntime(networks, device=target, batch=batch),
+        rule=rule,
+        complete=complete,
+    )
+
+
+def split_file(
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str] = "stems",
+    *,
+    separator: Separator | None = None,
+    format: str = "wav",
+    depth: str = "same",
+    bitrate: str | None = None,
+    gain_db: float = 0.0,
+    start_seconds: float = 0.0,
+    duration_seconds: float | None = None,
+    force: bool = False,
+    progress: Callable[[int, int | None], None] | None = None,
+    **options: Any,
+) -> SplitResult:
+    """Split a sound file into `OUT/<track>/<stem>.<format>`, in memory that does not grow with its length.
+
+    Stems have the file's sample rate, channels and exact length, and together add up to it. `gain_db` is
+    the same for all of them. `progress` is called with the frames done and, where it is known, their
+    total. Without a `separator`, `options` are those of `load_separator`.
+
+    Raises:
+        DecodeError: the file cannot be read.
+        EncodeError: a stem cannot be written, or is there already and `force` is not given.
+        StemsplitError: whatever `load_separator` raises.
+    """
+    began = time.monotonic()
+    reader = Reader(path, start_seconds=start_seconds, duration_seconds=duration_seconds)
+    folder = Path(out) / track_name(reader.path)
+    separator = separator or load_separator(**options)
+    outputs = {name: folder / f"{name}.{format}" for name in separator.spec.stems}
+    with ExitStack() as stack:
+        writers = {
+            name: stack.enter_context(
+                Writer(
+                    output,
+                    sample_rate=reader.sample_rate,
+                    channels=reader.channels,
+                    depth=reader.depth if depth == "same" else depth,
+                    bitrate=bitrate,
+                    frames=reader.frames_estimate,
+                    tags_from=reader.path,
+                    title_suffix=name,
+                    force=force,
+                )
+            )
+            for name, output in outputs.items()
+        }
+        gain = np.float32(10 ** (gain_db / 20))
+        done = 0
+        for stems in separate_stream(separator, reader, reader.sample_rate):
+            for writer, stem in zip(writers.values(), stems, strict=True):
+                writer.write(gain * stem)
+            done += stems.shape[-1]
+            if progress:
+                progress(done, reader.frames_estimate)
+    return SplitResult(
+        input=reader.path,
+        outputs=outputs,
+        sample_rate=reader.sample_rate,
+        channels=reader.channels,
+        frames=done,
+        peaks={name: writer.peak for name, writer in writers.items()},
+        elapsed_seconds=time.monotonic() - began,
+        warnings=list(reader.warnings),
+    )
+
+
+def split(samples: ArrayLike, sample_rate: int, **options: Any) -> dict[str, Samples]:
+    """Return the stems of a mixture `(channel, time)` or `(time,)`, each of the same shape.
+
+    `options` are those of `load_separator`.
+
+    Raises:
+        ValueError: the mixture is not one or two channels of finite numbers.
+        StemsplitError: whatever `load_separator` raises.
+    """
+    mixture = np.asarray(samples, dtype=np.float32)
+    if mixture.ndim not in (1, 2) or (mixture.ndim == 2 and len(mixture) not in (1, 2)):
+        raise ValueError(
+            f"mixture must be (time,) or (channel, time) with 1 or 2 channels, got shape {mixture.shape}"
+        )
+    if not np.isfinite(mixture).all():
+        raise ValueError("mixture holds samples that are not finite")
+    separator = load_separator(**options)
+    blocks = list(separate_stream(separator, [np.atleast_2d(mixture)], sample_rate))
+    names = separator.spec.stems
+    stems = np.concatenate(blocks, axis=-1) if blocks else np.zeros((len(names), *mixture.shape), np.float32)
+    return {name: stem.reshape(mixture.shape) for name, stem in zip(names, stems, strict=True)}
+
+
+def track_name(path: Path) -> str:
+    """Return the folder name for a track: the file's, without its extension."""
+    return path.stem or path.name
+
+
+def separate_stream(separator: Separator, blocks: Iterable[Samples], sample_rate: int) -> Iterator[Samples]:
+    """Yield stems `(stem, channel, time)` of blocks `(channel, time)` at their own sample rate.
+
+    Where the separator works at another rate, what resampling loses (all above half the lower rate) goes in
+    equal parts to all stems of a complete set, so that they still add up, and exactly as long as the blocks.
+    """
+    inner = separator.spec.sample_rate
+    if sample_rate == inner:
+        yield from separate_blocks(separator, blocks)
+        return
+
+    blocks = iter(blocks)
+    first = next(blocks, None)
+    if first is None:
+        return
+    held = first[:, :0]
+
+    def remember(block: Samples) -> Samples:
+        nonlocal held
+        held = np.concatenate([held, block], axis=-1)
+        return block
+
+    names, channels = len(separator.spec.stems), len(first)
+    mixture = resample(map(remember, chain([first], blocks)), sample_rate, inner, channels)
+    flat = (stems.reshape(names * channels, -1) for stems in separate_blocks(separator, mixture))
+    for piece in chain(resample(flat, inner, sample_rate, names * channels), [None]):
+        if piece is None:  # what rounding to whole samples left over
+            piece = np.zeros((names * channels, held.shape[-1]), np.float32)
+        piece = piece[:, : held.shape[-1]]
+        stems = piece.reshape(names, channels, -1)
+        original, held = held[:, : piece.shape[-1]], held[:, piece.shape[-1] :]
+        if separator.spec.complete:
+            stems = stems + (original - stems.sum(axis=0)) / names
+        yield stems

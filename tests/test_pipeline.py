@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+
+import stemsplit
+from stemsplit import pipeline
+from stemsplit.audio import Reader
+from stemsplit.errors import DecodeError, DeviceUnavailable, EncodeError, OutputExists, StemsplitError
+from stemsplit.writer import Writer
+from tests.conftest import SAMPLE_RATE, STEMS, mask_separator
+
+ROUNDING = {"16": 4 / 2**16, "24": 4 / 2**24 + 1e-6, "32f": 2e-6}  # four stems, each half a step off
+
+
+def read(path):
+    return np.concatenate(list(Reader(path)), axis=-1)
+
+
+def write(path, samples, sample_rate=SAMPLE_RATE, depth="32f"):
+    with Writer(path, sample_rate=sample_rate, channels=len(samples), depth=depth) as writer:
+        writer.write(samples)
+    return path
+
+
+@pytest.fixture
+def song(tmp_path, music):
+    return write(tmp_path / "song.wav", music)
+
+
+@pytest.fixture(scope="module")
+def separator():
+    return mask_separator()
+
+
+@pytest.mark.parametrize(
+    ("format", "depth"), [("wav", "16"), ("wav", "24"), ("wav", "32f"), ("flac", "16"), ("flac", "24")]
+)
+def test_stems_on_disk_add_up_to_the_song(song, music, separator, tmp_path, format, depth):
+    result = pipeline.split_file(song, tmp_path / "out", separator=separator, format=format, depth=depth)
+    assert list(result.outputs) == list(STEMS)
+    assert result.outputs["bass"] == tmp_path / "out" / "song" / f"bass.{format}"
+    stems = [read(path) for path in result.outputs.values()]
+    np.testing.assert_allclose(sum(stems), music, atol=ROUNDING[depth])
+    assert result.frames == music.shape[1]
+    assert result.peaks["bass"] == pytest.approx(np.abs(stems[2]).max(), abs=1e-4)
+    assert sorted(path.name for path in (tmp_path / "out" / "song").iterdir()) == sorted(
+        f"{name}.{format}" for name in STEMS
+    )
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "m4a"])
+@pytest.mark.parametrize(("sample_rate", "channels"), [(44_100, 2), (22_050, 1), (48_000, 2)])
+def test_stems_line_up_with_what_the_decoder_gives(music, separator, tmp_path, suffix, sample_rate, channels):
+    track = tmp_path / f"track.{suffix}"
+    depth = {"wav": "16", "flac": "24"}.get(suffix, "16")
+    write(track, music[:channels, : sample_rate + 7], sample_rate, depth)
+    decoded = read(track)
+    result = pipeline.split_file(track, tmp_path, separator=separator, depth="32f")
+    stems = np.stack([read(path) for path in result.outputs.values()])
+    assert stems.shape[1:] == decoded.shape
+    assert (result.sample_rate, result.channels) == (sample_rate, channels)
+    np.testing.assert_allclose(stems.sum(axis=0), decoded, atol=1e-5)
+
+
+def test_a_part_of_a_song_is_cut_to_the_sample(song, music, separator, tmp_path):
+    result = pipeline.split_file(
+        song, tmp_path, separator=separator, start_seconds=0.25, duration_seconds=0.5
+    )
+    start, stop = SAMPLE_RATE // 4, SAMPLE_RATE // 4 + SAMPLE_RATE // 2
+    stems = [read(path) for path in result.outputs.values()]
+    np.testing.assert_allclose(sum(stems), music[:, start:stop], atol=1e-5)
+
+
+def test_one_gain_is_the_same_for_all_stems(song, separator, tmp_path):
+    plain = pipeline.split_file(song, tmp_path / "plain", separator=separator)
+    louder = pipeline.split_file(song, tmp_path / "louder", separator=separator, gain_db=6.0206)
+    for name in STEMS:
+        np.testing.assert_allclose(
+            read(louder.outputs[name]), 2 * read(plain.outputs[name]), rtol=1e-4, atol=1e-6
+        )
+
+
+def test_progress_ends_with_the_last_frame(song, music, separator, tmp_path):
+    seen = []
+    pipeline.split_file(song, tmp_path, separator=separator, progress=lambda *at: seen.append(at))
+    assert seen[-1] == (music.shape[1], music.shape[1])
+
+
+def test_stems_that_are_there_are_not_replaced(song, separator, tmp_path):
+    kept = tmp_path / "out" / "song" / "drums.wav"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("mine")
+    with pytest.raises(OutputExists, match=r"drums\.wav"):
+        pipeline.split_file(song, tmp_path / "out", separator=separator)
+    assert [path.name for path in kept.parent.iterdir()] == ["drums.wav"]
+    assert kept.read_text() == "mine"
+    pipeline.split_file(song, tmp_path / "out", separator=separator, force=True)
+    assert soundfile.info(kept).frames > 0
+
+
+@pytest.mark.parametrize("problem", [KeyboardInterrupt, MemoryError])
+def test_an_interrupted_split_leaves_nothing(song, separator, tmp_path, problem):
+    def stop(*_):
+        raise problem
+
+    with pytest.raises(problem):
+        pipeline.split_file(song, tmp_path / "out", separator=separator, progress=stop)
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
+
+
+def test_a_song_that_breaks_off_leaves_nothing(song, music, separator, tmp_path):
+    bad = music.copy()
+    bad[0, 50_000] = np.nan
+    soundfile.write(song, bad.T, SAMPLE_RATE, subtype="FLOAT")
+    with pytest.raises(DecodeError, match=r"1\.134 s"):
+        pipeline.split_file(song, tmp_path / "out", separator=separator)
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
+
+
+def test_silence_gives_silent_files(separator, tmp_path):
+    track = write(tmp_path / "silence.wav", np.zeros((2, 30_000), np.float32))
+    result = pipeline.split_file(track, tmp_path, separator=separator)
+    assert all(not read(path).any() for path in result.outputs.values())
+
+
+def test_an_impossible_depth_is_refused_before_the_work(song, separator, tmp_path):
+    with pytest.raises(EncodeError, match="floating point"):
+        pipeline.split_file(song, tmp_path / "out", separator=separator, format="flac")
+    assert not (tmp_path / "out").exists()
+
+
+def test_arrays_are_split_like_files(music):
+    stems = stemsplit.split(music, SAMPLE_RATE)
+    assert list(stems) == list(STEMS)
+    np.testing.assert_allclose(sum(stems.values()), music, atol=1e-5)
+    mono = stemsplit.split(music[0], SAMPLE_RATE, two_stems="vocals")
+    assert list(mono) == ["vocals", "accompaniment"]
+    assert mono["vocals"].shape == music[0].shape
+    np.testing.assert_allclose(mono["vocals"] + mono["accompaniment"], music[0], atol=1e-5)
+    assert stemsplit.split(music[:, :0], SAMPLE_RATE)["bass"].shape == (2, 0)
+
+
+@pytest.mark.parametrize("shape", [(3, 100), (100, 2), (2, 2, 100)])
+def test_arrays_of_another_layout_are_refused(shape):
+    with pytest.raises(ValueError, match="mixture must be"):
+        stemsplit.split(np.zeros(shape, np.float32), SAMPLE_RATE)
+    with pytest.raises(ValueError, match="not finite"):
+        stemsplit.split(np.full(100, np.inf), SAMPLE_RATE)
+
+
+def test_only_the_networks_asked_for_are_loaded():
+    assert len(pipeline.load_masks("binary-mask-cnn", stems=["bass"]).network.networks) == 1
+    assert pipeline.load_separator(stems=["bass", "vocals"]).spec.stems == ("vocals", "bass")
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "words"),
+    [
+        ({"stems": ["piano"]}, StemsplitError, "piano"),
+        ({"two_stems": "piano"}, StemsplitError, "piano"),
+        ({"mask": "hard"}, StemsplitError, "hard"),
+        ({"device": "tpu"}, DeviceUnavailable, "tpu"),
+    ],
+)
+def test_what_is_not_there_is_named(options, kind, words):
+    with pytest.raises(kind, match=words) as caught:
+        pipeline.load_separator(**options)
+    assert caught.value.hint
+
+
+def test_a_device_that_is_not_there_is_not_replaced(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(DeviceUnavailable, match="cuda"):
+        pipeline.load_separator(device="cuda")
