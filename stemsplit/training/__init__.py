@@ -1,0 +1,1 @@
+"""Training: songs, examples, the loop. Imported by nothing but the command line's `train`."""
