@@ -1,0 +1,6 @@
+"""`python -m stemsplit` is the command `stemsplit`."""
+
+from stemsplit.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""The command line: each verb has its file here; it parses, calls the package, and prints.
+
+This package loads only the standard library, typer and our errors; what a verb needs beyond that it
+imports when it runs, so that `--help` and shell completion answer at once.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from stemsplit.cli import console, doctor, evaluate, models, split, train
+from stemsplit.errors import StemsplitError
+
+# Another verb: its file here, its name here. A file has a function `command` and an `EXAMPLE`.
+VERBS = {"split": split, "models": models, "doctor": doctor, "train": train, "evaluate": evaluate}
+
+
+class TracksFirst(TyperGroup):
+    """A group whose first word may be a track, `split` being implied; also the one door for errors."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put `split` before a first word that is neither a command nor an option of ours."""
+        ours = {option for parameter in self.get_params(ctx) for option in parameter.opts}
+        if args and args[0] not in self.commands and args[0].partition("=")[0] not in ours:
+            args = ["split", *args]
+        return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Offer commands and all options; at a word that begins neither, the shell then offers files."""
+        found = super().shell_complete(ctx, incomplete)
+        if incomplete.startswith("-"):
+            found += self.commands["split"].shell_complete(ctx, incomplete)
+        return found
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb; what the user can mend ends in a sentence, a bug in its traceback."""
+        try:
+            return super().invoke(ctx)
+        except StemsplitError as error:
+            console.error(error)
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as interrupt:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(130) from interrupt
+
+
+app = typer.Typer(
+    cls=TracksFirst,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+    epilog="Example: stemsplit song.mp3 -o out",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import stemsplit
+
+        typer.echo(f"stemsplit {stemsplit.__version__}")
+        raise typer.Exit
+
+
+@app.callback(no_args_is_help=True, subcommand_metavar="TRACKS... | COMMAND [ARGS]...")
+def _stemsplit(
+    version: Annotated[
+        bool,
+        typer.Option("--version", metavar="", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Split music into stems: vocals, drums, bass and the rest.
+
+    A first word that is no command is a track: `stemsplit song.mp3` is short for
+    `stemsplit split song.mp3`, whose options are shown by `stemsplit split --help`.
+    """
+
+
+for _name, _verb in VERBS.items():
+    app.command(_name, epilog=f"Example: {_verb.EXAMPLE}")(_verb.command)
+
+
+def main() -> None:
+    """Run the program that the command line asks for."""
+    # Turned into an exception, so that nothing half-written is left behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    app(prog_name="stemsplit")

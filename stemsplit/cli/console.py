@@ -1,0 +1,125 @@
+"""What a person sees: errors, remarks and progress on stderr; results, for programs too, on stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from stemsplit.errors import StemsplitError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from stemsplit.audio import Reader
+    from stemsplit.pipeline import SplitResult
+
+
+def printable(text: str) -> str:
+    """Replace what a terminal may take as a command, or cannot show."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def say(text: str) -> None:
+    """Write to stderr."""
+    typer.echo(printable(text), err=True)
+
+
+def error(problem: StemsplitError) -> None:
+    """Say what went wrong, and what to do about it."""
+    say(f"error: {problem.message}" + (f"\n\nhint: {problem.hint}" if problem.hint else ""))
+
+
+def event(**fields: Any) -> None:
+    """Write one JSON object, in ASCII, as one line to stdout."""
+    typer.echo(json.dumps(fields, default=str))
+
+
+class Report:
+    """How a run over several tracks went, told as it goes."""
+
+    def __init__(self, *, quiet: bool, verbose: bool, json: bool) -> None:
+        self.quiet, self.verbose, self.json = quiet, verbose, json
+        self.failures = 0
+
+    def remark(self, text: str, *, detail: bool = False) -> None:
+        """Say something unless asked to be quiet; a detail, only if asked to be verbose."""
+        if not self.quiet and (self.verbose or not detail):
+            say(text)
+
+    @contextlib.contextmanager
+    def failing(self, track: Path) -> Iterator[None]:
+        """Tell of the user's error inside, and go on behind it."""
+        try:
+            yield
+        except StemsplitError as problem:
+            self.failed(problem, track)
+
+    def failed(self, problem: StemsplitError, track: Path | None = None) -> None:
+        """Tell why a track, or the whole run, failed."""
+        self.failures += 1
+        error(problem)
+        if self.json:
+            which = {"event": "error"} if track is None else {"event": "track", "input": track}
+            event(**which, status="error", code=problem.code, message=problem.message, hint=problem.hint)
+
+    def done(self, result: SplitResult, warnings: list[str]) -> None:
+        """Tell what was written; `warnings` go with the result's own."""
+        seconds, outputs = result.elapsed_seconds, result.outputs
+        times = result.frames / result.sample_rate / seconds
+        warnings = [*result.warnings, *warnings]
+        for warning in warnings:
+            self.remark(f"warning: {warning}")
+        self.remark(f"{result.input.name}: {len(outputs)} stems in {seconds:.1f} s ({times:.1f} x real time)")
+        peaks = ", ".join(f"{stem} {peak:.3f}" for stem, peak in result.peaks.items())
+        rate = f"{result.frames} frames at {result.sample_rate} Hz in {result.channels} channels"
+        self.remark(f"  {rate}\n  peaks: {peaks}", detail=True)
+        if not self.json:
+            for path in outputs.values():
+                typer.echo(os.fsencode(path))  # as bytes: not every file name is text
+            return
+        fields = asdict(result) | {"warnings": warnings, "times_real_time": round(times, 2)}
+        peak = fields.pop("peaks")
+        fields["outputs"] = {stem: {"path": path, "peak": peak[stem]} for stem, path in outputs.items()}
+        event(event="track", status="ok", **fields)
+
+
+@contextlib.contextmanager
+def progress(
+    title: str, reader: Reader, *, enabled: bool
+) -> Iterator[Callable[[int, int | None], None] | None]:
+    """Show a bar on stderr, where that is a terminal, and give the function that moves it."""
+    if not (enabled and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"):
+        yield None
+        return
+    from rich import progress as part
+    from rich.console import Console
+    from rich.text import Text
+
+    columns = (
+        part.TextColumn("{task.description}", markup=False),
+        part.BarColumn(bar_width=20),
+        part.TaskProgressColumn(),
+        part.TimeElapsedColumn(),
+        part.TimeRemainingColumn(),
+        part.TextColumn("{task.fields[speed]}"),
+    )
+    console = Console(stderr=True)
+    label = Text(title)
+    label.truncate(max(10, console.width - 50), overflow="ellipsis")  # the other columns take 50
+    # stdout stays what it is: rich would send it to this console, that is, to stderr.
+    with part.Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
+        task = bar.add_task(label.plain, total=reader.frames_estimate, speed="")
+
+        def update(frames_done: int, _: int | None) -> None:
+            elapsed = bar.tasks[0].elapsed
+            speed = f"{frames_done / reader.sample_rate / elapsed:.1f} x" if elapsed else ""
+            bar.update(task, completed=frames_done, speed=speed)
+
+        yield update

@@ -1,0 +1,75 @@
+"""`stemsplit models`: what there is, and one model's card."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stemsplit.cli import console
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from stemsplit.weights import ModelCard
+
+EXAMPLE = "stemsplit models binary-mask-cnn"
+
+
+def complete(incomplete: str) -> list[str]:
+    """Give the models whose names begin like this, to the shell."""
+    from stemsplit import weights
+
+    return [name for name in weights.available() if name.startswith(incomplete)]
+
+
+def command(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", autocompletion=complete, help="Print the card of this model."),
+    ] = None,
+    *,
+    json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object a model.")] = False,
+) -> None:
+    """List the models: their stems, sizes and scores."""
+    from stemsplit import cards, weights
+
+    if name and not json:
+        _print_markdown(cards.page(weights.read_card(name)))
+        return
+    paths = [weights.find(model) for model in ([name] if name else weights.available())]
+    found = {path: weights.read_card(path) for path in paths}
+    if not json:
+        _print_table(found)
+        return
+    for path, card in found.items():
+        console.event(**asdict(card), path=path)
+
+
+def _print_table(cards: dict[Path, ModelCard]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("model", "stem", box=None, padding=(0, 3, 0, 0), header_style="bold")
+    for heading in ("test SDR", "parameters", "size"):
+        table.add_column(heading, justify="right")
+    table.add_column("licence")
+    for path, card in cards.items():
+        measured = card.scores.get("test", {}).get(card.mask, {})
+        sdr = [f"{measured[stem]['sdr_db']:.1f} dB" if stem in measured else "-" for stem in card.stems]
+        size = f"{path.stat().st_size / 1e6:.1f} MB"
+        stems, scores = "\n".join(card.stems), "\n".join(sdr)
+        table.add_row(card.name, stems, scores, f"{card.parameters:,}", size, card.licence)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _print_markdown(text: str) -> None:
+    if not sys.stdout.isatty():
+        typer.echo(text)
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    Console().print(Markdown(text))

@@ -1,0 +1,444 @@
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import get_args, get_type_hints
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import stemsplit
+from stemsplit.cli import VERBS, app, console, split
+from stemsplit.errors import EncodeError, UnknownModel
+
+STEMS = ("vocals", "drums", "bass", "other")
+
+
+class Pipeline(SimpleNamespace):
+    """Stands in for the real one: notes what it is asked for, and writes empty stems."""
+
+    def load_separator(self, model, **options):
+        self.loaded.append({"model": model, **options})
+        if model == "nothing":
+            raise UnknownModel("No model called `nothing`", "choose another")
+        return SimpleNamespace(spec=SimpleNamespace(stems=STEMS))
+
+    def split_file(self, path, out, *, separator, progress, **options):
+        self.split.append({"path": path, "out": out, **options})
+        if path.name in self.failures:
+            raise self.failures[path.name]
+        folder = Path(out, path.stem)
+        folder.mkdir(parents=True)
+        outputs = {stem: folder / f"{stem}.{options['format']}" for stem in separator.spec.stems}
+        for output in outputs.values():
+            output.touch()
+        if progress:
+            progress(44_100, 88_200)
+        return stemsplit.pipeline.SplitResult(
+            input=path,
+            outputs=outputs,
+            sample_rate=44_100,
+            channels=2,
+            frames=88_200,
+            peaks=dict.fromkeys(STEMS, 0.5) | self.peaks,
+            elapsed_seconds=0.5,
+            warnings=["the file is cut short"] if "cut" in path.name else [],
+        )
+
+
+@pytest.fixture
+def pipeline(monkeypatch, tmp_path):
+    import stemsplit.pipeline
+
+    fake = Pipeline(loaded=[], split=[], failures={}, peaks={})
+    monkeypatch.setattr(stemsplit.pipeline, "load_separator", fake.load_separator)
+    monkeypatch.setattr(stemsplit.pipeline, "split_file", fake.split_file)
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.wav", "b.wav", "c.wav", "cut.wav", "models"):
+        write_wav(Path(name))
+    return fake
+
+
+def write_wav(path: Path) -> None:
+    import wave
+
+    with wave.open(os.fspath(path), "wb") as file:
+        file.setparams((2, 2, 44_100, 0, "NONE", ""))
+        file.writeframes(bytes(4 * 441))
+
+
+@pytest.fixture
+def shelf(monkeypatch, tmp_path):
+    """A folder with the header of one model."""
+    facts = {
+        "name": split.DEFAULT_MODEL,
+        "title": "A small one",
+        "network": "binary-mask-cnn",
+        "stems": STEMS,
+        "sample_rate": 44_100,
+        "n_fft": 2048,
+        "hop_length": 512,
+        "parameters": 1_292_932,
+        "mask": "soft",
+        "mask_power": 1.0,
+        "threshold": 0.5,
+        "data": "none",
+        "licence": "MIT",
+        "commit": "",
+        "seed": 1,
+        "scores": {"test": {"songs": 2, "soft": {"vocals": {"sdr_db": 3.14}}}},
+    }
+    header = json.dumps({"__metadata__": {"stemsplit": json.dumps(facts)}}).encode()
+    path = tmp_path / f"{split.DEFAULT_MODEL}.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    monkeypatch.setattr("stemsplit.weights.available", lambda: {split.DEFAULT_MODEL: path})
+    return tmp_path
+
+
+def run(*arguments: str, **options):
+    return CliRunner(**options).invoke(app, list(arguments), prog_name="stemsplit")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["a.wav"], ["split", "a.wav"], ["-o", "stems", "a.wav"], ["--", "a.wav"], ["--depth=24", "a.wav"]],
+)
+def test_a_first_word_that_is_no_command_is_a_track(pipeline, words):
+    result = run(*words)
+    assert result.exit_code == 0
+    assert [call["path"] for call in pipeline.split] == [Path("a.wav")]
+
+
+@pytest.mark.parametrize("words", [["./models"], ["split", "models"]])
+def test_a_track_called_like_a_command_can_be_split(pipeline, words):
+    assert run(*words).stdout.splitlines()[0] == "stems/models/vocals.wav"
+
+
+def test_paths_go_to_stdout_and_all_else_to_stderr(pipeline):
+    result = run("a.wav")
+    assert result.stdout.splitlines() == [f"stems/a/{stem}.wav" for stem in STEMS]
+    assert result.stderr == "a.wav: 4 stems in 0.5 s (4.0 x real time)\n"
+
+
+def test_quiet_leaves_the_paths_and_the_errors(pipeline):
+    result = run("-q", "cut.wav", "gone.wav")
+    assert len(result.stdout.splitlines()) == len(STEMS)
+    assert result.stderr.startswith("error: ")
+    assert "cut" not in result.stderr
+
+
+def test_a_bad_track_stops_no_other(pipeline):
+    pipeline.failures["b.wav"] = EncodeError("The disk is full", "make room")
+    result = run("a.wav", "b.wav", "gone.wav", "c.wav")
+    assert result.exit_code == 1
+    assert [line for line in result.stdout.splitlines() if "vocals" in line] == [
+        "stems/a/vocals.wav",
+        "stems/c/vocals.wav",
+    ]
+    assert "error: The disk is full\n\nhint: make room\n" in result.stderr
+    assert "gone.wav" in result.stderr
+    assert len(pipeline.loaded) == 1
+
+
+def test_two_tracks_with_one_folder_are_refused_before_work_starts(pipeline):
+    result = run("a.wav", "elsewhere/a.mp3")
+    assert result.exit_code == 2
+    assert "`a.wav` and `elsewhere/a.mp3`" in result.stderr
+    assert pipeline.split == []
+
+
+def test_a_mistyped_command_is_a_missing_file_with_a_hint(pipeline):
+    result = run("modls")
+    assert result.exit_code == 1
+    assert "modls" in result.stderr.partition("hint: ")[0]
+    assert "`stemsplit models`" in result.stderr.partition("hint: ")[2]
+    assert pipeline.loaded == [], "a mistyped name is answered without loading a model"
+
+
+def test_every_option_arrives(pipeline):
+    words = "a.wav -m other -d cpu --batch 3 --mask soft --stems vocals,drums -o out -f flac --depth 24"
+    words += " --bitrate 192k --gain -1.5 --start 0:00.005 --duration 2.5 --force"
+    result = run(*words.split())
+    assert result.exit_code == 0
+    assert pipeline.loaded == [
+        {
+            "model": "other",
+            "stems": ["vocals", "drums"],
+            "two_stems": None,
+            "mask": "soft",
+            "device": "cpu",
+            "batch": 3,
+        }
+    ]
+    assert pipeline.split == [
+        {
+            "path": Path("a.wav"),
+            "out": Path("out"),
+            "format": "flac",
+            "depth": "24",
+            "bitrate": "192k",
+            "gain_db": -1.5,
+            "start_seconds": 0.005,
+            "duration_seconds": 2.5,
+            "force": True,
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--start", "x"],
+        ["--start", "nan"],
+        ["--batch", "0"],
+        ["--what"],
+        ["-f", "aiff"],
+        ["--stems", "vocals", "--two-stems", "drums"],
+        ["--gain", "nan"],
+    ],
+)
+def test_usage_errors_exit_with_2(pipeline, words):
+    assert run(*words, "a.wav").exit_code == 2
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("1:30", 90), ("1:02:03.5", 3723.5), ("0", 0)])
+def test_times(text, seconds):
+    assert split.seconds(text) == seconds
+
+
+def test_json_has_one_object_a_track_and_nothing_else(pipeline):
+    pipeline.failures["b.wav"] = EncodeError("The disk is full", "make room")
+    result = run("--json", "cut.wav", "b.wav")
+    assert result.exit_code == 1
+    good, bad = map(json.loads, result.stdout.splitlines())
+    assert good["event"] == "track"
+    assert good["status"] == "ok"
+    assert good["input"] == "cut.wav"
+    assert good["outputs"]["drums"] == {"path": "stems/cut/drums.wav", "peak": 0.5}
+    assert (good["frames"], good["sample_rate"], good["channels"]) == (88_200, 44_100, 2)
+    assert (good["elapsed_seconds"], good["times_real_time"]) == (0.5, 4.0)
+    assert good["warnings"] == ["the file is cut short"]
+    assert bad == {
+        "event": "track",
+        "status": "error",
+        "input": "b.wav",
+        "code": "encode",
+        "message": "The disk is full",
+        "hint": "make room",
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "vocals and other went up to 0.9 dB above full scale and were clipped"),
+        (["--format", "mp3"], "will be clipped where they are played"),
+        (["--depth", "32f"], ""),
+    ],
+)
+def test_clipping_is_said_once_with_a_remedy(pipeline, options, said):
+    pipeline.peaks = {"vocals": 1.1, "other": 1.01}
+    warnings = [line for line in run("a.wav", *options).stderr.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == bool(said)
+    assert all(said in line and "--gain -0.9" in line and "--depth 32f" in line for line in warnings)
+    assert len(json.loads(run("--json", "-qo", "out", "a.wav", *options).stdout)["warnings"]) == bool(said)
+
+
+def test_verbose_names_the_model_and_the_device(pipeline):
+    said = run("-v", "-d", "cpu", "a.wav").stderr
+    assert "binary-mask-cnn on cpu: vocals, drums, bass, other\n" in said
+    assert "drums 0.500" in said
+
+
+def test_the_bar_goes_to_stderr_alone(monkeypatch, capfd):
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    reader = SimpleNamespace(sample_rate=44_100, frames_estimate=88_200)
+    with open(theirs, "w", encoding="utf-8") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with console.progress("[1/2] song.mp3", reader, enabled=True) as update:
+            update(44_100, None)
+            sys.stdout.write("data\n")
+            time.sleep(0.3)  # the bar is drawn ten times a second
+        shown = os.read(ours, 100_000).decode()
+    os.close(ours)
+    assert "[1/2] song.mp3" in shown
+    assert "50%" in shown
+    assert capfd.readouterr().out == "data\n"
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_there_is_no_bar_without_a_terminal(capfd, enabled):
+    with console.progress("song.mp3", None, enabled=enabled) as update:
+        assert update is None
+    assert capfd.readouterr() == ("", "")
+
+
+def test_json_tells_of_a_model_that_cannot_be_loaded(pipeline):
+    result = run("--json", "-m", "nothing", "a.wav")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["code"] == "model"
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are text here")
+def test_names_that_are_no_text(pipeline):
+    name = os.fsdecode(b"caf\xe9\x1b[31m.wav")
+    write_wav(Path(name))
+    result = run(name)
+    assert b"stems/caf\xe9\x1b[31m/vocals.wav\n" in result.stdout_bytes
+    assert "caf\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}[31m.wav: 4 stems" in result.stderr
+    result = run("--json", "--force", "-o", "again", name)
+    assert json.loads(result.stdout)["input"] == name
+
+
+def test_an_interrupt_is_one_line_and_130(pipeline):
+    pipeline.failures["a.wav"] = KeyboardInterrupt()
+    result = run("a.wav", "b.wav")
+    assert result.exit_code == 130
+    assert result.stderr == "interrupted\n"
+    assert len(pipeline.split) == 1
+
+
+def test_a_bug_keeps_its_traceback(pipeline):
+    pipeline.failures["a.wav"] = ZeroDivisionError()
+    assert isinstance(run("a.wav").exception, ZeroDivisionError)
+
+
+def test_a_closed_pipe_ends_quietly():
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run(
+        [sys.executable, "-m", "stemsplit", "doctor"], stdout=writing, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writing)
+    assert ended.stderr == b""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM")
+def test_being_ended_tidies_up():
+    script = """
+import os, signal, sys, time
+from stemsplit.cli import doctor, main
+def checks():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield from time.sleep(9)
+    finally:
+        print("tidied up", end="")
+doctor.all_checks = checks
+sys.argv = ["stemsplit", "doctor"]
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (143, b"tidied up", b"")
+
+
+def test_alone_it_prints_help():
+    assert "Split music into stems" in run().output
+
+
+def test_version():
+    assert re.fullmatch(r"stemsplit \d+\.\S+\n", run("--version").stdout)
+
+
+def test_models_lists_what_is_there(shelf):
+    lines = run("models").stdout.splitlines()
+    assert lines[0].split() == ["model", "stem", "test", "SDR", "parameters", "size", "licence"]
+    assert lines[1].split() == ["binary-mask-cnn", "vocals", "3.1", "dB", "1,292,932", "0.0", "MB", "MIT"]
+    assert [line.split() for line in lines[2:]] == [["drums", "-"], ["bass", "-"], ["other", "-"]]
+
+
+@pytest.mark.parametrize("words", [["models", "--json"], ["models", "binary-mask-cnn", "--json"]])
+def test_models_as_json(shelf, words):
+    (line,) = run(*words).stdout.splitlines()
+    assert json.loads(line)["scores"]["test"]["soft"] == {"vocals": {"sdr_db": 3.14}}
+
+
+@pytest.mark.parametrize("name", ["binary-mask-cnn", "binary-mask-cnn.safetensors"])
+def test_models_prints_a_card_as_it_is(shelf, name, monkeypatch):
+    monkeypatch.chdir(shelf)
+    monkeypatch.setattr("stemsplit.cards.page", lambda card: f"# {card.title}\n\n| stem | SDR |\n")
+    assert run("models", name).stdout == "# A small one\n\n| stem | SDR |\n\n"
+
+
+def test_an_unknown_model_is_an_error_with_a_hint(shelf):
+    result = run("models", "nothing")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: No model called `nothing`\n\nhint: ")
+
+
+def commands():
+    group = typer.main.get_command(app)
+    return [group, *group.commands.values()]
+
+
+@pytest.mark.parametrize("command", commands(), ids=lambda command: command.name)
+def test_every_command_and_option_has_help(command):
+    assert command.help
+    for parameter in command.params:
+        assert parameter.help, f"{parameter.name} has no help"
+
+
+@pytest.mark.parametrize("command", commands(), ids=lambda command: command.name)
+def test_no_two_options_share_a_flag(command):
+    flags = [flag for parameter in command.params for flag in parameter.opts]
+    assert len(flags) == len(set(flags))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_shows_an_example_that_it_understands(verb):
+    command = typer.main.get_command(app).commands[verb]
+    known = {flag for parameter in command.params for flag in parameter.opts}
+    assert {word for word in VERBS[verb].EXAMPLE.split() if word.startswith("-")} <= known
+    assert VERBS[verb].EXAMPLE in re.sub(r"\s+", " ", run(verb, "--help").stdout)
+
+
+def test_the_defaults_and_choices_are_the_package_s():
+    from stemsplit import pipeline, writer
+
+    hints = get_type_hints(split.command)
+    assert get_args(get_args(hints["mask"])[0]) == tuple(pipeline.MASKS)
+    assert get_args(hints["format"]) == writer.FORMATS
+    assert get_args(hints["depth"]) == writer.DEPTHS
+    assert inspect.signature(pipeline.load_separator).parameters["model"].default == split.DEFAULT_MODEL
+
+
+def complete(line: str) -> list[str]:
+    words = line.split(" ")
+    environment = {
+        "_STEMSPLIT_COMPLETE": "complete_bash",
+        "COMP_WORDS": "\n".join(words),
+        "COMP_CWORD": str(len(words) - 1),
+    }
+    result = CliRunner(env=environment).invoke(app, prog_name="stemsplit")
+    return result.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("stemsplit mod", ["models"]),
+        ("stemsplit son", []),  # nothing from us: the shell offers files
+        ("stemsplit song.mp3 --two", ["--two-stems"]),
+        ("stemsplit --two", ["--two-stems"]),
+        ("stemsplit --vers", ["--version"]),
+        ("stemsplit song.mp3 -f f", ["flac"]),
+        ("stemsplit song.mp3 --stems vo", ["vocals"]),
+        ("stemsplit --stems vocals,d", ["vocals,drums"]),
+        ("stemsplit --stems vocals,v", []),
+        ("stemsplit song.mp3 -m nothing --stems vo", []),
+        ("stemsplit split --model bin", ["binary-mask-cnn"]),
+        ("stemsplit models bin", ["binary-mask-cnn"]),
+    ],
+)
+def test_completion(shelf, line, offered):
+    assert complete(line) == offered

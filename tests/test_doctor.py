@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from stemsplit.cli import app, doctor
+from stemsplit.errors import BadWeights
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """One model that is there and in order."""
+    from types import SimpleNamespace
+
+    monkeypatch.setattr("stemsplit.weights.available", lambda: {"small": Path("small.safetensors")})
+    monkeypatch.setattr("stemsplit.weights.read_card", lambda path: SimpleNamespace(stems=("vocals",)))
+
+
+def examine(**options) -> tuple[int, dict[str, dict]]:
+    result = CliRunner(**options).invoke(app, ["doctor", "--json"])
+    return result.exit_code, {check["name"]: check for check in map(json.loads, result.stdout.splitlines())}
+
+
+def test_all_that_is_needed_works(model):
+    status, checks = examine()
+    assert status == 0
+    assert {"python", "torch", "numpy", "soundfile", "soxr", "cpu", "cuda", "mps", "ffmpeg", "small"} < set(
+        checks
+    )
+    assert [name for name in ("wav", "flac", "mp3", "ogg", "m4a") if not checks[name]["ok"]] == []
+
+
+def test_without_ffmpeg_wav_still_works(model, monkeypatch):
+    monkeypatch.setattr("stemsplit.ffmpeg.executable", lambda: None)
+    status, checks = examine()
+    assert status == 0
+    assert checks["wav"]["ok"]
+    assert not checks["m4a"]["ok"]
+    assert "install ffmpeg" in checks["m4a"]["hint"]
+    assert "install ffmpeg" in checks["ffmpeg"]["hint"]
+
+
+def test_a_package_that_does_not_load_is_essential(model, monkeypatch):
+    def import_module(name):
+        raise OSError(f"lib{name}.so: cannot open shared object file")
+
+    monkeypatch.setattr(doctor, "import_module", import_module)
+    status, checks = examine()
+    assert status == 1
+    assert checks["torch"]["detail"] == "libtorch.so: cannot open shared object file"
+    assert checks["small"]["ok"], "the rest is still looked at"
+
+
+def test_a_damaged_model_is_essential(model, monkeypatch):
+    def read_card(path):
+        raise BadWeights("It is damaged", "get it again")
+
+    monkeypatch.setattr("stemsplit.weights.read_card", read_card)
+    status, checks = examine()
+    assert status == 1
+    assert checks["small"]["hint"] == "get it again"
+
+
+@pytest.mark.parametrize(
+    ("charset", "lines"),
+    [
+        (
+            "utf-8",
+            [
+                "✓ here            1.0",
+                "– spare           no",
+                f"{'':18}hint: do without",
+                "✗ needed          no",
+            ],
+        ),
+        (
+            "ascii",
+            [
+                "+ here            1.0",
+                "- spare           no",
+                f"{'':18}hint: do without",
+                "x needed          no",
+            ],
+        ),
+    ],
+)
+def test_each_line_has_a_mark_and_each_fault_a_remedy(monkeypatch, charset, lines):
+    checks = [
+        doctor.Check("here", True, "1.0", "not shown"),
+        doctor.Check("spare", False, "no", "do without"),
+        doctor.Check("needed", False, "no", essential=True),
+    ]
+    monkeypatch.setattr(doctor, "all_checks", lambda: iter(checks))
+    result = CliRunner(charset=charset).invoke(app, ["doctor"])
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[:-2] == lines
+    assert result.stdout.endswith("\nSomething essential is broken\n")
