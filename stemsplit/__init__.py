@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     __version__: str
 
+DEFAULT_MODEL = "binary-mask-cnn"
+
 __all__ = ["StemsplitError", "__version__", "load_separator", "split", "split_file"]
 
 

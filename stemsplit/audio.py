@@ -30,6 +30,16 @@ if TYPE_CHECKING:
 
 Block = NDArray[np.float32]
 
+LOUDEST = 1e15
+"""Samples beyond this (300 dB above full scale) are no sound, and squares of them no float."""
+SUFFIXES = {
+    *(".aac", ".ac3", ".aif", ".aifc", ".aiff", ".ape", ".au", ".caf", ".flac"),
+    *(".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpc"),
+    *(".oga", ".ogg", ".opus", ".rf64", ".snd", ".tta", ".w64", ".wav", ".webm"),
+    *(".wma", ".wv"),
+}
+"""Names of sound files and videos end like this, in lower case."""
+
 _UNKNOWN_FRAMES = 1 << 62  # libsndfile says 2**63 - 1 of a FLAC stream without a length
 
 
@@ -187,11 +197,11 @@ class Reader:
             self._check_end(source, position)
 
     def _check_finite(self, block: Block, position: int) -> None:
-        finite = np.isfinite(block).all(axis=0)
-        if not finite.all():
-            seconds = (position + int(np.argmin(finite))) / self.sample_rate
+        sound = (np.abs(block) < LOUDEST).all(axis=0)  # false for NaN too
+        if not sound.all():
+            seconds = (position + int(np.argmin(sound))) / self.sample_rate
             raise DecodeError(
-                f"`{self.path.name}` holds NaN or infinite samples from {seconds:.3f} s on",
+                f"`{self.path.name}` holds NaN, infinite or absurd samples from {seconds:.3f} s on",
                 "export the file again, or split the part before with --duration",
             )
 

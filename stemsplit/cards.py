@@ -77,8 +77,8 @@ def _scores(card: ModelCard, split: str, scores: dict[str, Any]) -> list[str]:
         f"## Scores: {split}",
         songs + " SDR in dB, over each whole excerpt; higher is better.",
         _table("SDR", card.stems, sdr),
-        "The binary mask over all bins alike, as the paper counts; the base rate is what the better one of "
-        "an empty and a full mask reaches.",
+        "The binary mask over all bins alike, as the paper counts; the base rate is what an empty mask "
+        "reaches.",
         _table("Bins", card.stems, bins),
     ]
 

@@ -44,7 +44,7 @@ class Oracle:
     def __call__(self, song: Song) -> Samples:
         """Return the stems `(stem, channel, time)` of a song."""
         n_fft, time = self.stft.n_fft, song.length
-        padded = np.pad(song.parts, ((0, 0), (0, 0), (n_fft, n_fft + -time % self.stft.hop_length)))
+        padded = np.pad(song.parts, ((0, 0), (0, 0), (n_fft, n_fft)))
         spectra = self.stft.transform(padded.astype(np.float32))
         mixture = spectra.sum(axis=0)
         stems = magnitude(spectra[: len(song.known)])[..., : self.bins]
@@ -79,7 +79,10 @@ def score_stems(song: Song, estimates: Samples, names: Iterable[str]) -> Scores:
 
 
 def score_masks(song: Song, separator: MaskSeparator, threshold: float) -> Scores:
-    """Return the accuracy of each stem's binary mask, over the frames that lie in the song whole."""
+    """Return the accuracy of each stem's binary mask, over the frames that lie in the song whole.
+
+    Stems that are silent or not known are left out.
+    """
     stft, reach, bins = separator.stft, separator.reach, separator.bins
     spectra = stft.transform(song.parts.astype(np.float32))
     mixture = magnitude(spectra.sum(axis=0))[..., :bins]
@@ -88,7 +91,7 @@ def score_masks(song: Song, separator: MaskSeparator, threshold: float) -> Score
     return {
         name: mask_scores(found, stem > threshold * mixture)
         for name, found, stem, known in zip(separator.stems, probabilities, stems, song.known, strict=True)
-        if known
+        if known and stem.any()
     }
 
 

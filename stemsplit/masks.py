@@ -37,12 +37,14 @@ def soft(probabilities: Masks, *, complete: bool, power: float = 1.0) -> Masks:
 
     As `power` grows they become binary.
     """
-    claims = np.maximum(probabilities, TINY) ** np.float32(power)
-    if complete:
-        total = claims.sum(axis=0)
-    else:
-        total = claims + np.maximum(1 - probabilities, TINY) ** np.float32(power)
-    masks: Masks = claims / total
+    if not complete:
+        both = np.stack([probabilities, 1 - probabilities])
+        ours: Masks = soft(both, complete=True, power=power)[0]
+        return ours
+    claims = np.maximum(probabilities, TINY)
+    # Relative to the strongest, of which no power is too small for a float.
+    claims = (claims / claims.max(axis=0)) ** np.float32(power)
+    masks: Masks = claims / claims.sum(axis=0)
     return masks
 
 

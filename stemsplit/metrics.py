@@ -45,17 +45,16 @@ def _ratio_db(signal: NDArray[np.float64] | Samples, error: NDArray[np.float64])
 def mask_scores(probabilities: Samples, target: NDArray[np.bool_]) -> dict[str, float]:
     """Return how well probabilities `(frame, bin)` tell a binary mask, over all bins alike.
 
-    `accuracy` and `mse` are the paper's. `base_rate` is the accuracy of the better one of an empty and a
-    full mask, and `balanced_accuracy` the mean of the accuracies inside and outside of the mask: a mask
+    `accuracy` and `mse` are the paper's. `base_rate` is the accuracy of an empty mask,
+    and `balanced_accuracy` the mean of the accuracies inside and outside of the mask: a mask
     with few ones is easy to tell accurately.
     """
     right = (probabilities > 0.5) == target
-    share = float(target.mean())
     inside = float(right[target].mean()) if target.any() else float("nan")
     outside = float(right[~target].mean()) if not target.all() else float("nan")
     return {
         "accuracy": float(right.mean()),
         "mse": float(np.mean(np.square(probabilities - target))),
-        "base_rate": max(share, 1 - share),
+        "base_rate": 1 - float(target.mean()),
         "balanced_accuracy": float(np.nanmean([inside, outside])),
     }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -15,16 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import masks, nets, weights
-from .audio import Reader, resample
-from .errors import StemsplitError
+from . import DEFAULT_MODEL, masks, nets, weights
+from .audio import LOUDEST, Reader, resample
+from .errors import BadWeights, EncodeError, StemsplitError
 from .runtime import TorchRuntime, pick_device
 from .separator import MaskSeparator, Samples, Separator, WithRest
 from .stft import Stft
 from .stream import separate_blocks
-from .writer import Writer
+from .writer import Writer, together
 
-DEFAULT_MODEL = "binary-mask-cnn"
 REST = "accompaniment"
 MASKS = {"binary": masks.binary, "soft": masks.soft}
 
@@ -65,9 +64,11 @@ def load_separator(
         DeviceUnavailable: the device asked for is not there.
         StemsplitError: the model has no such stem, or no such mask.
     """
-    wanted = (two_stems,) if two_stems else stems
+    if two_stems is not None and stems is not None:
+        raise StemsplitError("Both some stems and two stems were asked for", "choose one of them")
+    wanted = stems if two_stems is None else [two_stems]
     separator = load_masks(model, stems=wanted, mask=mask, device=device, batch=batch)
-    return WithRest(separator, REST) if two_stems else separator
+    return separator if two_stems is None else WithRest(separator, REST)
 
 
 def load_masks(
@@ -80,7 +81,11 @@ def load_masks(
 ) -> MaskSeparator:
     """Return a model that works by masks, as `load_separator` does."""
     card = weights.read_card(model)
-    wanted = tuple(stems or card.stems)
+    if isinstance(stems, str):
+        raise ValueError(f"stems must be a list of names, got {stems!r}")
+    wanted = card.stems if stems is None else tuple(stems)
+    if not wanted:
+        raise StemsplitError("No stems were asked for", f"choose from {', '.join(card.stems)}")
     for name in wanted:
         if name not in card.stems:
             raise StemsplitError(f"No stem called `{name}` in {card.name}", f"it has {', '.join(card.stems)}")
@@ -95,11 +100,13 @@ def load_masks(
 
     target = pick_device(device)
     networks = nets.build(card.network, weights.load(model, wanted))
+    if networks[0].bins > card.n_fft // 2 + 1:
+        raise BadWeights(f"{card.name} has too few bins for its network", "get the file again")
     return MaskSeparator(
         stems=wanted,
         sample_rate=card.sample_rate,
         stft=Stft(card.n_fft, card.hop_length),
-        bins=networks[0].config.bins,
+        bins=networks[0].bins,
         reach=networks[0].reach,
         network=TorchRuntime(networks, device=target, batch=batch),
         rule=rule,
@@ -124,39 +131,26 @@ def split_file(
 ) -> SplitResult:
     """Split a sound file into `OUT/<track>/<stem>.<format>`, in memory that does not grow with its length.
 
-    Stems have the file's sample rate, channels and exact length, and together add up to it. `gain_db` is
-    the same for all of them. `progress` is called with the frames done and, where it is known, their
-    total. Without a `separator`, `options` are those of `load_separator`.
+    Stems have the file's sample rate, channels and exact length, and a complete set adds up to it. They
+    appear all together, or not at all. `gain_db` is the same for all of them. `progress` is called with
+    the frames done and, where it is known, their total. Without a `separator`, `options` are those of
+    `load_separator`.
 
     Raises:
         DecodeError: the file cannot be read.
         EncodeError: a stem cannot be written, or is there already and `force` is not given.
         StemsplitError: whatever `load_separator` raises.
     """
+    if separator is not None and options:
+        raise TypeError(f"{', '.join(options)}: choose these when loading the separator")
     began = time.monotonic()
     reader = Reader(path, start_seconds=start_seconds, duration_seconds=duration_seconds)
-    folder = Path(out) / track_name(reader.path)
     separator = separator or load_separator(**options)
-    outputs = {name: folder / f"{name}.{format}" for name in separator.spec.stems}
-    with ExitStack() as stack:
-        writers = {
-            name: stack.enter_context(
-                Writer(
-                    output,
-                    sample_rate=reader.sample_rate,
-                    channels=reader.channels,
-                    depth=reader.depth if depth == "same" else depth,
-                    bitrate=bitrate,
-                    frames=reader.frames_estimate,
-                    tags_from=reader.path,
-                    title_suffix=name,
-                    force=force,
-                )
-            )
-            for name, output in outputs.items()
-        }
-        gain = np.float32(10 ** (gain_db / 20))
-        done = 0
+    names = separator.spec.stems
+    writers = plan(reader, out, names, format=format, depth=depth, bitrate=bitrate, force=force)
+    gain = np.float32(10 ** (gain_db / 20))
+    done = 0
+    with together(list(writers.values())):
         for stems in separate_stream(separator, reader, reader.sample_rate):
             for writer, stem in zip(writers.values(), stems, strict=True):
                 writer.write(gain * stem)
@@ -165,42 +159,102 @@ def split_file(
                 progress(done, reader.frames_estimate)
     return SplitResult(
         input=reader.path,
-        outputs=outputs,
+        outputs={name: writer.path for name, writer in writers.items()},
         sample_rate=reader.sample_rate,
         channels=reader.channels,
         frames=done,
         peaks={name: writer.peak for name, writer in writers.items()},
         elapsed_seconds=time.monotonic() - began,
-        warnings=list(reader.warnings),
+        warnings=[*reader.warnings, *_clipping(writers, gain_db)],
     )
 
 
-def split(samples: ArrayLike, sample_rate: int, **options: Any) -> dict[str, Samples]:
-    """Return the stems of a mixture `(channel, time)` or `(time,)`, each of the same shape.
-
-    `options` are those of `load_separator`.
+def plan(
+    reader: Reader,
+    out: str | os.PathLike[str],
+    names: Sequence[str],
+    *,
+    format: str = "wav",
+    depth: str = "same",
+    bitrate: str | None = None,
+    force: bool = False,
+) -> dict[str, Writer]:
+    """Return the writers of a track's stems, none of them open yet; refuse here what cannot be done.
 
     Raises:
-        ValueError: the mixture is not one or two channels of finite numbers.
+        EncodeError: a stem cannot be held by the format, or would replace the track itself.
+        OutputExists: a stem is there already, and `force` is not given.
+    """
+    folder = Path(out) / (reader.path.stem or reader.path.name)
+    if depth == "same":
+        depth = "24" if (format, reader.depth) == ("flac", "32f") else reader.depth
+    writers = {
+        name: Writer(
+            folder / f"{name}.{format}",
+            sample_rate=reader.sample_rate,
+            channels=reader.channels,
+            depth=depth,
+            bitrate=bitrate,
+            frames=reader.frames_estimate,
+            tags_from=reader.path,
+            title_suffix=name,
+            force=force,
+        )
+        for name in names
+    }
+    for writer in writers.values():
+        if os.path.exists(writer.path) and writer.path.samefile(reader.path):
+            raise EncodeError(
+                f"`{writer.path}` would replace the track itself", "choose another folder with --out"
+            )
+    return writers
+
+
+def _clipping(writers: Mapping[str, Writer], gain_db: float) -> list[str]:
+    """Say which stems are louder than full scale, and what would help."""
+    loud = {name: writer for name, writer in writers.items() if writer.peak > 1}
+    lossless = any(writer.format == "wav" and not writer.clips for writer in loud.values())
+    if not loud or lossless:  # floating point holds it, for whoever asked for that
+        return []
+    excess_db = math.ceil(200 * math.log10(max(writer.peak for writer in loud.values()))) / 10
+    clips = any(writer.clips for writer in loud.values())
+    what = "were clipped" if clips else "will be clipped where they are played"
+    return [
+        f"{' and '.join(loud)} went up to {excess_db:.1f} dB above full scale and {what}; "
+        f"lower all stems with --gain {gain_db - excess_db:.1f}, or keep them whole with --depth 32f"
+    ]
+
+
+def split(
+    samples: ArrayLike, sample_rate: int, *, separator: Separator | None = None, **options: Any
+) -> dict[str, Samples]:
+    """Return the stems of a mixture `(channel, time)` or `(time,)`, each of the same shape.
+
+    Without a `separator`, `options` are those of `load_separator`.
+
+    Raises:
+        ValueError: the mixture is not one or two channels of floating point samples, all of them finite.
         StemsplitError: whatever `load_separator` raises.
     """
-    mixture = np.asarray(samples, dtype=np.float32)
+    if separator is not None and options:
+        raise TypeError(f"{', '.join(options)}: choose these when loading the separator")
+    mixture = np.asarray(samples)
     if mixture.ndim not in (1, 2) or (mixture.ndim == 2 and len(mixture) not in (1, 2)):
         raise ValueError(
             f"mixture must be (time,) or (channel, time) with 1 or 2 channels, got shape {mixture.shape}"
         )
-    if not np.isfinite(mixture).all():
-        raise ValueError("mixture holds samples that are not finite")
-    separator = load_separator(**options)
+    if mixture.dtype.kind != "f":
+        raise ValueError(
+            f"mixture must be floating point, full scale at 1.0, got {mixture.dtype} (divide int16 by 32768)"
+        )
+    mixture = mixture.astype(np.float32)
+    if not (np.abs(mixture) < LOUDEST).all():
+        raise ValueError(f"mixture holds samples that are not finite, or beyond {LOUDEST:g}")
+    separator = separator or load_separator(**options)
     blocks = list(separate_stream(separator, [np.atleast_2d(mixture)], sample_rate))
     names = separator.spec.stems
     stems = np.concatenate(blocks, axis=-1) if blocks else np.zeros((len(names), *mixture.shape), np.float32)
     return {name: stem.reshape(mixture.shape) for name, stem in zip(names, stems, strict=True)}
-
-
-def track_name(path: Path) -> str:
-    """Return the folder name for a track: the file's, without its extension."""
-    return path.stem or path.name
 
 
 def separate_stream(separator: Separator, blocks: Iterable[Samples], sample_rate: int) -> Iterator[Samples]:

@@ -84,9 +84,7 @@ class MaskSeparator:
         """Return stems `(stem, channel, time)` of a mixture `(channel, time)`."""
         time = mixture.shape[-1]
         pad = self.spec.context
-        # Frames must start on the grid and cover the last sample as often as every other.
-        tail = -time % self.stft.hop_length
-        spectra = self.stft.transform(np.pad(mixture, ((0, 0), (pad, pad + tail))))
+        spectra = self.stft.transform(np.pad(mixture, ((0, 0), (pad, pad))))
         probabilities = self.probabilities(magnitude(spectra[..., : self.bins]))
         masks = extend(self.rule(probabilities), self.stft.bins)
         spectra = spectra[:, self.reach : -self.reach]

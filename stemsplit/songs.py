@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .audio import Reader, resample
+from .audio import SUFFIXES, Reader, resample
 from .errors import DecodeError
 from .separator import Samples
 
@@ -64,7 +64,7 @@ def stem_files(path: Path, stems: Sequence[str]) -> dict[Path, list[str]]:
     Raises:
         DecodeError: there is no stem.
     """
-    files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != ".")
     held = {
         file: [name for name in file.stem.split("_and_") if name in stems]
         for file in files

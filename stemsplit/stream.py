@@ -43,8 +43,7 @@ def _windows(blocks: Iterable[Samples], segment: int, context: int) -> Iterator[
             while joined.shape[-1] >= segment + 2 * context:
                 yield joined[:, : segment + 2 * context], segment
                 joined = joined[:, segment:]
-            # A copy, for a view would keep all that has been used in memory.
-            pending, held = [joined.copy()], joined.shape[-1]
+            pending, held = [joined], joined.shape[-1]
     if not pending:
         return
     joined = np.concatenate([*pending, np.zeros((len(pending[0]), context), np.float32)], axis=-1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -53,6 +54,22 @@ class ModelCard:
     limits: str = ""
     """What to expect of it, and what not, in markdown."""
 
+    def __post_init__(self) -> None:
+        # A file may come from anywhere: stems become file names, numbers become sizes.
+        if not self.stems or len(set(self.stems)) < len(self.stems):
+            raise ValueError(f"stems={self.stems} must be one or more different names")
+        for name in self.stems:
+            if not re.fullmatch(r"[\w-]{1,64}", name):
+                raise ValueError(f"a stem cannot be called {name!r}")
+        if not all(
+            type(n) is int and 0 < n < 1 << 20 for n in (self.sample_rate, self.n_fft, self.hop_length)
+        ):
+            raise ValueError("sample_rate, n_fft and hop_length must be whole numbers above 0")
+        if self.n_fft % self.hop_length or self.n_fft < 4 * self.hop_length:
+            raise ValueError(f"n_fft={self.n_fft} must be 4 or more times hop_length={self.hop_length}")
+        if not (0 < self.mask_power <= 16 and 0 <= self.threshold <= 1):
+            raise ValueError(f"mask_power={self.mask_power} or threshold={self.threshold} is out of range")
+
 
 def available() -> dict[str, Path]:
     """Return the shipped models: name to weights file."""
@@ -93,8 +110,6 @@ def read_card(model: str | os.PathLike[str]) -> ModelCard:
             header = json.loads(file.read(length))
         facts = json.loads(header["__metadata__"]["stemsplit"])
         card = ModelCard(**{**facts, "stems": tuple(facts["stems"])})
-        if not card.stems or not all(isinstance(name, str) for name in card.stems):
-            raise ValueError("it names no stems")
     except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadWeights(
             f"`{path}` is not a weights file of stemsplit: {error}", "get the file again, or train a new one"
@@ -138,5 +153,9 @@ def save(path: Path, card: ModelCard, networks: Mapping[str, Mapping[str, Tensor
         for name, tensor in network.items()
     }
     part = path.with_name(path.name + ".part")
-    save_file(tensors, part, {"stemsplit": json.dumps(asdict(card))})
-    os.replace(part, path)
+    try:
+        save_file(tensors, part, {"stemsplit": json.dumps(asdict(card))})
+        part.chmod(0o644)  # safetensors makes it the owner's alone, which no one else could then install
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

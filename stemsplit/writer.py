@@ -11,8 +11,8 @@ import math
 import os
 import re
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,22 @@ _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _RATES = {"mp3": _MP3_RATES, "m4a": (7350, *_MP3_RATES, 64000, 88200, 96000)}
 _WAV_TAGS = {"title": "title", "artist": "artist", "album": "album", "date": "date", "genre": "genre"}
 _WAV_TAGS |= {"track": "tracknumber", "comment": "comment", "copyright": "copyright"}
+
+
+@contextlib.contextmanager
+def together(writers: Sequence[Writer]) -> Iterator[None]:
+    """Open writers whose files all appear when the work is done, or none of them."""
+    try:
+        for writer in writers:
+            writer.open()
+        yield
+        for writer in writers:
+            writer.finish()
+        for writer in writers:
+            writer.publish()
+    finally:
+        for writer in writers:
+            writer.abandon()
 
 
 class Writer:
@@ -58,7 +74,7 @@ class Writer:
         self.path = Path(path)
         self.format = self.path.suffix.lower().lstrip(".")
         _check(self.format, sample_rate, depth, bitrate)
-        if self.path.exists() and not force:
+        if os.path.exists(self.path) and not force:  # false, not an error, in a folder that is closed to us
             raise OutputExists(f"`{self.path}` is there already", "use --force to replace it")
         self._part = self.path.with_name(self.path.name + ".part")
         self._sample_rate, self._channels, self._bitrate = sample_rate, channels, bitrate
@@ -79,7 +95,8 @@ class Writer:
             tags["title"] = f"{title} ({self._title_suffix})"
         return tags, cover
 
-    def __enter__(self) -> Writer:
+    def open(self) -> None:
+        """Create the folder and the part file, and start encoding."""
         tags, cover = self._tags()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,11 +115,10 @@ class Writer:
                     cover=cover,
                 )
         except BaseException as error:
-            self._abandon()
+            self.abandon()
             if isinstance(error, (OSError, soundfile.LibsndfileError)):
                 raise self._failed(error) from error
             raise
-        return self
 
     def _open_libsndfile(self, tags: dict[str, str]) -> soundfile.SoundFile:
         file = soundfile.SoundFile(
@@ -152,19 +168,31 @@ class Writer:
         upper_bytes: NDArray[Any] = rounded.astype("<i4") << 8
         return upper_bytes
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __enter__(self) -> Writer:
+        self.open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
-                self._finish()
-        except (OSError, soundfile.LibsndfileError) as problem:
-            raise self._failed(problem) from problem
+                self.finish()
+                self.publish()
         finally:
-            self._abandon()
+            self.abandon()
+
+    @property
+    def clips(self) -> bool:
+        """Whether what is above full scale is lost in the file, not only where it is played."""
+        return self._depth != "32f" or self.format == "m4a"
+
+    def finish(self) -> None:
+        """End encoding and look at what lies on the disk, still under the part file's name."""
+        try:
+            self._finish()
+        except (OSError, soundfile.LibsndfileError) as error:
+            raise self._failed(error) from error
 
     def _finish(self) -> None:
-        """Close, look at what lies on the disk, rename."""
         if isinstance(self._file, soundfile.SoundFile):
             self._file.close()
             if soundfile.info(native(self._part)).frames != self.frames_written:
@@ -173,9 +201,15 @@ class Writer:
             self._file.finish()
         if not self._part.stat().st_size:
             raise OSError(errno.EIO, "the file came out empty")
-        os.replace(self._part, self.path)
 
-    def _abandon(self) -> None:
+    def publish(self) -> None:
+        """Give the finished file its name."""
+        try:
+            os.replace(self._part, self.path)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def abandon(self) -> None:
         """Close whatever is open and remove the part file; nothing to do after success."""
         # Closing may fail on a full disk, of which the caller hears already.
         with contextlib.suppress(OSError, soundfile.LibsndfileError):

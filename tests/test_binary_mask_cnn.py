@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stemsplit import nets, weights
-from stemsplit.nets.binary_mask_cnn import PARAMETERS, BinaryMaskCNN
+from stemsplit.nets.binary_mask_cnn import FRAMES, PARAMETERS, BinaryMaskCNN
 from tests.conftest import random_network
 
 EQUAL = 1e-5  # in probability, float32
@@ -12,7 +12,7 @@ EQUAL = 1e-5  # in probability, float32
 
 def window_by_window(network, frames):
     """The reference: each of the 25-frame windows on its own."""
-    windows = frames.unfold(0, network.config.frames, 1).transpose(1, 2)
+    windows = frames.unfold(0, FRAMES, 1).transpose(1, 2)
     return torch.sigmoid(network(windows))
 
 

@@ -48,6 +48,16 @@ def test_a_bin_goes_to_whom_claims_it():
     assert binary(unclaimed, complete=False).ravel().tolist() == [0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("power", [0.5, 8.0, 16.0])
+def test_no_probability_is_too_small_for_a_power(power):
+    for complete in (True, False):
+        for probability in (0.0, 1e-30, 1.0):
+            masks = soft(np.full((4, 1, 1), probability, np.float32), complete=complete, power=power)
+            assert np.isfinite(masks).all()
+            if complete:
+                np.testing.assert_allclose(masks, 0.25)
+
+
 def test_a_greater_power_makes_masks_harder():
     probabilities = np.array([0.6, 0.2, 0.2, 0.2], np.float32).reshape(4, 1, 1)
     shares = [soft(probabilities, complete=True, power=power)[0].item() for power in (1, 2, 8)]

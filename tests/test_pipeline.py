@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import soundfile
@@ -82,6 +84,57 @@ def test_one_gain_is_the_same_for_all_stems(song, separator, tmp_path):
         )
 
 
+@pytest.mark.parametrize(
+    ("format", "depth", "words"),
+    [
+        ("wav", "16", "vocals and drums .* were clipped"),
+        ("m4a", "same", "were clipped"),
+        ("mp3", "same", "will be clipped where they are played"),
+        ("wav", "32f", None),
+    ],
+)
+def test_what_is_too_loud_is_kept_or_reported(song, tmp_path, format, depth, words):
+    class Loud:
+        spec = mask_separator(stems=("vocals", "drums", "bass")).spec
+
+        def separate(self, mixture):
+            return np.stack([2 * np.ones_like(mixture), -3 * np.ones_like(mixture), 0 * mixture])
+
+    options = {"separator": Loud(), "format": format, "depth": depth, "gain_db": 1.0}
+    result = pipeline.split_file(song, tmp_path, **options)
+    assert result.peaks["drums"] == pytest.approx(3 * 10 ** (1 / 20))
+    if words is None:
+        assert result.warnings == []
+        np.testing.assert_allclose(read(result.outputs["drums"]), -3 * 10 ** (1 / 20), rtol=1e-5)
+        return
+    (warning,) = result.warnings
+    assert re.search(words, warning)
+    assert "10.6 dB above full scale" in warning
+    assert "--gain -9.6" in warning  # on top of the gain there was
+
+
+def test_a_bitrate_makes_smaller_files(song, separator, tmp_path):
+    sizes = [
+        pipeline.split_file(song, tmp_path / rate, separator=separator, format="mp3", bitrate=rate)
+        .outputs["drums"]
+        .stat()
+        .st_size
+        for rate in ("64k", "192k")
+    ]
+    assert 2 * sizes[0] < sizes[1]
+
+
+def test_a_float_song_becomes_a_flac_of_24_bit(song, separator, tmp_path):
+    result = pipeline.split_file(song, tmp_path, separator=separator, format="flac")
+    assert soundfile.info(result.outputs["bass"]).subtype == "PCM_24"
+
+
+def test_warnings_of_the_decoder_reach_the_result(song, separator, tmp_path):
+    song.write_bytes(song.read_bytes()[:200_000])
+    (warning,) = pipeline.split_file(song, tmp_path, separator=separator).warnings
+    assert "cut short" in warning
+
+
 def test_progress_ends_with_the_last_frame(song, music, separator, tmp_path):
     seen = []
     pipeline.split_file(song, tmp_path, separator=separator, progress=lambda *at: seen.append(at))
@@ -110,6 +163,30 @@ def test_an_interrupted_split_leaves_nothing(song, separator, tmp_path, problem)
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
 
 
+def test_a_failure_at_the_very_end_leaves_nothing(song, separator, tmp_path, monkeypatch):
+    finish = Writer.finish
+
+    def full(writer):
+        if writer.path.stem == "bass":
+            raise EncodeError("the disk is full")
+        finish(writer)
+
+    monkeypatch.setattr(Writer, "finish", full)
+    with pytest.raises(EncodeError):
+        pipeline.split_file(song, tmp_path / "out", separator=separator)
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
+
+
+def test_a_track_is_never_replaced_by_its_own_stem(song, separator, tmp_path):
+    track = tmp_path / "out" / "bass" / "bass.wav"
+    track.parent.mkdir(parents=True)
+    song.rename(track)
+    before = track.read_bytes()
+    with pytest.raises(EncodeError, match="replace the track itself"):
+        pipeline.split_file(track, tmp_path / "out", separator=separator, force=True)
+    assert track.read_bytes() == before
+
+
 def test_a_song_that_breaks_off_leaves_nothing(song, music, separator, tmp_path):
     bad = music.copy()
     bad[0, 50_000] = np.nan
@@ -127,7 +204,7 @@ def test_silence_gives_silent_files(separator, tmp_path):
 
 def test_an_impossible_depth_is_refused_before_the_work(song, separator, tmp_path):
     with pytest.raises(EncodeError, match="floating point"):
-        pipeline.split_file(song, tmp_path / "out", separator=separator, format="flac")
+        pipeline.split_file(song, tmp_path / "out", separator=separator, format="flac", depth="32f")
     assert not (tmp_path / "out").exists()
 
 
@@ -150,6 +227,20 @@ def test_arrays_of_another_layout_are_refused(shape):
         stemsplit.split(np.full(100, np.inf), SAMPLE_RATE)
 
 
+def test_integers_are_refused_not_misheard(music):
+    with pytest.raises(ValueError, match="floating point"):
+        stemsplit.split((32767 * music).astype(np.int16), SAMPLE_RATE)
+
+
+def test_a_loaded_separator_serves_many_times(music, separator):
+    stems = stemsplit.split(music, SAMPLE_RATE, separator=separator)
+    np.testing.assert_allclose(stems["bass"], separator.separate(music)[2], atol=1e-6)
+    with pytest.raises(TypeError, match="two_stems"):
+        stemsplit.split(music, SAMPLE_RATE, separator=separator, two_stems="vocals")
+    with pytest.raises(TypeError, match="mask"):
+        stemsplit.split_file("song.wav", separator=separator, mask="soft")
+
+
 def test_only_the_networks_asked_for_are_loaded():
     assert len(pipeline.load_masks("binary-mask-cnn", stems=["bass"]).network.networks) == 1
     assert pipeline.load_separator(stems=["bass", "vocals"]).spec.stems == ("vocals", "bass")
@@ -160,6 +251,8 @@ def test_only_the_networks_asked_for_are_loaded():
     [
         ({"stems": ["piano"]}, StemsplitError, "piano"),
         ({"two_stems": "piano"}, StemsplitError, "piano"),
+        ({"stems": []}, StemsplitError, "No stems"),
+        ({"stems": ["bass"], "two_stems": "bass"}, StemsplitError, "Both"),
         ({"mask": "hard"}, StemsplitError, "hard"),
         ({"device": "tpu"}, DeviceUnavailable, "tpu"),
     ],

@@ -63,7 +63,7 @@ def test_silence_stays_silent(method):
 
 
 def test_loud_and_faint_sounds_stay_finite(method, music):
-    for gain in (1e-30, 1e-3, 1e4):
+    for gain in (1e-30, 1e4, 1e15):
         assert np.isfinite(method.separate(np.float32(gain) * music)).all()
 
 

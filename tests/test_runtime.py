@@ -32,7 +32,7 @@ class Crowded(torch.nn.Module):
     def forward_frames(self, frames):
         self.tried.append(frames.shape[1] - 24)
         if self.tried[-1] > self.room:
-            raise torch.OutOfMemoryError
+            raise torch.OutOfMemoryError("CUDA out of memory")
         return frames[:, 12:-12]
 
 

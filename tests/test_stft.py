@@ -46,6 +46,8 @@ def test_opposite_phase_does_not_cancel():
     opposite = magnitude(Stft().transform(np.stack([left, -left])))
     np.testing.assert_allclose(opposite, alike, rtol=1e-5)
     assert alike.min() > 0
+    one_side = magnitude(Stft().transform(np.stack([0 * left, left])))
+    np.testing.assert_allclose(one_side, alike / np.sqrt(2), rtol=1e-5)
 
 
 def test_the_logarithm_of_silence_is_finite():

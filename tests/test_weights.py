@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from stemsplit import cards, nets, weights
 from stemsplit.errors import BadWeights, UnknownModel
 from stemsplit.nets.binary_mask_cnn import PARAMETERS
+from stemsplit.pipeline import load_separator
 from tests.conftest import STEMS, random_network
 
 CARD = weights.ModelCard(
@@ -73,6 +74,17 @@ def test_every_shipped_model_has_its_card_and_its_size(name):
     assert set(card.scores) >= {"valid", "test"}
 
 
+@pytest.mark.parametrize("split", ["valid", "test"])
+@pytest.mark.parametrize("name", weights.available())
+def test_every_shipped_model_beats_the_mixture_and_an_empty_mask(name, split):
+    card = weights.read_card(name)
+    scores = card.scores[split]
+    for stem in card.stems:
+        assert scores[card.mask][stem]["sdr_db"] > scores["mixture"][stem]["sdr_db"] + 1
+        assert scores["bins"][stem]["accuracy"] > scores["bins"][stem]["base_rate"]
+        assert scores["bins"][stem]["balanced_accuracy"] > 0.55
+
+
 def test_an_unknown_model_is_told_apart_from_the_known_ones():
     with pytest.raises(UnknownModel, match="no-such") as caught:
         weights.read_card("no-such")
@@ -103,6 +115,36 @@ def card_of_a_later_version(path):
     save_file(
         {"weight": torch.zeros(3)}, path, {"stemsplit": json.dumps({"name": "x", "stems": [], "new": 1})}
     )
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"stems": ["../../escaped"]},
+        {"stems": ["/escaped"]},
+        {"stems": ["a.b"]},
+        {"stems": ["bass", "bass"]},
+        {"stems": []},
+        {"stems": [1]},
+        {"hop_length": 2000},
+        {"n_fft": 0},
+        {"sample_rate": "44100"},
+        {"mask_power": float("nan")},
+        {"threshold": "half"},
+    ],
+)
+def test_a_card_with_impossible_facts_is_refused(file, facts):
+    spoiled = {**json.loads(json.dumps(asdict(CARD))), **facts}
+    save_file({"weight": torch.zeros(3)}, file, {"stemsplit": json.dumps(spoiled)})
+    with pytest.raises(BadWeights, match="not a weights file"):
+        weights.read_card(file)
+
+
+def test_a_transform_too_small_for_the_network_is_refused(tmp_path, networks):
+    path = tmp_path / "small.safetensors"
+    weights.save(path, replace(CARD, n_fft=512, hop_length=128), networks)
+    with pytest.raises(BadWeights, match="too few bins"):
+        load_separator(path)
 
 
 @pytest.mark.parametrize(

@@ -86,5 +86,7 @@ for _name, _verb in VERBS.items():
 def main() -> None:
     """Run the program that the command line asks for."""
     # Turned into an exception, so that nothing half-written is left behind.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows knows no SIGHUP
+            signal.signal(getattr(signal, name), lambda number, _: sys.exit(128 + number))
     app(prog_name="stemsplit")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import sys
 from dataclasses import asdict
@@ -38,7 +39,16 @@ def error(problem: StemsplitError) -> None:
 
 def event(**fields: Any) -> None:
     """Write one JSON object, in ASCII, as one line to stdout."""
-    typer.echo(json.dumps(fields, default=str))
+    typer.echo(json.dumps(_finite(fields), default=str))
+
+
+def _finite(value: Any) -> Any:
+    """Replace what JSON has no number for by null."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Report:
@@ -69,12 +79,11 @@ class Report:
             which = {"event": "error"} if track is None else {"event": "track", "input": track}
             event(**which, status="error", code=problem.code, message=problem.message, hint=problem.hint)
 
-    def done(self, result: SplitResult, warnings: list[str]) -> None:
-        """Tell what was written; `warnings` go with the result's own."""
+    def done(self, result: SplitResult) -> None:
+        """Tell what was written."""
         seconds, outputs = result.elapsed_seconds, result.outputs
         times = result.frames / result.sample_rate / seconds
-        warnings = [*result.warnings, *warnings]
-        for warning in warnings:
+        for warning in result.warnings:
             self.remark(f"warning: {warning}")
         self.remark(f"{result.input.name}: {len(outputs)} stems in {seconds:.1f} s ({times:.1f} x real time)")
         peaks = ", ".join(f"{stem} {peak:.3f}" for stem, peak in result.peaks.items())
@@ -84,7 +93,7 @@ class Report:
             for path in outputs.values():
                 typer.echo(os.fsencode(path))  # as bytes: not every file name is text
             return
-        fields = asdict(result) | {"warnings": warnings, "times_real_time": round(times, 2)}
+        fields = asdict(result) | {"times_real_time": round(times, 2)}
         peak = fields.pop("peaks")
         fields["outputs"] = {stem: {"path": path, "peak": peak[stem]} for stem, path in outputs.items()}
         event(event="track", status="ok", **fields)

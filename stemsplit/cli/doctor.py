@@ -115,7 +115,7 @@ def _ffmpeg() -> Check:
     from stemsplit import ffmpeg
 
     program = ffmpeg.executable()
-    hint = "install ffmpeg, or `pip install imageio-ffmpeg`: without it only wav, flac and ogg can be read"
+    hint = "install ffmpeg, or `pip install imageio-ffmpeg`: without it m4a, wma and videos cannot be read"
     if program is None:
         return Check("ffmpeg", False, "there is none", hint)
     try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stemsplit import DEFAULT_MODEL
 from stemsplit.cli import console, models
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def command(
             autocompletion=models.complete,
             help="See `stemsplit models`.",
         ),
-    ] = "binary-mask-cnn",
+    ] = DEFAULT_MODEL,
     device: Annotated[str, typer.Option("--device", "-d", help="Where the networks run.")] = "auto",
     json: Annotated[
         bool, typer.Option("--json", metavar="", help="One JSON object instead of tables.")
@@ -76,19 +77,19 @@ def _print(scores: dict[str, Scores], stems: tuple[str, ...], title: str) -> Non
 
     console = Console()
     console.print(title)
-    tables = (
-        ("SDR, dB", "sdr_db", [name for name in scores if name != "bins"]),
-        ("SI-SDR, dB", "si_sdr_db", [name for name in scores if name not in ("bins", "mixture")]),
-    )
-    for heading, measure, rows in tables:
+    systems = [name for name in scores if name != "bins"]
+    rows = [("SDR, dB", "sdr_db", systems, 2), ("SI-SDR, dB", "si_sdr_db", systems, 2)]
+    for heading, measure, names, digits in rows:
         table = Table(heading, *stems, box=None, padding=(0, 3, 0, 0), header_style="bold")
-        for row in rows:
-            table.add_row(
-                row, *(f"{scores[row][stem][measure]:.2f}" for stem in stems if stem in scores[row])
-            )
+        for name in names:
+            table.add_row(name, *_cells(scores[name], stems, measure, digits))
         console.print(table)
-    measures = ("accuracy", "base_rate", "balanced_accuracy", "mse")
     table = Table("all bins", *stems, box=None, padding=(0, 3, 0, 0), header_style="bold")
-    for measure in measures:
-        table.add_row(measure.replace("_", " "), *(f"{scores['bins'][stem][measure]:.3f}" for stem in stems))
+    for measure in ("accuracy", "base_rate", "balanced_accuracy", "mse"):
+        table.add_row(measure.replace("_", " "), *_cells(scores["bins"], stems, measure, 3))
     console.print(table)
+
+
+def _cells(scores: Scores, stems: tuple[str, ...], measure: str, digits: int) -> list[str]:
+    """A stem that no song has, or that no one could tell apart, has no score."""
+    return [f"{scores[stem][measure]:.{digits}f}" if stem in scores else "-" for stem in stems]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import math
+import unicodedata
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from stemsplit import DEFAULT_MODEL
 from stemsplit.cli import console, models
 from stemsplit.errors import StemsplitError
 
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from stemsplit.audio import Reader
 
 EXAMPLE = "stemsplit song.mp3 -o out --stems vocals,drums"
-DEFAULT_MODEL = "binary-mask-cnn"
 
 _what = partial(typer.Option, rich_help_panel="What to split")
 _how = partial(typer.Option, rich_help_panel="How to split")
@@ -39,7 +40,8 @@ def seconds(text: str) -> float:
 def _refuse_shared_folders(tracks: list[Path]) -> None:
     by_folder: dict[str, Path] = {}
     for track in tracks:
-        other = by_folder.setdefault(track.stem, track)
+        # As Windows and macOS compare names.
+        other = by_folder.setdefault(unicodedata.normalize("NFC", track.stem).casefold(), track)
         if other is not track:
             message = f"`{other}` and `{track}` would both be written to the folder `{track.stem}`"
             console.error(StemsplitError(message, "split them one by one, each with its own --out"))
@@ -79,7 +81,7 @@ def command(
         _what(
             metavar="NAMES",
             autocompletion=_complete_stems,
-            help="Only these, as in `vocals,drums`. The others cost no time.",
+            help="Only these, as in `vocals,drums`, each judged on its own. The others cost no time.",
         ),
     ] = None,
     two_stems: Annotated[
@@ -130,13 +132,19 @@ def command(
 ) -> None:
     """Split each track into stems, written to `stems/<track>/<stem>.wav`.
 
-    Stems line up with the track sample for sample, and add up to it.
+    Stems line up with the track sample for sample; all of them together add up to it.
 
     Paths go to stdout, all else to stderr. A track that fails does not stop the
     others; the exit status is then 1.
     """
-    if stems and two_stems:
+    if stems is not None and two_stems is not None:
         raise typer.BadParameter("--stems and --two-stems exclude each other")
+    if bitrate and format in ("wav", "flac"):
+        raise typer.BadParameter(f"--bitrate means nothing to {format}")
+    if format == "flac" and depth == "32f":
+        raise typer.BadParameter("flac holds no floating point; choose --depth 24, or --format wav")
+    if duration == 0:
+        raise typer.BadParameter("--duration must be more than nothing")
     if not -60 <= gain <= 60:
         raise typer.BadParameter("--gain takes -60 to 60 dB")
     _refuse_shared_folders(tracks)
@@ -148,13 +156,13 @@ def command(
             readers[track] = _open(track, start or 0.0, duration)
     if not readers:
         raise typer.Exit(1)
-    from stemsplit.pipeline import load_separator, split_file
+    from stemsplit.pipeline import load_separator, plan, split_file
     from stemsplit.runtime import pick_device
 
     try:
         separator = load_separator(
             model,
-            stems=[name.strip() for name in stems.split(",")] if stems else None,
+            stems=None if stems is None else [name.strip() for name in stems.split(",") if name.strip()],
             two_stems=two_stems,
             mask=mask,
             device=device,
@@ -165,6 +173,12 @@ def command(
         raise typer.Exit(1) from problem
     names = separator.spec.stems
     report.remark(f"{model} on {pick_device(device)}: {', '.join(names)}", detail=True)
+    encoding: dict[str, Any] = {"format": format, "depth": depth, "bitrate": bitrate, "force": force}
+    for track, reader in list(readers.items()):
+        with report.failing(track):
+            plan(reader, out, names, **encoding)
+            continue
+        del readers[track]
     for number, (track, reader) in enumerate(readers.items(), 1):
         count = f"[{number}/{len(readers)}] " if len(readers) > 1 else ""
         title = f"{count}{len(names)} stems of {console.printable(track.name)}"
@@ -174,28 +188,11 @@ def command(
                     track,
                     out,
                     separator=separator,
-                    format=format,
-                    depth=depth,
-                    bitrate=bitrate,
                     gain_db=gain,
                     start_seconds=start or 0.0,
                     duration_seconds=duration,
-                    force=force,
                     progress=update,
+                    **encoding,
                 )
-            report.done(result, _clipping(result.peaks, format, reader.depth if depth == "same" else depth))
+            report.done(result)
     raise typer.Exit(1 if report.failures else 0)
-
-
-def _clipping(peaks: dict[str, float], format: str, depth: str) -> list[str]:
-    """Say which stems are too loud for the kind of file, and what would help."""
-    loud = [name for name, peak in peaks.items() if peak > 1]
-    lossy = format not in ("wav", "flac")
-    if not loud or (depth == "32f" and not lossy):
-        return []
-    excess = math.ceil(200 * math.log10(max(peaks.values()))) / 10
-    what = "will be clipped where they are played" if lossy else "were clipped"
-    return [
-        f"{' and '.join(loud)} went up to {excess:.1f} dB above full scale and {what}; "
-        f"lower all stems with --gain -{excess:.1f}, or keep them whole with --format wav --depth 32f"
-    ]

@@ -37,8 +37,9 @@ def command(
 ) -> None:
     """Train a binary-mask CNN for each stem on your own songs.
 
-    Interrupt it whenever you like: the same command goes on where it was, and a higher --steps goes on
-    for longer. At the end `RUN/NAME.safetensors` can be given to --model, and to `stemsplit evaluate`.
+    Interrupt it whenever you like: the same command goes on from the last checkpoint, which is no more than
+    a minute old, and a higher --steps goes on for longer. At the end `RUN/NAME.safetensors` can be given to
+    --model, and to `stemsplit evaluate`.
     """
     from stemsplit.runtime import pick_device
     from stemsplit.training.loop import Recipe

@@ -22,14 +22,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 PARAMETERS = 323_233
+BINS = 513
+FRAMES = 25
 
 
 @dataclass(frozen=True)
 class Config:
-    """The network's fixed sizes, and the rates that only training uses."""
+    """What the paper leaves open; the dropout rates matter to training only."""
 
-    bins: int = 513
-    frames: int = 25
     negative_slope: float = 0.01
     dropout: float = 0.1
     dropout_dense: float = 0.3
@@ -38,32 +38,30 @@ class Config:
 class BinaryMaskCNN(nn.Module):
     """Log magnitudes of 25 frames in, logits of the middle frame's binary mask out."""
 
+    bins = BINS
+    reach = FRAMES // 2
+    """Frames that the network hears on either side of the one it masks."""
     mean: Tensor
     deviation: Tensor
 
     def __init__(self, config: Config | None = None) -> None:
         super().__init__()
         self.config = config = config or Config()
-        self.register_buffer("mean", torch.zeros(config.bins))
-        self.register_buffer("deviation", torch.ones(config.bins))
+        self.register_buffer("mean", torch.zeros(BINS))
+        self.register_buffer("deviation", torch.ones(BINS))
         self.conv1 = nn.Conv2d(1, 32, 3, padding=1)
         self.conv2 = nn.Conv2d(32, 16, 3, padding=1)
         self.conv3 = nn.Conv2d(16, 64, 3, padding=1)
         self.conv4 = nn.Conv2d(64, 16, 3, padding=1)
-        pooled = 16 * (config.frames // 9) * (config.bins // 9)
+        pooled = 16 * (FRAMES // 9) * (BINS // 9)
         self.dense = nn.Linear(pooled, 128)
-        self.output = nn.Linear(128, config.bins)
+        self.output = nn.Linear(128, BINS)
         self.drop = nn.Dropout(config.dropout)
         self.drop_dense = nn.Dropout(config.dropout_dense)
         for layer in (self.conv1, self.conv2, self.conv3, self.conv4, self.dense):
             nn.init.kaiming_normal_(layer.weight, a=config.negative_slope)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-
-    @property
-    def reach(self) -> int:
-        """Frames that the network hears on either side of the one it masks."""
-        return self.config.frames // 2
 
     def forward(self, windows: Tensor) -> Tensor:
         """Return logits `(window, bin)` for log magnitudes `(window, frame, bin)`, 25 frames each."""
@@ -140,7 +138,7 @@ class BinaryMaskCNN(nn.Module):
         x = torch.stack([early, late], dim=3)  # (batch, channel, window, pooled frame, bin)
         x = self._activate(F.max_pool3d(x, (1, 1, 3)), self.conv4)
         x = self._head(x.transpose(1, 2).flatten(0, 1))
-        return x.view(-1, count, self.config.bins)
+        return x.view(-1, count, BINS)
 
     def _head(self, x: Tensor) -> Tensor:
         """Return logits `(window, bin)` for pooled activations `(window, channel, frame, bin)`."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import DecodeError
 from ..songs import Song, known_stems, load_song, song_folders, stem_files
 from ..stft import Stft, magnitude
 
@@ -21,7 +22,13 @@ def map_songs(folder: Path, split: str, stems: Sequence[str], *, sample_rate: in
         DecodeError: there is no song, or a stem cannot be decoded.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    return [_map_song(path, stems, sample_rate, cache) for path in song_folders(folder, split, stems)]
+    songs = [_map_song(path, stems, sample_rate, cache) for path in song_folders(folder, split, stems)]
+    for row, stem in enumerate(stems):
+        if not any(song.known[row] for song in songs):
+            raise DecodeError(
+                f"No song in `{folder / split}` has {stem} alone", "add one, or leave it out of --stems"
+            )
+    return songs
 
 
 def _map_song(path: Path, stems: Sequence[str], sample_rate: int, cache: Path) -> Song:
@@ -77,7 +84,8 @@ class Examples:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
         time = self.stft.samples(self.frames)
         stems = len(self.songs[0].known)
-        rows = range(stems + 1)
+        # With what belongs to no stem, unless it is always mixed up with stems.
+        rows = range(stems + any(all(song.known) for song in self.songs))
         if rng.random() < self.across:
             signal = np.concatenate(
                 [self._cut(self._draw(rng, row), slice(row, row + 1), rng, time) for row in rows]
@@ -95,7 +103,7 @@ class Examples:
     def _draw(self, rng: np.random.Generator, row: int | None = None) -> Song:
         """Draw a song; long ones more often, but not in proportion: short excerpts are where variety is."""
         songs = self.songs
-        if row is not None:  # the last row may hold only what belongs to no stem
+        if row is not None:
             songs = [song for song in songs if (*song.known, all(song.known))[row]]
         weights = np.sqrt([song.length for song in songs])
         return songs[rng.choice(len(songs), p=weights / weights.sum())]

@@ -1,4 +1,4 @@
-"""The training loop: one network a stem, all on the same examples, resumable at any moment."""
+"""The training loop: one network a stem, all on the same examples, resumable from any step."""
 
 from __future__ import annotations
 

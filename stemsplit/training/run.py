@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
 from .. import cards, weights
-from ..nets.binary_mask_cnn import PARAMETERS, Config
+from ..errors import EncodeError
+from ..nets.binary_mask_cnn import BINS, FRAMES, PARAMETERS
 from ..stft import Stft
 from .dataset import Batch, Examples, map_songs
 from .loop import Progress, Recipe, Trainer
@@ -20,6 +23,7 @@ from .loop import Progress, Recipe, Trainer
 SAMPLE_RATE = 44_100
 LOG_STEPS = 50
 SAVE_STEPS = 250
+SAVE_SECONDS = 60
 VALIDATION = (12, 4, 128)
 """Batches, excerpts in each, and frames of each, that a checkpoint is validated on."""
 
@@ -45,19 +49,25 @@ def train(settings: Settings, recipe: Recipe, *, say: Callable[[str], None]) -> 
     Raises:
         DecodeError: the data folder holds no songs, or a stem cannot be decoded.
         BadWeights: the folder holds a run with another recipe.
+        EncodeError: the folder cannot be written.
     """
     run, stft = settings.run, Stft()
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        (run / "log.jsonl").open("a").close()
+    except OSError as error:
+        raise EncodeError(f"Cannot write into `{run}`: {error.strerror}", "choose another --run") from error
     songs = {
         split: map_songs(settings.data, split, settings.stems, sample_rate=SAMPLE_RATE, cache=run / "decoded")
         for split in ("train", "valid")
     }
     say(f"{len(songs['train'])} songs to learn from, {len(songs['valid'])} to validate on")
-    reach = Config.frames // 2
+    reach = FRAMES // 2
     examples = Examples(
-        songs["train"], stft, Config.bins, settings.frames + 2 * reach, settings.examples, recipe.seed
+        songs["train"], stft, BINS, settings.frames + 2 * reach, settings.examples, recipe.seed
     )
     batches, size, frames = VALIDATION
-    unmixed = Examples(songs["valid"], stft, Config.bins, frames + 2 * reach, size, recipe.seed, across=0.0)
+    unmixed = Examples(songs["valid"], stft, BINS, frames + 2 * reach, size, recipe.seed, across=0.0)
     validation = [unmixed(number) for number in range(batches)]
 
     trainer = Trainer(settings.stems, examples, recipe, device=settings.device)
@@ -75,21 +85,23 @@ def train(settings: Settings, recipe: Recipe, *, say: Callable[[str], None]) -> 
 
 
 class _Journal:
-    """Writes the log, a line every 50 steps, and every 250 steps the checkpoint."""
+    """Writes a line of the log every 50 steps, and a checkpoint every minute and every 250 steps."""
 
     def __init__(
         self, trainer: Trainer, validation: list[Batch], run: Path, say: Callable[[str], None]
     ) -> None:
         self.trainer, self.validation, self.run, self.say = trainer, validation, run, say
         self.recent: list[Progress] = []
-        self.began = time.monotonic()
+        self.began = self.saved = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
         """Take note of a step."""
         self.recent.append(progress)
-        last = progress.step == self.trainer.recipe.steps
-        save = last or progress.step % SAVE_STEPS == 0
-        if not save and progress.step % LOG_STEPS:
+        validate = progress.step == self.trainer.recipe.steps or progress.step % SAVE_STEPS == 0
+        if validate or time.monotonic() - self.saved > SAVE_SECONDS:
+            self.trainer.save(self.run / "checkpoint.safetensors")
+            self.saved = time.monotonic()
+        if not validate and progress.step % LOG_STEPS:
             return
         entry = {
             "step": progress.step,
@@ -97,9 +109,8 @@ class _Journal:
             "loss": self._mean("loss"),
             "accuracy": self._mean("accuracy"),
         }
-        if save:
+        if validate:
             entry["valid"] = _rounded(self.trainer.validate(self.validation))
-            self.trainer.save(self.run / "checkpoint.safetensors")
         self.recent.clear()
         with (self.run / "log.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(entry) + "\n")
@@ -137,10 +148,10 @@ def _card(settings: Settings, recipe: Recipe) -> weights.ModelCard:
 
 
 def _commit() -> str:
-    """Return the commit that this program is at, where it runs from a checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        asked = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return asked.stdout.strip()
+    """Return the commit that this program is at, or its version where it does not run from a checkout."""
+    checkout = Path(__file__).parents[2]
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"]
+    if (checkout / ".git").exists():  # not the repository of whoever has installed us inside of it
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return f"stemsplit {version('stemsplit')}"

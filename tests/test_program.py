@@ -1,0 +1,116 @@
+"""The program as it is run, with the shipped weights: one process a test, nothing replaced."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import mutagen
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from stemsplit.audio import Reader
+from stemsplit.cli import app
+from stemsplit.writer import Writer
+from tests.conftest import SAMPLE_RATE, STEMS
+
+
+def stemsplit(*words, folder):
+    command = [sys.executable, "-m", "stemsplit", *map(str, words)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def read(path):
+    return np.concatenate(list(Reader(path)), axis=-1)
+
+
+@pytest.fixture
+def tagged(tmp_path, music):
+    """A loud song at 48 kHz that has a title, and whose end is missing."""
+    path = tmp_path / "a song.wav"
+    with soundfile.SoundFile(path, "w", 48_000, 2, subtype="PCM_16") as file:
+        file.title, file.artist = "Clair de lune", "Claude"
+        file.write(np.clip(4 * music, -1, 1).T)
+    path.write_bytes(path.read_bytes()[:180_000])
+    return path
+
+
+def test_a_song_is_split_with_all_that_belongs_to_it(tagged, tmp_path):
+    mixture = read(tagged)
+    run = stemsplit(tagged.name, "--format", "flac", "--json", folder=tmp_path)
+    assert run.returncode == 0, run.stderr
+    (line,) = run.stdout.splitlines()
+    result = json.loads(line)
+    assert (result["status"], result["frames"], result["sample_rate"]) == ("ok", mixture.shape[1], 48_000)
+    assert any("cut short" in warning for warning in result["warnings"])
+    stems = [tmp_path / result["outputs"][name]["path"] for name in STEMS]
+    assert stems == [tmp_path / "stems" / "a song" / f"{name}.flac" for name in STEMS]
+    assert mutagen.File(stems[0])["title"] == ["Clair de lune (vocals)"]
+    assert mutagen.File(stems[3])["artist"] == ["Claude"]
+    if not any("clipped" in warning for warning in result["warnings"]):
+        np.testing.assert_allclose(sum(map(read, stems)), mixture, atol=4 / 2**16)
+
+
+def test_one_bad_track_does_not_stop_the_others(tagged, tmp_path):
+    (tmp_path / "b.mp3").write_text("no sound at all\n")
+    run = stemsplit("b.mp3", "missing.mp3", tagged.name, "--stems", "bass", folder=tmp_path)
+    assert run.returncode == 1
+    assert run.stdout.splitlines() == [str(Path("stems", "a song", "bass.wav"))]
+    assert "Traceback" not in run.stderr
+    assert len(re.findall(r"^error: ", run.stderr, re.MULTILINE)) == 2
+    again = stemsplit(tagged.name, "--stems", "bass", folder=tmp_path)
+    assert again.returncode == 1
+    assert "--force" in again.stderr
+
+
+def test_two_stems_are_one_and_the_rest(tagged, tmp_path):
+    run = stemsplit(tagged.name, "--two-stems", "drums", "--depth", "32f", "-q", folder=tmp_path)
+    assert (run.returncode, run.stderr) == (0, "")
+    drums, rest = (read(tmp_path / path) for path in run.stdout.splitlines())
+    np.testing.assert_allclose(drums + rest, read(tagged), atol=1e-5)
+    assert np.abs(drums - rest).max() > 0.1
+
+
+@pytest.fixture
+def data(tmp_path, music):
+    """A song without vocals whose bass no one could tell from the rest."""
+    for split in ("train", "valid"):
+        for name, part in (("drums", music), ("other_and_bass", music[::-1])):
+            path = tmp_path / "data" / split / "song" / f"{name}.wav"
+            with Writer(path, sample_rate=SAMPLE_RATE, channels=2) as writer:
+                writer.write(0.5 * part[:, :30_000])
+        path.with_name("credits.txt").write_text("no sound")
+    return tmp_path / "data"
+
+
+def test_evaluate_leaves_out_what_no_song_has(data):
+    run = CliRunner().invoke(app, ["evaluate", "--data", str(data), "--split", "valid"])
+    assert run.exit_code == 0, run.stderr
+    (soft,) = re.findall(r"^soft +(.*)$", run.stdout.partition("SI-SDR")[0], re.MULTILINE)
+    vocals, drums, bass, other = soft.split()
+    assert (vocals, bass, other) == ("-", "-", "-")
+    assert float(drums) > -20
+    facts = CliRunner().invoke(app, ["evaluate", "--data", str(data), "--split", "valid", "--json"])
+    assert list(json.loads(facts.stdout)["scores"]["soft"]) == ["drums"]
+
+
+def test_train_makes_a_model_that_splits(data, tagged, tmp_path, monkeypatch):
+    monkeypatch.setattr("stemsplit.training.run.VALIDATION", (1, 1, 4))
+    words = ["train", "--data", str(data), "--run", str(tmp_path / "run"), "--stems", "drums", "--steps", "1"]
+    run = CliRunner().invoke(app, [*words, "--examples", "1", "--frames", "2"])
+    assert run.exit_code == 0, run.stderr
+    model = run.stdout.strip()
+    split = CliRunner().invoke(app, [str(tagged), "--model", model, "-o", str(tmp_path / "out")])
+    assert split.exit_code == 0, split.stderr
+    assert split.stdout.splitlines() == [str(tmp_path / "out" / "a song" / "drums.wav")]
+
+
+def test_train_names_what_is_missing(data, tmp_path):
+    run = CliRunner().invoke(app, ["train", "--data", str(data), "--run", str(tmp_path / "run")])
+    assert run.exit_code == 1
+    assert "bass alone" in run.stderr

@@ -1,0 +1,66 @@
+"""The README tells the truth: its commands exist, its figures are the cards'."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from stemsplit import cards, weights
+from stemsplit.cli import app
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^\$ (stemsplit .*?)(?: +#.*)?$", README, re.MULTILINE)
+VERBS = typer.main.get_command(app).commands
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_of_the_readme_exists(line):
+    words = shlex.split(line)[1:]
+    verb = VERBS[words[0] if words[0] in VERBS else "split"]
+    known = {flag for parameter in verb.params for flag in parameter.opts}
+    assert {word for word in words if word.startswith("-")} <= known
+
+
+def test_the_readme_names_every_verb_and_every_option_of_split():
+    assert len(COMMANDS) > 5
+    for verb in VERBS:
+        assert verb == "split" or f"stemsplit {verb}" in README
+    for parameter in VERBS["split"].params:
+        flags = [flag for flag in parameter.opts if flag.startswith("--")]
+        assert all(flag in README or flag in ("--quiet", "--verbose", "--help") for flag in flags)
+
+
+def test_the_make_targets_of_the_readme_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"^\$ make (\w+)", README, re.MULTILINE)
+    assert set(targets) >= {"demo", "test"}
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_the_scores_are_the_card_s():
+    page = cards.page(weights.read_card("binary-mask-cnn"))
+    table = re.search(r"^\| SDR .*?\n\n", page.partition("## Scores: test")[2], re.MULTILINE | re.DOTALL)
+    assert table is not None
+    assert table[0] in README
+
+
+def test_files_that_the_readme_points_at_are_there():
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_python_example_runs(tmp_path, monkeypatch, music):
+    import soundfile
+
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("song.wav", music[:, :20_000].T, 44_100)
+    soundfile.write("song.mp3", music[:, :20_000].T, 44_100)
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(compile(example, "README.md", "exec"), {})
+    assert Path("stems/song/vocals.wav").exists()
