@@ -22,13 +22,7 @@ def command(
     split: Annotated[str, typer.Option(metavar="NAME", help="Which part of the data.")] = "test",
     model: Annotated[
         str,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="NAME|FILE",
-            autocompletion=models.complete,
-            help="See `stemsplit models`.",
-        ),
+        models.option(),
     ] = DEFAULT_MODEL,
     device: Annotated[str, typer.Option("--device", "-d", help="Where the networks run.")] = "auto",
     json: Annotated[

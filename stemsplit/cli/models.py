@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,16 @@ def complete(incomplete: str) -> list[str]:
     from stemsplit import weights
 
     return [name for name in weights.available() if name.startswith(incomplete)]
+
+
+def option(**where: Any) -> Any:
+    """The option that chooses a model, the same for every verb."""
+    words: dict[str, Any] = {
+        "metavar": "NAME|FILE",
+        "autocompletion": complete,
+        "help": "See `stemsplit models`.",
+    }
+    return typer.Option("--model", "-m", **words, **where)
 
 
 def command(

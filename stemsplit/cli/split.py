@@ -96,13 +96,7 @@ def command(
     ] = None,
     model: Annotated[
         str,
-        _how(
-            "--model",
-            "-m",
-            metavar="NAME|FILE",
-            autocompletion=models.complete,
-            help="See `stemsplit models`.",
-        ),
+        models.option(rich_help_panel="How to split"),
     ] = DEFAULT_MODEL,
     mask: Annotated[
         Literal["binary", "soft"] | None,
