@@ -63,6 +63,7 @@ def test_one_bad_track_does_not_stop_the_others(tagged, tmp_path):
     assert run.stdout.splitlines() == [str(Path("stems", "a song", "bass.wav"))]
     assert "Traceback" not in run.stderr
     assert len(re.findall(r"^error: ", run.stderr, re.MULTILINE)) == 2
+    assert "a song.wav: 1 stem in " in run.stderr
     again = stemsplit(tagged.name, "--stems", "bass", folder=tmp_path)
     assert again.returncode == 1
     assert "--force" in again.stderr

@@ -15,7 +15,7 @@ import typer
 from stemsplit.errors import StemsplitError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
     from stemsplit.audio import Reader
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 def printable(text: str) -> str:
     """Replace what a terminal may take as a command, or cannot show."""
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def count_stems(names: Collection[str]) -> str:
+    """Return `1 stem`, `4 stems`."""
+    return f"{len(names)} stem{'s' if len(names) != 1 else ''}"
 
 
 def say(text: str) -> None:
@@ -85,7 +90,8 @@ class Report:
         times = result.frames / result.sample_rate / seconds
         for warning in result.warnings:
             self.remark(f"warning: {warning}")
-        self.remark(f"{result.input.name}: {len(outputs)} stems in {seconds:.1f} s ({times:.1f} x real time)")
+        speed = f"{seconds:.1f} s ({times:.1f} x real time)"
+        self.remark(f"{result.input.name}: {count_stems(outputs)} in {speed}")
         peaks = ", ".join(f"{stem} {peak:.3f}" for stem, peak in result.peaks.items())
         rate = f"{result.frames} frames at {result.sample_rate} Hz in {result.channels} channels"
         self.remark(f"  {rate}\n  peaks: {peaks}", detail=True)

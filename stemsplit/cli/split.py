@@ -175,7 +175,7 @@ def command(
         del readers[track]
     for number, (track, reader) in enumerate(readers.items(), 1):
         count = f"[{number}/{len(readers)}] " if len(readers) > 1 else ""
-        title = f"{count}{len(names)} stems of {console.printable(track.name)}"
+        title = f"{count}{console.count_stems(names)} of {console.printable(track.name)}"
         with report.failing(track):
             with console.progress(title, reader, enabled=not quiet) as update:
                 result = split_file(
