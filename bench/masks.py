@@ -2,7 +2,8 @@
 
     python bench/masks.py DATA [MODEL]
 
-The default in a model's card comes from this table. The test split is not for choosing.
+The default in a model's card comes from this table. The test split is not for choosing. `alone` is what
+`--stems` with one or some of the stems does: each mask against its own complement.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from stemsplit.pipeline import load_masks
 POWERS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 RULES = {"binary": partial(masks.binary, complete=True)}
 RULES |= {f"soft, power {power:g}": partial(masks.soft, complete=True, power=power) for power in POWERS}
+RULES |= {f"alone, power {power:g}": partial(masks.soft, complete=False, power=power) for power in POWERS}
 
 
 def main() -> None:
