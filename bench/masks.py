@@ -9,6 +9,7 @@ The default in a model's card comes from this table. The test split is not for c
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def main() -> None:
         song = songs.load_song(path, card.stems, card.sample_rate)
         mixture, remembered = song.mixture, {}
         for name, rule in RULES.items():
-            with_rule = type(separator)(**{**vars(separator), "network": once, "rule": rule})
+            with_rule = replace(separator, network=once, rule=rule)
             found[name].append(evaluation.score_stems(song, with_rule.separate(mixture), card.stems))
     print("| SDR, dB: median (mean) | " + " | ".join(card.stems) + " | all |")
     print("|---|" + "--:|" * (len(card.stems) + 1))

@@ -63,16 +63,12 @@ def page(card: ModelCard) -> str:
 
 
 def _scores(card: ModelCard, split: str, scores: dict[str, Any]) -> list[str]:
-    def row(system: str, measure: str, digits: int) -> list[str]:
-        values = [scores.get(system, {}).get(stem, {}).get(measure) for stem in card.stems]
-        return ["-" if value is None else f"{value:.{digits}f}" for value in values]
-
     songs = f"Medians over the {scores.get('songs', '?')} songs of the `{split}` split."
     sdr = {
-        text + (" (default)" if name == card.mask else ""): row(name, "sdr_db", 2)
+        text + " (default)" * (name == card.mask): cells(scores.get(name, {}), card.stems, "sdr_db", 2)
         for name, text in SYSTEMS.items()
     }
-    bins = {text: row("bins", name, 3) for name, text in BINS.items()}
+    bins = {text: cells(scores.get("bins", {}), card.stems, name, 3) for name, text in BINS.items()}
     return [
         f"## Scores: {split}",
         songs + " SDR in dB, over each whole excerpt; higher is better.",
@@ -81,6 +77,12 @@ def _scores(card: ModelCard, split: str, scores: dict[str, Any]) -> list[str]:
         "reaches.",
         _table("Bins", card.stems, bins),
     ]
+
+
+def cells(scores: Mapping[str, Any], stems: tuple[str, ...], measure: str, digits: int) -> list[str]:
+    """Return a measure of each stem as text, `-` for a stem that has none: in no song, or not told apart."""
+    values = [scores.get(stem, {}).get(measure) for stem in stems]
+    return ["-" if value is None else f"{value:.{digits}f}" for value in values]
 
 
 def _table(heading: str, columns: tuple[str, ...], rows: dict[str, list[str]]) -> str:

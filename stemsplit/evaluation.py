@@ -31,7 +31,7 @@ def unprocessed(song: Song) -> Samples:
 
 @dataclass(frozen=True)
 class Oracle:
-    """The stems that masks made from the true stems give: the best that such masks can do.
+    """The stems that masks made from the true stems give: about the best that masks can do.
 
     `ideal` maps magnitudes of stems `(stem, frame, bin)` and of the mixture `(frame, bin)` to masks; they
     are extended above `bins` like a network's.

@@ -141,8 +141,7 @@ def split_file(
         EncodeError: a stem cannot be written, or is there already and `force` is not given.
         StemsplitError: whatever `load_separator` raises.
     """
-    if separator is not None and options:
-        raise TypeError(f"{', '.join(options)}: choose these when loading the separator")
+    _refuse_both(separator, options)
     began = time.monotonic()
     reader = Reader(path, start_seconds=start_seconds, duration_seconds=duration_seconds)
     separator = separator or load_separator(**options)
@@ -225,6 +224,12 @@ def _clipping(writers: Mapping[str, Writer], gain_db: float) -> list[str]:
     ]
 
 
+def _refuse_both(separator: Separator | None, options: Mapping[str, Any]) -> None:
+    """Raise TypeError for options beside a separator, which has been loaded with its own."""
+    if separator is not None and options:
+        raise TypeError(f"{', '.join(options)}: choose these when loading the separator")
+
+
 def split(
     samples: ArrayLike, sample_rate: int, *, separator: Separator | None = None, **options: Any
 ) -> dict[str, Samples]:
@@ -236,8 +241,7 @@ def split(
         ValueError: the mixture is not one or two channels of floating point samples, all of them finite.
         StemsplitError: whatever `load_separator` raises.
     """
-    if separator is not None and options:
-        raise TypeError(f"{', '.join(options)}: choose these when loading the separator")
+    _refuse_both(separator, options)
     mixture = np.asarray(samples)
     if mixture.ndim not in (1, 2) or (mixture.ndim == 2 and len(mixture) not in (1, 2)):
         raise ValueError(

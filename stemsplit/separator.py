@@ -87,7 +87,7 @@ class MaskSeparator:
         spectra = self.stft.transform(np.pad(mixture, ((0, 0), (pad, pad))))
         probabilities = self.probabilities(magnitude(spectra[..., : self.bins]))
         masks = extend(self.rule(probabilities), self.stft.bins)
-        spectra = spectra[:, self.reach : -self.reach]
+        spectra = spectra[:, self.reach : self.reach + masks.shape[1]]
         stems = np.empty((len(self.stems), *mixture.shape), np.float32)
         for stem, mask in zip(stems, masks, strict=True):
             stem[:] = self.stft.inverse(mask * spectra)[:, self.stft.n_fft : self.stft.n_fft + time]

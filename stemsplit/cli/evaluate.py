@@ -20,10 +20,7 @@ def command(
     *,
     data: Annotated[Path, typer.Option(metavar="DIR", help="Holds SPLIT/SONG/STEM.wav, or other formats.")],
     split: Annotated[str, typer.Option(metavar="NAME", help="Which part of the data.")] = "test",
-    model: Annotated[
-        str,
-        models.option(),
-    ] = DEFAULT_MODEL,
+    model: Annotated[str, models.option()] = DEFAULT_MODEL,
     device: Annotated[str, typer.Option("--device", "-d", help="Where the networks run.")] = "auto",
     json: Annotated[
         bool, typer.Option("--json", metavar="", help="One JSON object instead of tables.")
@@ -69,21 +66,18 @@ def _print(scores: dict[str, Scores], stems: tuple[str, ...], title: str) -> Non
     from rich.console import Console
     from rich.table import Table
 
+    from stemsplit import cards
+
     console = Console()
     console.print(title)
     systems = [name for name in scores if name != "bins"]
-    rows = [("SDR, dB", "sdr_db", systems, 2), ("SI-SDR, dB", "si_sdr_db", systems, 2)]
-    for heading, measure, names, digits in rows:
+    tables = {
+        "SDR, dB": {name: cards.cells(scores[name], stems, "sdr_db", 2) for name in systems},
+        "SI-SDR, dB": {name: cards.cells(scores[name], stems, "si_sdr_db", 2) for name in systems},
+        "all bins": {text: cards.cells(scores["bins"], stems, name, 3) for name, text in cards.BINS.items()},
+    }
+    for heading, rows in tables.items():
         table = Table(heading, *stems, box=None, padding=(0, 3, 0, 0), header_style="bold")
-        for name in names:
-            table.add_row(name, *_cells(scores[name], stems, measure, digits))
+        for name, cells in rows.items():
+            table.add_row(name, *cells)
         console.print(table)
-    table = Table("all bins", *stems, box=None, padding=(0, 3, 0, 0), header_style="bold")
-    for measure in ("accuracy", "base_rate", "balanced_accuracy", "mse"):
-        table.add_row(measure.replace("_", " "), *_cells(scores["bins"], stems, measure, 3))
-    console.print(table)
-
-
-def _cells(scores: Scores, stems: tuple[str, ...], measure: str, digits: int) -> list[str]:
-    """A stem that no song has, or that no one could tell apart, has no score."""
-    return [f"{scores[stem][measure]:.{digits}f}" if stem in scores else "-" for stem in stems]

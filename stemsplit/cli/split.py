@@ -94,10 +94,7 @@ def command(
     duration: Annotated[
         float | None, _what(parser=seconds, metavar="TIME", help="Split no more than this.")
     ] = None,
-    model: Annotated[
-        str,
-        models.option(rich_help_panel="How to split"),
-    ] = DEFAULT_MODEL,
+    model: Annotated[str, models.option(rich_help_panel="How to split")] = DEFAULT_MODEL,
     mask: Annotated[
         Literal["binary", "soft"] | None,
         _how(help="Each sound to one stem, or shared; else what suits the model."),

@@ -41,11 +41,12 @@ class Recipe:
     seed: int = 0
 
 
-@dataclass
+@dataclass(frozen=True)
 class Progress:
     """What is known after a step."""
 
     step: int
+    """Number of steps done."""
     loss: dict[str, float]
     accuracy: dict[str, float]
     """Share of bins on the right side of one half, weighted like the loss."""
@@ -87,8 +88,7 @@ class Trainer:
                 group["lr"] = self._learning_rate()
             progress = self._train_step(batch)
             self._average()
-            self.step += 1
-            progress.step = self.step
+            self.step = progress.step
             after_step(progress)
 
     def _batches(self) -> Iterator[Batch]:
@@ -121,7 +121,7 @@ class Trainer:
             accuracies[name] = _accuracy(logits, target, weight)
         nn.utils.clip_grad_norm_(self.parameters, 5.0)
         self.optimizer.step()
-        return Progress(self.step, losses, accuracies)
+        return Progress(self.step + 1, losses, accuracies)
 
     @torch.no_grad()
     def validate(self, batches: Sequence[Batch]) -> dict[str, float]:
