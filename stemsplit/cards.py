@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
 SYSTEMS = {
     "soft": "soft mask",
+    "wiener": "Wiener filter after the soft mask",
     "binary": "binary mask",
     "mixture": "unprocessed mixture",
     "ideal binary": "ideal binary mask",
     "ideal ratio": "ideal ratio mask",
+    "ideal wiener": "ideal multichannel Wiener filter",
 }
 BINS = {
     "accuracy": "accuracy",
@@ -46,20 +48,37 @@ def page(card: ModelCard) -> str:
     facts = {
         "Network": f"`{card.network}`, {card.parameters // len(card.stems):,} parameters a stem, "
         f"{card.parameters:,} in all",
-        "Stems": ", ".join(card.stems),
+        "Stems": ", ".join(card.stems) + ("" if card.complete else "; songs hold more than these"),
         "Works at": f"{card.sample_rate / 1000:g} kHz, n_fft {card.n_fft}, hop {card.hop_length}",
         "Learnt": f"the mask B = (S > {card.threshold:g} * M)",
-        "Default mask": f"{card.mask}, power {card.mask_power:g}" if card.mask == "soft" else card.mask,
+        "Default mask": card.mask,
+        "Soft masks": "joint" if card.combination else f"power {card.mask_power:g}",
         "Trained on": card.data,
         "Licence": card.licence,
         "Made by": f"commit {card.commit}, seed {card.seed}",
-        "Recipe": ", ".join(f"{name} {value}" for name, value in card.recipe.items()),
+        "Recipe": ", ".join(f"{name} {_plain(value)}" for name, value in card.recipe.items()),
     }
     parts = [f"# {card.name}", card.title + ".", "\n".join(f"- **{k}**: {v}" for k, v in facts.items())]
     for split, scores in card.scores.items():
         parts += _scores(card, split, scores)
+    if card.combination:
+        rows = {
+            stem: [f"{number:.2f}" for number in row]
+            for stem, row in zip(card.stems, card.combination, strict=True)
+        }
+        parts += [
+            "## Joint masks",
+            "Softmax over stems of weighted sums of the networks' logits, fitted to the validation songs:",
+            _table("Mask", (*card.stems, "offset"), rows),
+        ]
     parts += ["## Limits", card.limits] if card.limits else []
     return "\n\n".join(parts) + "\n"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"({', '.join(f'{name} {_plain(inner)}' for name, inner in value.items())})"
+    return str(value)
 
 
 def _scores(card: ModelCard, split: str, scores: dict[str, Any]) -> list[str]:
@@ -67,6 +86,7 @@ def _scores(card: ModelCard, split: str, scores: dict[str, Any]) -> list[str]:
     sdr = {
         text + " (default)" * (name == card.mask): cells(scores.get(name, {}), card.stems, "sdr_db", 2)
         for name, text in SYSTEMS.items()
+        if name in scores
     }
     bins = {text: cells(scores.get("bins", {}), card.stems, name, 3) for name, text in BINS.items()}
     return [

@@ -4,17 +4,27 @@ A network says for each bin how probable it is that its stem holds more than the
 mixture. With all stems at hand the masks add up to one in every bin, hence the stems to the mixture; with
 some of them, each mask stands against its own complement.
 
-Shapes: probabilities and masks are `(stem, frame, bin)`.
+Shapes: probabilities and masks are `(stem, frame, bin)`, spectra `(channel, frame, bin)`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Masks = NDArray[np.float32]
+Spectra = NDArray[np.complex64]
 
 TINY = np.float32(1e-6)
+CERTAIN = np.float32(1e-4)
+"""The networks' probabilities are not taken to be any closer to zero or one than this."""
+FAINT = np.float32(1e-12)
+"""Power (-120 dB) below which a stem has no place in the stereo image."""
+DIFFUSE = np.float32(0.01)
+"""What comes from everywhere, relative to a stem's power: so that no covariance is singular."""
 EXTENSION_BINS = 64
 
 
@@ -46,6 +56,71 @@ def soft(probabilities: Masks, *, complete: bool, power: float = 1.0) -> Masks:
     claims = (claims / claims.max(axis=0)) ** np.float32(power)
     masks: Masks = claims / claims.sum(axis=0)
     return masks
+
+
+def joint(probabilities: Masks, *, combination: Masks) -> Masks:
+    """Return ratio masks that weigh what each network says against what the others say.
+
+    `combination` `(stem, stem + 1)` holds a row of weights for each mask, and an offset last: the masks are
+    softmax(W logit(p) + b), which is matrix scaling (Guo et al., "On calibration of modern neural networks",
+    2017, section 4.2). The networks were trained one by one: some say yes too often, and where one of them is
+    sure, the others need not be believed.
+    """
+    bounded = np.clip(probabilities, CERTAIN, 1 - CERTAIN)
+    logits = np.log(bounded / (1 - bounded))
+    scores = np.tensordot(combination[:, :-1], logits, axes=1) + combination[:, -1, None, None]
+    scores = np.exp(scores - scores.max(axis=0))
+    masks: Masks = scores / scores.sum(axis=0)
+    return masks
+
+
+def wiener(masks: Masks, spectra: Spectra, reach: int) -> Iterator[Spectra]:
+    """Yield each stem's spectra `(channel, frame, bin)` after a multichannel Wiener filter.
+
+    N. Duong, E. Vincent, R. Gribonval, "Under-determined reverberant audio source separation using a
+    full-rank spatial covariance model", 2010: where stem j has the covariance v_j R_j, its estimate is
+    v_j R_j inv(sum(v_k R_k)) x, and all of them add up to x. Here v_j = m_j P, for the mixture's power P
+    over channels, which cancels, and R_j = sum(m_j x x^H) / sum(m_j P) over `reach` frames to either side is
+    the stem's place in the stereo image. This is one iteration of the paper's EM algorithm. In mono there
+    are no places, and the estimate is m_j x.
+    """
+    if len(spectra) == 1:
+        yield from masks[:, None] * spectra
+        return
+    left, right = spectra
+    squared, cross = _squared(left), left * right.conj()
+    power = (squared + _squared(right)) / 2
+    places = []
+    for mask in masks:
+        near = _nearby(mask * power, reach) + FAINT
+        # The power of the left channel and of the right one add up to two.
+        one = np.clip((_nearby(mask * squared, reach) + FAINT) / near, 0, 2)
+        places.append((one + DIFFUSE, 2 - one + DIFFUSE, _nearby(mask * cross, reach) / near))
+    a, b, c = (
+        sum(mask * part for mask, part in zip(masks, parts, strict=True))
+        for parts in zip(*places, strict=True)
+    )
+    determinant = a * b - _squared(c)
+    whitened_left = (b * left - c * right) / determinant
+    whitened_right = (a * right - c.conj() * left) / determinant
+    for mask, (one, two, both) in zip(masks, places, strict=True):
+        yield mask * np.stack(
+            [one * whitened_left + both * whitened_right, both.conj() * whitened_left + two * whitened_right]
+        )
+
+
+def _squared(spectrum: Spectra) -> Masks:
+    squared: Masks = np.square(spectrum.real) + np.square(spectrum.imag)
+    return squared
+
+
+def _nearby(values: Any, reach: int) -> Any:
+    """Return the sums of `(frame, bin)` over `reach` frames to either side."""
+    sums = np.cumsum(values, axis=0, dtype=np.result_type(values, np.float64))
+    sums = np.concatenate([np.zeros_like(sums[:1]), sums])
+    frames = np.arange(len(values))
+    stop, start = np.minimum(frames + reach + 1, len(values)), np.maximum(frames - reach, 0)
+    return (sums[stop] - sums[start]).astype(values.dtype)
 
 
 def extend(masks: Masks, bins: int) -> Masks:

@@ -25,7 +25,9 @@ from .stream import separate_blocks
 from .writer import Writer, together
 
 REST = "accompaniment"
-MASKS = {"binary": masks.binary, "soft": masks.soft}
+MASKS = ("soft", "binary", "wiener")
+PLACES_FRAMES = 64
+"""What the Wiener filter hears to either side: 0.7 s. Twice as far was no better."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +95,9 @@ def load_masks(
     mask = mask or card.mask
     if mask not in MASKS:
         raise StemsplitError(f"No mask called `{mask}`", f"choose one of {', '.join(MASKS)}")
-    complete = wanted == card.stems
-    rule = partial(MASKS[mask], complete=complete)
-    if mask == "soft":
-        rule = partial(rule, power=card.mask_power)
+    complete = wanted == card.stems and card.complete
+    if mask == "wiener" and not complete:
+        raise StemsplitError("The Wiener filter needs all stems of a song", "choose --mask soft")
 
     target = pick_device(device)
     networks = nets.build(card.network, weights.load(model, wanted))
@@ -109,9 +110,19 @@ def load_masks(
         bins=networks[0].bins,
         reach=networks[0].reach,
         network=TorchRuntime(networks, device=target, batch=batch),
-        rule=rule,
+        rule=_rule(card, mask, complete),
         complete=complete,
+        places=PLACES_FRAMES if mask == "wiener" else 0,
     )
+
+
+def _rule(card: weights.ModelCard, mask: str, complete: bool) -> Callable[[Samples], Samples]:
+    """Return how probabilities become masks."""
+    if mask == "binary":
+        return partial(masks.binary, complete=complete)
+    if complete and card.combination:
+        return partial(masks.joint, combination=np.array(card.combination, np.float32))
+    return partial(masks.soft, complete=complete, power=card.mask_power)
 
 
 def split_file(

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .masks import extend
+from .masks import extend, wiener
 from .stft import Stft, log_magnitude, magnitude
 
 Samples = NDArray[np.float32]
@@ -61,7 +61,8 @@ class MaskSeparator:
 
     `network` maps log magnitudes `(frame + 2 * reach, bin)` to probabilities `(stem, frame, bin)` of the bins
     up to `bins`; `rule` turns these into masks. A mask is the same for all channels, so a stem keeps the
-    mixture's place in the stereo image, and mono stays mono.
+    mixture's place in the stereo image, and mono stays mono; unless `places`, the number of frames to either
+    side that a Wiener filter finds the stems' own places from, is more than none.
     """
 
     stems: tuple[str, ...]
@@ -72,12 +73,13 @@ class MaskSeparator:
     network: Callable[[Samples], Samples]
     rule: Callable[[Samples], Samples]
     complete: bool = True
+    places: int = 0
 
     @property
     def spec(self) -> Spec:
-        """The context is the network's reach, and a frame's length: analysis and synthesis overlap there."""
+        """The context is what network and filter hear, and a frame: analysis and synthesis overlap there."""
         hop_length = self.stft.hop_length
-        context = self.stft.n_fft + self.reach * hop_length
+        context = self.stft.n_fft + (self.reach + self.places) * hop_length
         return Spec(self.stems, self.sample_rate, context, hop_length, self.complete)
 
     def separate(self, mixture: Samples) -> Samples:
@@ -89,8 +91,10 @@ class MaskSeparator:
         masks = extend(self.rule(probabilities), self.stft.bins)
         spectra = spectra[:, self.reach : self.reach + masks.shape[1]]
         stems = np.empty((len(self.stems), *mixture.shape), np.float32)
-        for stem, mask in zip(stems, masks, strict=True):
-            stem[:] = self.stft.inverse(mask * spectra)[:, self.stft.n_fft : self.stft.n_fft + time]
+        start = pad - self.reach * self.stft.hop_length
+        masked = wiener(masks, spectra, self.places) if self.places else (mask * spectra for mask in masks)
+        for stem, estimate in zip(stems, masked, strict=True):
+            stem[:] = self.stft.inverse(estimate)[:, start : start + time]
         return stems
 
     def probabilities(self, magnitudes: Samples) -> Samples:

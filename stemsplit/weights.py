@@ -48,6 +48,10 @@ class ModelCard:
     licence: str
     commit: str
     seed: int
+    complete: bool = True
+    """Whether the stems are all that songs consist of, so that their masks add up to one."""
+    combination: tuple[tuple[float, ...], ...] = ()
+    """A row a stem, weights of all stems' logits and an offset, for soft masks; see `masks.joint`."""
     recipe: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
     """Split to system (a kind of mask, mixture, oracle) to stem to measure: medians over songs."""
@@ -69,6 +73,11 @@ class ModelCard:
             raise ValueError(f"n_fft={self.n_fft} must be 4 or more times hop_length={self.hop_length}")
         if not (0 < self.mask_power <= 16 and 0 <= self.threshold <= 1):
             raise ValueError(f"mask_power={self.mask_power} or threshold={self.threshold} is out of range")
+        rows, stems = self.combination, len(self.stems)
+        if rows and [len(row) for row in rows] != [stems + 1] * stems:
+            raise ValueError(f"combination must have {stems} rows of {stems + 1} numbers")
+        if not all(abs(number) < 1e3 for row in rows for number in row):
+            raise ValueError(f"combination={rows} is out of range")
 
 
 def available() -> dict[str, Path]:
@@ -109,7 +118,8 @@ def read_card(model: str | os.PathLike[str]) -> ModelCard:
                 raise ValueError("its header is longer than it may be")
             header = json.loads(file.read(length))
         facts = json.loads(header["__metadata__"]["stemsplit"])
-        card = ModelCard(**{**facts, "stems": tuple(facts["stems"])})
+        rows = tuple(tuple(row) for row in facts.pop("combination", ()))
+        card = ModelCard(**{**facts, "stems": tuple(facts["stems"]), "combination": rows})
     except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadWeights(
             f"`{path}` is not a weights file of stemsplit: {error}", "get the file again, or train a new one"

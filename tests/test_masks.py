@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stemsplit.masks import EXTENSION_BINS, binary, extend, soft
+from stemsplit.masks import EXTENSION_BINS, binary, extend, joint, soft, wiener
 
 PROBABILITIES = arrays(np.float32, (4, 2, 5), elements=st.floats(0, 1, width=32))
 
@@ -73,3 +73,57 @@ def test_the_band_above_gets_the_mean_of_the_top():
     np.testing.assert_array_equal(extended[..., :513], masks)
     np.testing.assert_allclose(extended[:, 0, 513:], 0.5)
     assert extend(masks, 513).shape == masks.shape
+
+
+@given(PROBABILITIES)
+def test_joint_masks_add_up_to_one(probabilities):
+    combination = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)
+    masks = joint(probabilities, combination=combination)
+    np.testing.assert_allclose(masks.sum(axis=0), 1, atol=1e-6)
+    assert masks.min() >= 0
+    assert masks.dtype == np.float32
+
+
+def test_joint_masks_hear_the_other_networks_and_correct_a_rash_one():
+    probabilities = np.array([0.5, 0.5, 0.1, 0.1], np.float32).reshape(4, 1, 1)
+    each_for_itself = np.eye(4, 5, dtype=np.float32)
+    first, second, third, _ = joint(probabilities, combination=each_for_itself).ravel()
+    assert first == second
+    assert first / third == pytest.approx(9)  # odds of 1 : 1 against odds of 1 : 9
+    rash = each_for_itself.copy()
+    rash[0, -1] = -np.log(3)  # the first one says yes three times too often
+    first, second, *_ = joint(probabilities, combination=rash).ravel()
+    assert second / first == pytest.approx(3)
+    deferring = each_for_itself.copy()
+    deferring[1, 2] = 1.0  # the second one is believed less where the third says no
+    first, second, *_ = joint(probabilities, combination=deferring).ravel()
+    assert first / second == pytest.approx(9)
+
+
+def panned(frames=30, bins=6):
+    """Noises at two places, `(stem, channel, frame, bin)`: one, then the other, then both."""
+    rng = np.random.default_rng(440)
+    noises = rng.standard_normal((2, frames, bins)) + 1j * rng.standard_normal((2, frames, bins))
+    noises[0, 10:20] = noises[1, :10] = 0
+    places = np.array([[1.0, 0.3], [0.2, 0.9]])
+    return (places[:, :, None, None] * noises[:, None]).astype(np.complex64)
+
+
+def test_a_wiener_filter_tells_apart_by_place_what_masks_cannot():
+    stems = panned()
+    masks = np.full((2, 30, 6), 0.5, np.float32)
+    masks[0, :10] = masks[1, 10:20] = 1
+    masks[1, :10] = masks[0, 10:20] = 0
+    mixture = stems.sum(axis=0)
+    filtered = np.stack(list(wiener(masks, mixture, reach=30)))
+    error = np.abs(filtered - stems)[:, :, 20:].mean()
+    assert error < 0.65 * np.abs(masks[:, None] * mixture - stems)[:, :, 20:].mean()
+    np.testing.assert_allclose(filtered.sum(axis=0), mixture, atol=1e-4)
+
+
+def test_a_wiener_filter_leaves_mono_and_silence_to_the_masks():
+    masks = np.random.default_rng(0).dirichlet((1, 1, 1), (4, 5)).transpose(2, 0, 1).astype(np.float32)
+    mixture = panned(4, 5).sum(axis=0)
+    for spectra in (mixture[:1], mixture[[0, 0]], 0 * mixture):
+        filtered = np.stack(list(wiener(masks, spectra, reach=2)))
+        np.testing.assert_allclose(filtered, masks[:, None] * spectra, atol=1e-5)

@@ -80,7 +80,8 @@ def test_the_same_sound_gives_the_same_stems(method, music):
 
 def test_the_same_sound_in_both_channels_stays_in_both(method, music):
     stems = method.separate(music[[0, 0]])
-    np.testing.assert_array_equal(stems[:, 0], stems[:, 1])
+    rounding = 1e-7 if getattr(method, "places", 0) else 0  # the filter computes each channel on its own
+    np.testing.assert_allclose(stems[:, 0], stems[:, 1], rtol=0, atol=rounding)
 
 
 @pytest.mark.parametrize("sample_rate", [8_000, 22_050, 44_100, 96_000])

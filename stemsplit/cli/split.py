@@ -96,8 +96,8 @@ def command(
     ] = None,
     model: Annotated[str, models.option(rich_help_panel="How to split")] = DEFAULT_MODEL,
     mask: Annotated[
-        Literal["binary", "soft"] | None,
-        _how(help="Each sound to one stem, or shared; else what suits the model."),
+        Literal["soft", "binary", "wiener"] | None,
+        _how(help="Sounds shared, or each to one stem, or shared by place; else what suits the model."),
     ] = None,
     device: Annotated[
         Literal["auto", "cpu", "cuda", "mps"], _how("--device", "-d", help="Where the networks run.")
