@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -19,32 +18,25 @@ from stemsplit import evaluation, masks, songs, weights
 from stemsplit.pipeline import load_masks
 
 POWERS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
-RULES = {"binary": partial(masks.binary, complete=True)}
-RULES |= {f"soft, power {power:g}": partial(masks.soft, complete=True, power=power) for power in POWERS}
-RULES |= {f"alone, power {power:g}": partial(masks.soft, complete=False, power=power) for power in POWERS}
+PLACES_FRAMES = (32, 64, 128)
 
 
 def main() -> None:
     """Print medians and means over the songs of each rule's SDR, and their mean over the stems."""
-    data, model = Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "binary-mask-cnn"
-    card = weights.read_card(model)
-    separator = load_masks(model)
-    found: dict[str, list[evaluation.Scores]] = {name: [] for name in RULES}
-    remembered: dict[int, np.ndarray] = {}
-
-    def once(features: np.ndarray) -> np.ndarray:
-        key = hash(features.tobytes())
-        if key not in remembered:
-            remembered[key] = network(features)
-        return remembered[key]
-
-    network = separator.network
-    for path in songs.song_folders(data, "valid", card.stems):
-        song = songs.load_song(path, card.stems, card.sample_rate)
-        mixture, remembered = song.mixture, {}
-        for name, rule in RULES.items():
-            with_rule = replace(separator, network=once, rule=rule)
-            found[name].append(evaluation.score_stems(song, with_rule.separate(mixture), card.stems))
+    data, model = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "binary-mask-cnn"
+    card, plain = weights.read_card(model), load_masks(model)
+    joint = partial(masks.joint, combination=np.array(card.combination, np.float32))
+    rules = {"binary": partial(masks.binary, complete=True)}
+    rules |= {f"soft, power {power:g}": partial(masks.soft, complete=True, power=power) for power in POWERS}
+    rules |= {f"alone, power {power:g}": partial(masks.soft, complete=False, power=power) for power in POWERS}
+    rules["joint"] = joint
+    separators = {name: replace(plain, rule=rule, places=0) for name, rule in rules.items()}
+    separators |= {f"joint, Wiener {n}": replace(plain, rule=joint, places=n) for n in PLACES_FRAMES}
+    found: dict[str, list[evaluation.Scores]] = {name: [] for name in separators}
+    for source in songs.find_songs([data], "valid", card.stems):
+        song = source.load(card.sample_rate)
+        for name, stems in evaluation.separated(separators, song)[0].items():
+            found[name].append(evaluation.score_stems(song, stems, card.stems))
     print("| SDR, dB: median (mean) | " + " | ".join(card.stems) + " | all |")
     print("|---|" + "--:|" * (len(card.stems) + 1))
     for name, scores in found.items():

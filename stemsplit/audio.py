@@ -134,6 +134,7 @@ class _Libsndfile:
 class Reader:
     """A sound file as float32 blocks `(channel, time)`; may be iterated any number of times.
 
+    Of a file with several sound tracks it reads number `track`, counted from 0.
     `frames` is exact, or None where only decoding tells (all that ffmpeg decodes); `frames_estimate` is then
     what the container says, rounded to 10 ms, for progress bars. `warnings` holds sentences about the last
     iteration.
@@ -146,8 +147,9 @@ class Reader:
         start_seconds: float = 0.0,
         duration_seconds: float | None = None,
         block_frames: int = 65_536,
+        track: int = 0,
     ) -> None:
-        self.path = Path(path)
+        self.path, self._track = Path(path), track
         self.warnings: list[str] = []
         self._block_frames = block_frames
         sensible = 0 <= start_seconds < math.inf  # false for NaN too
@@ -238,7 +240,8 @@ class Reader:
             raise DecodeError(f"Cannot read `{path}`: {error.strerror}") from None
         if not head:
             raise DecodeError(f"`{path.name}` is empty (0 bytes)")
-        if not (_may_be_mp3(path, head) and ffmpeg.executable()):
+        # libsndfile knows of one track only.
+        if not self._track and not (_may_be_mp3(path, head) and ffmpeg.executable()):
             try:
                 source = _Libsndfile(path)
             except soundfile.LibsndfileError:
@@ -246,7 +249,7 @@ class Reader:
             if not source.gives_up_early(path):
                 return source
             source.close()
-        return ffmpeg.Decoder(path)
+        return ffmpeg.Decoder(path, self._track)
 
 
 def _may_be_mp3(path: Path, head: bytes) -> bool:

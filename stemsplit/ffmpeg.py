@@ -54,8 +54,12 @@ def _bundled() -> str | None:
 
 
 def executable() -> str | None:
-    """Return the ffmpeg to run: the one on the PATH, else the one that imageio-ffmpeg brings."""
-    return shutil.which("ffmpeg") or _bundled()
+    """Return the ffmpeg to run: the one that imageio-ffmpeg brings, else the one on the PATH.
+
+    Not the other way round: which version decodes a lossy file decides where it ends. 5.1 leaves the
+    encoder's padding there. `IMAGEIO_FFMPEG_EXE` in the environment names another one.
+    """
+    return _bundled() or shutil.which("ffmpeg")
 
 
 class _Process:
@@ -101,16 +105,16 @@ class _Process:
 
 
 class Decoder:
-    """The first sound track of a file as float32 blocks; what ffmpeg says of it is known once closed."""
+    """A sound track of a file, counted from 0, as float32 blocks; what ffmpeg says is known once closed."""
 
     frames = None
     slack_seconds = 0.25  # `seconds` is rounded, and older versions count the padding
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, track: int = 0) -> None:
         program = executable()
         if program is None:
             raise DecodeError(f"Cannot decode `{path.name}`: it needs ffmpeg", INSTALL)
-        arguments = ["-v", "level+info", *_LOCAL, "-i", f"file:{path}", "-map", "0:a:0"]
+        arguments = ["-v", "level+info", *_LOCAL, "-i", f"file:{path}", "-map", f"0:a:{track}"]
         self._process = _Process(
             program,
             *[*arguments, "-f", "au", "-c:a", "pcm_f32be", "-"],
@@ -122,7 +126,8 @@ class Decoder:
             self._process.end()
             log, complaint = self._process.log, self.complaint
             if "matches no streams" in log:
-                raise DecodeError(f"`{path.name}` has no sound in it")
+                missing = f"fewer than {track + 1} sound tracks" if track else "no sound in it"
+                raise DecodeError(f"`{path.name}` has {missing}")
             if "moov atom not found" in log:
                 raise DecodeError(f"`{path.name}` is incomplete: its index, at the end, is missing")
             said = f"; ffmpeg says: {complaint}" if complaint else ""

@@ -12,6 +12,7 @@ from stemsplit import masks
 from stemsplit.nets.binary_mask_cnn import BinaryMaskCNN
 from stemsplit.runtime import TorchRuntime
 from stemsplit.separator import MaskSeparator, WithRest
+from stemsplit.songs import Song
 from stemsplit.stft import Stft
 
 STEMS = ("vocals", "drums", "bass", "other")
@@ -38,13 +39,20 @@ def mask_separator(mask: str = "soft", stems: tuple[str, ...] = STEMS, **options
         bins=513,
         reach=networks[0].reach,
         network=TorchRuntime(networks, device=torch.device("cpu"), **options),
-        rule=partial({"soft": masks.soft, "binary": masks.binary}[mask], complete=complete),
+        rule=RULES[mask] if mask in RULES else partial(masks.soft, complete=complete),
         complete=complete,
+        places=5 if mask == "wiener" else 0,
     )
 
 
+RULES = {
+    "binary": partial(masks.binary, complete=True),
+    "joint": partial(masks.joint, combination=np.eye(4, 5, dtype=np.float32) + 0.1),
+}
 METHODS = {
     "soft": lambda: mask_separator("soft"),
+    "joint": lambda: mask_separator("joint"),
+    "wiener": lambda: mask_separator("wiener"),
     "binary": lambda: mask_separator("binary"),
     "one stem": lambda: mask_separator("soft", ("bass",)),
     "two stems": lambda: WithRest(mask_separator("soft", ("vocals",)), "accompaniment"),
@@ -69,3 +77,25 @@ def music():
     left_right = np.array([[0.9], [0.4]])
     sound = left_right * chord * 0.1 * time + 0.5 * clicks + 0.03 * noise
     return sound.astype(np.float32)
+
+
+NOISES = ("high", "low")
+
+
+def band_noise(seed: int, low_hz: float, high_hz: float) -> np.ndarray:
+    """Three seconds of noise in a band, `(channel, time)`."""
+    rng = np.random.default_rng(seed)
+    spectrum = np.fft.rfft(0.1 * rng.standard_normal((2, 3 * SAMPLE_RATE)))
+    hz = np.fft.rfftfreq(3 * SAMPLE_RATE, 1 / SAMPLE_RATE)
+    return np.fft.irfft(np.where((hz > low_hz) & (hz < high_hz), spectrum, 0)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def noise_songs():
+    """Two songs of a high and a low noise, which a mask tells apart by frequency alone."""
+
+    def song(seed):
+        high, low = band_noise(seed, 3000, 10_000), band_noise(seed + 9, 50, 2500)
+        return Song(f"song {seed}", np.stack([high, low, 0 * low]), (True, True))
+
+    return [song(0), song(1)]

@@ -26,7 +26,11 @@ ORDER = [
     "pipeline",
     "songs",
     "metrics",
+    "bsseval",
+    "oracles",
     "evaluation",
+    "results",
+    "charts",
     "training",
     "cli",
 ]

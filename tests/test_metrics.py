@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
 
-from stemsplit.metrics import mask_scores, sdr, si_sdr
+from stemsplit.bsseval import bss_eval, museval
+from stemsplit.errors import StemsplitError
+from stemsplit.metrics import count_bins, sdr, si_sdr, si_snr
+
+RATE = 8_000
 
 
 @pytest.fixture
@@ -30,15 +35,130 @@ def test_a_gain_costs_sdr_but_not_si_sdr(reference):
 def test_silence_has_no_ratio(reference):
     assert math.isnan(sdr(0 * reference, reference))
     assert math.isnan(si_sdr(0 * reference, reference))
+    assert math.isnan(si_snr(0 * reference, reference))
+
+
+def test_a_constant_offset_costs_si_sdr_but_not_si_snr(reference):
+    estimate = 2 * reference + 0.1 * np.random.default_rng(1).standard_normal(reference.shape)
+    shifted = estimate + np.array([[0.5], [-2.0]])
+    assert si_snr(reference, shifted) == pytest.approx(si_snr(reference, estimate))
+    assert si_sdr(reference, shifted) < si_sdr(reference, estimate) - 5
+    centred = reference - reference.mean(axis=1, keepdims=True)
+    found = estimate - estimate.mean(axis=1, keepdims=True)
+    assert si_snr(reference, estimate) == pytest.approx(si_sdr(centred, found), abs=1e-3)
 
 
 def test_a_mask_is_scored_by_the_bins_it_gets_right():
     target = np.zeros((10, 10), bool)
     target[0] = True
-    empty = mask_scores(np.zeros((10, 10), np.float32), target)
+    empty = count_bins(np.zeros((10, 10), np.float32), target).scores()
     assert empty == pytest.approx({"accuracy": 0.9, "mse": 0.1, "base_rate": 0.9, "balanced_accuracy": 0.5})
-    unsure = mask_scores(np.full((10, 10), 0.6, np.float32), target)
+    unsure = count_bins(np.full((10, 10), 0.6, np.float32), target).scores()
     assert unsure["accuracy"] == pytest.approx(0.1)
     assert unsure["mse"] == pytest.approx(0.9 * 0.36 + 0.1 * 0.16)
-    right = mask_scores(target.astype(np.float32), target)
+    right = count_bins(target.astype(np.float32), target).scores()
     assert (right["accuracy"], right["balanced_accuracy"], right["mse"]) == (1, 1, 0)
+
+
+def test_counts_add_up_to_those_of_all_bins():
+    rng = np.random.default_rng(440)
+    found, target = rng.random((30, 10), np.float32), rng.random((30, 10)) > 0.7
+    both = count_bins(found[:10], target[:10]) + count_bins(found[10:], target[10:])
+    assert both.scores() == pytest.approx(count_bins(found, target).scores())
+
+
+@pytest.fixture
+def song():
+    """Three seconds of two stereo stems of 16 bits, and their estimates; `(stem, channel, time)`."""
+    rng = np.random.default_rng(440)
+    references = 0.1 * rng.standard_normal((2, 2, 3 * RATE))
+    references[:, 0] += 0.5 * np.roll(references[:, 1], 3, axis=-1)
+    references = np.round(references * 2**15) / 2**15
+    estimates = 0.9 * references + 0.2 * references[::-1] + 0.01 * rng.standard_normal(references.shape)
+    return references, estimates
+
+
+def by_museval(references, estimates, **options):
+    """`(measure, stem, window)`: SDR, ISR, SIR, SAR."""
+    samples = [np.moveaxis(signals, 1, 2) for signals in (references, estimates)]
+    return np.stack(museval().bss_eval(*samples, **options)[:4])
+
+
+def test_sdr_is_museval_s_over_the_whole_excerpt_and_over_each_second(song):
+    references, estimates = song
+    whole = by_museval(references, estimates, window=np.inf, hop=np.inf, filters_len=16)[0, :, 0]
+    seconds = by_museval(references, estimates, window=RATE, hop=RATE, filters_len=16)[0]
+    for stem, (reference, estimate) in enumerate(zip(*song, strict=True)):
+        assert sdr(reference, estimate) == pytest.approx(whole[stem], abs=0.01)
+        for second in range(3):
+            here = np.s_[:, second * RATE : (second + 1) * RATE]
+            assert sdr(reference[here], estimate[here]) == pytest.approx(seconds[stem, second], abs=0.01)
+
+
+def test_si_sdr_is_museval_s_of_the_sources_with_filters_of_one_tap(song):
+    # Which is for one channel; ours has one gain for both, as if one followed the other.
+    for reference, estimate in zip(*song, strict=True):
+        joined = reference.reshape(1, -1, 1), estimate.reshape(1, -1, 1)
+        theirs = museval().bss_eval(
+            *joined, window=np.inf, hop=np.inf, filters_len=1, bsseval_sources_version=True
+        )
+        assert si_sdr(reference, estimate) == pytest.approx(theirs[0][0, 0], abs=0.01)
+
+
+def test_bss_eval_is_the_median_over_seconds(song):
+    references, estimates = song
+    references[0, :, RATE : 2 * RATE] = 0  # no second in which one stem is silent counts for any
+    scores = bss_eval(["vocals", "drums"], references, estimates, RATE)
+    expected = np.nanmedian(by_museval(references, estimates, window=RATE, hop=RATE), axis=2)
+    assert list(scores) == ["vocals", "drums"]
+    assert [*scores["vocals"].values()] == pytest.approx(expected[:, 0])
+    assert [*scores["drums"].values()] == pytest.approx(expected[:, 1])
+    seconds = [sdr(references[1, :, at : at + RATE], estimates[1, :, at : at + RATE]) for at in (0, 2 * RATE)]
+    assert scores["drums"]["museval_sdr_db"] == pytest.approx(np.median(seconds), abs=0.01)
+
+
+@pytest.mark.parametrize("silent", [0, 1], ids=["reference", "estimate"])
+def test_a_stem_silent_throughout_is_left_out_of_bss_eval(song, silent):
+    song[silent][0] = 0
+    scores = bss_eval(["vocals", "drums"], *song, RATE)
+    alone = bss_eval(["drums"], *(signals[1:] for signals in song), RATE)
+    assert all(math.isnan(value) for value in scores["vocals"].values())
+    assert scores["drums"] == pytest.approx(alone["drums"], nan_ok=True)
+    # Nothing is left that could interfere, and an infinite ratio is none.
+    assert [name for name, value in scores["drums"].items() if math.isnan(value)] == ["museval_sir_db"]
+
+
+def test_bss_eval_stands_references_that_are_the_same_in_both_channels(song):
+    references, estimates = song
+    references[:, 1] = references[:, 0]
+    scores = bss_eval(["vocals", "drums"], references, estimates, RATE)
+    assert np.isfinite([*scores["vocals"].values()]).all()
+
+
+def test_bss_eval_stands_references_without_high_frequencies():
+    # As lossy formats leave them. Rounding to 16 bits is what keeps the filters from growing there.
+    rng = np.random.default_rng(440)
+    spectra = np.fft.rfft(rng.standard_normal((2, 2, 3 * RATE)))
+    spectra[..., spectra.shape[-1] // 2 :] = 0
+    references = 0.1 * np.fft.irfft(spectra)
+    estimates = references + 0.1 * references[::-1]
+    estimates += 0.001 * rng.standard_normal(estimates.shape) * references.std()
+    vocals = bss_eval(["vocals", "drums"], references, estimates, RATE)["vocals"]
+    assert vocals["museval_sir_db"] > 15  # without: -0.03
+    assert vocals["museval_sar_db"] > 30  # without: 0.00
+
+
+def test_without_museval_it_says_what_to_install(monkeypatch):
+    museval.cache_clear()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(StemsplitError, match="museval") as caught:
+        museval()
+    assert "stemsplit[train]" in caught.value.hint
+
+
+def test_museval_s_measures_need_no_ffprobe(monkeypatch):
+    museval.cache_clear()
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delitem(sys.modules, "museval", raising=False)
+    assert museval().bss_eval
+    assert "museval" not in sys.modules

@@ -1,147 +1,438 @@
 from __future__ import annotations
 
+import inspect
 import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from importlib.util import find_spec
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from stemsplit import weights
-from stemsplit.errors import BadWeights
-from stemsplit.songs import Song
+from stemsplit.cli import app
+from stemsplit.cli import train as cli
+from stemsplit.errors import BadWeights, DeviceUnavailable, StemsplitError
 from stemsplit.stft import Stft
-from stemsplit.training.dataset import Examples
-from stemsplit.training.loop import Recipe, Trainer
+from stemsplit.training import checkpoint, journal, view
+from stemsplit.training.augment import Augmentation
+from stemsplit.training.dataset import Batch, Examples, map_songs
+from stemsplit.training.devices import PRECISIONS, launch
+from stemsplit.training.join import join
+from stemsplit.training.loop import Progress, Trainer
+from stemsplit.training.losses import LOSSES
+from stemsplit.training.pupil import Pupil
+from stemsplit.training.recipe import SCHEDULES, Recipe, learning_rate
 from stemsplit.training.run import Settings, train
 from stemsplit.writer import Writer
-from tests.conftest import SAMPLE_RATE
+from tests.conftest import NOISES, SAMPLE_RATE
 
-STEMS = ("high", "low")
-
-
-def band_noise(seed, low_hz, high_hz, seconds=3):
-    """Noise in a band, `(channel, time)`."""
-    rng = np.random.default_rng(seed)
-    spectrum = np.fft.rfft(0.1 * rng.standard_normal((2, seconds * SAMPLE_RATE)))
-    hz = np.fft.rfftfreq(seconds * SAMPLE_RATE, 1 / SAMPLE_RATE)
-    return np.fft.irfft(np.where((hz > low_hz) & (hz < high_hz), spectrum, 0)).astype(np.float32)
+STEMS = NOISES
 
 
 @pytest.fixture(scope="module")
-def songs():
-    """Two songs of a high and a low noise, which a mask tells apart by frequency alone."""
-
-    def song(seed):
-        high, low = band_noise(seed, 3000, 10_000), band_noise(seed + 9, 50, 2500)
-        return Song(f"song {seed}", np.stack([high, low, 0 * low]), (True, True))
-
-    return [song(0), song(1)]
-
-
-def examples(songs, **options):
-    return Examples(songs, Stft(), 513, 16 + 24, 2, **options)
+def data(noise_songs, tmp_path_factory):
+    """The same songs as files."""
+    folder = tmp_path_factory.mktemp("data")
+    for split in ("train", "valid"):
+        for song in noise_songs:
+            for name, part in zip(STEMS, song.parts, strict=False):
+                path = folder / split / song.name / f"{name}.wav"
+                with Writer(path, sample_rate=SAMPLE_RATE, channels=2) as writer:
+                    writer.write(part)
+    return str(folder)
 
 
-def learn(songs, steps, **recipe):
-    trainer = Trainer(STEMS, examples(songs), Recipe(steps=steps, warmup=5, learning_rate=3e-3, **recipe))
+def trainer(noise_songs, steps, *, stems=STEMS, frames=16, examples=2, valid=None, kind=Examples, **recipe):
+    recipe = Recipe(**{"steps": steps, "warmup": 5, "learning_rate": 3e-3, **recipe})
+    heard = kind(noise_songs, Stft(), 513, frames + 24, examples)
+    judged = Examples(valid or noise_songs, Stft(), 513, frames + 24, 1, 5, Augmentation.none())
+    return Trainer(stems, heard, judged, recipe, launch(), validation_batches=2)
+
+
+def learn(trainer, after_step=lambda progress: None):
     trainer.start()
-    trainer.run(lambda _: None)
+    trainer.run(after_step)
     return trainer
 
 
-def test_a_batch_depends_on_its_number_and_seed_alone(songs):
-    first, again, other = examples(songs)(3), examples(songs)(3), examples(songs)(4)
-    np.testing.assert_array_equal(first.mixture, again.mixture)
-    assert np.abs(first.mixture - other.mixture).max() > 0
-    assert np.abs(first.mixture - examples(songs, seed=1)(3).mixture).max() > 0
+def same(one, other, tolerance=0.0):
+    for name, tensors in one.best().items():
+        for key, value in tensors.items():
+            torch.testing.assert_close(value, other.best()[name][key], atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize("across", [0.0, 1.0])
-def test_a_mixture_is_made_of_its_stems(songs, across):
-    batch = examples(songs, across=across)(0)
-    assert batch.mixture.shape == (2, 40, 513)
-    assert batch.stems.shape == (2, 2, 40, 513)
-    bins = np.arange(513) * SAMPLE_RATE / 2048
-    high, low = batch.stems[:, 0], batch.stems[:, 1]
-    np.testing.assert_allclose(batch.mixture[..., bins > 3500], high[..., bins > 3500], atol=1e-4)
-    np.testing.assert_allclose(batch.mixture[..., bins < 2000], low[..., bins < 2000], atol=1e-4)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_tiny_task_is_learnt_by_every_loss(noise_songs, loss):
+    alone = {"stems": STEMS[:1], "examples": 1, "dropout": 0.0, "dropout_dense": 0.0}
+    scores = learn(trainer(noise_songs, 20, loss=loss, **alone)).pupils["high"].standing.scores
+    assert scores["weighted_accuracy"] > 0.97
+    assert scores["accuracy"] > 0.9
+    # An empty mask is right in a quarter of the bins.
+    assert scores["base_rate"] < 0.3
 
 
-def test_what_no_one_could_tell_apart_is_never_a_target(songs):
-    joined = Song("joined", songs[0].parts[[0, 2, 1]], (True, False))
-    for number in range(20):
-        batch = examples([joined, songs[1]], across=0.5)(number)
-        silent_low = batch.stems[:, 1].max(axis=(1, 2)) == 0
-        np.testing.assert_array_equal(silent_low & batch.known[:, 1], False)
+def test_the_tiny_task_is_not_learnt_from_a_broken_target(noise_songs):
+    broken = [replace(song, parts=song.parts[[1, 0, 2]]) for song in noise_songs]
+    scores = learn(trainer(broken, 20, stems=STEMS[:1], examples=1, valid=noise_songs)).validate()
+    assert scores["high"]["weighted_accuracy"] < 0.5
 
 
-def test_a_tiny_task_is_learnt_and_a_broken_target_is_not(songs):
-    trainer = learn(songs, 25)
-    accuracy = trainer.validate([examples(songs, seed=5)(0)])
-    assert min(accuracy.values()) > 0.95
-    # The same stems, each labelled as the other: what was learnt must now be wrong.
-    broken = [Song(song.name, song.parts[[1, 0, 2]], song.known) for song in songs]
-    assert max(trainer.validate([examples(broken, seed=5)(0)]).values()) < 0.5
+class Killed(Exception):
+    pass
 
 
-def test_a_killed_and_resumed_run_is_the_same_run(songs, tmp_path):
-    whole = learn(songs, 6)
-    first = Trainer(STEMS, examples(songs), Recipe(steps=6, warmup=5, learning_rate=3e-3))
-    first.start()
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_killed_and_resumed_run_is_the_same_run(noise_songs, tmp_path, schedule):
+    # With so high a rate some validations are worse, so that the best, the plateau and patience all matter.
+    options = {"schedule": schedule, "validate_steps": 1, "plateau": 1, "learning_rate": 0.3, "patience": 9}
+    whole = learn(trainer(noise_songs, 6, frames=4, **options))
+    first = trainer(noise_songs, 6, frames=4, **options)
 
-    class Killed(Exception):
-        pass
+    seconds = []
 
     def kill(progress):
         if progress.step == 3:
-            first.save(tmp_path / "checkpoint")
+            checkpoint.save(first, tmp_path / "checkpoint")
+            seconds.append(first.seconds)
+        elif progress.step == 4:
             raise Killed
 
     with pytest.raises(Killed):
-        first.run(kill)
-    second = Trainer(STEMS, examples(songs), Recipe(steps=6, warmup=5, learning_rate=3e-3))
-    second.resume(tmp_path / "checkpoint")
-    assert second.step == 3
-    second.run(lambda _: None)
+        learn(first, kill)
+    second = trainer(noise_songs, 6, frames=4, **options)
+    checkpoint.resume(second, tmp_path / "checkpoint")
+    assert (second.step, second.seconds) == (3, seconds[0])
+    assert any(pupil.standing.waiting for pupil in second.pupils.values())
+    second.run(lambda progress: None)
+    same(whole, second)
     for name in STEMS:
-        for a, b in zip(whole.averages[name].parameters(), second.averages[name].parameters(), strict=True):
-            torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
+        assert asdict(whole.pupils[name].standing) == asdict(second.pupils[name].standing)
 
 
-def test_a_checkpoint_of_another_recipe_is_refused(songs, tmp_path):
-    trainer = Trainer(STEMS, examples(songs), Recipe())
-    trainer.save(tmp_path / "checkpoint")
-    with pytest.raises(BadWeights, match="other settings"):
-        Trainer(STEMS, examples(songs), Recipe(threshold=0.7)).resume(tmp_path / "checkpoint")
-    Trainer(STEMS, examples(songs), Recipe(steps=9)).resume(tmp_path / "checkpoint")  # longer is the same
+def test_a_checkpoint_torn_by_a_kill_leaves_the_one_before(noise_songs, tmp_path, monkeypatch):
+    tiny = trainer(noise_songs, 6)
+    checkpoint.save(tiny, tmp_path / "checkpoint")
+
+    def torn(tensors, path, facts):
+        path.write_bytes(b"half a check")
+        raise Killed
+
+    monkeypatch.setattr(checkpoint, "save_file", torn)
+    tiny.step = 5
+    with pytest.raises(Killed):
+        checkpoint.save(tiny, tmp_path / "checkpoint")
+    checkpoint.resume(tiny, tmp_path / "checkpoint")
+    assert tiny.step == 0
 
 
-def test_a_run_ends_with_weights_and_a_log(songs, tmp_path, monkeypatch):
-    monkeypatch.setattr("stemsplit.training.run.VALIDATION", (1, 1, 8))
-    for split in ("train", "valid"):
-        for song in songs:
-            for name, part in zip(STEMS, song.parts, strict=False):
-                path = tmp_path / "data" / split / song.name / f"{name}.wav"
-                with Writer(path, sample_rate=SAMPLE_RATE, channels=2) as writer:
-                    writer.write(part[:, : 2 * SAMPLE_RATE])
-    settings = Settings(
-        data=tmp_path / "data",
-        run=tmp_path / "run",
-        name="mine",
-        stems=STEMS,
-        examples=1,
-        frames=4,
-        device="cpu",
-        licence="mine",
-        source="two noises",
+def test_a_checkpoint_of_another_run_is_refused(noise_songs, tmp_path):
+    checkpoint.save(trainer(noise_songs, 6), tmp_path / "checkpoint")
+    others = [
+        {"threshold": 0.7},
+        {"loss": "mse"},
+        {"init": "binary-mask-cnn"},
+        {"dropout": 0.2},
+        {"frames": 8},
+    ]
+    for other in others:
+        with pytest.raises(BadWeights, match="other settings"):
+            checkpoint.resume(trainer(noise_songs, 6, **other), tmp_path / "checkpoint")
+    checkpoint.resume(trainer(noise_songs, 9, patience=3), tmp_path / "checkpoint")  # longer is the same
+    (tmp_path / "damaged").write_bytes(b"nothing")
+    with pytest.raises(BadWeights, match="damaged"):
+        checkpoint.resume(trainer(noise_songs, 6), tmp_path / "damaged")
+
+
+def test_the_best_network_is_kept_and_one_that_gets_no_better_stops(noise_songs, monkeypatch):
+    tiny = trainer(noise_songs, 9, frames=4, validate_steps=1, patience=3, warmup=1)
+    losses = {"high": iter([3.0, 1.0, 2.0, 2.0, 1.5]), "low": iter([9.0, 8, 7, 6, 5, 4, 3, 2, 1])}
+    monkeypatch.setattr(
+        tiny, "validate", lambda: {p.stem: {"loss": next(losses[p.stem])} for p in tiny._learning()}
     )
-    said = []
-    path = train(settings, Recipe(steps=2), say=said.append)
+    after = {}
+
+    def keep(progress):
+        after[progress.step] = tiny.pupils["high"].networks["average"].output.bias.clone()
+
+    learn(tiny, keep)
+    assert tiny.step == 9
+    high, low = (tiny.pupils[name] for name in STEMS)
+    assert (high.standing.step, high.standing.waiting, high.stopped) == (2, 3, True)
+    assert (low.standing.step, low.standing.waiting, low.stopped) == (9, 0, False)
+    torch.testing.assert_close(tiny.best()["high"]["output.bias"], after[2])
+    assert (after[2] != after[5]).any()
+    torch.testing.assert_close(after[5], after[9])  # stopped
+
+
+def test_each_step_of_each_stem_drops_other_activations(noise_songs, monkeypatch):
+    seeds = []
+    tiny = trainer(noise_songs, 2, frames=4)
+    monkeypatch.setattr(torch, "manual_seed", seeds.append)
+    learn(tiny)
+    assert len(set(seeds)) == len(seeds) == 4
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(noise_songs, tmp_path):
+    note = journal.Journal(trainer(noise_songs, 6), tmp_path, lambda entry, logged: None)
+    nan, one = {"high": torch.tensor(torch.nan)}, {"high": torch.tensor(1.0)}
+    with pytest.raises(StemsplitError, match="loss of high"):
+        note(Progress(250, 1.0, nan, one, {"high": 1e-3}, {"high": {"loss": 1.0}}))
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_a_run_ends_once_no_network_learns(noise_songs, monkeypatch):
+    tiny = trainer(noise_songs, 9, frames=4, validate_steps=1, patience=1)
+    monkeypatch.setattr(tiny, "validate", lambda: {name: {"loss": 1.0} for name in STEMS})
+    assert learn(tiny).step == 2
+
+
+def test_the_learning_rate_follows_its_schedule():
+    rates = {
+        name: [
+            learning_rate(Recipe(steps=100, warmup=10, schedule=name, learning_rate=1.0), n)
+            for n in range(100)
+        ]
+        for name in SCHEDULES
+    }
+    for rate in rates.values():
+        np.testing.assert_allclose(rate[:9], np.arange(1, 10) / 10)
+        assert max(rate) == 1
+    assert rates["linear"][59] == 1
+    assert rates["linear"][80] == pytest.approx(0.5)
+    assert rates["cosine"][55] == pytest.approx(0.5)
+    assert rates["cosine"][99] < 0.001
+    assert rates["plateau"][99] == 1
+    assert learning_rate(Recipe(schedule="plateau", learning_rate=1.0), 500, halvings=2) == 0.25
+
+
+def test_the_plateau_halves_the_rate_each_time_nothing_gets_better():
+    pupil = Pupil("high", Recipe(plateau=2, schedule="plateau", learning_rate=1.0), launch(), None)
+    rates = []
+    for step, loss in enumerate([5.0, 6, 6, 4, 6, 6, 6, 6]):
+        pupil.judge({"loss": loss}, step)
+        rates.append(pupil.learning_rate(1000))
+    assert rates == [1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.125]
+
+
+def test_a_stem_that_no_validation_knows_keeps_its_last_network(noise_songs):
+    unknown = [replace(song, known=(True, False)) for song in noise_songs]
+    tiny = learn(trainer(noise_songs, 2, frames=4, valid=unknown))
+    assert set(tiny.validate()) == {"high"}
+    assert tiny.pupils["low"].kept == "average"
+
+
+def test_a_validation_judges_the_averages(noise_songs):
+    tiny = trainer(noise_songs, 1, frames=4)
+    before = tiny.validate()
+    with torch.no_grad():
+        tiny.pupils["high"].networks["network"].output.bias.add_(1.0)
+        assert tiny.validate() == before
+        tiny.pupils["high"].networks["average"].output.bias.add_(1.0)
+    assert tiny.validate()["high"]["loss"] != before["high"]["loss"]
+
+
+def test_precision_changes_the_result_little(noise_songs):
+    full, half = (trainer(noise_songs, 1, frames=4) for _ in range(2))
+    half.fabric = launch(precision="bfloat16")
+    for pupil in half.pupils.values():
+        pupil.fabric = half.fabric
+    inputs, _ = full._tensors(full.examples(0))
+    one, other = (t.pupils["high"].predict(inputs, averaged=True) for t in (full, half))
+    assert other.dtype == torch.float32
+    assert 0 < (one - other).abs().max() < 0.05 * one.abs().max()
+
+
+def test_devices_that_are_not_there_are_refused(monkeypatch):
+    with pytest.raises(DeviceUnavailable, match="float16"):
+        launch("cpu", precision="float16")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(DeviceUnavailable, match="2 cuda devices asked for, 1 here"):
+        launch("cuda", devices=2)
+
+
+def test_a_missing_package_is_named_with_what_to_install(monkeypatch):
+    monkeypatch.setattr(
+        "stemsplit.training.devices.find_spec",
+        lambda name: None if name == "lightning_fabric" else find_spec(name),
+    )
+    with pytest.raises(StemsplitError, match="lightning_fabric") as error:
+        launch()
+    assert "stemsplit[train]" in error.value.hint
+
+
+def settings(data, run, **options):
+    options = {"name": "mine", "stems": STEMS, "examples": 1, "frames": 4, "validation": 2, **options}
+    return Settings(data=(data,), run=run, **options)
+
+
+def test_a_run_ends_with_weights_a_log_and_curves(data, tmp_path):
+    said, shown = [], []
+    run = tmp_path / "run"
+    path = train(
+        settings(data, run, source="two noises", augmentation=Augmentation(drop=0.25)),
+        Recipe(steps=2, loss="mse"),
+        say=said.append,
+        show=lambda entry, logged: shown.append((entry["step"], logged)),
+    )
     card = weights.read_card(path)
     assert (card.name, card.stems, card.data) == ("mine", STEMS, "two noises")
+    assert (card.recipe["loss"], card.recipe["augmentation"]["drop"]) == ("mse", 0.25)
+    assert (card.recipe["trained_steps"], card.recipe["trained_frames"]) == (2, 8)
+    assert card.recipe["validation"]["low"].keys() >= {"accuracy", "mse", "base_rate"}
     assert set(weights.load(path, ["low"])["low"]) >= {"mean", "deviation", "conv1.weight"}
-    (entry,) = map(json.loads, (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines())
+    (entry,) = journal.read(run / "log.jsonl")
     assert entry["step"] == 2
+    assert entry.keys() >= {"frames_per_second", "learning_rate", "loss", "accuracy"}
     assert set(entry["valid"]) == set(STEMS)
-    train(settings, Recipe(steps=3), say=said.append)
+    assert shown[-1] == (2, True)
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    with (run / "log.jsonl").open("a") as log:  # by a run that was killed later than its checkpoint was made
+        log.write(json.dumps({**entry, "step": 3}) + "\n" + '{"step": 4, "lo')
+    train(
+        settings(data, run, augmentation=Augmentation(drop=0.25)),
+        Recipe(steps=3, loss="mse"),
+        say=said.append,
+    )
     assert "going on from step 2" in said
+    assert [entry["step"] for entry in journal.read(run / "log.jsonl")] == [2, 3]
+
+
+def test_training_can_begin_with_a_model(data, tmp_path):
+    first = train(settings(data, tmp_path / "a"), Recipe(steps=1), say=str)
+    quiet = Recipe(steps=1, learning_rate=0.0, init=str(first))
+    again = train(settings(data, tmp_path / "b", stems=("low",)), quiet, say=str)
+    before, after = (weights.load(path, ["low"])["low"] for path in (first, again))
+    for key, value in before.items():
+        torch.testing.assert_close(after[key], value, atol=1e-3, rtol=1e-3)
+    with pytest.raises(BadWeights, match="has no high"):
+        train(settings(data, tmp_path / "c", stems=("high",)), replace(quiet, init=str(again)), say=str)
+
+
+def test_models_of_single_stems_join_into_one(data, tmp_path):
+    paths = [
+        train(settings(data, tmp_path / stem, stems=(stem,)), Recipe(steps=steps), say=str)
+        for steps, stem in enumerate(STEMS, 1)
+    ]
+    words = [word for path in paths for word in ("--join", str(path))]
+    result = CliRunner().invoke(app, ["train", *words, "--run", str(tmp_path / "all"), "--name", "both"])
+    joined = tmp_path / "all" / "both.safetensors"
+    assert result.stdout.strip() == str(joined)
+    card = weights.read_card(joined)
+    assert (card.name, card.stems, card.parameters) == ("both", STEMS, 2 * 323_233)
+    assert card.recipe["steps"] == {"high": 1, "low": 2}
+    assert card.recipe["loss"] == "weighted-bce"
+    for stem, path in zip(STEMS, paths, strict=True):
+        for key, value in weights.load(path, [stem])[stem].items():
+            torch.testing.assert_close(weights.load(joined, [stem])[stem][key], value)
+    with pytest.raises(BadWeights, match="Two of the models have high"):
+        join([str(paths[0]), str(joined)], tmp_path / "all", "both")
+
+
+class Pairs(Examples):
+    """What two processes hear together, as one batch."""
+
+    def __call__(self, number):
+        both = [super(Pairs, self).__call__(2 * number + rank) for rank in range(2)]
+        fields = Batch.__dataclass_fields__
+        return Batch(**{name: np.concatenate([getattr(b, name) for b in both]) for name in fields})
+
+
+def test_two_processes_learn_what_one_learns_from_twice_as_much(data, noise_songs, tmp_path):
+    """About ten seconds: each process loads torch."""
+    start = train(settings(data, tmp_path / "start"), Recipe(steps=1), say=str)
+    recipe = {"loss": "mse", "dropout": 0.0, "dropout_dense": 0.0, "init": str(start), "warmup": 1}
+    options = [
+        word
+        for name, value in {**recipe, "steps": 3, "examples": 1, "frames": 4, "validation": 2}.items()
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    command = [sys.executable, "-m", "stemsplit", "train", "--data", data, "--stems", ",".join(STEMS)]
+    run = [*command, "--run", str(tmp_path / "two"), "--device", "cpu", "--devices", "2", "--polarity", "1"]
+    done = subprocess.run(
+        [*run, *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    path = tmp_path / "two" / "trained.safetensors"
+    assert done.stdout.split() == [str(path)]  # once, not from each process
+    assert weights.read_card(path).recipe["trained_frames"] == 24
+    heard = map_songs([data], "train", STEMS, sample_rate=SAMPLE_RATE, cache=tmp_path / "start" / "decoded")
+    varied = Augmentation(polarity=1.0)
+    pairs = Pairs(heard, Stft(), 513, 4 + 24, 1, 0, varied)
+    given = weights.load(start, STEMS)
+    one = Trainer(
+        STEMS, pairs, pairs, Recipe(steps=3, **recipe), launch(), weights=given, validation_batches=1
+    )
+    learn(one)
+    for stem in STEMS:
+        for key, value in weights.load(path, [stem])[stem].items():
+            moved = (one.best()[stem][key] - given[stem][key]).abs().max()
+            assert (one.best()[stem][key] - value).abs().mean() <= 0.02 * moved + 1e-3 * value.abs().mean(), (
+                key
+            )
+
+
+ENTRY = {
+    "step": 50,
+    "seconds": 60.0,
+    "seconds_left": 3600,
+    "frames_per_second": 1234,
+    "loss": {"high": 0.5},
+    "accuracy": {"high": 0.75},
+    "learning_rate": {"high": 1e-3},
+}
+VALID = {"high": {"loss": 0.4, "weighted_accuracy": 0.8}, "low": {"loss": 0.3, "weighted_accuracy": 0.9}}
+
+
+def test_a_line_is_said_for_each_line_of_the_log():
+    said = []
+    lines = view.Lines(4000, said.append)
+    lines(ENTRY, False)
+    lines(ENTRY, True)
+    lines({**ENTRY, "valid": VALID}, True)
+    assert said[0] == "step 50 of 4,000, 1,234 frames/s, 1:00:00 left; high loss 0.5000 accuracy 0.750"
+    assert said[1] == said[0] + " (validation 0.4000, 0.800)"
+    assert len(said) == 2
+
+
+def test_the_live_table_shows_the_last_validation_and_the_best(monkeypatch):
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(record=True, width=120, force_terminal=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    monkeypatch.setattr(view, "_live", lambda: Live(console=console))
+    with view.LiveTable(4000) as table:
+        table({**ENTRY, "valid": VALID}, True)
+        worse = {"high": {"loss": 0.45, "weighted_accuracy": 0.7}}
+        table({**ENTRY, "valid": worse}, True)
+        console.print(table._table(ENTRY))
+    *_, high, low = [line.split() for line in console.export_text().splitlines() if line.strip()]
+    assert high == ["high", "0.5000", "0.7500", "0.4500", "0.7000", "0.4000", "0.8000", "1.0e-03"]
+    assert low == ["low", "-", "-", "0.3000", "0.9000", "0.3000", "0.9000", "stopped"]
+
+
+def test_the_command_line_has_the_package_s_defaults_and_choices():
+    parameters = inspect.signature(cli.command).parameters
+    ours = {**asdict(Settings((), None, "", ())), **asdict(Recipe()), **asdict(Augmentation())}
+    renamed = {
+        "gain": "gain_db",
+        "equalise": "equalise_db",
+        "noise": "noise_db",
+        "validate_every": "validate_steps",
+    }
+    for name in parameters.keys() - {"data", "run", "name", "stems", "join", "quiet", "device"}:
+        assert parameters[name].default == ours[renamed.get(name, name)], name
+    hints = get_type_hints(cli.command)
+    assert get_args(hints["loss"]) == tuple(LOSSES)
+    assert get_args(hints["schedule"]) == SCHEDULES
+    assert get_args(hints["precision"]) == PRECISIONS

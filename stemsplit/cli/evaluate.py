@@ -2,82 +2,248 @@
 
 from __future__ import annotations
 
+import sys
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from stemsplit import DEFAULT_MODEL
 from stemsplit.cli import console, models
+from stemsplit.errors import EncodeError
 
 if TYPE_CHECKING:
-    from stemsplit.evaluation import Scores
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from stemsplit.evaluation import SongScores, Systems
+    from stemsplit.weights import ModelCard
 
 EXAMPLE = "stemsplit evaluate --data stems-of-songs --split test"
+RATIOS = {
+    "sdr_db": "SDR, dB",
+    "si_sdr_db": "SI-SDR, dB",
+    "si_snr_db": "SI-SNR, dB",
+    "museval_sdr_db": "SDR, BSSEval v4",
+    "museval_isr_db": "ISR, BSSEval v4",
+    "museval_sir_db": "SIR, BSSEval v4",
+    "museval_sar_db": "SAR, BSSEval v4",
+}
+PAPER_COLUMNS = ("", "accuracy", "paper", "MSE", "paper", "base rate", "balanced accuracy")
+
+
+class OracleName(str, Enum):
+    """What an oracle is called here: typer takes no list of literals."""
+
+    IBM = "ibm"
+    IRM = "irm"
+    MWF = "mwf"
+    NONE = "none"
+
+
+ORACLES = {OracleName.IBM: "ideal binary", OracleName.IRM: "ideal ratio", OracleName.MWF: "ideal wiener"}
 
 
 def command(
     *,
-    data: Annotated[Path, typer.Option(metavar="DIR", help="Holds SPLIT/SONG/STEM.wav, or other formats.")],
-    split: Annotated[str, typer.Option(metavar="NAME", help="Which part of the data.")] = "test",
+    data: Annotated[
+        list[str],
+        typer.Option(
+            metavar="DIR", help="Holds SPLIT/SONG/STEM.wav, or musdb18:DIR for MUSDB18; repeatable."
+        ),
+    ],
+    split: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Which part of the data; repeatable. [test]")
+    ] = None,
     model: Annotated[str, models.option()] = DEFAULT_MODEL,
-    device: Annotated[str, typer.Option("--device", "-d", help="Where the networks run.")] = "auto",
-    json: Annotated[
-        bool, typer.Option("--json", metavar="", help="One JSON object instead of tables.")
+    mask: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="As of `stemsplit split`; repeatable. [the model's default]"),
+    ] = None,
+    baseline: Annotated[Literal["mixture", "none"], typer.Option(help="What to beat.")] = "mixture",
+    oracle: Annotated[
+        list[OracleName] | None,
+        typer.Option(help="Ideal binary mask, ratio mask, Wiener filter; repeatable. [all]"),
+    ] = None,
+    museval: Annotated[
+        bool, typer.Option("--museval", metavar="", help="Add BSSEval v4: SDR, ISR, SIR, SAR. Takes longer.")
     ] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Processes of --museval, each with a song. [one a core]"),
+    ] = None,
+    paper: Annotated[
+        bool,
+        typer.Option(
+            "--paper", metavar="", help="Accuracy of the masks in train and valid, beside the paper's."
+        ),
+    ] = False,
+    device: Annotated[str, typer.Option("--device", "-d", help="Where the networks run.")] = "auto",
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="A row a song, system and stem.")] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="All figures, song by song; `-` is stdout, without the tables."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Boxes of SDR over the songs.")
+    ] = None,
     keep: Annotated[
-        bool, typer.Option("--keep", metavar="", help="Write the scores into the weights file and its card.")
+        bool, typer.Option("--keep", metavar="", help="Write the medians into the weights file and its card.")
     ] = False,
 ) -> None:
     """Measure a model on songs whose stems are known.
 
-    SDR and SI-SDR in dB over each whole song, for each kind of mask, for the unprocessed mixture, and for
-    masks made from the true stems; accuracy of the masks over all bins. Medians over the songs.
+    SDR, SI-SDR and SI-SNR in dB over each whole song, of the model, of the unprocessed mixture, and of
+    masks and filters made from the true stems; accuracy of the masks over all bins. Median over the songs,
+    with the mean in brackets.
     """
-    import numpy as np
+    from stemsplit import cards, charts, results, weights
 
-    from stemsplit import cards, evaluation, songs, weights
-    from stemsplit.pipeline import MASKS, load_masks
-
+    _refuse(*(path for path in (csv, json, plot) if path))
+    if plot:
+        charts.check()
     card = weights.read_card(model)
-    separators = {mask: load_masks(model, mask=mask, device=device) for mask in MASKS}
-    oracles = evaluation.oracles(separators["soft"], card.threshold)
-    found: dict[str, list[Scores]] = {}
-    paths = songs.song_folders(data, split, card.stems)
-    for number, path in enumerate(paths, 1):
-        console.say(f"[{number}/{len(paths)}] {path.name}")
-        song = songs.load_song(path, card.stems, card.sample_rate)
-        estimates = {mask: evaluation.separated(separator, song) for mask, separator in separators.items()}
-        estimates["mixture"] = evaluation.unprocessed(song)
-        estimates |= {name: oracle(song) for name, oracle in oracles.items()}
-        for name, stems in estimates.items():
-            found.setdefault(name, []).append(evaluation.score_stems(song, stems, card.stems))
-        found.setdefault("bins", []).append(evaluation.score_masks(song, separators["soft"], card.threshold))
-    scores = {name: evaluation.summarise(each, np.median) for name, each in found.items()}
+    splits = split or (["train", "valid"] if paper else ["test"])
+    systems = _systems(
+        card, model, mask or [card.mask], oracle or list(ORACLES), baseline == "mixture", device
+    )
+    songs = _measure(card, systems, data, splits, _cores(jobs) if museval else 0)
     if keep:
-        cards.rewrite(weights.find(model), scores={**card.scores, split: {"songs": len(paths), **scores}})
+        cards.rewrite(weights.find(model), scores={**card.scores, **results.for_card(songs)})
+    if csv:
+        results.write_csv(csv, songs)
+    if plot:
+        _plot(plot, card, songs)
+    if json == Path("-"):
+        console.event(**results.facts(card, songs))
+        return
     if json:
-        console.event(model=card.name, split=split, songs=len(paths), scores=scores)
-    else:
-        _print(scores, card.stems, f"{card.name}: medians over {len(paths)} songs of {data / split}")
+        results.write_json(json, results.facts(card, songs))
+    _print(card, songs, paper=paper)
 
 
-def _print(scores: dict[str, Scores], stems: tuple[str, ...], title: str) -> None:
+def _refuse(*paths: Path) -> None:
+    """Raise what would otherwise be raised an hour later."""
+    for path in paths:
+        if not path.parent.is_dir():
+            raise EncodeError(f"No folder `{path.parent}` for `{path.name}`", "make it first")
+
+
+def _cores(jobs: int | None) -> int:
+    """Return how many processes to run: as many as there are cores that we may use."""
+    import os
+
+    return jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def _systems(
+    card: ModelCard,
+    model: str,
+    masks: Sequence[str],
+    oracles: Sequence[OracleName],
+    mixture: bool,
+    device: str,
+) -> Systems:
+    from stemsplit.evaluation import Systems
+    from stemsplit.oracles import all_oracles
+    from stemsplit.pipeline import load_masks
+
+    separators = {mask: load_masks(model, mask=mask, device=device) for mask in masks}
+    ideal = all_oracles(separators[masks[0]], card.threshold)
+    chosen = {ORACLES[name]: ideal[ORACLES[name]] for name in oracles if name in ORACLES}
+    return Systems(separators, chosen, card.threshold, mixture)
+
+
+def _measure(
+    card: ModelCard, systems: Systems, data: Sequence[str], splits: Sequence[str], jobs: int
+) -> list[SongScores]:
+    """Measure one song after the other, with BSSEval in so many processes beside it."""
+    from contextlib import nullcontext
+
+    from stemsplit.bsseval import Pool
+    from stemsplit.songs import find_songs
+
+    sources = [(split, source) for split in splits for source in find_songs(data, split, card.stems)]
+    songs = []
+    with Pool(jobs, card.sample_rate) if jobs else nullcontext() as pool:
+        for number, (split, source) in enumerate(sources, 1):
+            console.say(f"[{number}/{len(sources)}] {source.name}")
+            songs.append(systems.measure(split, source.load(card.sample_rate), pool))
+    return songs
+
+
+def _plot(path: Path, card: ModelCard, songs: Sequence[SongScores]) -> None:
+    from stemsplit import charts, results
+
+    values = results.values(songs, "sdr_db")
+    splits = " and ".join(results.by_split(songs))
+    charts.box_plot(
+        path, values, groups=card.stems, title=f"{card.name}: {len(songs)} songs of {splits}", label="SDR, dB"
+    )
+
+
+def _print(card: ModelCard, songs: Sequence[SongScores], *, paper: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from stemsplit import cards
+    from stemsplit import results
 
-    console = Console()
-    console.print(title)
-    systems = [name for name in scores if name != "bins"]
+    def show(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
+        for number, heading in enumerate(headings):
+            table.add_column(heading, justify="right" if number else "left", no_wrap=True)
+        for row in rows:
+            table.add_row(*row)
+        screen.print(table)
+
+    screen = Console(width=None if sys.stdout.isatty() else 200)
+    for split, each in results.by_split(songs).items():
+        screen.print(f"{card.name}: median (mean) over {len(each)} songs of {split}", markup=False)
+        for heading, rows in _tables(card, each).items():
+            show([heading, *card.stems], rows)
+    if paper:
+        screen.print(
+            f"All bins of a split together, T = {card.threshold:g}; the paper: O. Tkachuk, trained on MUSDB18"
+        )
+        show(PAPER_COLUMNS, _paper(card, songs))
+
+
+def _tables(card: ModelCard, songs: Sequence[SongScores]) -> dict[str, list[list[str]]]:
+    """Return the rows of each table of a split."""
+    from stemsplit import cards, results
+
+    both = results.medians(songs), results.means(songs)
+
+    def row(name: str, system: str, measure: str, digits: int) -> list[str]:
+        median, mean = (cards.cells(each[system], card.stems, measure, digits) for each in both)
+        return [name, *(f"{a} ({b})" if a != "-" else a for a, b in zip(median, mean, strict=True))]
+
+    systems = [name for name in both[0] if name != "bins"]
+    measured = {measure for name in systems for scores in both[0][name].values() for measure in scores}
     tables = {
-        "SDR, dB": {name: cards.cells(scores[name], stems, "sdr_db", 2) for name in systems},
-        "SI-SDR, dB": {name: cards.cells(scores[name], stems, "si_sdr_db", 2) for name in systems},
-        "all bins": {text: cards.cells(scores["bins"], stems, name, 3) for name, text in cards.BINS.items()},
+        heading: [row(name, name, measure, 2) for name in systems]
+        for measure, heading in RATIOS.items()
+        if measure in measured
     }
-    for heading, rows in tables.items():
-        table = Table(heading, *stems, box=None, padding=(0, 3, 0, 0), header_style="bold")
-        for name, cells in rows.items():
-            table.add_row(name, *cells)
-        console.print(table)
+    return tables | {"all bins": [row(text, "bins", name, 3) for name, text in cards.BINS.items()]}
+
+
+def _paper(card: ModelCard, songs: Sequence[SongScores]) -> Iterator[list[str]]:
+    """Yield the rows of the paper's table, with ours."""
+    from stemsplit import cards, evaluation, results
+
+    for split, each in results.by_split(songs).items():
+        ours, theirs = evaluation.pooled(each), results.PAPER.get(split, {})
+        columns = [
+            cards.cells(scores, card.stems, measure, 3)
+            for scores, measure in (
+                (ours, "accuracy"),
+                (theirs, "accuracy"),
+                (ours, "mse"),
+                (theirs, "mse"),
+                (ours, "base_rate"),
+                (ours, "balanced_accuracy"),
+            )
+        ]
+        for stem, *cells in zip(card.stems, *columns, strict=True):
+            yield [f"{split}: {stem}", *cells]

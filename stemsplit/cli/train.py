@@ -2,61 +2,199 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from stemsplit.cli import console
+from stemsplit.cli import console, models
 
 EXAMPLE = "stemsplit train --data stems-of-songs --run runs/mine"
+
+_what = partial(typer.Option, rich_help_panel="What to learn from")
+_varied = partial(typer.Option, rich_help_panel="How examples are varied")
+_how = partial(typer.Option, rich_help_panel="How to learn")
+_stop = partial(typer.Option, rich_help_panel="When to slow down and stop")
+_where = partial(typer.Option, rich_help_panel="Where to learn")
+_result = partial(typer.Option, rich_help_panel="What to write")
 
 
 def command(
     *,
-    data: Annotated[Path, typer.Option(metavar="DIR", help="Holds train/SONG/STEM.wav and valid/SONG/...")],
-    run: Annotated[
-        Path, typer.Option(metavar="DIR", help="Checkpoint, log and weights; the same again resumes.")
-    ],
-    name: Annotated[str, typer.Option(metavar="NAME", help="What the model will be called.")] = "trained",
-    stems: Annotated[str, typer.Option(metavar="NAMES", help="A network each.")] = "vocals,drums,bass,other",
-    steps: Annotated[int, typer.Option(min=1, metavar="N", help="Batches of examples to learn from.")] = 4000,
-    examples: Annotated[int, typer.Option(min=1, metavar="N", help="Excerpts of songs in a batch.")] = 8,
-    frames: Annotated[int, typer.Option(min=1, metavar="N", help="Frames of an excerpt.")] = 32,
-    learning_rate: Annotated[float, typer.Option(metavar="RATE", help="Of AdamW, at its highest.")] = 1.5e-3,
-    threshold: Annotated[
-        float, typer.Option(min=0, metavar="T", help="T of the mask B = (S > T * M).")
+    data: Annotated[
+        list[str] | None,
+        _what(
+            metavar="DIR",
+            help="Holds train/SONG/STEM.wav and valid/SONG/...; `musdb18:DIR` for that layout. Repeatable.",
+        ),
+    ] = None,
+    stems: Annotated[str, _what(metavar="NAMES", help="A network each.")] = "vocals,drums,bass,other",
+    examples: Annotated[int, _what(min=1, metavar="N", help="Excerpts of songs in a batch.")] = 8,
+    frames: Annotated[int, _what(min=1, metavar="N", help="Frames of an excerpt, of 12 ms.")] = 32,
+    validation: Annotated[int, _what(min=1, metavar="N", help="Excerpts in a validation.")] = 48,
+    seed: Annotated[int, _what(metavar="N", help="The same seed draws the same examples.")] = 0,
+    across: Annotated[
+        float, _varied(min=0, max=1, metavar="SHARE", help="Examples whose stems are of different songs.")
+    ] = 0.6,
+    gain: Annotated[
+        float, _varied(min=0, metavar="DB", help="Deviation of the stems' gains in such examples.")
+    ] = 6.0,
+    swap: Annotated[
+        float, _varied(min=0, max=1, metavar="SHARE", help="Songs with left and right swapped.")
     ] = 0.5,
-    seed: Annotated[int, typer.Option(metavar="N", help="The same seed draws the same examples.")] = 0,
+    polarity: Annotated[
+        float, _varied(min=0, max=1, metavar="SHARE", help="Stems turned upside down.")
+    ] = 0.0,
+    drop: Annotated[float, _varied(min=0, max=1, metavar="SHARE", help="Stems left out.")] = 0.0,
+    equalise: Annotated[
+        float, _varied(min=0, metavar="DB", help="Deviation of a random curve over frequency.")
+    ] = 0.0,
+    pitch: Annotated[
+        float, _varied(min=0, max=12, metavar="SEMITONES", help="Greatest change of pitch.")
+    ] = 0.0,
+    stretch: Annotated[
+        float, _varied(min=0, max=1, metavar="SHARE", help="Greatest change of tempo: 0.1 is a tenth.")
+    ] = 0.0,
+    noise: Annotated[
+        float | None, _varied(metavar="DB", help="Greatest level of white noise, over the mixture's.")
+    ] = None,
+    loss: Annotated[
+        Literal["mse", "bce", "weighted-bce", "ratio", "magnitude-l1", "si-snr"],
+        _how(help="What is made small; `mse` is the paper's."),
+    ] = "weighted-bce",
+    weighting: Annotated[
+        float, _how(min=0, metavar="POWER", help="Weights of bins in the weighted losses: magnitude to this.")
+    ] = 1.0,
+    threshold: Annotated[float, _how(min=0, max=1, metavar="T", help="T of the mask B = (S > T * M).")] = 0.5,
+    learning_rate: Annotated[float, _how(min=0, metavar="RATE", help="Of AdamW, at its highest.")] = 1.5e-3,
+    dropout: Annotated[float, _how(min=0, max=0.9, metavar="SHARE", help="After each pooling.")] = 0.0,
+    dropout_dense: Annotated[
+        float, _how(min=0, max=0.9, metavar="SHARE", help="Before the last layer.")
+    ] = 0.0,
+    init: Annotated[
+        str,
+        _how(
+            metavar="NAME|FILE",
+            autocompletion=models.complete,
+            help="Begin with a model's weights, not random ones: fine-tune it.",
+        ),
+    ] = "",
+    steps: Annotated[int, _stop(min=1, metavar="N", help="Batches to learn from.")] = 4000,
+    warmup: Annotated[int, _stop(min=0, metavar="N", help="Steps over which the rate rises.")] = 100,
+    schedule: Annotated[
+        Literal["linear", "cosine", "plateau"],
+        _stop(help="The rate falls over the last steps, or all along, or when validations get no better."),
+    ] = "linear",
+    validate_every: Annotated[int, _stop(min=1, metavar="N", help="Steps between validations.")] = 250,
+    patience: Annotated[
+        int, _stop(min=0, metavar="N", help="Stop a network after N validations no better; 0: never.")
+    ] = 0,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "mps"], _where("--device", "-d", help="Where the networks learn.")
+    ] = "auto",
     precision: Annotated[
-        Literal["float32", "bfloat16"], typer.Option(help="Fast in bfloat16 on recent processors.")
+        Literal["float32", "bfloat16", "float16"],
+        _where(help="bfloat16 is fast on recent processors and cards."),
     ] = "float32",
-    device: Annotated[str, typer.Option("--device", "-d", help="Where the networks learn.")] = "auto",
-    licence: Annotated[str, typer.Option(metavar="TEXT", help="Of the weights; goes into their card.")] = "",
-    source: Annotated[str, typer.Option(metavar="TEXT", help="What the data is; goes into the card.")] = "",
+    devices: Annotated[int, _where(min=1, metavar="N", help="So many at once, on this machine.")] = 1,
+    nodes: Annotated[
+        int, _where(min=1, metavar="N", help="So many machines, as torchrun or SLURM run us.")
+    ] = 1,
+    workers: Annotated[int, _where(min=1, metavar="N", help="Threads that make examples.")] = 1,
+    run: Annotated[
+        Path, _result(metavar="DIR", help="Checkpoint, log, curves, weights; the same again resumes.")
+    ],
+    name: Annotated[str, _result(metavar="NAME", help="What the model will be called.")] = "trained",
+    licence: Annotated[str, _result(metavar="TEXT", help="Of the weights, for their card.")] = "",
+    source: Annotated[str, _result(metavar="TEXT", help="What the data is, for the card.")] = "",
+    join: Annotated[
+        list[str] | None,
+        _result(
+            metavar="NAME|FILE",
+            help="No training: join models of different stems; with --data, fit their masks. Repeatable.",
+        ),
+    ] = None,
+    quiet: Annotated[bool, _result("--quiet", "-q", metavar="", help="Only the path and errors.")] = False,
 ) -> None:
     """Train a binary-mask CNN for each stem on your own songs.
 
-    Interrupt it whenever you like: the same command goes on from the last checkpoint, which is no more than
-    a minute old, and a higher --steps goes on for longer. At the end `RUN/NAME.safetensors` can be given to
-    --model, and to `stemsplit evaluate`.
+    Interrupt it whenever you like: the same command goes on from the last
+    checkpoint, no more than a minute old, and a higher --steps goes on for longer.
+
+    At the end `RUN/NAME.safetensors`, with each network as it was at its best
+    validation, can be given to --model, and to `stemsplit evaluate`.
     """
-    from stemsplit.runtime import pick_device
-    from stemsplit.training.loop import Recipe
+    if not data and not join:
+        raise typer.BadParameter("give --data, or --join, or both")
+    if join:
+        from stemsplit.training import combination
+        from stemsplit.training.join import join as join_models
+
+        joined = join_models(join, run, name)
+        if data:
+            combination.combine(joined, data, run / "decoded", device=device)
+        typer.echo(joined)
+        return
+    from stemsplit.training import view
+    from stemsplit.training.augment import Augmentation
+    from stemsplit.training.recipe import Recipe
     from stemsplit.training.run import Settings, train
 
     settings = Settings(
-        data=data,
+        data=tuple(data or ()),
         run=run,
         name=name,
         stems=tuple(stem.strip() for stem in stems.split(",")),
         examples=examples,
         frames=frames,
-        device=str(pick_device(device)),
-        licence=licence or "the trainer's to choose, within what the data's licences allow",
-        source=source or str(data),
+        validation=validation,
+        augmentation=Augmentation(
+            across=across,
+            gain_db=gain,
+            swap=swap,
+            polarity=polarity,
+            drop=drop,
+            equalise_db=equalise,
+            pitch=pitch,
+            stretch=stretch,
+            noise_db=noise,
+        ),
+        device=device,
+        devices=devices,
+        nodes=nodes,
+        workers=workers,
+        licence=licence,
+        source=source,
     )
     recipe = Recipe(
-        steps=steps, learning_rate=learning_rate, threshold=threshold, precision=precision, seed=seed
+        steps=steps,
+        learning_rate=learning_rate,
+        warmup=warmup,
+        schedule=schedule,
+        loss=loss,
+        threshold=threshold,
+        weighting=weighting,
+        dropout=dropout,
+        dropout_dense=dropout_dense,
+        validate_steps=validate_every,
+        patience=patience,
+        init=init,
+        precision=precision,
+        seed=seed,
     )
-    typer.echo(train(settings, recipe, say=console.say))
+
+    def say(text: str) -> None:
+        if not quiet:
+            console.say(text)
+
+    show: view.LiveTable | view.Lines = view.Lines(steps, say)
+    with contextlib.ExitStack() as stack:
+        if not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+            show = stack.enter_context(view.LiveTable(steps))
+        path = train(settings, recipe, say=say, show=show)
+    if path is not None:  # in the first of several processes
+        typer.echo(path)

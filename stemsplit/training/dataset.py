@@ -3,62 +3,103 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DecodeError
-from ..songs import Song, known_stems, load_song, song_folders, stem_files
-from ..stft import Stft, magnitude
+from ..songs import CHANNELS, Song, SongSource, find_songs
+from ..stft import Floats, Spectra, Stft, magnitude
+from .augment import Augmentation, Warp
 
 
-def map_songs(folder: Path, split: str, stems: Sequence[str], *, sample_rate: int, cache: Path) -> list[Song]:
-    """Return the songs of `folder/split`, decoded once into `cache` and mapped into memory from there.
+def map_songs(
+    data: Sequence[str],
+    split: str,
+    stems: Sequence[str],
+    *,
+    sample_rate: int,
+    cache: Path,
+    progress: Callable[[int, int], None] = lambda done, songs: None,
+) -> list[Song]:
+    """Return the songs of a split, decoded once into `cache` and mapped into memory from there.
+
+    `data` is what `find_songs` takes; `progress` is told how many songs are done, of how many.
 
     Raises:
-        DecodeError: there is no song, or a stem cannot be decoded.
+        DecodeError: there is no song, or a stem cannot be decoded, or no song has it alone.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    songs = [_map_song(path, stems, sample_rate, cache) for path in song_folders(folder, split, stems)]
+    sources = find_songs(data, split, stems)
     for row, stem in enumerate(stems):
-        if not any(song.known[row] for song in songs):
+        if not any(source.known[row] for source in sources):
             raise DecodeError(
-                f"No song in `{folder / split}` has {stem} alone", "add one, or leave it out of --stems"
+                f"No song of split `{split}` has {stem} alone", "add one, or leave it out of --stems"
             )
+    songs = []
+    for source in sources:
+        songs.append(_map_song(source, sample_rate, cache))
+        progress(len(songs), len(sources))
     return songs
 
 
-def _map_song(path: Path, stems: Sequence[str], sample_rate: int, cache: Path) -> Song:
-    held = stem_files(path, stems)
-    facts = [(str(file), file.stat().st_size, file.stat().st_mtime_ns, names) for file, names in held.items()]
-    key = hashlib.sha256(repr((facts, tuple(stems), sample_rate)).encode()).hexdigest()[:16]
-    array = cache / f"{key}.npy"
-    if not array.exists():
-        part = array.with_suffix(".part.npy")
-        # float16 rounds 66 dB below each sample: less than what lossy stems have lost already.
-        np.save(part, load_song(path, stems, sample_rate).parts.astype(np.float16))
-        part.replace(array)
-    return Song(path.name, np.load(array, mmap_mode="r"), known_stems(held, stems))
+def _map_song(source: SongSource, sample_rate: int, cache: Path) -> Song:
+    key = hashlib.sha256(repr((source.state, sample_rate)).encode()).hexdigest()[:16]
+    path = cache / f"{key}.npy"
+    if not path.exists():
+        _decode(source, sample_rate, path)
+    return Song(source.name, np.load(path, mmap_mode="r"), source.known)
+
+
+def _decode(source: SongSource, sample_rate: int, path: Path) -> None:
+    """Write a song's parts into a file, with one of them at a time in memory."""
+    lengths = []
+    with TemporaryFile(dir=path.parent) as signals, TemporaryDirectory(dir=path.parent) as folder:
+        # How long the longest is comes out only in the end.
+        for row in range(len(source.stems) + 1):
+            signal = source.part(row, sample_rate)
+            # float16 rounds 66 dB below each sample: less than what lossy stems have lost already.
+            signal.astype(np.float16).tofile(signals)
+            lengths.append(signal.shape[-1])
+        signals.seek(0)
+        part = Path(folder, path.name)
+        shape = (len(lengths), CHANNELS, max(lengths))
+        parts = np.lib.format.open_memmap(part, "w+", np.float16, shape)
+        for row, length in enumerate(lengths):
+            signal = np.fromfile(signals, np.float16, CHANNELS * length)
+            parts[row, :, :length] = signal.reshape(CHANNELS, length)
+        parts.flush()
+        del parts  # Windows renames no file that is mapped
+        part.replace(path)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Magnitudes of some examples: `mixture` `(example, frame, bin)`, `stems` `(example, stem, frame, bin)`.
+    """Some examples, of each of which a network hears the mixture and is told the stems."""
 
-    `known` `(example, stem)` is false where a stem could not be told from another one.
-    """
-
-    mixture: NDArray[np.float32]
-    stems: NDArray[np.float32]
+    mixture: Floats
+    """Magnitudes `(example, frame, bin)`."""
+    stems: Floats
+    """Magnitudes `(example, stem, frame, bin)`."""
     known: NDArray[np.bool_]
+    """`(example, stem)`: false where a stem could not be told from another one."""
+    mixture_spectra: Spectra
+    """`(example, channel, frame, bin)`."""
+    stem_spectra: Spectra
+    """`(example, stem, channel, frame, bin)`; they add up to the mixture but for what is no stem's."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """An endless, reproducible stream of batches: number and seed alone decide what is in a batch."""
+    """An endless, reproducible stream of batches: number and seed alone decide what is in a batch.
+
+    Each is of `size` examples of `frames` frames, with the lowest `bins` bins of their spectra.
+    """
 
     songs: Sequence[Song]
     stft: Stft
@@ -66,51 +107,74 @@ class Examples:
     frames: int
     size: int
     seed: int = 0
-    across: float = 0.6
-    """Share of examples whose stems come from different songs."""
+    augmentation: Augmentation = Augmentation()
 
     def __call__(self, number: int) -> Batch:
         """Return batch `number`."""
         rng = np.random.default_rng((self.seed, number))
-        mixed = [self._example(rng) for _ in range(self.size)]
-        return Batch(
-            np.stack([mixture for mixture, _, _ in mixed]),
-            np.stack([stems for _, stems, _ in mixed]),
-            np.stack([known for _, _, known in mixed]),
+        size, stems, grid = self.size, len(self.songs[0].known), (self.frames, self.bins)
+        batch = Batch(
+            np.empty((size, *grid), np.float32),
+            np.empty((size, stems, *grid), np.float32),
+            np.empty((size, stems), bool),
+            np.empty((size, CHANNELS, *grid), np.complex64),
+            np.empty((size, stems, CHANNELS, *grid), np.complex64),
         )
+        for example in range(size):
+            parts, batch.known[example] = self._parts(rng)
+            mixture, spectra = batch.mixture_spectra[example], batch.stem_spectra[example]
+            spectra[:] = parts[:stems]
+            parts.sum(axis=0, out=mixture)
+            self.augmentation.add_noise(rng, self.stft, mixture)
+            batch.mixture[example] = magnitude(mixture)
+            batch.stems[example] = magnitude(spectra)
+        return batch
 
-    def _example(
-        self, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
-        time = self.stft.samples(self.frames)
-        stems = len(self.songs[0].known)
-        # With what belongs to no stem, unless it is always mixed up with stems.
-        rows = range(stems + any(all(song.known) for song in self.songs))
-        if rng.random() < self.across:
-            signal = np.concatenate(
-                [self._cut(self._draw(rng, row), slice(row, row + 1), rng, time) for row in rows]
-            )
-            spread, known = 6.0, np.ones(stems, bool)
+    def _parts(self, rng: np.random.Generator) -> tuple[Spectra, tuple[bool, ...]]:
+        """Draw the spectra `(stem + 1, channel, frame, bin)` of an example, and which stems are known."""
+        rows = range(len(self.songs[0].known) + 1)
+        across = bool(rng.random() < self.augmentation.across)
+        if across:
+            # What belongs to no stem is left out where it is always mixed up with stems.
+            cuts = [self._cut(self._draw(rng, row), [row], rng) for row in rows if self._pools[row][0]]
+            excerpts = {row: excerpt for cut in cuts for row, excerpt in cut}
+            known = (True,) * (len(rows) - 1)
         else:
             song = self._draw(rng)
-            signal = self._cut(song, slice(None), rng, time)
-            spread, known = 2.0, np.array(song.known)
-        gains_db = rng.normal(0, spread, len(signal)) + rng.uniform(-15, 3)
-        signal = signal * (10 ** (gains_db / 20)).astype(np.float32)[:, None, None]
-        spectra = self.stft.transform(signal)[..., : self.bins]
-        return magnitude(spectra.sum(axis=0)), magnitude(spectra)[:stems], known
+            excerpts, known = dict(self._cut(song, rows, rng)), song.known
+        parts = np.zeros((len(rows), CHANNELS, self.frames, self.bins), np.complex64)
+        audible = np.array([row in excerpts for row in rows])
+        factors = self.augmentation.factors(rng, audible, self.bins, across=across)
+        for row, (signal, warp) in excerpts.items():
+            spectra = warp.transform(self.stft, signal, self.frames)[..., : self.bins]
+            np.multiply(spectra, factors[row], out=parts[row])
+        return parts, known
 
-    def _draw(self, rng: np.random.Generator, row: int | None = None) -> Song:
-        """Draw a song; long ones more often, but not in proportion: short excerpts are where variety is."""
-        songs = self.songs
-        if row is not None:
-            songs = [song for song in songs if (*song.known, all(song.known))[row]]
-        weights = np.sqrt([song.length for song in songs])
-        return songs[rng.choice(len(songs), p=weights / weights.sum())]
+    @cached_property
+    def _pools(self) -> list[tuple[list[Song], NDArray[np.float64]]]:
+        """The songs that have a part alone, and their odds, for each part; at last those of all songs.
 
-    def _cut(self, song: Song, rows: slice, rng: np.random.Generator, time: int) -> NDArray[np.float32]:
-        """Cut a random excerpt `(stem, channel, time)` of some stems, channels swapped half of the time."""
-        start = rng.integers(0, max(1, song.length - time))
-        excerpt = song.parts[rows, :, start : start + time].astype(np.float32)
-        excerpt = np.pad(excerpt, ((0, 0), (0, 0), (0, time - excerpt.shape[-1])))
-        return excerpt[:, ::-1] if rng.random() < 0.5 else excerpt
+        Long songs are drawn more often, but not in proportion: short excerpts are where variety is.
+        """
+        parts = range(len(self.songs[0].known) + 1)
+        alone = [[song for song in self.songs if (*song.known, all(song.known))[part]] for part in parts]
+        pools = [*alone, list(self.songs)]
+        weights = [np.sqrt([song.length for song in pool]) for pool in pools]
+        return [(pool, weight / weight.sum()) for pool, weight in zip(pools, weights, strict=True)]
+
+    def _draw(self, rng: np.random.Generator, pool: int = -1) -> Song:
+        songs, odds = self._pools[pool]
+        return songs[rng.choice(len(songs), p=odds)]
+
+    def _cut(
+        self, song: Song, rows: Sequence[int], rng: np.random.Generator
+    ) -> Iterator[tuple[int, tuple[Floats, Warp]]]:
+        """Yield from one place in a song those of its parts `(channel, time)` that are not silent there."""
+        warp = self.augmentation.warp(rng)
+        time = warp.samples(self.stft, self.frames)
+        start = rng.integers(max(1, song.length - time + 1))
+        order = -1 if rng.random() < self.augmentation.swap else 1
+        for row in rows:
+            excerpt = song.parts[row, ::order, start : start + time].astype(np.float32)
+            if excerpt.any():
+                yield row, (np.pad(excerpt, ((0, 0), (0, time - excerpt.shape[-1]))), warp)

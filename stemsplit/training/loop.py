@@ -1,217 +1,196 @@
-"""The training loop: one network a stem, all on the same examples, resumable from any step."""
+"""The training loop: one network a stem, all on the same examples, on one device or several."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..errors import BadWeights
 from ..nets.binary_mask_cnn import BinaryMaskCNN
-from ..stft import log_magnitude
+from ..stft import FLOOR, log_magnitude
 from .dataset import Batch, Examples
+from .losses import LOSSES, MEASURES, Truth, measure, weighted_accuracy
+from .pupil import Pupil, seed
+from .recipe import Recipe
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
-@dataclass(frozen=True)
-class Recipe:
-    """All that decides how a network is trained, apart from its data."""
+Scores = dict[str, dict[str, float]]
+"""Stem to measure to value."""
 
-    steps: int = 4000
-    learning_rate: float = 1e-3
-    warmup: int = 100
-    decay: float = 0.4
-    """Share of the steps, the last ones, over which the learning rate falls to nothing."""
-    threshold: float = 0.5
-    """T of the binary mask B = (S > T * M)."""
-    weighting: float = 0.7
-    """A bin's loss is weighted by mixture magnitude to this power: quiet bins are many and matter little."""
-    average: float = 0.999
-    """Decay of the running average of the weights, which is what is kept in the end."""
-    precision: str = "float32"
-    seed: int = 0
+STATISTICS_BATCHES = 32
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What is known after a step."""
+    """What is known after a step. Stems that have stopped learning are missing."""
 
     step: int
     """Number of steps done."""
-    loss: dict[str, float]
-    accuracy: dict[str, float]
-    """Share of bins on the right side of one half, weighted like the loss."""
+    seconds: float
+    """What the step took, without any validation."""
+    loss: dict[str, Tensor]
+    accuracy: dict[str, Tensor]
+    """Share of bins on the right side of one half, weighted by magnitude."""
+    learning_rate: dict[str, float]
+    valid: Scores
+    """What the averaged networks reach on the validation examples; empty after most steps."""
 
 
 class Trainer:
-    """Trains a network a stem, `networks`, and keeps their running averages, `averages`."""
+    """Trains one network a stem, `pupils`, each on its own loss but all on the same examples.
+
+    With several devices each draws other examples, and they learn together from all of them.
+
+    Args:
+        stems: names, in the order of the examples' stems.
+        examples: what is learnt from.
+        validation: what the networks are judged by, in its first `validation_batches`.
+        recipe: how they learn.
+        fabric: where they learn.
+        weights: stem to tensors to begin with, in place of random ones.
+        workers: threads that make examples.
+    """
 
     def __init__(
         self,
         stems: Sequence[str],
         examples: Examples,
+        validation: Examples,
         recipe: Recipe,
+        fabric: Fabric,
         *,
-        device: str = "cpu",
+        validation_batches: int = 12,
+        weights: Mapping[str, Mapping[str, Tensor]] | None = None,
+        workers: int = 1,
     ) -> None:
-        torch.manual_seed(recipe.seed)
-        self.stems, self.examples, self.recipe = tuple(stems), examples, recipe
-        self.device = torch.device(device)
-        self.networks = {name: BinaryMaskCNN().to(self.device) for name in stems}
-        self.averages = {name: BinaryMaskCNN().to(self.device).eval() for name in stems}
-        self.parameters = [p for network in self.networks.values() for p in network.parameters()]
-        self.optimizer = torch.optim.AdamW(self.parameters, recipe.learning_rate, weight_decay=1e-2)
+        self.stems, self.examples, self.validation = tuple(stems), examples, validation
+        self.recipe, self.fabric, self.workers = recipe, fabric, workers
+        self.validation_batches = validation_batches
+        self.given = weights is not None
+        self.pupils = {
+            stem: Pupil(stem, recipe, fabric, weights[stem] if weights else None) for stem in stems
+        }
         self.step = 0
+        self.seconds = 0.0
+        """Spent on all steps so far, validations included."""
 
     def start(self) -> None:
-        """Measure the input's mean and deviation a bin, on the first batches."""
-        logs = np.concatenate([log_magnitude(self.examples(i).mixture) for i in range(32)])
-        for network in self.networks.values():
-            network.mean.copy_(torch.from_numpy(logs.mean(axis=(0, 1))))
-            network.deviation.copy_(torch.from_numpy(logs.std(axis=(0, 1)) + 1e-3))
-        for name, network in self.networks.items():
-            self.averages[name].load_state_dict(network.state_dict())
+        """Measure the input's mean and deviation a bin, on the first batches, unless weights are given."""
+        if self.given:
+            return
+        logs = np.concatenate([log_magnitude(self.examples(i).mixture) for i in range(STATISTICS_BATCHES)])
+        mean, deviation = logs.mean(axis=(0, 1)), logs.std(axis=(0, 1)) + np.float32(1e-3)
+        for pupil in self.pupils.values():
+            for network in pupil.networks.values():
+                network.mean.copy_(torch.from_numpy(mean))
+                network.deviation.copy_(torch.from_numpy(deviation))
 
     def run(self, after_step: Callable[[Progress], None]) -> None:
-        """Train from `self.step` to the recipe's end."""
+        """Train from `self.step` to the recipe's end, or until every network has stopped."""
+        before = time.monotonic()
         for batch in self._batches():
-            for group in self.optimizer.param_groups:
-                group["lr"] = self._learning_rate()
-            progress = self._train_step(batch)
-            self._average()
-            self.step = progress.step
-            after_step(progress)
+            learning = self._learning()
+            if not learning:
+                return
+            rates = {pupil.stem: pupil.learning_rate(self.step) for pupil in learning}
+            losses, accuracies = self._train_step(batch, learning)
+            self.step += 1
+            seconds = time.monotonic() - before
+            ends = self.step % self.recipe.validate_steps == 0 or self.step == self.recipe.steps
+            valid = self.validate() if ends else {}
+            for stem, scores in valid.items():
+                self.pupils[stem].judge(scores, self.step)
+            self.seconds += time.monotonic() - before
+            after_step(Progress(self.step, seconds, losses, accuracies, rates, valid))
+            before = time.monotonic()
+
+    @property
+    def frames(self) -> int:
+        """Number of frames that the networks mask in an example."""
+        return self.examples.frames - 2 * BinaryMaskCNN.reach
+
+    def best(self) -> dict[str, dict[str, Tensor]]:
+        """Return each stem's tensors at its best validation, or as they are now if it had none."""
+        return {stem: pupil.networks[pupil.kept].state_dict() for stem, pupil in self.pupils.items()}
+
+    def _learning(self) -> list[Pupil]:
+        return [pupil for pupil in self.pupils.values() if not pupil.stopped]
 
     def _batches(self) -> Iterator[Batch]:
-        """Make each batch while the one before is learnt."""
-        with ThreadPoolExecutor(1) as pool:
-            upcoming = pool.submit(self.examples, self.step)
-            for step in range(self.step, self.recipe.steps):
-                batch = upcoming.result()
-                upcoming = pool.submit(self.examples, step + 1)
+        """Make the next batches while one is learnt."""
+        rank, ranks = self.fabric.global_rank, self.fabric.world_size
+        numbers = (step * ranks + rank for step in range(self.step, self.recipe.steps))
+        with ThreadPoolExecutor(self.workers) as pool:
+            ahead = deque(pool.submit(self.examples, number) for number in islice(numbers, self.workers))
+            while ahead:
+                batch = ahead.popleft().result()
+                ahead.extend(pool.submit(self.examples, number) for number in islice(numbers, 1))
                 yield batch
 
-    def _learning_rate(self) -> float:
-        """Rise over the warm-up, stay, and fall to nothing over the last part of the run."""
-        recipe = self.recipe
-        rise = (self.step + 1) / recipe.warmup
-        fall = (recipe.steps - self.step) / (recipe.decay * recipe.steps)
-        return recipe.learning_rate * min(1.0, rise, fall)
-
-    def _train_step(self, batch: Batch) -> Progress:
-        for network in self.networks.values():
-            network.train()
-        # The dropout of a step depends on the step alone, so that a resumed run is the same run.
-        torch.manual_seed((self.recipe.seed << 32) + self.step)
+    def _train_step(
+        self, batch: Batch, learning: Sequence[Pupil]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         losses, accuracies = {}, {}
-        self.optimizer.zero_grad()
-        for name, logits, target, weight in self._predict(self.networks, batch):
-            loss = (F.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight).mean()
-            torch.autograd.backward(loss)
-            losses[name] = loss.item()
-            accuracies[name] = _accuracy(logits, target, weight)
-        nn.utils.clip_grad_norm_(self.parameters, 5.0)
-        self.optimizer.step()
-        return Progress(self.step + 1, losses, accuracies)
+        inputs, truths = self._tensors(batch)
+        for pupil in learning:
+            truth = truths[pupil.stem]
+            # A step's dropout depends on the step alone, so that a resumed run is the same run.
+            torch.manual_seed(seed(self.recipe.seed, pupil.stem, self.step, self.fabric.global_rank))
+            logits = pupil.predict(inputs)
+            loss = LOSSES[self.recipe.loss](logits, truth)
+            pupil.learn(loss, self.step)
+            losses[pupil.stem] = loss.detach()
+            accuracies[pupil.stem] = weighted_accuracy(logits.detach(), truth)
+        return losses, accuracies
 
     @torch.no_grad()
-    def validate(self, batches: Sequence[Batch]) -> dict[str, float]:
-        """Return the averaged networks' weighted accuracy on fixed batches."""
-        found: dict[str, list[float]] = {name: [] for name in self.stems}
-        for batch in batches:
-            for name, logits, target, weight in self._predict(self.averages, batch):
-                found[name].append(_accuracy(logits, target, weight))
-        return {name: float(np.mean(values)) for name, values in found.items()}
-
-    def _predict(
-        self, networks: dict[str, BinaryMaskCNN], batch: Batch
-    ) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
-        """Yield name, logits, binary mask and weight `(example, frame, bin)` for each stem."""
-        reach = next(iter(networks.values())).reach
-        inputs = torch.from_numpy(log_magnitude(batch.mixture)).to(self.device)
-        mixture = torch.from_numpy(batch.mixture[:, reach:-reach]).to(self.device)
-        weight = mixture**self.recipe.weighting
-        bfloat16 = self.recipe.precision == "bfloat16"
-        for row, name in enumerate(self.stems):
-            stem = torch.from_numpy(batch.stems[:, row, reach:-reach]).to(self.device)
-            target = (stem > self.recipe.threshold * mixture).float()
-            known = torch.from_numpy(batch.known[:, row].astype(np.float32)).to(self.device)
-            weighted = weight * known[:, None, None]
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
-                logits = networks[name].forward_frames(inputs)
-            yield name, logits.float(), target, weighted / weighted.mean().clamp_min(1e-12)
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        # A short memory at first: the average must not remember the random start.
-        decay = min(self.recipe.average, (1 + self.step) / (10 + self.step))
-        for name, network in self.networks.items():
-            for average, value in zip(self.averages[name].parameters(), network.parameters(), strict=True):
-                average.lerp_(value, 1 - decay)
-
-    def save(self, path: Path) -> None:
-        """Write everything that the rest of the run depends on, whole or not at all."""
-        tensors: dict[str, Tensor] = {}
-        for kind, networks in (("network", self.networks), ("average", self.averages)):
-            for name, network in networks.items():
-                tensors |= {f"{kind}.{name}.{key}": value for key, value in network.state_dict().items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
-        part = path.with_name(path.name + ".part")
-        save_file(tensors, part, {"step": str(self.step), "run": self._identity()})
-        os.replace(part, path)
-
-    def resume(self, path: Path) -> None:
-        """Go on where `save` left off.
-
-        Raises:
-            BadWeights: the checkpoint belongs to another recipe.
-        """
-        with safe_open(path, "pt") as file:
-            if file.metadata()["run"] != self._identity():
-                raise BadWeights(
-                    f"`{path}` was made with other settings",
-                    "use the same settings, or another folder for the run",
-                )
-            self.step = int(file.metadata()["step"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-        for kind, networks in (("network", self.networks), ("average", self.averages)):
-            for name, network in networks.items():
-                prefix = f"{kind}.{name}."
-                network.load_state_dict(
-                    {
-                        key.removeprefix(prefix): value
-                        for key, value in tensors.items()
-                        if key.startswith(prefix)
-                    }
-                )
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith("optimizer."):
-                _, index, name = key.split(".")
-                state.setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-
-    def _identity(self) -> str:
-        recipe = asdict(self.recipe)
-        del recipe["steps"]  # a run may be made longer
-        facts = {
-            "recipe": recipe,
-            "stems": self.stems,
-            "batch": (self.examples.size, self.examples.frames),
-            "songs": len(self.examples.songs),
+    def validate(self) -> Scores:
+        """Return what the averages reach, for the stems that still learn and are known in the examples."""
+        learning = self._learning()
+        sums = torch.zeros(len(learning), len(MEASURES) + 1, device=self.fabric.device)
+        for number in range(self.fabric.global_rank, self.validation_batches, self.fabric.world_size):
+            inputs, truths = self._tensors(self.validation(number))
+            for row, pupil in zip(sums, learning, strict=True):
+                truth = truths[pupil.stem]
+                logits = pupil.predict(inputs, averaged=True)
+                found = measure(logits, truth, LOSSES[self.recipe.loss])
+                row += truth.known.sum() * torch.stack([*found.values(), torch.ones_like(found["loss"])])
+        total = self.fabric.all_reduce(sums, reduce_op="sum")
+        assert isinstance(total, Tensor)
+        return {
+            pupil.stem: dict(zip(MEASURES, (row[:-1] / row[-1]).tolist(), strict=True))
+            for pupil, row in zip(learning, total, strict=True)
+            if row[-1] > 0
         }
-        return json.dumps(facts, sort_keys=True)
 
-
-def _accuracy(logits: Tensor, target: Tensor, weight: Tensor) -> float:
-    return float((((logits > 0) == (target > 0.5)) * weight).sum() / weight.sum().clamp_min(1e-12))
+    def _tensors(self, batch: Batch) -> tuple[Tensor, dict[str, Truth]]:
+        """Return the networks' input `(example, frame, bin)` and each stem's truth, on the device."""
+        frames = slice(BinaryMaskCNN.reach, -BinaryMaskCNN.reach)
+        mixture = self.fabric.to_device(torch.from_numpy(batch.mixture))
+        stems = self.fabric.to_device(torch.from_numpy(batch.stems[:, :, frames]))
+        known = self.fabric.to_device(torch.from_numpy(batch.known).float())
+        mixture_spectra, stem_spectra = map(torch.from_numpy, (batch.mixture_spectra, batch.stem_spectra))
+        truths = {
+            stem: Truth(
+                mixture[:, frames],
+                stems[:, row],
+                known[:, row],
+                mixture_spectra[:, :, frames],
+                stem_spectra[:, row, :, frames],
+                self.examples.stft.n_fft // self.examples.stft.hop_length,
+                self.recipe.threshold,
+                self.recipe.weighting,
+            )
+            for row, stem in enumerate(self.stems)
+        }
+        return mixture.clamp_min(FLOOR).log(), truths

@@ -1,136 +1,200 @@
-"""A training run in a folder: checkpoint, log, and in the end weights with their card."""
+"""A training run in a folder: checkpoint, log, curves, and in the end weights with their card."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import subprocess
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from .. import cards, weights
-from ..errors import EncodeError
+from ..errors import BadWeights, EncodeError
 from ..nets.binary_mask_cnn import BINS, FRAMES, PARAMETERS
+from ..songs import Song
 from ..stft import Stft
-from .dataset import Batch, Examples, map_songs
-from .loop import Progress, Recipe, Trainer
+from . import checkpoint, combination
+from .augment import Augmentation
+from .dataset import Examples, map_songs
+from .devices import launch
+from .journal import Journal, Show
+from .loop import Trainer
+from .recipe import Recipe
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+    from torch import Tensor
+
+NETWORK = "binary-mask-cnn"
 SAMPLE_RATE = 44_100
-LOG_STEPS = 50
-SAVE_STEPS = 250
-SAVE_SECONDS = 60
-VALIDATION = (12, 4, 128)
-"""Batches, excerpts in each, and frames of each, that a checkpoint is validated on."""
+DECODED = "decoded"
+"""Where in its folder a run keeps the songs, ready to be mapped into memory."""
+TELL_SECONDS = 5
+VALIDATION_SIZE, VALIDATION_FRAMES = 4, 128
+"""Excerpts in a batch of the validation, and frames of each."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Where a run's songs come from and where its results go."""
+    """Where a run's songs come from, where it runs, and where its results go."""
 
-    data: Path
+    data: tuple[str, ...]
+    """As `map_songs` takes it."""
     run: Path
     name: str
     stems: tuple[str, ...]
-    examples: int
-    frames: int
-    device: str
-    licence: str
-    source: str
+    examples: int = 8
+    """Excerpts in a batch, on each device."""
+    frames: int = 32
+    """Of an excerpt."""
+    validation: int = 48
+    """Excerpts of the validation songs, always the same, in whole fours."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    device: str = "cpu"
+    devices: int = 1
+    nodes: int = 1
+    workers: int = 1
+    licence: str = ""
+    source: str = ""
 
 
-def train(settings: Settings, recipe: Recipe, *, say: Callable[[str], None]) -> Path:
+def train(
+    settings: Settings, recipe: Recipe, *, say: Callable[[str], None], show: Show = lambda entry, logged: None
+) -> Path | None:
     """Train to the recipe's end, resuming the run in the folder if there is one; return the weights file.
 
+    Of several processes only the first one writes, says and shows anything; the others return None.
+
     Raises:
-        DecodeError: the data folder holds no songs, or a stem cannot be decoded.
-        BadWeights: the folder holds a run with another recipe.
+        StemsplitError: what training needs beyond the rest is not installed.
+        DecodeError: the data folders hold no songs, or a stem cannot be decoded.
+        BadWeights: the folder holds a run with another recipe, or the recipe begins with unfit weights.
+        UnknownModel: the recipe begins with a model that is not there.
+        DeviceUnavailable: the devices asked for are not there.
         EncodeError: the folder cannot be written.
     """
-    run, stft = settings.run, Stft()
+    given = _given(recipe.init, settings.stems)
+    _prepare(settings.run)
+    fabric = launch(
+        settings.device, precision=recipe.precision, devices=settings.devices, nodes=settings.nodes
+    )
+    with fabric.rank_zero_first():
+        songs = {split: _songs(settings, split, say) for split in ("train", "valid")}
+    trainer = _trainer(settings, recipe, songs, fabric, given)
+    saved = settings.run / "checkpoint.safetensors"
+    if saved.exists():
+        checkpoint.resume(trainer, saved)
+    else:
+        trainer.start()
+    if not fabric.is_global_zero:
+        trainer.run(lambda progress: None)
+        return None
+    say(f"{len(songs['train'])} songs to learn from, {len(songs['valid'])} to validate on")
+    if trainer.step:
+        say(f"going on from step {trainer.step}")
+    trainer.run(Journal(trainer, settings.run, show))
+    path = settings.run / f"{settings.name}{weights.SUFFIX}"
+    cards.save(path, _card(settings, trainer), trainer.best())
+    combination.combine(path, settings.data, settings.run / DECODED, device=settings.device)
+    return path
+
+
+def _songs(settings: Settings, split: str, say: Callable[[str], None]) -> list[Song]:
+    told = time.monotonic()
+
+    def tell(done: int, songs: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > TELL_SECONDS:
+            told = time.monotonic()
+            say(f"{split}: {done} of {songs} songs decoded")
+
+    cache = settings.run / DECODED
+    return map_songs(
+        settings.data, split, settings.stems, sample_rate=SAMPLE_RATE, cache=cache, progress=tell
+    )
+
+
+def _prepare(run: Path) -> None:
     try:
         run.mkdir(parents=True, exist_ok=True)
         (run / "log.jsonl").open("a").close()
     except OSError as error:
         raise EncodeError(f"Cannot write into `{run}`: {error.strerror}", "choose another --run") from error
-    songs = {
-        split: map_songs(settings.data, split, settings.stems, sample_rate=SAMPLE_RATE, cache=run / "decoded")
-        for split in ("train", "valid")
-    }
-    say(f"{len(songs['train'])} songs to learn from, {len(songs['valid'])} to validate on")
-    reach = FRAMES // 2
+
+
+def _given(init: str, stems: Sequence[str]) -> Mapping[str, Mapping[str, Tensor]] | None:
+    """Return the weights to begin with, if any."""
+    if not init:
+        return None
+    card, stft = weights.read_card(init), Stft()
+    ours = (NETWORK, SAMPLE_RATE, stft.n_fft, stft.hop_length)
+    if (card.network, card.sample_rate, card.n_fft, card.hop_length) != ours:
+        raise BadWeights(f"`{init}` is another kind of network, or hears another grid", "leave out --init")
+    if missing := [stem for stem in stems if stem not in card.stems]:
+        raise BadWeights(
+            f"`{init}` has no {', '.join(missing)}", f"choose --stems of {', '.join(card.stems)}"
+        )
+    return weights.load(init, stems)
+
+
+def _trainer(
+    settings: Settings,
+    recipe: Recipe,
+    songs: Mapping[str, Sequence[Song]],
+    fabric: Fabric,
+    given: Mapping[str, Mapping[str, Tensor]] | None,
+) -> Trainer:
+    stft, around = Stft(), FRAMES - 1
+    size = min(VALIDATION_SIZE, settings.validation)
     examples = Examples(
-        songs["train"], stft, BINS, settings.frames + 2 * reach, settings.examples, recipe.seed
+        songs["train"],
+        stft,
+        BINS,
+        settings.frames + around,
+        settings.examples,
+        recipe.seed,
+        settings.augmentation,
     )
-    batches, size, frames = VALIDATION
-    unmixed = Examples(songs["valid"], stft, BINS, frames + 2 * reach, size, recipe.seed, across=0.0)
-    validation = [unmixed(number) for number in range(batches)]
-
-    trainer = Trainer(settings.stems, examples, recipe, device=settings.device)
-    checkpoint = run / "checkpoint.safetensors"
-    if checkpoint.exists():
-        trainer.resume(checkpoint)
-        say(f"going on from step {trainer.step}")
-    else:
-        trainer.start()
-    trainer.run(_Journal(trainer, validation, run, say))
-    path = run / f"{settings.name}{weights.SUFFIX}"
-    averages = {name: network.state_dict() for name, network in trainer.averages.items()}
-    cards.save(path, _card(settings, recipe), averages)
-    return path
+    validation = Examples(
+        songs["valid"], stft, BINS, VALIDATION_FRAMES + around, size, recipe.seed, Augmentation.none()
+    )
+    return Trainer(
+        settings.stems,
+        examples,
+        validation,
+        recipe,
+        fabric,
+        validation_batches=settings.validation // size,
+        weights=given,
+        workers=settings.workers,
+    )
 
 
-class _Journal:
-    """Writes a line of the log every 50 steps, and a checkpoint every minute and every 250 steps."""
-
-    def __init__(
-        self, trainer: Trainer, validation: list[Batch], run: Path, say: Callable[[str], None]
-    ) -> None:
-        self.trainer, self.validation, self.run, self.say = trainer, validation, run, say
-        self.recent: list[Progress] = []
-        self.began = self.saved = time.monotonic()
-
-    def __call__(self, progress: Progress) -> None:
-        """Take note of a step."""
-        self.recent.append(progress)
-        validate = progress.step == self.trainer.recipe.steps or progress.step % SAVE_STEPS == 0
-        if validate or time.monotonic() - self.saved > SAVE_SECONDS:
-            self.trainer.save(self.run / "checkpoint.safetensors")
-            self.saved = time.monotonic()
-        if not validate and progress.step % LOG_STEPS:
-            return
-        entry = {
-            "step": progress.step,
-            "seconds": round(time.monotonic() - self.began, 1),
-            "loss": self._mean("loss"),
-            "accuracy": self._mean("accuracy"),
-        }
-        if validate:
-            entry["valid"] = _rounded(self.trainer.validate(self.validation))
-        self.recent.clear()
-        with (self.run / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(entry) + "\n")
-        self.say(json.dumps(entry))
-
-    def _mean(self, measure: str) -> dict[str, float]:
-        values = [getattr(progress, measure) for progress in self.recent]
-        return _rounded({stem: float(np.mean([value[stem] for value in values])) for stem in values[0]})
-
-
-def _rounded(values: dict[str, float]) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in values.items()}
-
-
-def _card(settings: Settings, recipe: Recipe) -> weights.ModelCard:
-    stft = Stft()
+def _card(settings: Settings, trainer: Trainer) -> weights.ModelCard:
+    stft, recipe = Stft(), trainer.recipe
+    frames = settings.examples * settings.frames * trainer.fabric.world_size
+    facts = {
+        **asdict(recipe),
+        "examples": settings.examples,
+        "frames": settings.frames,
+        "processes": trainer.fabric.world_size,
+        "augmentation": asdict(settings.augmentation),
+        "trained_steps": trainer.step,
+        "trained_frames": trainer.step * frames,
+        "trained_hours": round(trainer.seconds / 3600, 2),
+        "validation": {
+            stem: {"step": pupil.standing.step}
+            | {name: round(x, 4) for name, x in pupil.standing.scores.items()}
+            for stem, pupil in trainer.pupils.items()
+        },
+    }
     return weights.ModelCard(
         name=settings.name,
         title="Binary-mask CNN: one small network a stem, after O. Tkachuk",
-        network="binary-mask-cnn",
+        network=NETWORK,
         stems=settings.stems,
         sample_rate=SAMPLE_RATE,
         n_fft=stft.n_fft,
@@ -139,11 +203,12 @@ def _card(settings: Settings, recipe: Recipe) -> weights.ModelCard:
         mask="soft",
         mask_power=1.0,
         threshold=recipe.threshold,
-        data=settings.source,
-        licence=settings.licence,
+        data=settings.source or ", ".join(settings.data),
+        complete=False,
+        licence=settings.licence or "the trainer's to choose, within what the data's licences allow",
         commit=_commit(),
         seed=recipe.seed,
-        recipe={**asdict(recipe), "examples": settings.examples, "frames": settings.frames},
+        recipe=facts,
     )
 
 

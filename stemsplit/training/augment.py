@@ -1,0 +1,132 @@
+"""Random changes to songs, for training to hear more music than there is.
+
+The networks read magnitudes of an STFT, so that a change of tempo or of pitch costs next to nothing: see
+`Warp`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import soxr
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from ..stft import Floats, Spectra, Stft, magnitude
+
+CURVE_TERMS = 4
+"""Cosines over a logarithmic frequency axis that an equaliser's curve is the sum of."""
+NOISE_RANGE_DB = 30.0
+
+
+@dataclass(frozen=True)
+class Warp:
+    """A change of tempo and of pitch, made while an excerpt is analysed.
+
+    A sound `tempo` times as fast has the frames of the sound as it is, taken that much further apart. A
+    sound `pitch` times as high is the sound resampled to be that much shorter, with frames that much closer
+    together to make up for it. Magnitudes are those of a sound so changed. Phases do not go on from one frame
+    to the next as they would there: an inverse transform sounds rough, though alike for stems and mixture.
+    """
+
+    tempo: float = 1.0
+    pitch: float = 1.0
+
+    def _positions(self, stft: Stft, frames: int) -> NDArray[np.intp]:
+        """Return where the frames begin, in samples of the resampled sound."""
+        hop = stft.hop_length * self.tempo / self.pitch
+        positions: NDArray[np.intp] = np.rint(np.arange(frames) * hop).astype(np.intp)
+        return positions
+
+    def samples(self, stft: Stft, frames: int) -> int:
+        """Return the number of samples that so many frames are made from."""
+        return math.ceil((int(self._positions(stft, frames)[-1]) + stft.n_fft) * self.pitch)
+
+    def transform(self, stft: Stft, signal: Floats, frames: int) -> Spectra:
+        """Return the spectra `(channel, frame, bin)` of a signal `(channel, time)` of `samples` samples."""
+        if self == Warp():
+            return stft.transform(signal)
+        if self.pitch != 1:
+            signal = soxr.resample(signal.T, self.pitch, 1.0, quality="MQ").T
+        every = sliding_window_view(signal, stft.n_fft, axis=-1)
+        # Each is a signal of its own, which has just one frame.
+        return stft.transform(every[:, self._positions(stft, frames)])[..., 0, :]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is changed, how often and how much; nought is never. Validation has `Augmentation.none()`."""
+
+    across: float = 0.6
+    """Share of examples whose stems come from different songs."""
+    gain_db: float = 6.0
+    """Standard deviation of a stem's gain in dB, where the stems come from different songs."""
+    gain_within_db: float = 2.0
+    """The same where the stems come from one song, which has been mixed well already."""
+    level_db: tuple[float, float] = (-15.0, 3.0)
+    """Least and greatest gain of all stems together, in dB."""
+    swap: float = 0.5
+    """Probability that left and right change places: of all stems of a song together."""
+    polarity: float = 0.0
+    """Probability that a stem is turned upside down."""
+    drop: float = 0.0
+    """Probability that a stem is left out, its target being silence; never all of them."""
+    equalise_db: float = 0.0
+    """Root mean square, in dB, of a smooth random curve over frequency, for each stem another one."""
+    pitch: float = 0.0
+    """Greatest change of pitch, up or down, in semitones: of all stems of a song together."""
+    stretch: float = 0.0
+    """Greatest change of tempo, faster or slower, as a share of it: of all stems of a song together."""
+    noise_db: float | None = None
+    """Greatest level, over the mixture's own in dB, of white noise in it that is no stem's."""
+
+    @classmethod
+    def none(cls) -> Augmentation:
+        """Return what leaves songs as they are."""
+        return cls(across=0.0, gain_db=0.0, gain_within_db=0.0, level_db=(0.0, 0.0), swap=0.0)
+
+    def warp(self, rng: np.random.Generator) -> Warp:
+        """Draw a change of tempo and pitch; as often up as down, and by as large a factor."""
+        tempo = (1 + self.stretch) ** rng.uniform(-1, 1) if self.stretch else 1.0
+        pitch = 2 ** (rng.uniform(-self.pitch, self.pitch) / 12) if self.pitch else 1.0
+        return Warp(tempo, pitch)
+
+    def factors(
+        self, rng: np.random.Generator, audible: NDArray[np.bool_], bins: int, *, across: bool
+    ) -> Floats:
+        """Draw what the spectra of each part are multiplied by, `(part, bin)`, or `(part, 1)` for all bins.
+
+        That is gain, polarity and curve, and nought for what is dropped: stems only, so never the last part.
+        `audible` `(part)` says where there is sound.
+        """
+        parts = len(audible)
+        gains_db = rng.normal(0, self.gain_db if across else self.gain_within_db, (parts, 1))
+        gains_db = gains_db + rng.uniform(*self.level_db)
+        if self.equalise_db:
+            gains_db = gains_db + self._curves_db(rng, parts, bins)
+        signs = np.where(rng.random((parts, 1)) < self.polarity, -1.0, 1.0)
+        dropped = np.append(rng.random(parts - 1) < self.drop, False)
+        if not dropped[audible].all():
+            signs[dropped] = 0
+        return (signs * 10 ** (gains_db / 20)).astype(np.float32)
+
+    def _curves_db(self, rng: np.random.Generator, parts: int, bins: int) -> NDArray[np.float64]:
+        """Draw smooth curves `(part, bin)`: as much happens in a low octave as in a high one."""
+        octaves = np.log1p(99 * np.arange(bins) / bins) / math.log(100)
+        cosines = np.cos(np.pi * np.arange(1, CURVE_TERMS + 1)[:, None] * octaves)
+        weights = rng.normal(0, self.equalise_db * math.sqrt(2 / CURVE_TERMS), (parts, CURVE_TERMS))
+        curves: NDArray[np.float64] = weights @ cosines
+        return curves
+
+    def add_noise(self, rng: np.random.Generator, stft: Stft, mixture: Spectra) -> None:
+        """Add white noise to a mixture's spectra `(channel, frame, bin)`, up to 30 dB below `noise_db`."""
+        if self.noise_db is None:
+            return
+        channels, frames, bins = mixture.shape
+        signal = rng.standard_normal((channels, stft.samples(frames)), dtype=np.float32)
+        noise = stft.transform(signal)[..., :bins]
+        level_db = self.noise_db - rng.uniform(0, NOISE_RANGE_DB)
+        power = np.square(magnitude(mixture)).mean() / np.square(magnitude(noise)).mean()
+        mixture += noise * np.float32(10 ** (level_db / 20) * math.sqrt(power))

@@ -1,0 +1,98 @@
+"""Everything that the rest of a run depends on, in one file that is there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import BadWeights
+from .loop import Trainer
+from .pupil import Pupil, Standing
+
+
+def save(trainer: Trainer, path: Path) -> None:
+    """Write where a run is."""
+    tensors = {
+        f"{stem}.{key}": value
+        for stem, pupil in trainer.pupils.items()
+        for key, value in _tensors(pupil).items()
+    }
+    state = {
+        "step": trainer.step,
+        "seconds": trainer.seconds,
+        "standings": {stem: asdict(pupil.standing) for stem, pupil in trainer.pupils.items()},
+        "precision": trainer.fabric.strategy.precision.state_dict(),  # the scale of half-precision gradients
+    }
+    part = path.with_name(path.name + ".part")
+    save_file(tensors, part, {"state": json.dumps(state), "run": identity(trainer)})
+    os.replace(part, path)
+
+
+def resume(trainer: Trainer, path: Path) -> None:
+    """Go on where `save` left off.
+
+    Raises:
+        BadWeights: the checkpoint belongs to a run with other settings, or is damaged.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            facts = file.metadata()
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    except SafetensorError as error:
+        raise BadWeights(f"`{path}` is damaged: {error}", "delete it to begin again") from error
+    if facts["run"] != identity(trainer):
+        raise BadWeights(
+            f"`{path}` was made with other settings", "use the same settings, or another folder for the run"
+        )
+    state = json.loads(facts["state"])
+    trainer.step, trainer.seconds = state["step"], state["seconds"]
+    trainer.fabric.strategy.precision.load_state_dict(state["precision"])
+    for stem, pupil in trainer.pupils.items():
+        pupil.standing = Standing(**state["standings"][stem])
+        _load(pupil, {key: tensors[f"{stem}.{key}"] for key in _names(tensors, stem)})
+
+
+def identity(trainer: Trainer) -> str:
+    """Return what must not change in the course of a run, as JSON."""
+    recipe, examples = asdict(trainer.recipe), trainer.examples
+    del recipe["steps"], recipe["patience"]  # a run may be made longer
+    facts = {
+        "recipe": recipe,
+        "stems": trainer.stems,
+        "batch": (examples.size, examples.frames),
+        "augmentation": asdict(examples.augmentation),
+        "validation": (trainer.validation.size, trainer.validation.frames, trainer.validation_batches),
+        "songs": [song.name for song in examples.songs],
+        "processes": trainer.fabric.world_size,
+    }
+    return json.dumps(facts, sort_keys=True)
+
+
+def _tensors(pupil: Pupil) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for kind, network in pupil.networks.items():
+        found |= {f"{kind}.{key}": value for key, value in network.state_dict().items()}
+    for index, state in pupil.optimizer.state_dict()["state"].items():
+        found |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
+    return found
+
+
+def _names(tensors: dict[str, Tensor], prefix: str) -> list[str]:
+    return [key.removeprefix(prefix + ".") for key in tensors if key.startswith(prefix + ".")]
+
+
+def _load(pupil: Pupil, tensors: dict[str, Tensor]) -> None:
+    for kind, network in pupil.networks.items():
+        network.load_state_dict({key: tensors[f"{kind}.{key}"] for key in _names(tensors, kind)})
+    state: dict[int, dict[str, Any]] = {}
+    for key in _names(tensors, "optimizer"):
+        index, name = key.split(".")
+        state.setdefault(int(index), {})[name] = tensors[f"optimizer.{key}"]
+    pupil.optimizer.load_state_dict({**pupil.optimizer.state_dict(), "state": state})

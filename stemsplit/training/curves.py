@@ -1,0 +1,56 @@
+"""Pictures of learning: loss and accuracy against steps. matplotlib is imported in the function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+PANELS = {"loss": ("loss", "loss"), "accuracy, weighted by magnitude": ("accuracy", "weighted_accuracy")}
+"""Title to the measure's name in training and in validation."""
+
+
+def draw(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write learning curves as PNG, a panel a measure and a colour a stem.
+
+    Thin lines are training, thick ones validation, with a dot at the best one. `entries` are the log's.
+    """
+    from matplotlib import colormaps
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    stems = list(dict.fromkeys(stem for entry in entries for stem in entry["loss"]))
+    validated = [entry for entry in entries if "valid" in entry]
+    handles = []
+    for axes, (title, (train, valid)) in zip(figure.subplots(1, 2), PANELS.items(), strict=True):
+        for number, stem in enumerate(stems):
+            colour = colormaps["tab10"](number % 10)
+            axes.plot(*_series(entries, train, stem), color=colour, linewidth=0.8, alpha=0.5)
+            steps, values = _series(validated, "valid", stem, valid)
+            (line,) = axes.plot(steps, values, color=colour, linewidth=2, label=stem)
+            best = _best(validated, stem)
+            axes.plot(*_series(best, "valid", stem, valid), "o", color=colour)
+            handles.append(line)
+        axes.set(title=title, xlabel="step")
+        axes.grid(alpha=0.3)
+    figure.suptitle("thin: training, thick: validation, dot: lowest validation loss", fontsize="small")
+    figure.legend(handles=handles[: len(stems)], loc="outside lower center", ncols=4, frameon=False)
+    part = path.with_name(path.name + ".part")
+    figure.savefig(part, dpi=120, format="png")
+    part.replace(path)
+
+
+def _series(
+    entries: Sequence[Mapping[str, Any]], key: str, stem: str, measure: str | None = None
+) -> tuple[list[int], list[float]]:
+    """Return steps and values of a stem, where it has one."""
+    found = [(entry["step"], entry[key][stem]) for entry in entries if stem in entry[key]]
+    values = [value if measure is None else value[measure] for _, value in found]
+    return [step for step, _ in found], values
+
+
+def _best(validated: Sequence[Mapping[str, Any]], stem: str) -> Sequence[Mapping[str, Any]]:
+    known = [entry for entry in validated if stem in entry["valid"]]
+    return sorted(known, key=lambda entry: entry["valid"][stem]["loss"])[:1]

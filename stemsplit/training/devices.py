@@ -1,0 +1,66 @@
+"""Where networks learn: one device or several, on one machine or several, by Lightning Fabric."""
+
+from __future__ import annotations
+
+import logging
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..errors import DeviceUnavailable, StemsplitError
+from ..runtime import pick_device
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+PACKAGES = ("lightning_fabric", "matplotlib")
+
+
+def launch(device: str = "cpu", *, precision: str = "float32", devices: int = 1, nodes: int = 1) -> Fabric:
+    """Return the Fabric that a network learns on; with several devices, in one process for each.
+
+    Those of this machine are started here, with the command line that started this one; those of other
+    nodes by whoever runs the same command there, with the environment that torchrun or SLURM give.
+
+    Raises:
+        StemsplitError: what training needs beyond the rest is not installed.
+        DeviceUnavailable: there are not so many devices, or they cannot compute in this precision.
+    """
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise StemsplitError(f"Training needs {' and '.join(missing)}", "pip install 'stemsplit[train]'")
+    kind = pick_device(device).type
+    here = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, devices)
+    if devices > here:
+        raise DeviceUnavailable(f"{devices} {kind} devices asked for, {here} here", f"use --devices {here}")
+    if precision == "float16" and kind == "cpu":
+        raise DeviceUnavailable("float16 is for graphics cards", "use --precision bfloat16 or float32")
+    from lightning_fabric import Fabric
+
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    fabric = Fabric(
+        accelerator=kind,
+        devices=devices,
+        num_nodes=nodes,
+        strategy="ddp" if devices * nodes > 1 else "auto",
+        plugins=[_precision(precision, kind)],
+    )
+    fabric.launch()
+    return fabric
+
+
+def _precision(precision: str, kind: str) -> Any:
+    from lightning_fabric.plugins.precision import MixedPrecision, Precision
+
+    if precision == "float32":
+        return Precision()
+
+    class Autocast(MixedPrecision):
+        """Leaves the input in float32: log magnitudes are rounded only once they are scaled."""
+
+        def convert_input(self, data: Any) -> Any:
+            return data
+
+    return Autocast("bf16-mixed" if precision == "bfloat16" else "16-mixed", kind)

@@ -1,0 +1,114 @@
+"""One stem's network as it learns."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..nets.binary_mask_cnn import BinaryMaskCNN, Config
+from .recipe import Recipe, learning_rate
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+CLIP_NORM = 5.0
+
+
+@dataclass
+class Standing:
+    """How a network has done so far in its validations, of which the one with the lowest loss is the best."""
+
+    scores: dict[str, float] = field(default_factory=dict)
+    """Of the best validation; empty before the first."""
+    step: int = 0
+    """Number of steps done at the best validation."""
+    waiting: int = 0
+    """Validations since then."""
+    halvings: int = 0
+    """Of the learning rate, by the schedule `plateau`."""
+
+
+class Pupil:
+    """Trains one stem's network, `module`.
+
+    `networks` holds it, as `network`, beside the running `average` of its weights and the `best` of the
+    averages that were validated: what is kept in the end.
+    """
+
+    def __init__(
+        self, stem: str, recipe: Recipe, fabric: Fabric, weights: Mapping[str, Tensor] | None
+    ) -> None:
+        torch.manual_seed(seed(recipe.seed, stem))
+        self.stem, self.fabric, self.recipe = stem, fabric, recipe
+        network = BinaryMaskCNN(Config(dropout=recipe.dropout, dropout_dense=recipe.dropout_dense))
+        if weights is not None:
+            network.load_state_dict(weights)
+        average = deepcopy(network).eval().requires_grad_(False).to(fabric.device)
+        self.networks = {"network": network, "average": average, "best": deepcopy(average)}
+        optimizer = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=1e-2)
+        self.module, self.optimizer = fabric.setup(network, optimizer)
+        self.module.mark_forward_method("forward_frames")
+        self.standing = Standing()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it has gone without improvement for as long as the recipe allows."""
+        return 0 < self.recipe.patience <= self.standing.waiting
+
+    @property
+    def kept(self) -> str:
+        """Which of the networks is kept in the end."""
+        return "best" if self.standing.scores else "average"
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        return learning_rate(self.recipe, step, self.standing.halvings)
+
+    def predict(self, inputs: Tensor, *, averaged: bool = False) -> Tensor:
+        """Return logits `(example, frame, bin)`, in float32, of the network or of its average."""
+        network: Any = self.networks["average"] if averaged else self.module
+        with self.fabric.autocast():  # which Fabric itself sees to only for several devices
+            logits: Tensor = network.forward_frames(inputs)
+        return logits.float()
+
+    def learn(self, loss: Tensor, step: int) -> None:
+        """Change the weights so that the loss falls."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(step)
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        # Half precision overflows at times; such a step is then left out, by the gradients' scaler.
+        self.fabric.clip_gradients(self.module, self.optimizer, max_norm=CLIP_NORM, error_if_nonfinite=False)
+        self.optimizer.step()
+        self._average(step)
+
+    @torch.no_grad()
+    def _average(self, step: int) -> None:
+        # A short memory at first: the average must not remember the random start.
+        decay = min(self.recipe.average, (1 + step) / (10 + step))
+        pairs = zip(self.networks["average"].parameters(), self.networks["network"].parameters(), strict=True)
+        for average, value in pairs:
+            average.lerp_(value, 1 - decay)
+
+    def judge(self, scores: dict[str, float], step: int) -> None:
+        """Take note of what the average has reached after so many steps, and keep it if it is the best."""
+        standing = self.standing
+        if scores["loss"] < standing.scores.get("loss", math.inf):
+            standing.scores, standing.step, standing.waiting = scores, step, 0
+            self.networks["best"].load_state_dict(self.networks["average"].state_dict())
+            return
+        standing.waiting += 1
+        if standing.waiting % self.recipe.plateau == 0:
+            standing.halvings += 1
+
+
+def seed(*facts: int | str) -> int:
+    """Return a seed that depends on all the facts."""
+    return int.from_bytes(hashlib.sha256(repr(facts).encode()).digest()[:8], "big", signed=True)

@@ -1,0 +1,58 @@
+"""How a network learns: every number that decides it, apart from the data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..nets.binary_mask_cnn import Config
+
+SCHEDULES = ("linear", "cosine", "plateau")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides how networks are trained, apart from their data."""
+
+    steps: int = 4000
+    learning_rate: float = 1.5e-3
+    """Of AdamW, at its highest."""
+    warmup: int = 100
+    """Steps over which the learning rate rises."""
+    schedule: str = "linear"
+    """`linear`: stay, then fall to nothing over the last steps. `cosine`: fall along half a cosine.
+    `plateau`: halve whenever several validations in a row were no better."""
+    decay: float = 0.4
+    """Share of the steps, the last ones, over which `linear` falls."""
+    plateau: int = 4
+    """Validations without improvement after which `plateau` halves."""
+    loss: str = "weighted-bce"
+    threshold: float = 0.5
+    """T of the binary mask B = (S > T * M)."""
+    weighting: float = 1.0
+    """Weighted losses and accuracies weight a bin by mixture magnitude to this power."""
+    average: float = 0.999
+    """Decay of the running average of the weights, which is what is validated and kept."""
+    dropout: float = Config.dropout
+    dropout_dense: float = Config.dropout_dense
+    validate_steps: int = 250
+    """Steps from one validation to the next."""
+    patience: int = 0
+    """Validations without improvement after which a network stops learning; 0: never."""
+    init: str = ""
+    """The model to begin with in place of random weights."""
+    precision: str = "float32"
+    seed: int = 0
+
+
+def learning_rate(recipe: Recipe, step: int, halvings: int = 0) -> float:
+    """Return the learning rate of a step, counted from 0; `halvings` so far matter to `plateau` alone."""
+    rise = (step + 1) / max(1, recipe.warmup)
+    if recipe.schedule == "plateau":
+        return recipe.learning_rate * min(1.0, rise) * 0.5**halvings
+    if recipe.schedule == "cosine":
+        done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+        fall = (1 + math.cos(math.pi * min(1.0, max(0.0, done)))) / 2
+        return recipe.learning_rate * min(rise, fall)
+    fall = (recipe.steps - step) / max(1.0, recipe.decay * recipe.steps)
+    return recipe.learning_rate * min(1.0, rise, fall)

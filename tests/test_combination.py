@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+
+from stemsplit import cards, masks, weights
+from stemsplit.metrics import sdr
+from stemsplit.songs import Song
+from stemsplit.training import combination
+from stemsplit.writer import Writer
+from tests.conftest import SAMPLE_RATE, mask_separator
+
+
+@pytest.fixture
+def song():
+    """Four noises, each louder than the others for a second in turn."""
+    rng = np.random.default_rng(440)
+    parts = 0.02 * rng.standard_normal((5, 2, 4 * SAMPLE_RATE)).astype(np.float32)
+    for stem in range(4):
+        parts[stem, :, stem * SAMPLE_RATE : (stem + 1) * SAMPLE_RATE] *= 5
+    parts[4] = 0
+    return Song("song", parts, (True,) * 4)
+
+
+def test_a_network_that_says_yes_too_often_is_corrected(song):
+    """The networks hear which stem is the loud one, but the first one claims everything else too."""
+    reach = mask_separator().reach
+
+    def network(features):
+        frames = np.arange(len(features) - 2 * reach)
+        loud = (frames * 512 + 1024) // SAMPLE_RATE
+        probabilities = np.where(loud == np.arange(4)[:, None], 0.9, 0.3)
+        probabilities[0] = np.where(loud == 0, 0.98, 0.9)
+        return np.repeat(probabilities[..., None], 513, axis=2).astype(np.float32)
+
+    separator = replace(mask_separator(), network=network)
+    rows = combination.fit(separator, [song])
+    rule = partial(masks.joint, combination=np.array(rows, np.float32))
+    fitted = replace(separator, rule=rule).separate(song.mixture)
+    plain = separator.separate(song.mixture)
+    for stem in range(4):
+        assert sdr(song.parts[stem], fitted[stem]) > sdr(song.parts[stem], plain[stem]) + 1
+
+
+def write_songs(folder, parts):
+    for name, part in parts.items():
+        with Writer(folder / "valid" / "song" / f"{name}.wav", sample_rate=SAMPLE_RATE, channels=2) as writer:
+            writer.write(part)
+
+
+def test_a_model_is_complete_if_songs_hold_nothing_else(song, tmp_path):
+    card = replace(weights.read_card("binary-mask-cnn"), stems=("vocals", "drums"), complete=False, scores={})
+    card = replace(card, combination=())
+    model = tmp_path / "mine.safetensors"
+    cards.save(model, card, weights.load("binary-mask-cnn", card.stems))
+    write_songs(tmp_path / "two", {"vocals": song.parts[0], "drums": song.parts[1]})
+    write_songs(tmp_path / "three", {"vocals": song.parts[0], "drums": song.parts[1], "flute": song.parts[2]})
+    combination.combine(model, [str(tmp_path / "three")], tmp_path / "cache", device="cpu")
+    assert weights.read_card(model) == card
+    combination.combine(model, [str(tmp_path / "two")], tmp_path / "cache", device="cpu")
+    found = weights.read_card(model)
+    assert found.complete
+    assert [len(row) for row in found.combination] == [3, 3]
+    assert "## Joint masks" in model.with_suffix(".md").read_text(encoding="utf-8")
