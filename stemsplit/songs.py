@@ -159,13 +159,19 @@ def find_songs(data: Sequence[str], split: str, stems: Sequence[str]) -> list[So
             f"No songs of split `{split}` in {' or '.join(f'`{entry}`' for entry in data)}",
             f"put one folder a song into {split}, with files like {stems[0]}.wav",
         )
+    held = {name for song in found for sound in song.sounds for name in sound.holds}
+    if not held.intersection(stems):
+        raise DecodeError(
+            f"No song of split `{split}` has any of {', '.join(stems)}, but {', '.join(sorted(held))}",
+            f"name the files {', '.join(f'{name}.wav' for name in stems)}",
+        )
     return found
 
 
 def _folder_song(path: Path, stems: Sequence[str]) -> SongSource:
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != ".")
     sounds = [Sound(file, tuple(file.stem.split("_and_"))) for file in files if file.stem != "mixture"]
-    if not any(name in stems for sound in sounds for name in sound.holds):
+    if not sounds:
         raise DecodeError(f"No stems in `{path}`", f"name them {', '.join(f'{name}.wav' for name in stems)}")
     return SongSource(path.name, tuple(stems), tuple(sounds))
 

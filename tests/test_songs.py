@@ -99,6 +99,12 @@ def test_what_is_missing_is_named(tmp_path):
     (tmp_path / "test" / "song").mkdir(parents=True)
     with pytest.raises(DecodeError, match="No stems in .*song"):
         find(tmp_path)
+    (tmp_path / "test" / "song" / "Voice.wav").touch()
+    with pytest.raises(DecodeError, match=r"No song of split `test` has any of vocals, .*, but Voice"):
+        find(tmp_path)
+    (tmp_path / "test" / "other song").mkdir()
+    (tmp_path / "test" / "other song" / "vocals.wav").touch()
+    assert [len(song.sounds) for song in find(tmp_path)] == [1, 1]  # the first one without vocals
     with pytest.raises(DecodeError, match="No such folder: `nowhere`"):
         find("musdb18:nowhere")
     with pytest.raises(DecodeError, match="No songs of split `valid`"):

@@ -36,8 +36,9 @@ def map_songs(
     """
     cache.mkdir(parents=True, exist_ok=True)
     sources = find_songs(data, split, stems)
-    for row, stem in enumerate(stems):
-        if not any(source.known[row] for source in sources):
+    alone = {sound.holds for source in sources for sound in source.sounds}
+    for stem in stems:
+        if (stem,) not in alone:
             raise DecodeError(
                 f"No song of split `{split}` has {stem} alone", "add one, or leave it out of --stems"
             )
