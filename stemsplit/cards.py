@@ -56,7 +56,7 @@ def page(card: ModelCard) -> str:
         "Trained on": card.data,
         "Licence": card.licence,
         "Made by": f"commit {card.commit}, seed {card.seed}",
-        "Recipe": ", ".join(f"{name} {_plain(value)}" for name, value in card.recipe.items()),
+        "Recipe": _plain(card.recipe).removeprefix("(").removesuffix(")"),
     }
     parts = [f"# {card.name}", card.title + ".", "\n".join(f"- **{k}**: {v}" for k, v in facts.items())]
     for split, scores in card.scores.items():
@@ -77,7 +77,8 @@ def page(card: ModelCard) -> str:
 
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
-        return f"({', '.join(f'{name} {_plain(inner)}' for name, inner in value.items())})"
+        said = {name: inner for name, inner in value.items() if inner not in ("", None)}
+        return f"({', '.join(f'{name} {_plain(inner)}' for name, inner in said.items())})"
     return str(value)
 
 

@@ -155,22 +155,42 @@ def find_songs(data: Sequence[str], split: str, stems: Sequence[str]) -> list[So
             paths = sorted(path for path in (folder / split).glob("*") if path.is_dir())
             found += [_folder_song(path, stems) for path in paths]
     if not found:
+        folder_a_song = f"put one folder a song into DIR/{split}, with files like {stems[0]}.wav"
         raise DecodeError(
             f"No songs of split `{split}` in {' or '.join(f'`{entry}`' for entry in data)}",
-            f"put one folder a song into {split}, with files like {stems[0]}.wav",
+            f"add --data DIR for a folder that has some: {folder_a_song}"
+            if any(entry.startswith(MUSDB18) for entry in data)
+            else folder_a_song,
         )
     held = {name for song in found for sound in song.sounds for name in sound.holds}
     if not held.intersection(stems):
         raise DecodeError(
-            f"No song of split `{split}` has any of {', '.join(stems)}, but {', '.join(sorted(held))}",
+            f"No song of split `{split}` has any of {', '.join(stems)}, but {', '.join(sorted(held)[:9])}",
             f"name the files {', '.join(f'{name}.wav' for name in stems)}",
         )
     return found
 
 
+def summary(songs: Sequence[SongSource]) -> str:
+    """Say how many songs there are, which stems some of them lack, and which files are no stems.
+
+    So that a misnamed file is seen: it counts in the mixture, and its stem as silent.
+    """
+    stems = songs[0].stems
+    held = [{name for sound in song.sounds for name in sound.holds} for song in songs]
+    parts = [f"{len(songs)} songs"]
+    for stem in stems:
+        if lacking := sum(stem not in names for names in held):
+            parts.append(f"{lacking} without {stem}")
+    if others := sorted(set().union(*held).difference(stems)):
+        parts.append(f"in the mixture alone: {', '.join(others[:5])}{' ...' if len(others) > 5 else ''}")
+    return "; ".join(parts)
+
+
 def _folder_song(path: Path, stems: Sequence[str]) -> SongSource:
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != ".")
-    sounds = [Sound(file, tuple(file.stem.split("_and_"))) for file in files if file.stem != "mixture"]
+    names = {file: file.stem.lower() for file in files}
+    sounds = [Sound(file, tuple(name.split("_and_"))) for file, name in names.items() if name != "mixture"]
     if not sounds:
         raise DecodeError(f"No stems in `{path}`", f"name them {', '.join(f'{name}.wav' for name in stems)}")
     return SongSource(path.name, tuple(stems), tuple(sounds))

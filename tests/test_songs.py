@@ -10,7 +10,7 @@ import soundfile
 
 from stemsplit import ffmpeg
 from stemsplit.errors import DecodeError
-from stemsplit.songs import MUSDB18_TRACKS, MUSDB18_VALID, find_songs
+from stemsplit.songs import MUSDB18_TRACKS, MUSDB18_VALID, find_songs, summary
 from stemsplit.writer import Writer
 from tests.conftest import SAMPLE_RATE, STEMS
 
@@ -88,6 +88,15 @@ def test_the_state_of_a_song_changes_with_what_it_is_made_of(folder, sounds):
     assert before != state()
 
 
+def test_a_summary_shows_what_was_misnamed(folder):
+    song = folder / "test" / "song"
+    (song / "bass.wav").rename(song / "Lead Bass.wav")
+    (song / "drums.wav").rename(song / "DRUMS.WAV")
+    assert summary(find_songs([str(folder)], "test", STEMS)) == (
+        "1 songs; 1 without bass; in the mixture alone: lead bass"
+    )
+
+
 def test_what_is_missing_is_named(tmp_path):
     def find(data, split="test"):
         return find_songs([str(data)], split, STEMS)
@@ -100,7 +109,7 @@ def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(DecodeError, match="No stems in .*song"):
         find(tmp_path)
     (tmp_path / "test" / "song" / "Voice.wav").touch()
-    with pytest.raises(DecodeError, match=r"No song of split `test` has any of vocals, .*, but Voice"):
+    with pytest.raises(DecodeError, match=r"No song of split `test` has any of vocals, .*, but voice"):
         find(tmp_path)
     (tmp_path / "test" / "other song").mkdir()
     (tmp_path / "test" / "other song" / "vocals.wav").touch()

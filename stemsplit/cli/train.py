@@ -144,11 +144,14 @@ def command(
     from stemsplit.training.recipe import Recipe
     from stemsplit.training.run import Settings, train
 
+    names = tuple(stem.strip() for stem in stems.split(","))
+    if len(set(names)) < len(names) or not all(names):
+        raise typer.BadParameter("name each stem once", param_hint="--stems")
     settings = Settings(
         data=tuple(data or ()),
         run=run,
         name=name,
-        stems=tuple(stem.strip() for stem in stems.split(",")),
+        stems=names,
         examples=examples,
         frames=frames,
         validation=validation,

@@ -48,8 +48,11 @@ def resume(trainer: Trainer, path: Path) -> None:
     except SafetensorError as error:
         raise BadWeights(f"`{path}` is damaged: {error}", "delete it to begin again") from error
     if facts["run"] != identity(trainer):
+        theirs, ours = json.loads(facts["run"]), json.loads(identity(trainer))
+        other = [f"{key} {theirs.get(key)}, not {ours[key]}" for key in ours if theirs.get(key) != ours[key]]
         raise BadWeights(
-            f"`{path}` was made with other settings", "use the same settings, or another folder for the run"
+            f"`{path}` was made with other settings: {'; '.join(other)}"[:500],
+            "use the same settings, or another folder for the run",
         )
     state = json.loads(facts["state"])
     trainer.step, trainer.seconds = state["step"], state["seconds"]
@@ -64,10 +67,11 @@ def identity(trainer: Trainer) -> str:
     recipe, examples = asdict(trainer.recipe), trainer.examples
     del recipe["steps"], recipe["patience"]  # a run may be made longer
     facts = {
-        "recipe": recipe,
+        **recipe,
+        **asdict(examples.augmentation),
         "stems": trainer.stems,
-        "batch": (examples.size, examples.frames),
-        "augmentation": asdict(examples.augmentation),
+        "examples": examples.size,
+        "frames": trainer.frames,
         "validation": (trainer.validation.size, trainer.validation.frames, trainer.validation_batches),
         "songs": [song.name for song in examples.songs],
         "processes": trainer.fabric.world_size,

@@ -39,8 +39,10 @@ def map_songs(
     alone = {sound.holds for source in sources for sound in source.sounds}
     for stem in stems:
         if (stem,) not in alone:
+            there = ", ".join(" and ".join(names) for names in sorted(alone))
             raise DecodeError(
-                f"No song of split `{split}` has {stem} alone", "add one, or leave it out of --stems"
+                f"No song of split `{split}` has {stem} alone; there is {there}",
+                "add one, or choose other --stems",
             )
     songs = []
     for source in sources:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from .. import cards, weights
 from ..errors import BadWeights, EncodeError
 from ..nets.binary_mask_cnn import BINS, FRAMES, PARAMETERS
-from ..songs import Song
+from ..songs import Song, find_songs, summary
 from ..stft import Stft
 from . import checkpoint, combination
 from .augment import Augmentation
@@ -92,10 +92,12 @@ def train(
     if not fabric.is_global_zero:
         trainer.run(lambda progress: None)
         return None
-    say(f"{len(songs['train'])} songs to learn from, {len(songs['valid'])} to validate on")
-    if trainer.step:
-        say(f"going on from step {trainer.step}")
+    if trainer.step >= recipe.steps:
+        say(f"already trained for {trainer.step:,} steps; a higher --steps goes on")
+    elif trainer.step:
+        say(f"going on from step {trainer.step:,}")
     trainer.run(Journal(trainer, settings.run, show))
+    say("fitting how the masks are shared out")
     path = settings.run / f"{settings.name}{weights.SUFFIX}"
     cards.save(path, _card(settings, trainer), trainer.best())
     combination.combine(path, settings.data, settings.run / DECODED, device=settings.device)
@@ -104,6 +106,7 @@ def train(
 
 def _songs(settings: Settings, split: str, say: Callable[[str], None]) -> list[Song]:
     told = time.monotonic()
+    say(f"{split}: {summary(find_songs(settings.data, split, settings.stems))}")
 
     def tell(done: int, songs: int) -> None:
         nonlocal told
