@@ -138,11 +138,14 @@ class SongSource:
         return Song(self.name, parts, self.known)
 
 
-def find_songs(data: Sequence[str], split: str, stems: Sequence[str]) -> list[SongSource]:
+def find_songs(
+    data: Sequence[str], split: str, stems: Sequence[str], *, required: bool = True
+) -> list[SongSource]:
     """Return the songs of a split in all of `data`, in order; each is `DIR` or `musdb18:DIR`.
 
     Raises:
-        DecodeError: a folder is missing, a song has no stem or lacks a file, or no folder has this split.
+        DecodeError: a folder is missing, a song has no stem or lacks a file, or, unless it is not `required`,
+            no folder has this split.
     """
     found: list[SongSource] = []
     for entry in data:
@@ -154,13 +157,12 @@ def find_songs(data: Sequence[str], split: str, stems: Sequence[str]) -> list[So
         else:
             paths = sorted(path for path in (folder / split).glob("*") if path.is_dir())
             found += [_folder_song(path, stems) for path in paths]
+    if not found and not required:
+        return []
     if not found:
-        folder_a_song = f"put one folder a song into DIR/{split}, with files like {stems[0]}.wav"
         raise DecodeError(
             f"No songs of split `{split}` in {' or '.join(f'`{entry}`' for entry in data)}",
-            f"add --data DIR for a folder that has some: {folder_a_song}"
-            if any(entry.startswith(MUSDB18) for entry in data)
-            else folder_a_song,
+            f"put one folder a song into DIR/{split}, with files like {stems[0]}.wav",
         )
     held = {name for song in found for sound in song.sounds for name in sound.holds}
     if not held.intersection(stems):

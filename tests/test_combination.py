@@ -8,7 +8,7 @@ import pytest
 
 from stemsplit import cards, masks, weights
 from stemsplit.metrics import sdr
-from stemsplit.songs import Song
+from stemsplit.songs import Song, find_songs
 from stemsplit.training import combination
 from stemsplit.writer import Writer
 from tests.conftest import SAMPLE_RATE, mask_separator
@@ -52,15 +52,20 @@ def write_songs(folder, parts):
 
 
 def test_a_model_is_complete_if_songs_hold_nothing_else(song, tmp_path):
-    card = replace(weights.read_card("binary-mask-cnn"), stems=("vocals", "drums"), complete=False, scores={})
-    card = replace(card, combination=())
+    shipped = weights.read_card("binary-mask-cnn")
+    card = replace(shipped, stems=("vocals", "drums"), complete=False, combination=(), scores={})
     model = tmp_path / "mine.safetensors"
     cards.save(model, card, weights.load("binary-mask-cnn", card.stems))
+
+    def songs_of(folder):
+        sources = find_songs([str(tmp_path / folder)], "valid", card.stems)
+        return [source.load(SAMPLE_RATE) for source in sources]
+
     write_songs(tmp_path / "two", {"vocals": song.parts[0], "drums": song.parts[1]})
     write_songs(tmp_path / "three", {"vocals": song.parts[0], "drums": song.parts[1], "flute": song.parts[2]})
-    combination.combine(model, [str(tmp_path / "three")], tmp_path / "cache", device="cpu")
+    combination.combine(model, songs_of("three"), device="cpu")
     assert weights.read_card(model) == card
-    combination.combine(model, [str(tmp_path / "two")], tmp_path / "cache", device="cpu")
+    combination.combine(model, songs_of("two"), device="cpu")
     found = weights.read_card(model)
     assert found.complete
     assert [len(row) for row in found.combination] == [3, 3]

@@ -9,7 +9,7 @@ from stemsplit.errors import DecodeError
 from stemsplit.songs import Song, find_songs
 from stemsplit.stft import Stft, magnitude
 from stemsplit.training.augment import Augmentation
-from stemsplit.training.dataset import Examples, map_songs
+from stemsplit.training.dataset import Examples, map_songs, splits
 from stemsplit.writer import Writer
 from tests.conftest import NOISES, SAMPLE_RATE
 
@@ -124,7 +124,7 @@ def data(tmp_path, noise_songs):
 
 
 def decoded(data, cache, **options):
-    return map_songs([data], "train", STEMS, sample_rate=SAMPLE_RATE, cache=cache, **options)
+    return map_songs(find_songs([data], "train", STEMS), sample_rate=SAMPLE_RATE, cache=cache, **options)
 
 
 def test_a_mapped_song_is_the_song(data, tmp_path):
@@ -161,7 +161,8 @@ def test_one_stem_at_a_time_is_in_memory(tmp_path):
     names = [f"stem{number}" for number in range(12)]
     write_song(tmp_path / "data" / "train" / "song", dict.fromkeys(names, np.tile(second, 20)))
     tracemalloc.start()
-    map_songs([str(tmp_path / "data")], "train", names, sample_rate=SAMPLE_RATE, cache=tmp_path / "cache")
+    sources = find_songs([str(tmp_path / "data")], "train", names)
+    map_songs(sources, sample_rate=SAMPLE_RATE, cache=tmp_path / "cache")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     stem = 20 * second.nbytes
@@ -172,5 +173,23 @@ def test_one_stem_at_a_time_is_in_memory(tmp_path):
 
 def test_a_stem_that_no_song_has_alone_is_named(tmp_path):
     write_song(tmp_path / "train" / "song", {"high_and_low": np.ones((1, 9), np.float32)})
-    with pytest.raises(DecodeError, match="No song of split `train` has low alone"):
-        map_songs([str(tmp_path)], "train", ["low"], sample_rate=SAMPLE_RATE, cache=tmp_path / "cache")
+    write_song(tmp_path / "valid" / "song", {"low": np.ones((1, 9), np.float32)})
+    with pytest.raises(DecodeError, match="No song to learn from has low alone; there is high and low"):
+        splits([str(tmp_path)], ["low"])
+
+
+def test_songs_are_kept_to_validate_on_where_none_were_set_aside(tmp_path):
+    for number in range(12):
+        write_song(tmp_path / "train" / f"song {number:02}", {"low": np.ones((1, 9), np.float32)})
+    kept = splits([str(tmp_path)], ["low"])
+    assert [song.name for song in kept["valid"]] == ["song 00", "song 10"]
+    assert len(kept["train"]) == 10
+    write_song(tmp_path / "valid" / "another", {"low": np.ones((1, 9), np.float32)})
+    kept = splits([str(tmp_path)], ["low"])
+    assert ([song.name for song in kept["valid"]], len(kept["train"])) == (["another"], 12)
+
+
+def test_one_song_is_not_enough(tmp_path):
+    write_song(tmp_path / "train" / "song", {"low": np.ones((1, 9), np.float32)})
+    with pytest.raises(DecodeError, match="one song only"):
+        splits([str(tmp_path)], ["low"])

@@ -18,6 +18,7 @@ from stemsplit import weights
 from stemsplit.cli import app
 from stemsplit.cli import train as cli
 from stemsplit.errors import BadWeights, DeviceUnavailable, StemsplitError
+from stemsplit.songs import find_songs
 from stemsplit.stft import Stft
 from stemsplit.training import checkpoint, journal, view
 from stemsplit.training.augment import Augmentation
@@ -366,7 +367,9 @@ def test_two_processes_learn_what_one_learns_from_twice_as_much(data, noise_song
     path = tmp_path / "two" / "trained.safetensors"
     assert done.stdout.split() == [str(path)]  # once, not from each process
     assert weights.read_card(path).recipe["trained_frames"] == 24
-    heard = map_songs([data], "train", STEMS, sample_rate=SAMPLE_RATE, cache=tmp_path / "start" / "decoded")
+    heard = map_songs(
+        find_songs([data], "train", STEMS), sample_rate=SAMPLE_RATE, cache=tmp_path / "start" / "decoded"
+    )
     varied = Augmentation(polarity=1.0)
     pairs = Pairs(heard, Stft(), 513, 4 + 24, 1, 0, varied)
     given = weights.load(start, STEMS)

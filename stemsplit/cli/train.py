@@ -131,13 +131,9 @@ def command(
     if not data and not join:
         raise typer.BadParameter("give --data, or --join, or both")
     if join:
-        from stemsplit.training import combination
         from stemsplit.training.join import join as join_models
 
-        joined = join_models(join, run, name)
-        if data:
-            combination.combine(joined, data, run / "decoded", device=device)
-        typer.echo(joined)
+        typer.echo(join_models(join, run, name, data=data or (), device=device))
         return
     from stemsplit.training import view
     from stemsplit.training.augment import Augmentation

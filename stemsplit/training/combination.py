@@ -15,7 +15,6 @@ from ..pipeline import load_masks
 from ..separator import MaskSeparator, Samples
 from ..songs import Song
 from ..stft import magnitude
-from .dataset import map_songs
 
 EXCERPT_SECONDS = 8.0
 EXCERPTS = 128
@@ -26,14 +25,13 @@ STEPS = 150
 LEARNING_RATE = 0.05
 
 
-def combine(path: Path, data: Sequence[str], cache: Path, *, device: str) -> None:
+def combine(path: Path, songs: Sequence[Song], *, device: str) -> None:
     """Find out whether a model's stems are all there is in songs, and how its masks add up to one then.
 
-    Both are found from the validation songs in `data`, and written into the card. Not from the training
-    songs: there the networks are surer of themselves than elsewhere. Raises what `map_songs` raises.
+    Both are written into the card. The songs are those to validate on: where the networks have learnt from
+    songs, they are surer of themselves than elsewhere.
     """
     separator = load_masks(path, mask="binary", device=device)
-    songs = map_songs(data, "valid", separator.stems, sample_rate=separator.sample_rate, cache=cache)
     whole = [song for song in songs if all(song.known)]
     complete = bool(whole) and not any(song.parts[-1].any() for song in whole)
     cards.rewrite(path, complete=complete, combination=fit(separator, whole) if complete else ())

@@ -17,33 +17,47 @@ from ..songs import CHANNELS, Song, SongSource, find_songs
 from ..stft import Floats, Spectra, Stft, magnitude
 from .augment import Augmentation, Warp
 
+HELD_OUT = 10
+"""One song in so many is kept to validate on where none has been set aside."""
+
+
+def splits(data: Sequence[str], stems: Sequence[str]) -> dict[str, list[SongSource]]:
+    """Return the songs to learn from, `train`, and those to judge by, `valid`; `data` as `find_songs` has it.
+
+    Where no data has validation songs, every tenth training song is kept for that, and one at least.
+
+    Raises:
+        DecodeError: there are no songs, or only one, or none has a stem alone.
+    """
+    train, valid = find_songs(data, "train", stems), find_songs(data, "valid", stems, required=False)
+    if not valid:
+        valid, train = train[::HELD_OUT], [song for i, song in enumerate(train) if i % HELD_OUT]
+    alone = {sound.holds for source in train for sound in source.sounds}
+    for stem in stems:
+        if (stem,) not in alone:
+            there = ", ".join(" and ".join(names) for names in sorted(alone)) or "one song only"
+            raise DecodeError(
+                f"No song to learn from has {stem} alone; there is {there}",
+                "add some, or choose other --stems",
+            )
+    return {"train": train, "valid": valid}
+
 
 def map_songs(
-    data: Sequence[str],
-    split: str,
-    stems: Sequence[str],
+    sources: Sequence[SongSource],
     *,
     sample_rate: int,
     cache: Path,
     progress: Callable[[int, int], None] = lambda done, songs: None,
 ) -> list[Song]:
-    """Return the songs of a split, decoded once into `cache` and mapped into memory from there.
+    """Return songs, decoded once into `cache` and mapped into memory from there.
 
-    `data` is what `find_songs` takes; `progress` is told how many songs are done, of how many.
+    `progress` is told how many songs are done, of how many.
 
     Raises:
-        DecodeError: there is no song, or a stem cannot be decoded, or no song has it alone.
+        DecodeError: a stem cannot be decoded.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    sources = find_songs(data, split, stems)
-    alone = {sound.holds for source in sources for sound in source.sounds}
-    for stem in stems:
-        if (stem,) not in alone:
-            there = ", ".join(" and ".join(names) for names in sorted(alone))
-            raise DecodeError(
-                f"No song of split `{split}` has {stem} alone; there is {there}",
-                "add one, or choose other --stems",
-            )
     songs = []
     for source in sources:
         songs.append(_map_song(source, sample_rate, cache))

@@ -10,16 +10,22 @@ from typing import Any
 from .. import cards, weights
 from ..errors import BadWeights
 from ..weights import ModelCard
+from .combination import combine
+from .dataset import map_songs, splits
 
 SAME = ("network", "sample_rate", "n_fft", "hop_length", "threshold")
 
 
-def join(models: Sequence[str], run: Path, name: str) -> Path:
+def join(
+    models: Sequence[str], run: Path, name: str, *, data: Sequence[str] = (), device: str = "cpu"
+) -> Path:
     """Write the networks of several models, each with other stems, into one file with one card; return it.
 
-    Scores are left out: those of soft masks depend on all stems.
+    With `data`, as `splits` takes it, their masks are fitted to each other. Scores are left out: those of
+    soft masks depend on all stems.
 
     Raises:
+        DecodeError: the data has no songs, or they cannot be decoded.
         UnknownModel: a model is not there.
         BadWeights: a file is damaged, two models have a stem in common, or they were not trained alike.
     """
@@ -52,6 +58,9 @@ def join(models: Sequence[str], run: Path, name: str) -> Path:
     run.mkdir(parents=True, exist_ok=True)
     path = run / f"{name}{weights.SUFFIX}"
     cards.save(path, card, networks)
+    if data:
+        songs = map_songs(splits(data, stems)["valid"], sample_rate=card.sample_rate, cache=run / "decoded")
+        combine(path, songs, device=device)
     return path
 
 

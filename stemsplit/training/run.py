@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from .. import cards, weights
 from ..errors import BadWeights, EncodeError
 from ..nets.binary_mask_cnn import BINS, FRAMES, PARAMETERS
-from ..songs import Song, find_songs, summary
+from ..songs import Song, SongSource, summary
 from ..stft import Stft
 from . import checkpoint, combination
 from .augment import Augmentation
-from .dataset import Examples, map_songs
+from .dataset import Examples, map_songs, splits
 from .devices import launch
 from .journal import Journal, Show
 from .loop import Trainer
@@ -42,7 +42,7 @@ class Settings:
     """Where a run's songs come from, where it runs, and where its results go."""
 
     data: tuple[str, ...]
-    """As `map_songs` takes it."""
+    """As `splits` takes it."""
     run: Path
     name: str
     stems: tuple[str, ...]
@@ -82,7 +82,8 @@ def train(
         settings.device, precision=recipe.precision, devices=settings.devices, nodes=settings.nodes
     )
     with fabric.rank_zero_first():
-        songs = {split: _songs(settings, split, say) for split in ("train", "valid")}
+        sources = splits(settings.data, settings.stems)
+        songs = {split: _map(settings.run, split, found, say) for split, found in sources.items()}
     trainer = _trainer(settings, recipe, songs, fabric, given)
     saved = settings.run / "checkpoint.safetensors"
     if saved.exists():
@@ -100,13 +101,13 @@ def train(
     say("fitting how the masks are shared out")
     path = settings.run / f"{settings.name}{weights.SUFFIX}"
     cards.save(path, _card(settings, trainer), trainer.best())
-    combination.combine(path, settings.data, settings.run / DECODED, device=settings.device)
+    combination.combine(path, songs["valid"], device=settings.device)
     return path
 
 
-def _songs(settings: Settings, split: str, say: Callable[[str], None]) -> list[Song]:
+def _map(run: Path, split: str, sources: Sequence[SongSource], say: Callable[[str], None]) -> list[Song]:
     told = time.monotonic()
-    say(f"{split}: {summary(find_songs(settings.data, split, settings.stems))}")
+    say(f"{split}: {summary(sources)}")
 
     def tell(done: int, songs: int) -> None:
         nonlocal told
@@ -114,10 +115,7 @@ def _songs(settings: Settings, split: str, say: Callable[[str], None]) -> list[S
             told = time.monotonic()
             say(f"{split}: {done} of {songs} songs decoded")
 
-    cache = settings.run / DECODED
-    return map_songs(
-        settings.data, split, settings.stems, sample_rate=SAMPLE_RATE, cache=cache, progress=tell
-    )
+    return map_songs(sources, sample_rate=SAMPLE_RATE, cache=run / DECODED, progress=tell)
 
 
 def _prepare(run: Path) -> None:
