@@ -54,6 +54,7 @@ def load_separator(
     mask: str | None = None,
     device: str = "auto",
     batch: int | None = None,
+    precision: str = "float32",
 ) -> Separator:
     """Return a model ready to separate.
 
@@ -69,7 +70,7 @@ def load_separator(
     if two_stems is not None and stems is not None:
         raise StemsplitError("Both some stems and two stems were asked for", "choose one of them")
     wanted = stems if two_stems is None else [two_stems]
-    separator = load_masks(model, stems=wanted, mask=mask, device=device, batch=batch)
+    separator = load_masks(model, stems=wanted, mask=mask, device=device, batch=batch, precision=precision)
     return separator if two_stems is None else WithRest(separator, REST)
 
 
@@ -80,6 +81,7 @@ def load_masks(
     mask: str | None = None,
     device: str = "auto",
     batch: int | None = None,
+    precision: str = "float32",
 ) -> MaskSeparator:
     """Return a model that works by masks, as `load_separator` does."""
     card = weights.read_card(model)
@@ -109,7 +111,7 @@ def load_masks(
         stft=Stft(card.n_fft, card.hop_length),
         bins=networks[0].bins,
         reach=networks[0].reach,
-        network=TorchRuntime(networks, device=target, batch=batch),
+        network=TorchRuntime(networks, device=target, batch=batch, precision=precision),
         rule=_rule(card, mask, complete),
         complete=complete,
         places=PLACES_FRAMES if mask == "wiener" else 0,

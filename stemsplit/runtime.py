@@ -14,6 +14,7 @@ from .separator import Samples
 CPU_BATCH = 64
 """Frames at a time: so many stay in a processor's cache (32, 100 and 256 were slower or no faster)."""
 GPU_BATCH = 4096
+PRECISIONS = ("float32", "bfloat16")
 
 
 def pick_device(name: str) -> torch.device:
@@ -38,8 +39,16 @@ class TorchRuntime:
     """Runs one network a stem over the frames of a song."""
 
     def __init__(
-        self, networks: Sequence[BinaryMaskCNN], *, device: torch.device, batch: int | None = None
+        self,
+        networks: Sequence[BinaryMaskCNN],
+        *,
+        device: torch.device,
+        batch: int | None = None,
+        precision: str = "float32",
     ) -> None:
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision={precision!r} must be one of {', '.join(PRECISIONS)}")
+        self.bfloat16 = precision == "bfloat16"
         self.device = device
         self.batch = batch or (CPU_BATCH if device.type == "cpu" else GPU_BATCH)
         self.networks = [network.eval().requires_grad_(False).to(device) for network in networks]
@@ -60,7 +69,9 @@ class TorchRuntime:
             try:
                 frames = torch.from_numpy(features[None, start : stop + around]).to(self.device)
                 for row, network in zip(found, self.networks, strict=True):
-                    row[start:stop] = torch.sigmoid(network.forward_frames(frames))[0].cpu().numpy()
+                    with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+                        logits = network.forward_frames(frames)
+                    row[start:stop] = torch.sigmoid(logits.float())[0].cpu().numpy()
             except RuntimeError as error:
                 if "out of memory" not in str(error).lower():  # as the messages of cuda and mps have it
                     raise

@@ -165,7 +165,7 @@ def test_a_mistyped_command_is_a_missing_file_with_a_hint(pipeline):
 
 def test_every_option_arrives(pipeline):
     words = "a.wav -m other -d cpu --batch 3 --mask soft --stems vocals,drums -o out -f ogg --depth 24"
-    words += " --bitrate 192k --gain -1.5 --start 0:00.005 --duration 2.5 --force"
+    words += " --precision bfloat16 --bitrate 192k --gain -1.5 --start 0:00.005 --duration 2.5 --force"
     result = run(*words.split())
     assert result.exit_code == 0
     assert pipeline.loaded == [
@@ -176,6 +176,7 @@ def test_every_option_arrives(pipeline):
             "mask": "soft",
             "device": "cpu",
             "batch": 3,
+            "precision": "bfloat16",
         }
     ]
     assert pipeline.split == [

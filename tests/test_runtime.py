@@ -20,6 +20,15 @@ def test_the_batch_does_not_change_the_stems(music, batch):
     np.testing.assert_allclose(mask_separator(batch=batch).separate(music), expected, atol=1e-5)
 
 
+def test_half_precision_gives_nearly_the_same_stems(music):
+    expected = mask_separator().separate(music)
+    found = mask_separator(precision="bfloat16").separate(music)
+    error_db = 10 * np.log10(np.sum((found - expected) ** 2) / np.sum(expected**2))
+    assert -80 < error_db < -30  # not the same, or it was not half precision
+    with pytest.raises(ValueError, match="must be one of"):
+        mask_separator(precision="int4")
+
+
 class Crowded(torch.nn.Module):
     """A network on a device that has room for so many frames."""
 

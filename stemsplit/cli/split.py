@@ -102,6 +102,10 @@ def command(
     device: Annotated[
         Literal["auto", "cpu", "cuda", "mps"], _how("--device", "-d", help="Where the networks run.")
     ] = "auto",
+    precision: Annotated[
+        Literal["float32", "bfloat16"],
+        _how(help="bfloat16 is faster on processors and cards that compute in it."),
+    ] = "float32",
     batch: Annotated[
         int | None, _how(min=1, metavar="N", help="How much at once; else what suits the device.")
     ] = None,
@@ -158,6 +162,7 @@ def command(
             mask=mask,
             device=device,
             batch=batch,
+            precision=precision,
         )
     except StemsplitError as problem:
         report.failed(problem)
