@@ -77,12 +77,12 @@ def train(
         EncodeError: the folder cannot be written.
     """
     given = _given(recipe.init, settings.stems)
-    _prepare(settings.run)
     fabric = launch(
         settings.device, precision=recipe.precision, devices=settings.devices, nodes=settings.nodes
     )
+    sources = splits(settings.data, settings.stems)
+    _prepare(settings.run)
     with fabric.rank_zero_first():
-        sources = splits(settings.data, settings.stems)
         songs = {split: _map(settings.run, split, found, say) for split, found in sources.items()}
     trainer = _trainer(settings, recipe, songs, fabric, given)
     saved = settings.run / "checkpoint.safetensors"
