@@ -58,6 +58,13 @@ def soft(probabilities: Masks, *, complete: bool, power: float = 1.0) -> Masks:
     return masks
 
 
+def logits(probabilities: Masks) -> Masks:
+    """Return log(p / (1 - p)), of probabilities that are at least `CERTAIN` from zero and from one."""
+    bounded = np.clip(probabilities, CERTAIN, 1 - CERTAIN)
+    odds: Masks = np.log(bounded / (1 - bounded))
+    return odds
+
+
 def joint(probabilities: Masks, *, combination: Masks) -> Masks:
     """Return ratio masks that weigh what each network says against what the others say.
 
@@ -66,9 +73,8 @@ def joint(probabilities: Masks, *, combination: Masks) -> Masks:
     2017, section 4.2). The networks were trained one by one: some say yes too often, and where one of them is
     sure, the others need not be believed.
     """
-    bounded = np.clip(probabilities, CERTAIN, 1 - CERTAIN)
-    logits = np.log(bounded / (1 - bounded))
-    scores = np.tensordot(combination[:, :-1], logits, axes=1) + combination[:, -1, None, None]
+    scores = np.tensordot(combination[:, :-1], logits(probabilities), axes=1)
+    scores += combination[:, -1, None, None]
     scores = np.exp(scores - scores.max(axis=0))
     masks: Masks = scores / scores.sum(axis=0)
     return masks

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import cards
-from ..masks import CERTAIN
+from ..masks import logits
 from ..pipeline import load_masks
 from ..separator import MaskSeparator, Samples
 from ..songs import Song
@@ -45,14 +45,14 @@ def fit(separator: MaskSeparator, songs: Sequence[Song]) -> tuple[tuple[float, .
     """
     stems = len(separator.stems)
     excerpts = [_excerpt(separator, parts) for parts in _cut(separator, songs)]
-    logits, mixture, products, energies = (torch.stack(each) for each in zip(*excerpts, strict=True))
+    opinions, mixture, products, energies = (torch.stack(each) for each in zip(*excerpts, strict=True))
     combination = torch.eye(stems, stems + 1, requires_grad=True)
     optimizer = torch.optim.Adam([combination], LEARNING_RATE)
     audible = energies > 0
     if not audible.any():
         return ()
     for _ in range(STEPS):
-        scores = torch.einsum("jk,ektf->ejtf", combination[:, :-1], logits)
+        scores = torch.einsum("jk,ektf->ejtf", combination[:, :-1], opinions)
         masks = torch.softmax(scores + combination[:, -1, None, None], dim=1)
         # sum|S - m X|**2, multiplied out; the mixture's and the stem's phases are in the products.
         errors = energies + (masks * (masks * mixture[:, None] - 2 * products)).sum(dim=(2, 3))
@@ -79,11 +79,11 @@ def _excerpt(separator: MaskSeparator, parts: Samples) -> tuple[Tensor, Tensor, 
     reach, bins = separator.reach, separator.bins
     spectra = separator.stft.transform(parts)[..., :bins]
     mixture, stems = spectra.sum(axis=0), spectra[: len(separator.stems)]
-    probabilities = np.clip(separator.probabilities(magnitude(mixture)), CERTAIN, 1 - CERTAIN)
+    opinions = logits(separator.probabilities(magnitude(mixture))[:, ::FRAME_STEP])
     kept = slice(reach, -reach, FRAME_STEP)
     mixture, stems = mixture[:, kept], stems[:, :, kept]
     return (
-        torch.logit(torch.from_numpy(probabilities[:, ::FRAME_STEP])),
+        torch.from_numpy(opinions),
         torch.from_numpy(np.square(np.abs(mixture)).sum(axis=0)),
         torch.from_numpy((stems * mixture.conj()).real.sum(axis=1)),
         torch.from_numpy(np.square(np.abs(stems)).sum(axis=(1, 2, 3))),

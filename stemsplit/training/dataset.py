@@ -17,6 +17,8 @@ from ..songs import CHANNELS, Song, SongSource, find_songs
 from ..stft import Floats, Spectra, Stft, magnitude
 from .augment import Augmentation, Warp
 
+DECODED = "decoded"
+"""Where in its folder a run keeps the songs, ready to be mapped into memory."""
 HELD_OUT = 10
 """One song in so many is kept to validate on where none has been set aside."""
 

@@ -11,7 +11,7 @@ from .. import cards, weights
 from ..errors import BadWeights
 from ..weights import ModelCard
 from .combination import combine
-from .dataset import map_songs, splits
+from .dataset import DECODED, map_songs, splits
 
 SAME = ("network", "sample_rate", "n_fft", "hop_length", "threshold")
 
@@ -59,7 +59,7 @@ def join(
     path = run / f"{name}{weights.SUFFIX}"
     cards.save(path, card, networks)
     if data:
-        songs = map_songs(splits(data, stems)["valid"], sample_rate=card.sample_rate, cache=run / "decoded")
+        songs = map_songs(splits(data, stems)["valid"], sample_rate=card.sample_rate, cache=run / DECODED)
         combine(path, songs, device=device)
     return path
 

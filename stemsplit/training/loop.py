@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..metrics import Scores
 from ..nets.binary_mask_cnn import BinaryMaskCNN
 from ..stft import FLOOR, log_magnitude
 from .dataset import Batch, Examples
@@ -23,9 +24,6 @@ from .recipe import Recipe
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-Scores = dict[str, dict[str, float]]
-"""Stem to measure to value."""
 
 STATISTICS_BATCHES = 32
 

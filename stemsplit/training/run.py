@@ -18,7 +18,7 @@ from ..songs import Song, SongSource, summary
 from ..stft import Stft
 from . import checkpoint, combination
 from .augment import Augmentation
-from .dataset import Examples, map_songs, splits
+from .dataset import DECODED, Examples, map_songs, splits
 from .devices import launch
 from .journal import Journal, Show
 from .loop import Trainer
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 NETWORK = "binary-mask-cnn"
 SAMPLE_RATE = 44_100
-DECODED = "decoded"
-"""Where in its folder a run keeps the songs, ready to be mapped into memory."""
 TELL_SECONDS = 5
 VALIDATION_SIZE, VALIDATION_FRAMES = 4, 128
 """Excerpts in a batch of the validation, and frames of each."""
