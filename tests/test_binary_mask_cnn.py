@@ -41,6 +41,18 @@ def test_shared_columns_equal_window_by_window(count):
     torch.testing.assert_close(shared, reference, atol=EQUAL, rtol=0)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 10])
+def test_every_third_window_is_the_same_as_among_all(count):
+    network = random_network(1)
+    frames = music_like((count - 1) * 3 + 25)[None]
+    with torch.inference_mode():
+        every, third = network.forward_frames(frames), network.forward_frames(frames, 3)
+    assert third.shape == (1, count, 513)
+    torch.testing.assert_close(third, every[:, ::3], atol=1e-4, rtol=0)  # of logits as large as 10
+    with pytest.raises(ValueError, match="step=2"):
+        network.forward_frames(frames, 2)
+
+
 @pytest.mark.parametrize("stem", range(4))
 def test_shared_columns_equal_window_by_window_on_trained_weights(stem):
     card = weights.read_card("binary-mask-cnn")
@@ -53,11 +65,13 @@ def test_shared_columns_equal_window_by_window_on_trained_weights(stem):
     torch.testing.assert_close(shared, reference, atol=EQUAL, rtol=0)
 
 
-def test_both_forms_learn_alike():
+@pytest.mark.parametrize("step", [1, 3])
+def test_both_forms_learn_alike(step):
     network = random_network(2)
-    frames = music_like(30)
+    frames = music_like(31)
     gradients = []
-    for logits in (network.forward_frames(frames[None])[0], network(frames.unfold(0, 25, 1).transpose(1, 2))):
+    windows = frames.unfold(0, 25, step).transpose(1, 2)
+    for logits in (network.forward_frames(frames[None], step)[0], network(windows)):
         network.zero_grad()
         logits.square().mean().backward()
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in network.parameters()]))

@@ -26,6 +26,8 @@ from torch import Tensor, nn
 PARAMETERS = 323_233
 BINS = 513
 FRAMES = 25
+STEPS = (1, 3)
+"""How many frames apart the masked frames may be."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,11 @@ class BinaryMaskCNN(nn.Module):
         x = F.max_pool2d(self._leaky(self.conv4(self._leaky(self.conv3(x)))), 3)
         return self._head(x)
 
-    def forward_frames(self, frames: Tensor) -> Tensor:
-        """Return logits `(batch, frame, bin)` for `(batch, frame + 24, bin)`: every window of a run at once.
+    def forward_frames(self, frames: Tensor, step: int = 1) -> Tensor:
+        """Return logits `(batch, window, bin)` for `(batch, frame, bin)`: every `step`-th window of a run.
+
+        Of n windows the first begins at the first frame, and the last ends at the last one: there are
+        (n - 1) * step + 25 frames. `step` is 1 or 3.
 
         Column j of a window that starts at frame t sees frame t + j, whichever window it is in; only
         columns next to the zero padding at a window's two ends differ. So each distinct column is
@@ -90,62 +95,73 @@ class BinaryMaskCNN(nn.Module):
             conv4   taps 3 frames apart     0, 1, 2                       5
 
         where a tap with a prime reads a first or last column of the layer before. Pooling in steps of three
-        becomes a running maximum, after which neighbours lie three frames apart. Columns that the
-        pooling drops (24, then 6 and 7) are never computed. This costs 13.3 M multiply-adds a frame where
-        a window alone costs 88.3 M.
+        becomes a running maximum, after which neighbours lie three frames apart; with a `step` of three all
+        windows pool the same columns, and neighbours are neighbours again. Columns that the pooling drops
+        (24, then 6 and 7) are never computed. This costs 13.3 M multiply-adds a window, or 6.1 M with a
+        `step` of three, where a window alone costs 88.3 M.
         """
-        count = frames.shape[1] - 2 * self.reach
+        if step not in STEPS:
+            raise ValueError(f"step={step} must be one of {STEPS}")
+        count = (frames.shape[1] - FRAMES) // step + 1
+        pooled = 3 // step
+        """How far apart neighbouring columns lie after the first pooling."""
 
         def at(columns: Tensor, offset: int) -> Tensor:
             """The column `offset` further on than the first, for each window."""
-            return columns[:, offset : offset + count]
+            return _cut(columns, offset, offset + (count - 1) * step + 1, step)
 
-        # Here channels come last, (batch, frame, bin, channel): convolutions are twice as fast like this.
-        x = ((frames - self.mean) / self.deviation).unsqueeze(-1)
+        def at_pooled(columns: Tensor, offset: int) -> Tensor:
+            return _cut(columns, offset * pooled, offset * pooled + count)
+
+        def neighbours(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+            """The sum of three taps of pooled columns, from the second column on."""
+            return _cut(a, 0, -2 * pooled) + _cut(b, pooled, -pooled) + _cut(c, 2 * pooled)
+
+        x = (frames - self.mean) / self.deviation
+        x = x.unsqueeze(-1).permute(0, 3, 1, 2)  # (batch, channel, frame, bin), channels last in memory
         weight, bias = self.conv1.weight, self.conv1.bias
         inner = self._leaky(_convolve(x, weight, bias))  # from column 1 on
-        first = self._leaky(_convolve(x[:, : count + 1], weight[:, :, 1:], bias))
-        last = self._leaky(_convolve(x[:, -count - 1 :], weight[:, :, :2], bias))
+        first = self._leaky(_convolve(x[:, :, : 1 - FRAMES + 1], weight[:, :, 1:], bias, step))
+        last = self._leaky(_convolve(x[:, :, FRAMES - 2 :], weight[:, :, :2], bias, step))
 
         a, b, c = _taps(inner, self.conv2, "abc")
         first_a, first_b = _taps(first, self.conv2, "ab")
         (last_c,) = _taps(last, self.conv2, "c")
         # Leaky ReLU never changes which of two numbers is larger: pooling first leaves it less to do.
-        inner = _pool_bins(a[:, :-2] + b[:, 1:-1] + c[:, 2:])  # from column 2 on
+        inner = _pool_bins(_cut(a, 0, -2) + _cut(b, 1, -1) + _cut(c, 2))  # from column 2 on
         first_two = _pool_bins(_larger(first_b + at(c, 0), first_a + at(b, 0) + at(c, 1)))
         last_one = _pool_bins(at(a, 21) + at(b, 22) + last_c)
         first = _larger(first_two, at(inner, 0))
         last = _larger(_larger(at(inner, 19), at(inner, 20)), last_one)
-        inner = inner[:, 1 : count + 18]  # from column 3 on, pooled from three by three
-        inner = _larger(_larger(inner[:, :-2], inner[:, 1:-1]), inner[:, 2:])
+        # From column 3 on, pooled from three by three.
+        inner = _larger(_larger(*(_cut(inner, k, k - 5, step) for k in (1, 2))), _cut(inner, 3, -2, step))
         inner, first, last = (self.drop(self._activate(y, self.conv2)) for y in (inner, first, last))
 
-        a, b, c = _taps(inner, self.conv3, "abc")  # from pooled column 1 on, 3 frames a column
+        a, b, c = _taps(inner, self.conv3, "abc")  # from pooled column 1 on
         first_a, first_b = _taps(first, self.conv3, "ab")
         (last_c,) = _taps(last, self.conv3, "c")
-        inner = a[:, :-6] + b[:, 3:-3] + c[:, 6:]  # from pooled column 2 on
-        first = first_b + at(c, 0)
-        second = first_a + at(b, 0) + at(c, 3)
-        last = at(a, 12) + at(b, 15) + last_c
+        inner = neighbours(a, b, c)  # from pooled column 2 on
+        first = first_b + at_pooled(c, 0)
+        second = first_a + at_pooled(b, 0) + at_pooled(c, 1)
+        last = at_pooled(a, 4) + at_pooled(b, 5) + last_c
         inner, first, second, last = (self._activate(y, self.conv3) for y in (inner, first, second, last))
 
         a, b, c = _taps(inner, self.conv4, "abc")
         first_a, first_b = _taps(first, self.conv4, "ab")
         second_a, second_b, second_c = _taps(second, self.conv4, "abc")
         (last_c,) = _taps(last, self.conv4, "c")
-        inner = a[:, :-6] + b[:, 3:-3] + c[:, 6:]  # from pooled column 3 on
-        early = _larger(first_b + second_c, first_a + second_b + at(c, 0))
-        early = _larger(early, second_a + at(b, 0) + at(c, 3))
-        late = _larger(at(inner, 0), at(inner, 3))
-        late = _larger(late, at(a, 6) + at(b, 9) + last_c)
+        inner = neighbours(a, b, c)  # from pooled column 3 on
+        early = _larger(first_b + second_c, first_a + second_b + at_pooled(c, 0))
+        early = _larger(early, second_a + at_pooled(b, 0) + at_pooled(c, 1))
+        late = _larger(at_pooled(inner, 0), at_pooled(inner, 1))
+        late = _larger(late, at_pooled(a, 2) + at_pooled(b, 3) + last_c)
         early, late = (self._activate(_pool_bins(y), self.conv4) for y in (early, late))
-        x = torch.stack([early, late], dim=2)  # (batch, window, pooled frame, bin, channel)
-        x = self._head(x.flatten(0, 1).permute(0, 3, 1, 2))
-        return x.view(-1, count, BINS)
+        x = torch.stack([early, late], dim=3)  # (batch, channel, window, pooled frame, bin)
+        return self._head(x.transpose(1, 2))
 
     def _head(self, x: Tensor) -> Tensor:
-        """Return logits `(window, bin)` for pooled activations `(window, channel, frame, bin)`."""
-        x = self._leaky(self.dense(self.drop(x).flatten(1)))
+        """Return logits `(..., bin)` for pooled activations `(..., channel, frame, bin)`."""
+        x = self._leaky(self.dense(self.drop(x).flatten(-3)))
         logits: Tensor = self.output(self.drop_dense(x))
         return logits
 
@@ -153,15 +169,18 @@ class BinaryMaskCNN(nn.Module):
         return F.leaky_relu(x, self.config.negative_slope)
 
     def _activate(self, x: Tensor, layer: nn.Conv2d) -> Tensor:
-        """Add a layer's bias to `(batch, frame, bin, channel)` and apply the leaky ReLU."""
+        """Add a layer's bias to `(batch, channel, frame, bin)` and apply the leaky ReLU."""
         assert layer.bias is not None
-        return self._leaky(x + layer.bias.to(x.dtype))
+        return self._leaky(x + layer.bias.to(x.dtype)[:, None, None])
 
 
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Convolve `(batch, frame, bin, channel)`, padded along bins only."""
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, step: int = 1) -> Tensor:
+    """Convolve `(batch, channel, frame, bin)`, padded along bins only, at every `step`-th frame.
+
+    In memory the channels come last, for whatever this gives too: convolutions are twice as fast like this.
+    """
     weight = weight.contiguous(memory_format=torch.channels_last)
-    return F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=(0, 1)).permute(0, 2, 3, 1)
+    return F.conv2d(x, weight, bias, stride=(step, 1), padding=(0, 1))
 
 
 def _taps(x: Tensor, layer: nn.Conv2d, names: str) -> tuple[Tensor, ...]:
@@ -170,8 +189,32 @@ def _taps(x: Tensor, layer: nn.Conv2d, names: str) -> tuple[Tensor, ...]:
     return tuple(_convolve(x, columns[name]) for name in names)
 
 
+def _cut(x: Tensor, start: int, stop: int | None = None, step: int = 1) -> Tensor:
+    """Return some frames of `(batch, channel, frame, bin)`."""
+    if not torch.is_grad_enabled():
+        return x[:, :, start:stop:step]
+    cut: Tensor = _Cut.apply(x, slice(start, stop, step))  # type: ignore[no-untyped-call]
+    return cut
+
+
+class _Cut(torch.autograd.Function):
+    """A slice whose gradient lies in memory as the tensor itself does."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, frames: slice) -> Tensor:
+        ctx.shape, ctx.frames = x.shape, frames
+        return x[:, :, frames]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        batch, channels, count, bins = ctx.shape
+        whole = gradient.new_zeros((batch, count, bins, channels)).permute(0, 3, 1, 2)
+        whole[:, :, ctx.frames] = gradient
+        return whole, None
+
+
 def _pool_bins(x: Tensor) -> Tensor:
-    return F.max_pool2d(x.permute(0, 3, 1, 2), (1, 3)).permute(0, 2, 3, 1)
+    return F.max_pool2d(x, (1, 3))
 
 
 def _larger(a: Tensor, b: Tensor) -> Tensor:
