@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bsseval import Pool
+from .masks import between
 from .metrics import BinCounts, Scores, count_bins, sdr, si_sdr, si_snr
 from .oracles import Oracle
 from .separator import MaskSeparator, Samples, Spec
@@ -71,28 +72,31 @@ class Once:
     """A network that runs once for the same features several times in a row, or for the middle of them."""
 
     network: Callable[[Samples], Samples]
+    reach: int
+    step: int
     features: Samples = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     probabilities: Samples = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
 
     def __call__(self, features: Samples) -> Samples:
-        """Return the network's probabilities `(stem, frame, bin)`."""
+        """Return the network's probabilities `(stem, frame, bin)`, of every `step`-th frame."""
         edge = max(0, len(self.features) - len(features)) // 2
         if not np.array_equal(features, self.features[edge : edge + len(features)]):
             self.features, self.probabilities, edge = features, self.network(features), 0
-        around = len(self.features) - self.probabilities.shape[1]
-        return self.probabilities[:, edge : edge + len(features) - around]
+        count = (len(features) - 2 * self.reach - 1) // self.step + 1
+        return self.probabilities[:, edge // self.step :][:, :count]
 
 
 @dataclass(frozen=True)
 class Widened:
-    """A separator that is given more context than it needs."""
+    """A separator that is given more context than it needs, one segment at a time."""
 
     separator: MaskSeparator
     spec: Spec
 
-    def separate(self, mixture: Samples) -> Samples:
-        """Return stems `(stem, channel, time)` of a mixture `(channel, time)`."""
-        return self.separator.separate(mixture)
+    def separate(self, window: Samples) -> Samples:
+        """Return stems `(stem, channel, time)` of the segment in the middle of a window."""
+        edge = self.spec.context - self.separator.spec.context
+        return self.separator.separate(window[:, edge : window.shape[-1] - edge])
 
 
 def separated(separators: Mapping[str, MaskSeparator], song: Song) -> tuple[dict[str, Samples], Samples]:
@@ -104,20 +108,22 @@ def separated(separators: Mapping[str, MaskSeparator], song: Song) -> tuple[dict
     # The widest first: what the others ask the network is the middle of what it has asked.
     order = sorted(separators, key=lambda name: -separators[name].spec.context)
     widest = separators[order[0]]
-    once = Once(widest.network)
+    once = Once(widest.network, widest.reach, widest.step)
     streams = [
-        separate_blocks(Widened(replace(separators[name], network=once), widest.spec), [song.mixture])
+        separate_blocks(
+            Widened(replace(separators[name], network=once), widest.spec), [song.mixture], workers=1
+        )
         for name in order
     ]
     pieces: dict[str, list[Samples]] = {name: [] for name in separators}
     seen: list[Samples] = []
     hop_length = widest.stft.hop_length
-    # A segment comes with its context, and is given silence as long on either side.
-    lead = 2 * widest.spec.context // hop_length - widest.reach
+    lead = widest.spec.context // hop_length - widest.reach
     for segments in zip(*streams, strict=True):  # in step, for the network's last answer to be of this one
         for name, stems in zip(order, segments, strict=True):
             pieces[name].append(stems)
-        seen.append(once.probabilities[:, lead : lead + -(-segments[0].shape[-1] // hop_length)])
+        frames = -(-segments[0].shape[-1] // hop_length)
+        seen.append(between(once.probabilities, widest.step)[:, lead : lead + frames])
     probabilities = np.concatenate(seen, axis=1)[:, : widest.stft.frames(song.length)]
     return {name: np.concatenate(kept, axis=-1) for name, kept in pieces.items()}, probabilities
 

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from . import DEFAULT_MODEL, masks, nets, weights
 from .audio import LOUDEST, Reader, resample
 from .errors import BadWeights, EncodeError, StemsplitError
-from .runtime import TorchRuntime, pick_device
+from .runtime import Running
 from .separator import MaskSeparator, Samples, Separator, WithRest
 from .stft import Stft
 from .stream import separate_blocks
@@ -28,6 +28,7 @@ REST = "accompaniment"
 MASKS = ("soft", "binary", "wiener")
 PLACES_FRAMES = 64
 """What the Wiener filter hears to either side: 0.7 s. Twice as far was no better."""
+AS_IT_IS_BEST = Running()
 
 
 @dataclass(frozen=True)
@@ -52,25 +53,24 @@ def load_separator(
     stems: Sequence[str] | None = None,
     two_stems: str | None = None,
     mask: str | None = None,
-    device: str = "auto",
-    batch: int | None = None,
-    precision: str = "float32",
+    **running: Any,
 ) -> Separator:
     """Return a model ready to separate.
 
     Only the networks of the `stems` asked for are loaded and run. With all of them the masks add up to one;
-    with some, each stem's mask stands on its own. `two_stems` gives one stem and everything but it.
+    with some, each stem's mask stands on its own. `two_stems` gives one stem and everything but it. Further
+    options are those of `runtime.Running`: runtime, device, precision, batch, threads, fast.
 
     Raises:
         UnknownModel: there is no such model.
         BadWeights: the weights file is damaged.
-        DeviceUnavailable: the device asked for is not there.
+        DeviceUnavailable: the device or runtime asked for is not there.
         StemsplitError: the model has no such stem, or no such mask.
     """
     if two_stems is not None and stems is not None:
         raise StemsplitError("Both some stems and two stems were asked for", "choose one of them")
     wanted = stems if two_stems is None else [two_stems]
-    separator = load_masks(model, stems=wanted, mask=mask, device=device, batch=batch, precision=precision)
+    separator = load_masks(model, stems=wanted, mask=mask, running=Running(**running))
     return separator if two_stems is None else WithRest(separator, REST)
 
 
@@ -79,9 +79,7 @@ def load_masks(
     *,
     stems: Sequence[str] | None = None,
     mask: str | None = None,
-    device: str = "auto",
-    batch: int | None = None,
-    precision: str = "float32",
+    running: Running = AS_IT_IS_BEST,
 ) -> MaskSeparator:
     """Return a model that works by masks, as `load_separator` does."""
     card = weights.read_card(model)
@@ -100,21 +98,24 @@ def load_masks(
     complete = wanted == card.stems and card.complete
     if mask == "wiener" and not complete:
         raise StemsplitError("The Wiener filter needs all stems of a song", "choose --mask soft")
-
-    target = pick_device(device)
-    networks = nets.build(card.network, weights.load(model, wanted))
-    if networks[0].bins > card.n_fft // 2 + 1:
+    network = nets.find(card.network)
+    if network.bins > card.n_fft // 2 + 1:
         raise BadWeights(f"{card.name} has too few bins for its network", "get the file again")
+    runtime = running.start(card.network, weights.find(model), wanted)
     return MaskSeparator(
         stems=wanted,
         sample_rate=card.sample_rate,
         stft=Stft(card.n_fft, card.hop_length),
-        bins=networks[0].bins,
-        reach=networks[0].reach,
-        network=TorchRuntime(networks, device=target, batch=batch, precision=precision),
+        bins=network.bins,
+        reach=network.reach,
+        network=runtime,
         rule=_rule(card, mask, complete),
         complete=complete,
         places=PLACES_FRAMES if mask == "wiener" else 0,
+        step=running.step,
+        batch=runtime.batch,
+        workers=runtime.workers,
+        how=f"{runtime.name} on {runtime.device} in {runtime.precision}",
     )
 
 

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .masks import extend, wiener
+from .masks import between, extend, wiener
 from .stft import Stft, log_magnitude, magnitude
 
 Samples = NDArray[np.float32]
+
+SEGMENT_FRAMES = 450
+"""About how many frames to separate at a time: five seconds, so that a short song keeps all workers busy."""
 
 
 @dataclass(frozen=True)
 class Spec:
     """All that the engine needs to know of a separator.
 
-    `context` is how many samples on either side an output sample depends on, and `grid` what the start of
-    a segment must be a multiple of, for streamed output to equal the whole file's; both in samples.
+    `context` is how many samples on either side a segment depends on, and `grid` what its start and length
+    must be multiples of, for streamed output to equal the whole file's; both in samples.
     """
 
     stems: tuple[str, ...]
@@ -29,6 +34,12 @@ class Spec:
     grid: int
     complete: bool = True
     """Whether the stems add up to the mixture."""
+    segment: int = 0
+    """The samples that are best separated at a time; 0 where it does not matter."""
+    workers: int = 1
+    """How many segments are best separated side by side."""
+    how: str = ""
+    """What it runs on, in words."""
 
     def __post_init__(self) -> None:
         if not self.stems or len(set(self.stems)) < len(self.stems):
@@ -38,14 +49,17 @@ class Spec:
 
 
 class Separator(Protocol):
-    """Separates sound: pure and deterministic; silence is assumed on either side of what it is given."""
+    """Separates sound: pure and deterministic, and several segments side by side if need be."""
 
     @property
     def spec(self) -> Spec:
         """What the engine needs to know."""
 
-    def separate(self, mixture: Samples) -> Samples:
-        """Return stems `(stem, channel, time)` of a mixture `(channel, time)` at `spec.sample_rate`."""
+    def separate(self, window: Samples) -> Samples:
+        """Return stems `(stem, channel, time)` of the segment in the middle of a window.
+
+        Shapes: window `(channel, context + time + context)` at `spec.sample_rate`, on `spec.grid`.
+        """
 
 
 class Estimator(Protocol):
@@ -59,10 +73,11 @@ class Estimator(Protocol):
 class MaskSeparator:
     """Multiplies the mixture's spectrum by a mask a stem.
 
-    `network` maps log magnitudes `(frame + 2 * reach, bin)` to probabilities `(stem, frame, bin)` of the bins
-    up to `bins`; `rule` turns these into masks. A mask is the same for all channels, so a stem keeps the
-    mixture's place in the stereo image, and mono stays mono; unless `places`, the number of frames to either
-    side that a Wiener filter finds the stems' own places from, is more than none.
+    `network` maps log magnitudes `(frame + 2 * reach, bin)` to probabilities `(stem, frame, bin)` of every
+    `step`-th frame and the bins up to `bins`; `rule` turns these into masks. A mask is the same for all
+    channels, so a stem keeps the mixture's place in the stereo image, and mono stays mono; unless `places`,
+    the number of frames to either side that a Wiener filter finds the stems' own places from, is more than
+    none.
     """
 
     stems: tuple[str, ...]
@@ -74,27 +89,50 @@ class MaskSeparator:
     rule: Callable[[Samples], Samples]
     complete: bool = True
     places: int = 0
+    step: int = 1
+    """The network is asked for every `step`-th frame; between them its answers are interpolated."""
+    batch: int = 1
+    """How many answers the network gives at a time: segments are made for whole batches."""
+    workers: int = 1
+    how: str = ""
 
-    @property
+    @cached_property
     def spec(self) -> Spec:
-        """The context is what network and filter hear, and a frame: analysis and synthesis overlap there."""
-        hop_length = self.stft.hop_length
-        context = self.stft.n_fft + (self.reach + self.places) * hop_length
-        return Spec(self.stems, self.sample_rate, context, hop_length, self.complete)
+        """The context is what network and filter hear around the frames that overlap with a segment."""
+        step, hop_length = self.step, self.stft.hop_length
+        before = self.stft.n_fft // hop_length - 1  # frames that begin before the segment and end in it
+        after = 1 if step > 1 else 0  # the last answer lies beyond the last frame
+        around = step * math.ceil((before + after + self.places) / step)
+        asked = (2 * around - before - 1) // step + 1  # answers more than the segment's own
+        batches = max(1, round((SEGMENT_FRAMES / step + asked) / self.batch))
+        return Spec(
+            stems=self.stems,
+            sample_rate=self.sample_rate,
+            context=(self.reach + around) * hop_length,
+            grid=step * hop_length,
+            complete=self.complete,
+            segment=max(1, batches * self.batch - asked) * step * hop_length,
+            workers=self.workers,
+            how=self.how,
+        )
 
-    def separate(self, mixture: Samples) -> Samples:
-        """Return stems `(stem, channel, time)` of a mixture `(channel, time)`."""
-        time = mixture.shape[-1]
-        pad = self.spec.context
-        spectra = self.stft.transform(np.pad(mixture, ((0, 0), (pad, pad))))
+    def separate(self, window: Samples) -> Samples:
+        """Return stems `(stem, channel, time)` of the segment in the middle of a window."""
+        context = self.spec.context
+        segment = window[:, context : window.shape[-1] - context]
+        spectra = self.stft.transform(window)
         probabilities = self.probabilities(magnitude(spectra[..., : self.bins]))
         masks = extend(self.rule(probabilities), self.stft.bins)
         spectra = spectra[:, self.reach : self.reach + masks.shape[1]]
-        stems = np.empty((len(self.stems), *mixture.shape), np.float32)
-        start = pad - self.reach * self.stft.hop_length
+        start = context - self.reach * self.stft.hop_length
+        stems = np.empty((len(self.stems), *segment.shape), np.float32)
         masked = wiener(masks, spectra, self.places) if self.places else (mask * spectra for mask in masks)
-        for stem, estimate in zip(stems, masked, strict=True):
-            stem[:] = self.stft.inverse(estimate)[:, start : start + time]
+        # All stems of a complete set add up to the mixture, so that the last one needs no inverse of its own.
+        inverted = stems[:-1] if self.complete else stems
+        for stem, estimate in zip(inverted, masked, strict=False):
+            stem[:] = self.stft.inverse(estimate)[:, start : start + segment.shape[-1]]
+        if self.complete:
+            stems[-1] = segment - inverted.sum(axis=0)
         return stems
 
     def probabilities(self, magnitudes: Samples) -> Samples:
@@ -102,7 +140,7 @@ class MaskSeparator:
 
         Shapes: magnitudes `(frame + 2 * reach, bin)`, of the first `bins` bins.
         """
-        return self.network(log_magnitude(magnitudes))
+        return between(self.network(log_magnitude(magnitudes)), self.step)
 
 
 @dataclass(frozen=True)
@@ -116,9 +154,11 @@ class WithRest:
     def spec(self) -> Spec:
         """The separator's own, with the stem added."""
         spec = self.separator.spec
-        return Spec((*spec.stems, self.name), spec.sample_rate, spec.context, spec.grid)
+        return replace(spec, stems=(*spec.stems, self.name), complete=True)
 
-    def separate(self, mixture: Samples) -> Samples:
-        """Return stems `(stem, channel, time)` of a mixture `(channel, time)`."""
-        stems = self.separator.separate(mixture)
-        return np.concatenate([stems, (mixture - stems.sum(axis=0))[None]])
+    def separate(self, window: Samples) -> Samples:
+        """Return stems `(stem, channel, time)` of the segment in the middle of a window."""
+        stems = self.separator.separate(window)
+        context = self.separator.spec.context
+        segment = window[:, context : window.shape[-1] - context]
+        return np.concatenate([stems, (segment - stems.sum(axis=0))[None]])

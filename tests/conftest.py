@@ -10,7 +10,7 @@ import torch
 
 from stemsplit import masks
 from stemsplit.nets.binary_mask_cnn import BinaryMaskCNN
-from stemsplit.runtime import TorchRuntime
+from stemsplit.runtime.torch_runtime import TorchRuntime
 from stemsplit.separator import MaskSeparator, WithRest
 from stemsplit.songs import Song
 from stemsplit.stft import Stft
@@ -31,18 +31,29 @@ def random_network(seed: int) -> BinaryMaskCNN:
 
 def mask_separator(mask: str = "soft", stems: tuple[str, ...] = STEMS, **options: object) -> MaskSeparator:
     networks = [random_network(STEMS.index(name)) for name in stems]
+    runtime = TorchRuntime(networks, reach=BinaryMaskCNN.reach, **options)
     complete = stems == STEMS
     return MaskSeparator(
         stems=stems,
         sample_rate=SAMPLE_RATE,
         stft=Stft(2048, 512),
         bins=513,
-        reach=networks[0].reach,
-        network=TorchRuntime(networks, device=torch.device("cpu"), **options),
+        reach=runtime.reach,
+        network=runtime,
         rule=RULES[mask] if mask in RULES else partial(masks.soft, complete=complete),
         complete=complete,
         places=5 if mask == "wiener" else 0,
+        step=runtime.step,
+        batch=runtime.batch,
+        workers=runtime.workers,
     )
+
+
+def whole(separator, mixture: np.ndarray) -> np.ndarray:
+    """Stems of all of a mixture at once, with silence around it."""
+    spec, time = separator.spec, mixture.shape[-1]
+    window = np.pad(mixture, ((0, 0), (spec.context, spec.context + -time % spec.grid)))
+    return separator.separate(window)[..., :time]
 
 
 RULES = {
@@ -54,9 +65,19 @@ METHODS = {
     "joint": lambda: mask_separator("joint"),
     "wiener": lambda: mask_separator("wiener"),
     "binary": lambda: mask_separator("binary"),
+    "fast": lambda: mask_separator("soft", step=3),
+    "side by side": lambda: mask_separator("soft", threads=3),
     "one stem": lambda: mask_separator("soft", ("bass",)),
     "two stems": lambda: WithRest(mask_separator("soft", ("vocals",)), "accompaniment"),
 }
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _caches_of_their_own(tmp_path_factory):
+    """Compiled networks are kept for these tests, and not among the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(params=METHODS)

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 import stemsplit
 from stemsplit.cli import VERBS, app, console, split
 from stemsplit.errors import EncodeError, UnknownModel
+from stemsplit.separator import Spec
 
 STEMS = ("vocals", "drums", "bass", "other")
 
@@ -29,10 +31,14 @@ class Pipeline(SimpleNamespace):
         self.loaded.append({"model": model, **options})
         if model == "nothing":
             raise UnknownModel("No model called `nothing`", "choose another")
-        return SimpleNamespace(spec=SimpleNamespace(stems=STEMS))
+        return SimpleNamespace(spec=Spec(STEMS, 44_100, 0, 1, how=f"torch on {options['device']}"))
 
     def split_file(self, path, out, *, separator, progress, **options):
         self.split.append({"path": path, "out": out, **options})
+        if self.together:
+            self.together.wait()
+        while path.name in self.endless:
+            progress(44_100, 88_200)
         if path.name in self.failures:
             raise self.failures[path.name]
         folder = Path(out, path.stem)
@@ -40,8 +46,7 @@ class Pipeline(SimpleNamespace):
         outputs = {stem: folder / f"{stem}.{options['format']}" for stem in separator.spec.stems}
         for output in outputs.values():
             output.touch()
-        if progress:
-            progress(44_100, 88_200)
+        progress(44_100, 88_200)
         return stemsplit.pipeline.SplitResult(
             input=path,
             outputs=outputs,
@@ -58,7 +63,7 @@ class Pipeline(SimpleNamespace):
 def pipeline(monkeypatch, tmp_path):
     import stemsplit.pipeline
 
-    fake = Pipeline(loaded=[], split=[], failures={}, peaks={})
+    fake = Pipeline(loaded=[], split=[], failures={}, peaks={}, together=None, endless=set())
     monkeypatch.setattr(stemsplit.pipeline, "load_separator", fake.load_separator)
     monkeypatch.setattr(stemsplit.pipeline, "split_file", fake.split_file)
     monkeypatch.chdir(tmp_path)
@@ -165,6 +170,7 @@ def test_a_mistyped_command_is_a_missing_file_with_a_hint(pipeline):
 
 def test_every_option_arrives(pipeline):
     words = "a.wav -m other -d cpu --batch 3 --mask soft --stems vocals,drums -o out -f ogg --depth 24"
+    words += " --runtime torch --threads 2 --fast --jobs 2"
     words += " --precision bfloat16 --bitrate 192k --gain -1.5 --start 0:00.005 --duration 2.5 --force"
     result = run(*words.split())
     assert result.exit_code == 0
@@ -174,9 +180,12 @@ def test_every_option_arrives(pipeline):
             "stems": ["vocals", "drums"],
             "two_stems": None,
             "mask": "soft",
+            "runtime": "torch",
             "device": "cpu",
-            "batch": 3,
             "precision": "bfloat16",
+            "batch": 3,
+            "threads": 2,
+            "fast": True,
         }
     ]
     assert pipeline.split == [
@@ -239,7 +248,7 @@ def test_json_has_one_object_a_track_and_nothing_else(pipeline):
 
 def test_verbose_names_the_model_and_the_device(pipeline):
     said = run("-v", "-d", "cpu", "a.wav").stderr
-    assert "binary-mask-cnn on cpu: vocals, drums, bass, other\n" in said
+    assert "binary-mask-cnn by torch on cpu: vocals, drums, bass, other\n" in said
     assert "drums 0.500" in said
 
 
@@ -250,7 +259,7 @@ def test_the_bar_goes_to_stderr_alone(monkeypatch, capfd):
     reader = SimpleNamespace(sample_rate=44_100, frames_estimate=88_200)
     with open(theirs, "w", encoding="utf-8") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
-        with console.progress("[1/2] song.mp3", reader, enabled=True) as update:
+        with console.Bars(enabled=True) as bars, bars.of("[1/2] song.mp3", reader) as update:
             update(44_100, None)
             sys.stdout.write("data\n")
             time.sleep(0.3)  # the bar is drawn ten times a second
@@ -263,8 +272,8 @@ def test_the_bar_goes_to_stderr_alone(monkeypatch, capfd):
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_there_is_no_bar_without_a_terminal(capfd, enabled):
-    with console.progress("song.mp3", None, enabled=enabled) as update:
-        assert update is None
+    with console.Bars(enabled=enabled) as bars, bars.of("song.mp3", None) as update:
+        update(44_100, None)
     assert capfd.readouterr() == ("", "")
 
 
@@ -291,6 +300,28 @@ def test_an_interrupt_is_one_line_and_130(pipeline):
     assert result.exit_code == 130
     assert result.stderr == "interrupted\n"
     assert len(pipeline.split) == 1
+
+
+def test_several_tracks_at_once(pipeline):
+    pipeline.together = threading.Barrier(2, timeout=20)  # broken unless two are worked on side by side
+    pipeline.failures["c.wav"] = EncodeError("The disk is full")
+    result = run("--jobs", "2", "a.wav", "b.wav", "c.wav", "models", "--quiet")
+    assert result.exit_code == 1
+    paths = result.stdout.splitlines()
+    tracks = [paths[start : start + 4] for start in range(0, len(paths), 4)]
+    assert sorted(Path(track[0]).parent.name for track in tracks) == ["a", "b", "models"]
+    for track in tracks:  # together, whichever was first
+        assert [Path(path).stem for path in track] == list(STEMS)
+    assert result.stderr.count("The disk is full") == 1
+
+
+def test_an_interrupt_stops_all_that_is_under_way(pipeline):
+    """One track is interrupted while the other is in the middle, and would go on for ever."""
+    pipeline.failures["a.wav"] = KeyboardInterrupt()
+    pipeline.endless.add("b.wav")
+    result = run("--jobs", "2", "a.wav", "b.wav", "c.wav")
+    assert result.exit_code == 130
+    assert {asked["path"].name for asked in pipeline.split} == {"a.wav", "b.wav"}
 
 
 def test_a_bug_keeps_its_traceback(pipeline):

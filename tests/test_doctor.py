@@ -1,20 +1,22 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
 from stemsplit.cli import app, doctor
-from stemsplit.errors import BadWeights
+from stemsplit.errors import BadWeights, DeviceUnavailable
 
 
 @pytest.fixture
 def model(monkeypatch):
     """One model that is there and in order."""
-    from types import SimpleNamespace
-
+    loaded = SimpleNamespace(spec=SimpleNamespace(how="torch on cpu in float32"))
+    monkeypatch.setattr("stemsplit.pipeline.load_separator", lambda: loaded)
     monkeypatch.setattr("stemsplit.weights.available", lambda: {"small": Path("small.safetensors")})
     monkeypatch.setattr("stemsplit.weights.read_card", lambda path: SimpleNamespace(stems=("vocals",)))
 
@@ -27,10 +29,31 @@ def examine(**options) -> tuple[int, dict[str, dict]]:
 def test_all_that_is_needed_works(model):
     status, checks = examine()
     assert status == 0
-    assert {"python", "torch", "numpy", "soundfile", "soxr", "cpu", "cuda", "mps", "ffmpeg", "small"} < set(
-        checks
-    )
+    assert {"python", "torch", "numpy", "soundfile", "soxr", "cuda", "mps", "ffmpeg", "small"} < set(checks)
     assert [name for name in ("wav", "flac", "mp3", "ogg", "m4a") if not checks[name]["ok"]] == []
+
+
+def test_it_says_how_a_model_runs(model, monkeypatch):
+    status, checks = examine()
+    assert checks["runs"]["detail"].startswith("by torch on cpu in float32, with ")
+
+    def load_separator():
+        raise DeviceUnavailable("No cpu here", "buy one")
+
+    monkeypatch.setattr("stemsplit.pipeline.load_separator", load_separator)
+    status, checks = examine()
+    assert status == 1
+    assert checks["runs"]["hint"] == "buy one"
+
+
+def test_without_openvino_it_says_what_is_lost(model, monkeypatch):
+    def version(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor, "version", version)
+    status, checks = examine()
+    assert status == 0
+    assert "pip install openvino" in checks["openvino"]["hint"]
 
 
 def test_without_ffmpeg_wav_still_works(model, monkeypatch):

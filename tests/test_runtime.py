@@ -1,44 +1,215 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import tracemalloc
+from importlib import import_module
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
 
-from stemsplit.errors import DeviceUnavailable
-from stemsplit.runtime import TorchRuntime
+from stemsplit import nets, pipeline, weights
+from stemsplit.errors import BadWeights, DeviceUnavailable
+from stemsplit.runtime import Running, cache, openvino_runtime
+from stemsplit.runtime.torch_runtime import TorchRuntime
 from stemsplit.separator import MaskSeparator
 from stemsplit.stft import Stft
 from stemsplit.stream import separate_blocks
-from tests.conftest import SAMPLE_RATE, mask_separator, random_network
+from tests.conftest import SAMPLE_RATE, mask_separator, random_network, whole
+
+needs_openvino = pytest.mark.skipif(not find_spec("openvino"), reason="needs stemsplit[openvino]")
+EQUAL = 1e-5  # of full scale, in float32
+HALF_DB = -30  # what bfloat16 adds, relative to a stem
 
 
-@pytest.mark.parametrize("batch", [1, 7, 1000])
-def test_the_batch_does_not_change_the_stems(music, batch):
-    expected = mask_separator().separate(music)
-    np.testing.assert_allclose(mask_separator(batch=batch).separate(music), expected, atol=1e-5)
+def has_bfloat16():
+    openvino = pytest.importorskip("openvino")
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def test_half_precision_gives_nearly_the_same_stems(music):
-    expected = mask_separator().separate(music)
-    found = mask_separator(precision="bfloat16").separate(music)
-    error_db = 10 * np.log10(np.sum((found - expected) ** 2) / np.sum(expected**2))
-    assert -80 < error_db < -30  # not the same, or it was not half precision
-    with pytest.raises(ValueError, match="must be one of"):
-        mask_separator(precision="int4")
+def error_db(found, expected):
+    """The loudest stem's error, relative to it."""
+    errors = np.sum((found - expected) ** 2, axis=(1, 2)) / np.sum(expected**2, axis=(1, 2))
+    return 10 * np.log10(errors.max() + 1e-20)
+
+
+@pytest.fixture(scope="module")
+def references(music):
+    """Stems by torch in float32, window by window's equals, of every frame and of every third."""
+
+    def stems(fast):
+        running = Running(runtime="torch", device="cpu", precision="float32", threads=1, fast=fast)
+        return whole(pipeline.load_masks("binary-mask-cnn", running=running), music)
+
+    return {fast: stems(fast) for fast in (False, True)}
+
+
+def test_fast_is_something_else_but_not_much(references):
+    assert -30 < error_db(references[True], references[False]) < -5
+
+
+@pytest.mark.parametrize(("batch", "threads"), [(None, 1), (20, 3)])
+@pytest.mark.parametrize("fast", [False, True], ids=["every frame", "fast"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("runtime", ["torch", pytest.param("openvino", marks=needs_openvino)])
+def test_stems_are_the_same_however_they_are_run(music, references, runtime, precision, fast, batch, threads):
+    if precision == "bfloat16" and not has_bfloat16():
+        pytest.skip("this processor has no bfloat16")
+    running = Running(
+        runtime=runtime, device="cpu", precision=precision, fast=fast, batch=batch, threads=threads
+    )
+    separator = pipeline.load_masks("binary-mask-cnn", running=running)
+    assert separator.spec.how == f"{runtime} on cpu in {precision}"
+    blocks = [music[:, i : i + 10_007] for i in range(0, music.shape[1], 10_007)]
+    for seconds in (None, 0.4):
+        found = np.concatenate(list(separate_blocks(separator, blocks, segment_seconds=seconds)), axis=-1)
+        if precision == "float32":
+            np.testing.assert_allclose(found, references[fast], atol=EQUAL)
+        else:
+            assert -80 < error_db(found, references[fast]) < HALF_DB  # not the same, or it was not half
+
+
+@pytest.mark.parametrize("name", nets.REGISTRY)
+def test_the_registry_says_what_the_networks_are(name):
+    entry = nets.REGISTRY[name]
+    network = getattr(import_module(f"stemsplit.nets.{entry.module}"), entry.name)
+    assert (entry.bins, entry.reach) == (network.bins, network.reach)
+    assert f"class {entry.name}".encode() in nets.source(name)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"precision": "int4"}, "precision"),
+        ({"runtime": "onnx"}, "runtime"),
+        ({"batch": 0}, "batch"),
+        ({"threads": 0}, "threads"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        Running(**options)
+
+
+def test_a_runtime_that_is_not_there_is_an_error(monkeypatch):
+    monkeypatch.setattr("stemsplit.runtime.find_spec", lambda name: None)
+    with pytest.raises(DeviceUnavailable, match="not installed") as error:
+        pipeline.load_separator(runtime="openvino", device="cpu")
+    assert "stemsplit[openvino]" in error.value.hint
+    assert pipeline.load_separator(device="cpu").spec.how.startswith("torch on cpu")
+
+
+def test_openvino_is_for_processors(monkeypatch):
+    monkeypatch.setattr("stemsplit.runtime.pick_device", lambda name: name)
+    with pytest.raises(DeviceUnavailable, match="not on cuda"):
+        pipeline.load_separator(runtime="openvino", device="cuda")
+
+
+def test_a_precision_that_is_not_there_is_an_error():
+    with pytest.raises(DeviceUnavailable, match="float16"):
+        pipeline.load_separator(runtime="torch", device="cpu", precision="float16")
+    with pytest.raises(DeviceUnavailable, match="does not compute in bfloat16"):
+        openvino_runtime.best_precision(["FP32", "INT8"], "bfloat16")
+    assert openvino_runtime.best_precision(["FP32", "INT8"], "auto") == "float32"
+    assert openvino_runtime.best_precision(["FP32", "BF16"], "auto") == "bfloat16"
+
+
+def test_threads_of_others_are_left_alone(music):
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        list(separate_blocks(mask_separator(threads=2), [music], segment_seconds=0.4))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+@needs_openvino
+def test_a_second_start_needs_no_torch_and_says_nothing_to_anyone():
+    code = (
+        "import sys; from stemsplit import pipeline; pipeline.load_separator(device='cpu', threads=2);"
+        "print(*sorted({'torch', 'openvino', 'openvino_telemetry'} & set(sys.modules)))"
+    )
+    loaded = [subprocess.check_output([sys.executable, "-c", code], text=True).split() for _ in range(2)]
+    assert loaded[1] == ["openvino"]
+
+
+@needs_openvino
+def test_damaged_weights_are_refused_though_good_ones_are_kept(tmp_path):
+    running = Running(runtime="openvino", device="cpu", threads=1)
+    pipeline.load_masks("binary-mask-cnn", running=running)
+    content = bytearray(weights.find("binary-mask-cnn").read_bytes())
+    content[-2:] = b"\x00\x7c"  # infinity
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(content)
+    with pytest.raises(BadWeights, match="not finite"):
+        pipeline.load_masks(damaged, running=running)
+
+
+class Maker:
+    """Counts how often it had to make something."""
+
+    def __init__(self):
+        self.made = 0
+
+    def __call__(self):
+        self.made += 1
+        return b"compiled"
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "folder", lambda: tmp_path / "cache" / "stemsplit")
+    return tmp_path / "cache" / "stemsplit"
+
+
+def test_what_is_kept_is_not_made_again(home):
+    make = Maker()
+    assert [cache.kept("a", make), cache.kept("a", make)] == [b"compiled"] * 2
+    assert make.made == 1
+    assert [path.name for path in home.iterdir()] == ["a.blob"]
+    cache.kept("b", make)
+    assert make.made == 2
+
+
+@pytest.mark.parametrize("damage", [b"", b"short", 40 * b"x"])
+def test_what_is_damaged_is_made_again(home, damage):
+    make = Maker()
+    cache.kept("a", make)
+    (home / "a.blob").write_bytes(damage)
+    assert cache.kept("a", make) == cache.kept("a", make) == b"compiled"
+    assert make.made == 2
+
+
+def test_where_nothing_can_be_kept_it_is_made_each_time(home):
+    home.parent.mkdir()
+    home.write_text("no folder")
+    make = Maker()
+    assert [cache.kept("a", make), cache.kept("a", make)] == [b"compiled"] * 2
+    assert make.made == 2
+
+
+def test_only_so_many_are_kept(home):
+    for name in range(cache.KEPT + 3):
+        cache.kept(str(name), Maker())
+    assert len(list(home.iterdir())) == cache.KEPT
+
+
+def test_keys_tell_all_parts_apart():
+    assert cache.key(b"a", b"bc") != cache.key(b"ab", b"c")
+    assert cache.key(b"a", b"bc") == cache.key(b"a", b"bc")
 
 
 class Crowded(torch.nn.Module):
     """A network on a device that has room for so many frames."""
 
-    reach = 12
-
     def __init__(self, room):
         super().__init__()
         self.room, self.tried = room, []
 
-    def forward_frames(self, frames):
+    def forward_frames(self, frames, step):
         self.tried.append(frames.shape[1] - 24)
         if self.tried[-1] > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -47,7 +218,7 @@ class Crowded(torch.nn.Module):
 
 def test_out_of_memory_halves_the_batch_and_goes_on():
     network = Crowded(room=10)
-    runtime = TorchRuntime([network], device=torch.device("cpu"), batch=64)
+    runtime = TorchRuntime([network], reach=12, batch=64)
     features = np.random.default_rng(440).standard_normal((124, 513)).astype(np.float32)
     found = runtime(features)
     assert network.tried[:5] == [64, 32, 16, 8, 8]
@@ -55,7 +226,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on():
 
 
 def test_out_of_memory_for_one_frame_is_an_error():
-    runtime = TorchRuntime([Crowded(room=0)], device=torch.device("cpu"), batch=4)
+    runtime = TorchRuntime([Crowded(room=0)], reach=12, batch=4)
     with pytest.raises(DeviceUnavailable, match="one frame"):
         runtime(np.zeros((30, 513), np.float32))
 
@@ -63,7 +234,7 @@ def test_out_of_memory_for_one_frame_is_an_error():
 def test_running_leaves_the_networks_as_they_are():
     network = random_network(0)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    TorchRuntime([network], device=torch.device("cpu"))(np.zeros((30, 513), np.float32))
+    TorchRuntime([network], reach=12)(np.zeros((30, 513), np.float32))
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 

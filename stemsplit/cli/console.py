@@ -7,6 +7,8 @@ import json
 import math
 import os
 import sys
+import threading
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,8 @@ from stemsplit.errors import StemsplitError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
+
+    from rich.progress import Progress
 
     from stemsplit.audio import Reader
     from stemsplit.pipeline import SplitResult
@@ -62,6 +66,7 @@ class Report:
     def __init__(self, *, quiet: bool, verbose: bool, json: bool) -> None:
         self.quiet, self.verbose, self.json = quiet, verbose, json
         self.failures = 0
+        self._one_at_a_time = threading.RLock()
 
     def remark(self, text: str, *, detail: bool = False) -> None:
         """Say something unless asked to be quiet; a detail, only if asked to be verbose."""
@@ -78,14 +83,19 @@ class Report:
 
     def failed(self, problem: StemsplitError, track: Path | None = None) -> None:
         """Tell why a track, or the whole run, failed."""
-        self.failures += 1
-        error(problem)
-        if self.json:
-            which = {"event": "error"} if track is None else {"event": "track", "input": track}
-            event(**which, status="error", code=problem.code, message=problem.message, hint=problem.hint)
+        with self._one_at_a_time:
+            self.failures += 1
+            error(problem)
+            if self.json:
+                which = {"event": "error"} if track is None else {"event": "track", "input": track}
+                event(**which, status="error", code=problem.code, message=problem.message, hint=problem.hint)
 
     def done(self, result: SplitResult) -> None:
         """Tell what was written."""
+        with self._one_at_a_time:
+            self._tell(result)
+
+    def _tell(self, result: SplitResult) -> None:
         seconds, outputs = result.elapsed_seconds, result.outputs
         times = result.frames / result.sample_rate / seconds
         for warning in result.warnings:
@@ -105,36 +115,57 @@ class Report:
         event(event="track", status="ok", **fields)
 
 
-@contextlib.contextmanager
-def progress(
-    title: str, reader: Reader, *, enabled: bool
-) -> Iterator[Callable[[int, int | None], None] | None]:
-    """Show a bar on stderr, where that is a terminal, and give the function that moves it."""
-    if not (enabled and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"):
-        yield None
-        return
-    from rich import progress as part
-    from rich.console import Console
-    from rich.text import Text
+class Bars:
+    """Shows on stderr how far each track is, where that is a terminal and one wants to see it."""
 
-    columns = (
-        part.TextColumn("{task.description}", markup=False),
-        part.BarColumn(bar_width=20),
-        part.TaskProgressColumn(),
-        part.TimeElapsedColumn(),
-        part.TimeRemainingColumn(),
-        part.TextColumn("{task.fields[speed]}"),
-    )
-    console = Console(stderr=True)
-    label = Text(title)
-    label.truncate(max(10, console.width - 50), overflow="ellipsis")  # the other columns take 50
-    # stdout stays what it is: rich would send it to this console, that is, to stderr.
-    with part.Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
-        task = bar.add_task(label.plain, total=reader.frames_estimate, speed="")
+    def __init__(self, *, enabled: bool) -> None:
+        self._progress: Progress | None = None
+        if not (enabled and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"):
+            return
+        from rich import progress as part
+        from rich.console import Console
 
-        def update(frames_done: int, _: int | None) -> None:
-            elapsed = bar.tasks[0].elapsed
-            speed = f"{frames_done / reader.sample_rate / elapsed:.1f} x" if elapsed else ""
-            bar.update(task, completed=frames_done, speed=speed)
+        # stdout stays what it is: rich would send it to this console, that is, to stderr.
+        self._progress = part.Progress(
+            part.TextColumn("{task.description}", markup=False),
+            part.BarColumn(bar_width=20),
+            part.TaskProgressColumn(),
+            part.TimeElapsedColumn(),
+            part.TimeRemainingColumn(),
+            part.TextColumn("{task.fields[speed]}"),
+            console=Console(stderr=True),
+            transient=True,
+            redirect_stdout=False,
+        )
 
-        yield update
+    def __enter__(self) -> Bars:
+        if self._progress:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    @contextlib.contextmanager
+    def of(self, title: str, reader: Reader) -> Iterator[Callable[[int, int | None], None]]:
+        """Show a track's bar, and give the function that moves it."""
+        bars = self._progress
+        if bars is None:
+            yield lambda done, total: None
+            return
+        from rich.text import Text
+
+        label = Text(title)
+        label.truncate(max(10, bars.console.width - 50), overflow="ellipsis")  # the other columns take 50
+        task = bars.add_task(label.plain, total=reader.frames_estimate, speed="")
+        began = time.monotonic()
+
+        def update(done: int, _: int | None) -> None:
+            speed = done / reader.sample_rate / (time.monotonic() - began)
+            bars.update(task, completed=done, speed=f"{speed:.1f} x")
+
+        try:
+            yield update
+        finally:
+            bars.remove_task(task)

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,10 +71,12 @@ def all_checks() -> Iterator[Check]:
     yield Check("python", True, f"{platform.python_version()} on {platform.platform()}")
     for name in PACKAGES:
         yield _package(name)
+    yield _openvino()
     yield from _devices()
     if not any(isinstance(_imported(name), Exception) for name in PACKAGES):
         yield _ffmpeg()
         yield from _formats()
+        yield _run()
     yield from _models()
 
 
@@ -98,7 +101,6 @@ def _devices() -> Iterator[Check]:
     torch = _imported("torch")
     if isinstance(torch, Exception):
         return
-    yield Check("cpu", True, f"{torch.get_num_threads()} threads", essential=True)
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count()))
         yield Check("cuda", True, names)
@@ -109,6 +111,26 @@ def _devices() -> Iterator[Check]:
         yield Check("cuda", False, "this torch is built without it", hint)
     mps = torch.backends.mps.is_available()
     yield Check("mps", mps, "Apple GPU" if mps else "only on Apple silicon")
+
+
+def _openvino() -> Check:
+    try:
+        return Check("openvino", True, version("openvino"))
+    except PackageNotFoundError:
+        return Check(
+            "openvino", False, "not installed", "`pip install openvino`: processors are twice as fast"
+        )
+
+
+def _run() -> Check:
+    from stemsplit.pipeline import load_separator
+    from stemsplit.runtime import cores
+
+    try:
+        separator = load_separator()
+    except StemsplitError as problem:
+        return Check("runs", False, problem.message, problem.hint, True)
+    return Check("runs", True, f"by {separator.spec.how}, with {cores()} cores", essential=True)
 
 
 def _ffmpeg() -> Check:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from stemsplit import DEFAULT_MODEL
-from stemsplit.cli import console, models
+from stemsplit.cli import console, models, running
 from stemsplit.errors import EncodeError
 
 if TYPE_CHECKING:
@@ -78,7 +78,10 @@ def command(
             "--paper", metavar="", help="Accuracy of the masks in train and valid, beside the paper's."
         ),
     ] = False,
-    device: Annotated[str, typer.Option("--device", "-d", help="Where the networks run.")] = "auto",
+    fast: running.Fast = False,
+    runtime: running.Runtime = "auto",
+    device: running.Device = "auto",
+    precision: running.Precision = "auto",
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="A row a song, system and stem.")] = None,
     json: Annotated[
         Path | None,
@@ -104,9 +107,8 @@ def command(
         charts.check()
     card = weights.read_card(model)
     splits = split or (["train", "valid"] if paper else ["test"])
-    systems = _systems(
-        card, model, mask or [card.mask], oracle or list(ORACLES), baseline == "mixture", device
-    )
+    how = {"fast": fast, "runtime": runtime, "device": device, "precision": precision}
+    systems = _systems(card, model, mask or [card.mask], oracle or list(ORACLES), baseline == "mixture", how)
     songs = _measure(card, systems, data, splits, _cores(jobs) if museval else 0)
     if keep:
         cards.rewrite(weights.find(model), scores={**card.scores, **results.for_card(songs)})
@@ -142,13 +144,14 @@ def _systems(
     masks: Sequence[str],
     oracles: Sequence[OracleName],
     mixture: bool,
-    device: str,
+    how: dict[str, Any],
 ) -> Systems:
     from stemsplit.evaluation import Systems
     from stemsplit.oracles import all_oracles
     from stemsplit.pipeline import load_masks
+    from stemsplit.runtime import Running
 
-    separators = {mask: load_masks(model, mask=mask, device=device) for mask in masks}
+    separators = {mask: load_masks(model, mask=mask, running=Running(**how)) for mask in masks}
     ideal = all_oracles(separators[masks[0]], card.threshold)
     chosen = {ORACLES[name]: ideal[ORACLES[name]] for name in oracles if name in ORACLES}
     return Systems(separators, chosen, card.threshold, mixture)

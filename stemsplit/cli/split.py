@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
+import threading
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from stemsplit import DEFAULT_MODEL
-from stemsplit.cli import console, models
+from stemsplit.cli import console, models, running
 from stemsplit.errors import StemsplitError
 
 if TYPE_CHECKING:
@@ -99,16 +101,13 @@ def command(
         Literal["soft", "binary", "wiener"] | None,
         _how(help="Sounds shared, or each to one stem, or shared by place; else what suits the model."),
     ] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda", "mps"], _how("--device", "-d", help="Where the networks run.")
-    ] = "auto",
-    precision: Annotated[
-        Literal["float32", "bfloat16"],
-        _how(help="bfloat16 is faster on processors and cards that compute in it."),
-    ] = "float32",
-    batch: Annotated[
-        int | None, _how(min=1, metavar="N", help="How much at once; else what suits the device.")
-    ] = None,
+    fast: running.Fast = False,
+    runtime: running.Runtime = "auto",
+    device: running.Device = "auto",
+    precision: running.Precision = "auto",
+    batch: running.Batch = None,
+    threads: running.Threads = None,
+    jobs: running.Jobs = 1,
     out: Annotated[Path, _where("--out", "-o", metavar="DIR", help="Where to write.")] = Path("stems"),
     format: Annotated[
         Literal["wav", "flac", "mp3", "ogg", "m4a"], _where("--format", "-f", help="Kind of file.")
@@ -152,7 +151,6 @@ def command(
     if not readers:
         raise typer.Exit(1)
     from stemsplit.pipeline import load_separator, plan, split_file
-    from stemsplit.runtime import pick_device
 
     try:
         separator = load_separator(
@@ -160,35 +158,53 @@ def command(
             stems=None if stems is None else [name.strip() for name in stems.split(",") if name.strip()],
             two_stems=two_stems,
             mask=mask,
+            runtime=runtime,
             device=device,
-            batch=batch,
             precision=precision,
+            batch=batch,
+            threads=threads,
+            fast=fast,
         )
     except StemsplitError as problem:
         report.failed(problem)
         raise typer.Exit(1) from problem
     names = separator.spec.stems
-    report.remark(f"{model} on {pick_device(device)}: {', '.join(names)}", detail=True)
+    report.remark(f"{model} by {separator.spec.how}: {', '.join(names)}", detail=True)
     encoding: dict[str, Any] = {"format": format, "depth": depth, "bitrate": bitrate, "force": force}
     for track, reader in list(readers.items()):
         with report.failing(track):
             plan(reader, out, names, **encoding)
             continue
         del readers[track]
-    for number, (track, reader) in enumerate(readers.items(), 1):
+    stopped = threading.Event()
+
+    def work(number: int, track: Path, reader: Reader) -> None:
         count = f"[{number}/{len(readers)}] " if len(readers) > 1 else ""
         title = f"{count}{console.count_stems(names)} of {console.printable(track.name)}"
-        with report.failing(track):
-            with console.progress(title, reader, enabled=not quiet) as update:
-                result = split_file(
-                    track,
-                    out,
-                    separator=separator,
-                    gain_db=gain,
-                    start_seconds=start or 0.0,
-                    duration_seconds=duration,
-                    progress=update,
-                    **encoding,
-                )
+        with report.failing(track), bars.of(title, reader) as update:
+
+            def progress(done: int, total: int | None) -> None:
+                if stopped.is_set():
+                    raise KeyboardInterrupt
+                update(done, total)
+
+            result = split_file(
+                track,
+                out,
+                separator=separator,
+                gain_db=gain,
+                start_seconds=start or 0.0,
+                duration_seconds=duration,
+                progress=progress,
+                **encoding,
+            )
             report.done(result)
+
+    with console.Bars(enabled=not quiet) as bars, ThreadPoolExecutor(jobs) as pool:
+        try:
+            for future in [pool.submit(work, n, *each) for n, each in enumerate(readers.items(), 1)]:
+                future.result()
+        finally:
+            stopped.set()
+            pool.shutdown(cancel_futures=True)
     raise typer.Exit(1 if report.failures else 0)

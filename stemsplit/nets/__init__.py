@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadWeights
@@ -11,7 +13,37 @@ from ..errors import BadWeights
 if TYPE_CHECKING:
     from torch import Tensor
 
-REGISTRY = {"binary-mask-cnn": ("binary_mask_cnn", "BinaryMaskCNN")}
+
+@dataclass(frozen=True)
+class Entry:
+    """What can be known of a network without importing torch."""
+
+    module: str
+    name: str
+    bins: int
+    reach: int
+    """Frames that the network hears on either side of the one it masks."""
+
+
+REGISTRY = {"binary-mask-cnn": Entry("binary_mask_cnn", "BinaryMaskCNN", bins=513, reach=12)}
+
+
+def find(network: str) -> Entry:
+    """Return what is known of a network.
+
+    Raises:
+        BadWeights: no network has this name.
+    """
+    if network not in REGISTRY:
+        raise BadWeights(
+            f"These weights are for `{network}`, which this version does not have", "upgrade stemsplit"
+        )
+    return REGISTRY[network]
+
+
+def source(network: str) -> bytes:
+    """Return the program text of a network."""
+    return (Path(__file__).parent / f"{REGISTRY[network].module}.py").read_bytes()
 
 
 def build(network: str, tensors: Mapping[str, Mapping[str, Tensor]]) -> list[Any]:
@@ -20,12 +52,8 @@ def build(network: str, tensors: Mapping[str, Mapping[str, Tensor]]) -> list[Any
     Raises:
         BadWeights: no network has this name, or its layers are of another shape.
     """
-    if network not in REGISTRY:
-        raise BadWeights(
-            f"These weights are for `{network}`, which this version does not have", "upgrade stemsplit"
-        )
-    module, name = REGISTRY[network]
-    kind = getattr(import_module(f".{module}", __package__), name)
+    entry = find(network)
+    kind = getattr(import_module(f".{entry.module}", __package__), entry.name)
     networks = []
     for stem, state in tensors.items():
         built = kind()

@@ -12,6 +12,7 @@ from torch import Tensor
 from .. import cards
 from ..masks import logits
 from ..pipeline import load_masks
+from ..runtime import Running
 from ..separator import MaskSeparator, Samples
 from ..songs import Song
 from ..stft import magnitude
@@ -31,7 +32,7 @@ def combine(path: Path, songs: Sequence[Song], *, device: str) -> None:
     Both are written into the card. The songs are those to validate on: where the networks have learnt from
     songs, they are surer of themselves than elsewhere.
     """
-    separator = load_masks(path, mask="binary", device=device)
+    separator = load_masks(path, mask="binary", running=Running(device=device, precision="float32"))
     whole = [song for song in songs if all(song.known)]
     complete = bool(whole) and not any(song.parts[-1].any() for song in whole)
     cards.rewrite(path, complete=complete, combination=fit(separator, whole) if complete else ())

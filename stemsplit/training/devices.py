@@ -31,7 +31,7 @@ def launch(device: str = "cpu", *, precision: str = "float32", devices: int = 1,
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         raise StemsplitError(f"Training needs {' and '.join(missing)}", "pip install 'stemsplit[train]'")
-    kind = pick_device(device).type
+    kind = pick_device(device)
     here = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, devices)
     if devices > here:
         raise DeviceUnavailable(f"{devices} {kind} devices asked for, {here} here", f"use --devices {here}")

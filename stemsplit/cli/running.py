@@ -1,0 +1,29 @@
+"""The options that say where a model runs, the same for every verb."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Literal
+
+import typer
+
+_run = partial(typer.Option, rich_help_panel="How to run")
+
+Runtime = Annotated[
+    Literal["auto", "torch", "openvino"],
+    _run(help="What runs the networks; else openvino on a processor, where it is installed."),
+]
+Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], _run("--device", "-d", help="Where they run.")]
+Precision = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    _run(help="Else bfloat16 where the hardware computes in it: twice as fast, and sounds the same."),
+]
+Batch = Annotated[int | None, _run(min=1, metavar="N", help="How much at once; else what suits the device.")]
+Threads = Annotated[
+    int | None, _run(min=1, metavar="N", help="Processor cores to use; else all, up to eight.")
+]
+Jobs = Annotated[int, _run("--jobs", "-j", min=1, metavar="N", help="Tracks side by side.")]
+Fast = Annotated[
+    bool,
+    _run("--fast", metavar="", help="Networks hear every third frame only: faster, drums a little blurred."),
+]

@@ -1,0 +1,150 @@
+"""Where a network runs: which library, device and precision, and how much at a time."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+from .. import nets, weights
+from ..errors import DeviceUnavailable
+from ..separator import Samples
+
+RUNTIMES = ("auto", "torch", "openvino")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+MOST_THREADS = 8
+"""Unless more are asked for: each works on a segment of its own, some 50 MB."""
+FAST_STEP = 3
+"""With `fast` the networks are asked for every third frame, 35 ms apart."""
+
+
+class Runtime(Protocol):
+    """Networks that are ready to run."""
+
+    name: str
+    device: str
+    precision: str
+    batch: int
+    workers: int
+    """How many calls are best made side by side."""
+
+    def __call__(self, features: Samples) -> Samples:
+        """Return probabilities `(stem, window, bin)` for features `(frame, bin)`."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """How to run a model's networks; each is chosen by what the machine has, unless it is given.
+
+    Raises:
+        ValueError: there is no such choice.
+    """
+
+    runtime: str = "auto"
+    device: str = "auto"
+    precision: str = "auto"
+    batch: int | None = None
+    """Frames at a time."""
+    threads: int | None = None
+    """Processor cores to use."""
+    fast: bool = False
+    """Ask the networks for every third frame only."""
+
+    def __post_init__(self) -> None:
+        for name, among in (("runtime", RUNTIMES), ("precision", PRECISIONS)):
+            if getattr(self, name) not in among:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(among)}")
+        for name in ("batch", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} must be 1 or more")
+
+    @property
+    def step(self) -> int:
+        """How many frames apart the networks are asked."""
+        return FAST_STEP if self.fast else 1
+
+    def start(self, network: str, file: Path, stems: Sequence[str]) -> Runtime:
+        """Return the networks of some stems, ready to run.
+
+        Raises:
+            DeviceUnavailable: what is asked for is not there. It is never replaced by something else.
+            BadWeights: the weights file is damaged.
+        """
+        device = pick_device(self.device)
+        threads = self.threads or min(MOST_THREADS, cores())
+        if self._with_openvino(device):
+            from .openvino_runtime import OpenVinoRuntime
+
+            return OpenVinoRuntime(
+                network,
+                file,
+                stems,
+                precision=self.precision,
+                batch=self.batch,
+                threads=threads,
+                step=self.step,
+            )
+        from .torch_runtime import TorchRuntime
+
+        return TorchRuntime(
+            nets.build(network, weights.load(file, stems)),
+            reach=nets.REGISTRY[network].reach,
+            device=device,
+            precision=self.precision,
+            batch=self.batch,
+            threads=threads,
+            step=self.step,
+        )
+
+    def _with_openvino(self, device: str) -> bool:
+        installed = find_spec("openvino") is not None
+        if self.runtime != "openvino":
+            return self.runtime == "auto" and installed and device == "cpu"
+        if device != "cpu":
+            raise DeviceUnavailable(f"OpenVINO runs on processors only, not on {device}", "use --device cpu")
+        if not installed:
+            raise DeviceUnavailable("OpenVINO is not installed", "run `pip install 'stemsplit[openvino]'`")
+        return True
+
+
+def cores() -> int:
+    """Return how many processor cores this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def pick_device(name: str) -> str:
+    """Return the device called `name`; `auto` is the first there is of cuda, mps and cpu.
+
+    Raises:
+        DeviceUnavailable: the device asked for is not there. It is never replaced by another one.
+    """
+    if name not in DEVICES:
+        raise DeviceUnavailable(f"No device called `{name}`", f"choose one of {', '.join(DEVICES)}")
+    if name == "cpu" or (name == "auto" and not _gpu_may_exist()):
+        return "cpu"
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return next(device for device, here in there.items() if here)
+    if not there[name]:
+        raise DeviceUnavailable(
+            f"No {name} device here", "use --device cpu, or see `stemsplit doctor` for what torch finds"
+        )
+    return name
+
+
+def _gpu_may_exist() -> bool:
+    """Whether to ask torch, which takes a second to import: without a driver there is nothing to find."""
+    if sys.platform == "linux":
+        # NVIDIA's driver, the same inside Windows' subsystem for Linux, AMD's.
+        return any(os.path.exists(f"/dev/{node}") for node in ("nvidiactl", "dxg", "kfd"))
+    return True

@@ -1,0 +1,67 @@
+"""Compiled networks, kept on disk from one run to the next."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+KEPT = 16
+"""Files: models, precisions and versions that are not used any more make room for others."""
+_DIGEST = hashlib.sha256().digest_size
+
+
+def folder() -> Path:
+    """Return the folder of this user's caches that is ours, as the platform has it."""
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "stemsplit"
+    if sys.platform == "win32":
+        return (
+            Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "stemsplit" / "Cache"
+        )
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stemsplit"
+
+
+def key(*made_of: bytes) -> str:
+    """Return a name for what is made of all this, and of nothing else."""
+    digest = hashlib.sha256()
+    for part in made_of:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()
+
+
+def kept(name: str, make: Callable[[], bytes]) -> bytes:
+    """Return what is kept under a name, or else make it and keep it.
+
+    A file begins with the digest of the rest: one that is damaged is made anew. Where nothing can be written,
+    nothing is kept.
+    """
+    path = folder() / f"{name}.blob"
+    with contextlib.suppress(OSError):
+        content = path.read_bytes()
+        digest, blob = content[:_DIGEST], content[_DIGEST:]
+        if digest == hashlib.sha256(blob).digest():
+            return blob
+    blob = make()
+    with contextlib.suppress(OSError):
+        _write(path, hashlib.sha256(blob).digest() + blob)
+    return blob
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, part = tempfile.mkstemp(dir=path.parent)  # for this user only
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        os.replace(part, path)
+    except BaseException:
+        os.unlink(part)
+        raise
+    files = sorted(path.parent.glob("*.blob"), key=lambda file: file.stat().st_mtime, reverse=True)
+    for old in files[KEPT:]:
+        old.unlink(missing_ok=True)
