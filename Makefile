@@ -26,8 +26,16 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup
-	$(BIN)/python bench/run.py
+# Some 35 minutes, most of them for the file of eight hours. BENCH_OPTIONS=--quick leaves out the longest.
+bench: setup build/peers/installed
+	$(BIN)/python bench/run.py $(BENCH_OPTIONS)
+
+build/peers/installed: bench/peers.txt
+	$(PYTHON) -m venv build/peers
+	build/peers/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt \
+		torch numpy einops julius tqdm
+	build/peers/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --requirement bench/peers.txt
+	@touch $@
 
 # A wheel in an environment of its own, in another folder, without a network where the system can take it away.
 wheel: setup

@@ -1,8 +1,9 @@
-"""Speed, memory and start-up of the command line on this machine: `make bench`.
+"""Speed, memory and start-up of stemsplit on this machine, and of its peers: `make bench`.
 
-Every figure is measured in this one run, each command in a process of its own. Compare ratios between
-machines, not seconds. The long tracks are the example song repeated, written block by block to a folder
-that is removed in the end.
+Every figure is measured in this one run: medians of several, taken in turns, so that what else the machine
+does falls on all of them. Compare ratios between machines, not seconds. The long tracks are the example song
+repeated, written block by block to a folder that is removed in the end. `--quick` leaves out what takes long,
+and keeps nothing.
 """
 
 from __future__ import annotations
@@ -11,23 +12,237 @@ import itertools
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from stemsplit.audio import Reader
-from stemsplit.nets.binary_mask_cnn import BinaryMaskCNN
+from stemsplit.nets.binary_mask_cnn import FRAMES, BinaryMaskCNN
+from stemsplit.pipeline import load_separator
+from stemsplit.runtime import cores, openvino_runtime
+from stemsplit.runtime.torch_runtime import CPU_BATCH, AllStems
+from stemsplit.stream import separate_blocks
 from stemsplit.writer import Writer
 
 HERE = Path(__file__).parent
 SONG = HERE.parent / "examples" / "caesium-30s.mp3"
-COMMAND = [str(Path(sys.executable).with_name("stemsplit"))]
-LENGTHS = {"30 s": 30, "4 min": 240, "10 min": 600, "1 h": 3600}
+COMMAND = [str(Path(sys.executable).with_name("stemsplit")), "--quiet", "--force"]
+PEERS = HERE.parent / "build" / "peers" / "bin" / "python"
+SAMPLE_RATE = 44_100
+CORES = cores()
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+WAYS = {
+    "default": {},
+    "--fast": {"fast": True},
+    "--precision float32": {"precision": "float32"},
+    "--runtime torch": {"runtime": "torch"},
+    "--runtime torch --precision float32": {"runtime": "torch", "precision": "float32"},
+}
+Row = list[str]
+
+
+def in_turns(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """Return the median of what each way gives, asked in turns."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _, (name, measure) in itertools.product(range(rounds), ways.items()):
+        found[name].append(measure())
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def per_second(run: Callable[[], object], seconds: float = 1.0) -> float:
+    """Return how often all cores together can run something, each on its own."""
+
+    def count() -> float:
+        torch.set_num_threads(1)
+        with torch.inference_mode():
+            run()
+            began, times = time.monotonic(), 0
+            while time.monotonic() < began + seconds:
+                run()
+                times += 1
+            return times / (time.monotonic() - began)
+
+    with ThreadPoolExecutor(CORES) as pool:
+        return sum(future.result() for future in [pool.submit(count) for _ in range(CORES)])
+
+
+# The machine
+
+
+def machine() -> str:
+    """Return what the figures were measured on."""
+    model = next(
+        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.processor(),
+    )
+    from importlib.metadata import version
+
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "openvino"))
+    return f"{CORES} cores of {model} ({platform.machine()}), Python {platform.python_version()}, {versions}"
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text(encoding="utf-8").splitlines() if os.path.exists(path) else []
+
+
+def peaks() -> dict[str, float]:
+    """Return GFLOP/s of all cores in 3 x 3 convolutions, channels last: the machine's limit."""
+
+    def convolution(precision: torch.dtype) -> Callable[[], float]:
+        x = torch.randn(1, 64, 64, 128, dtype=precision).to(memory_format=torch.channels_last)
+        weight = torch.randn(64, 64, 3, 3, dtype=precision).to(memory_format=torch.channels_last)
+        flops = 2 * 9 * 64 * 64 * x[0, 0].numel()
+        return lambda: per_second(lambda: F.conv2d(x, weight, padding=1)) * flops / 1e9
+
+    return in_turns({name: convolution(dtype) for name, dtype in PRECISIONS.items()}, 3)
+
+
+# The network
+
+
+class WindowByWindow(nn.Module):
+    """The network as the paper has it, in the terms of the one with shared columns."""
+
+    def __init__(self, network: BinaryMaskCNN) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward_frames(self, frames: Tensor, step: int) -> Tensor:
+        """Return logits `(1, window, bin)` for features `(1, frame, bin)`."""
+        count = frames.shape[1] - FRAMES + 1
+        windows = torch.stack([frames[0, k : k + count] for k in range(FRAMES)], dim=1)
+        logits: Tensor = self.network(windows)
+        return logits[None]
+
+
+def networks(limits: dict[str, float]) -> tuple[list[Row], dict[str, Any]]:
+    """Measure one stem's network: both forms, in each runtime and precision."""
+    network = BinaryMaskCNN().eval()
+    forms = {
+        "window by window": (WindowByWindow(network), 8, 1),
+        "shared columns": (network, CPU_BATCH, 1),
+        "shared columns, every third": (network, CPU_BATCH, 3),
+    }
+    rows, facts = [], {}
+    for runtime, (precision, dtype) in itertools.product(("torch", "openvino"), PRECISIONS.items()):
+        ways, flops = {}, {}
+        for form, (module, batch, step) in forms.items():
+            together = AllStems([module], step)
+            frames = torch.randn(1, (batch - 1) * step + FRAMES, network.bins)
+            with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+                together(frames)
+            flops[form] = counter.get_total_flops() / batch / step
+            run = _runner(runtime, together, frames, dtype, precision)
+            ways[form] = lambda run=run, masked=batch * step: per_second(run) * masked
+        rates = in_turns(ways, 3)
+        for form, rate in rates.items():
+            gflops = rate * flops[form] / 1e9
+            ratio = rate / rates["window by window"]
+            share = gflops / limits[precision]
+            name = f"{runtime}, {precision}: {form}"
+            facts[name] = {"frames_a_second": rate, "ratio": ratio, "gflops": gflops, "of_peak": share}
+            rows.append(
+                [
+                    name,
+                    f"{rate:.0f}",
+                    f"{ratio:.1f}",
+                    f"{flops[form] / 2e6:.1f}",
+                    f"{gflops:.0f}",
+                    f"{share:.0%}",
+                ]
+            )
+    return rows, facts
+
+
+def _runner(
+    runtime: str, module: nn.Module, frames: Tensor, dtype: torch.dtype, precision: str
+) -> Callable[[], object]:
+    if runtime == "torch":
+
+        def run() -> Tensor:
+            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+                found: Tensor = module(frames)
+                return found
+
+        return run
+    core = openvino_runtime.imported().Core()
+    graph = openvino_runtime.translated(module, tuple(frames.shape))
+    compiled = core.compile_model(graph, "CPU", openvino_runtime.configuration(precision, CORES))
+    requests = threading.local()
+    array = frames.numpy()
+
+    def infer() -> object:
+        if not hasattr(requests, "own"):
+            requests.own = compiled.create_infer_request()
+        return requests.own.infer([array], share_inputs=True, share_outputs=True)
+
+    return infer
+
+
+# The peers
+
+
+class Peer:
+    """A peer in a process of its own."""
+
+    def __init__(self, name: str, seconds: int) -> None:
+        self._process = subprocess.Popen(
+            [str(PEERS), str(HERE / "peers.py"), name, str(seconds), str(CORES)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self) -> float:
+        """Return how many seconds it takes."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return float(self._process.stdout.readline())
+
+
+def against_peers(seconds: int = 30) -> tuple[list[Row], dict[str, float]]:
+    """Separate the same length of sound, in memory, by ourselves and by the peers."""
+    sound = 0.1 * np.random.default_rng(1).standard_normal((2, seconds * SAMPLE_RATE)).astype(np.float32)
+
+    def ours(options: dict[str, Any]) -> Callable[[], float]:
+        separator = load_separator(device="cpu", **options)
+
+        def run() -> float:
+            began = time.monotonic()
+            for _ in separate_blocks(separator, [sound]):
+                pass
+            return time.monotonic() - began
+
+        run()
+        return run
+
+    ways: dict[str, Callable[[], float]] = {f"stemsplit, {name}": ours(how) for name, how in WAYS.items()}
+    if PEERS.exists():
+        ways |= {
+            name: Peer(name, seconds) for name in ("open-unmix", "open-unmix, Wiener filter", "HT Demucs")
+        }
+    found = {name: seconds / taken for name, taken in in_turns(ways, 5).items()}
+    base = found.get("open-unmix", float("nan"))
+    rows = [[name, f"{times:.1f}", f"{times / base:.2f}"] for name, times in found.items()]
+    return rows, found
+
+
+# The whole command
 
 
 def repeated(path: Path, seconds: int) -> None:
@@ -42,83 +257,136 @@ def repeated(path: Path, seconds: int) -> None:
                 return
 
 
-def measured(command: list[str]) -> dict[str, float]:
+def measured(command: list[str], **environment: str) -> dict[str, float]:
     """Run a command; return its wall time, processor time and peak memory."""
-    began = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    wall = time.monotonic() - began
-    if status:
-        raise SystemExit(f"failed: {' '.join(command)}")
-    return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "peak_mb": usage.ru_maxrss / 1024}
+    run = [sys.executable, str(HERE / "measure.py"), *command]
+    return dict(json.loads(subprocess.check_output(run, env=os.environ | environment)))
 
 
-def whole_command(folder: Path, lengths: dict[str, int]) -> dict[str, dict[str, float]]:
+def whole_command(folder: Path, lengths: dict[str, int]) -> tuple[list[Row], dict[str, Any]]:
     """Split tracks of several lengths into four stems."""
-    found = {}
-    for name, seconds in lengths.items():
-        track, out = folder / f"{seconds}.wav", folder / "out"
-        repeated(track, seconds)
-        found[name] = measured([*COMMAND, "-q", str(track), "--out", str(out), "--force"])
+    found: dict[str, Any] = {}
+
+    def split(name: str, track: Path, seconds: int, *options: str, rounds: int = 1) -> None:
+        command = [*COMMAND, str(track), "--out", str(folder / "out"), *options]
+        taken = sorted((measured(command) for _ in range(rounds)), key=lambda each: each["wall"])
+        found[name] = taken[rounds // 2]
         found[name]["times_real_time"] = seconds / found[name]["wall"]
-        for path in [track, *(out / track.stem).iterdir()]:
+        for path in (folder / "out" / track.stem).iterdir():
             path.unlink()
-    return found
+
+    song = folder / "song.mp3"
+    repeated(song, 240)
+    for name in WAYS:
+        options = [] if name == "default" else name.split()
+        split(f"4 min, mp3 to flac, {name}", song, 240, "--format", "flac", *options, rounds=3)
+    for name, seconds in lengths.items():
+        track = folder / f"{seconds}.wav"
+        repeated(track, seconds)
+        split(f"{name}, wav to wav", track, seconds, rounds=3 if seconds <= 240 else 1)
+        track.unlink()
+    rows = [
+        [
+            name,
+            f"{each['wall']:.1f}",
+            f"{each['times_real_time']:.1f}",
+            f"{each['cpu']:.1f}",
+            f"{each['peak_mb']:.0f}",
+        ]
+        for name, each in found.items()
+    ]
+    return rows, found
 
 
-def networks() -> dict[str, float]:
-    """Return frames per second of one network, window by window and with shared columns."""
-    network = BinaryMaskCNN().eval()
-    frames = torch.randn(1, 64 + 2 * network.reach, 513)
-    windows = frames[0].unfold(0, 25, 1).transpose(1, 2).contiguous()
-    ways = {
-        "window by window": lambda: network(windows),
-        "shared columns": lambda: network.forward_frames(frames),
-    }
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    with torch.inference_mode():
-        for _, (name, run) in itertools.product(range(6), ways.items()):
-            began, count = time.monotonic(), 0
-            while time.monotonic() - began < 1:
-                run()
-                count += 64
-            rates[name].append(count / (time.monotonic() - began))
-    return {name: float(np.median(values[1:])) for name, values in rates.items()}
+def many_tracks(folder: Path) -> dict[str, float]:
+    """Return seconds for 24 short tracks, one after the other and side by side."""
+    tracks = [folder / f"{number}.wav" for number in range(24)]
+    for track in tracks:
+        repeated(track, 10)
+
+    def split(jobs: int) -> Callable[[], float]:
+        command = [*COMMAND, *map(str, tracks), "--out", str(folder / "out"), "--jobs", str(jobs)]
+        return lambda: measured(command)["wall"]
+
+    return in_turns({f"--jobs {jobs}": split(jobs) for jobs in (1, 2, 4)}, 3)
+
+
+def starting(folder: Path) -> dict[str, float]:
+    """Return seconds until there is help, and until a second of sound is split."""
+    second = folder / "second.wav"
+    repeated(second, 1)
+    split = [*COMMAND, str(second), "--out", str(folder / "out")]
+
+    def first() -> float:
+        with tempfile.TemporaryDirectory() as empty:
+            return measured(split, XDG_CACHE_HOME=empty)["wall"]
+
+    return in_turns(
+        {
+            "`stemsplit --help`": lambda: measured([COMMAND[0], "--help"])["wall"],
+            "one second of sound, with nothing compiled yet": first,
+            "one second of sound, ever after": lambda: measured(split)["wall"],
+            "one second of sound, --runtime torch": lambda: measured([*split, "--runtime", "torch"])["wall"],
+        },
+        5,
+    )
+
+
+def table(headings: Row, rows: list[Row]) -> list[str]:
+    """Return the lines of a table in markdown."""
+    lines = [headings, ["---", *["--:"] * (len(headings) - 1)], *rows]
+    return ["", *(f"| {' | '.join(line)} |" for line in lines)]
 
 
 def main() -> None:
     """Measure, print and keep."""
     quick = "--quick" in sys.argv
-    lengths = dict(itertools.islice(LENGTHS.items(), 2)) if quick else LENGTHS
-    start_up = min(measured([*COMMAND, "--help"])["wall"] for _ in range(7))
-    rates = networks()
-    with tempfile.TemporaryDirectory() as folder:
-        tracks = whole_command(Path(folder), lengths)
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}"
+    lengths = {"30 s": 30, "4 min": 240}
+    if not quick:
+        lengths |= {"1 h": 3600, "8 h": 8 * 3600}
+    limits = peaks()
+    network_rows, network_facts = networks(limits)
+    peer_rows, peer_facts = against_peers()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        start_facts = starting(folder)
+        jobs_facts = many_tracks(folder)
+        track_rows, track_facts = whole_command(folder, lengths)
+    headings = ["the whole command, four stems", "wall, s", "x real time", "processor, s", "peak memory, MB"]
+    peak = " and ".join(f"{each:.0f} GFLOP/s in {name}" for name, each in limits.items())
     lines = [
-        f"Measured by `make bench` on {machine}.",
-        "",
-        "| four stems, wav to wav | wall, s | x real time | processor, s | peak memory, MB |",
-        "|---|--:|--:|--:|--:|",
-        *(
-            f"| {name} | {t['wall']:.1f} | {t['times_real_time']:.1f} | {t['cpu']:.1f} | {t['peak_mb']:.0f} |"
-            for name, t in tracks.items()
+        f"Measured by `make bench` on {machine()}.",
+        f"3 x 3 convolutions, channels last, reach {peak} on all cores together.",
+        *table(headings, track_rows),
+        *table(["until there is", "s"], [[name, f"{each:.2f}"] for name, each in start_facts.items()]),
+        *table(["24 tracks of 10 s", "s"], [[name, f"{each:.1f}"] for name, each in jobs_facts.items()]),
+        *table(["30 s of stereo in memory, four stems", "x real time", "open-unmix = 1"], peer_rows),
+        *table(
+            [
+                "one network, all cores",
+                "frames a second",
+                "ratio",
+                "M multiply-adds",
+                "GFLOP/s",
+                "of the peak",
+            ],
+            network_rows,
         ),
-        "",
-        "| one network, 64 frames at a time | frames a second | ratio |",
-        "|---|--:|--:|",
-        *(
-            f"| {name} | {rate:.0f} | {rate / rates['window by window']:.1f} |"
-            for name, rate in rates.items()
-        ),
-        "",
-        f"`stemsplit --help`: {start_up:.2f} s.",
     ]
     print("\n".join(lines))
-    if not quick:
-        (HERE / "RESULTS.md").write_text("\n".join(["# Measured", "", *lines, ""]), encoding="utf-8")
-        results = {"machine": machine, "tracks": tracks, "networks": rates, "help": start_up}
-        (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if quick:
+        return
+    (HERE / "RESULTS.md").write_text("\n".join(["# Measured", "", *lines, ""]), encoding="utf-8")
+    results = {
+        "machine": machine(),
+        "peak_gflops": limits,
+        "tracks": track_facts,
+        "start": start_facts,
+        "jobs": jobs_facts,
+        "x_real_time": peer_facts,
+        "networks": network_facts,
+    }
+    (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def test_without_openvino_it_says_what_is_lost(model, monkeypatch):
     def version(name):
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(doctor, "version", version)
+    monkeypatch.setattr("importlib.metadata.version", version)
     status, checks = examine()
     assert status == 0
     assert "pip install openvino" in checks["openvino"]["hint"]

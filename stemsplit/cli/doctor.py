@@ -8,7 +8,6 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -114,9 +113,11 @@ def _devices() -> Iterator[Check]:
 
 
 def _openvino() -> Check:
+    from importlib import metadata
+
     try:
-        return Check("openvino", True, version("openvino"))
-    except PackageNotFoundError:
+        return Check("openvino", True, metadata.version("openvino"))
+    except metadata.PackageNotFoundError:
         return Check(
             "openvino", False, "not installed", "`pip install openvino`: processors are twice as fast"
         )

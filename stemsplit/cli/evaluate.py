@@ -101,6 +101,7 @@ def command(
     with the mean in brackets.
     """
     from stemsplit import cards, charts, results, weights
+    from stemsplit.runtime import cores
 
     _refuse(*(path for path in (csv, json, plot) if path))
     if plot:
@@ -109,7 +110,7 @@ def command(
     splits = split or (["train", "valid"] if paper else ["test"])
     how = {"fast": fast, "runtime": runtime, "device": device, "precision": precision}
     systems = _systems(card, model, mask or [card.mask], oracle or list(ORACLES), baseline == "mixture", how)
-    songs = _measure(card, systems, data, splits, _cores(jobs) if museval else 0)
+    songs = _measure(card, systems, data, splits, (jobs or cores()) if museval else 0)
     if keep:
         cards.rewrite(weights.find(model), scores={**card.scores, **results.for_card(songs)})
     if csv:
@@ -129,13 +130,6 @@ def _refuse(*paths: Path) -> None:
     for path in paths:
         if not path.parent.is_dir():
             raise EncodeError(f"No folder `{path.parent}` for `{path.name}`", "make it first")
-
-
-def _cores(jobs: int | None) -> int:
-    """Return how many processes to run: as many as there are cores that we may use."""
-    import os
-
-    return jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def _systems(

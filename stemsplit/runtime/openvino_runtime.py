@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,13 +19,16 @@ from ..errors import DeviceUnavailable
 from ..separator import Samples
 from . import cache
 
+if TYPE_CHECKING:
+    from torch import nn
+
 BATCH = 64
 """Frames at a time: so many stay in a processor's cache (32 and 100 were slower or no faster)."""
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
 
 
-def _openvino() -> Any:
+def imported() -> Any:
     """Return the openvino package, which without this would report its own import over the network."""
     before = sys.modules.get("openvino_telemetry")
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
@@ -60,21 +63,20 @@ class OpenVinoRuntime:
         threads: int = 1,
         step: int = 1,
     ) -> None:
-        openvino = _openvino()
+        openvino = imported()
         core = openvino.Core()
         self.precision = best_precision(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"), precision)
         self.reach, self.step = nets.REGISTRY[network].reach, step
         self.batch, self.workers = batch or BATCH, threads
-        config: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": HINTS[self.precision],
-            "NUM_STREAMS": threads,
-            "INFERENCE_NUM_THREADS": threads,
-            "ENABLE_CPU_PINNING": False,  # another process would be pinned to the same cores
-        }
+        config = configuration(self.precision, threads)
+        self._stems, self._bins = len(stems), nets.REGISTRY[network].bins
         self._frames = (self.batch - 1) * step + 2 * self.reach + 1
 
         def compiled() -> bytes:
-            graph = _translated(network, file, stems, step, self._frames)
+            from .torch_runtime import AllStems
+
+            together = AllStems(nets.build(network, weights.load(file, stems)), step)
+            graph = translated(together, (1, self._frames, self._bins))
             blob: bytes = core.compile_model(graph, "CPU", config).export_model().getvalue()
             return blob
 
@@ -83,7 +85,6 @@ class OpenVinoRuntime:
         made_of = [__version__, openvino.get_version(), processor, config, step, self.batch, *stems]
         key = cache.key(repr(made_of).encode(), source, file.read_bytes())
         model = core.import_model(cache.kept(key, compiled), "CPU", config)
-        self._stems, self._bins = len(stems), nets.REGISTRY[network].bins
         self._requests: SimpleQueue[Any] = SimpleQueue()
         for _ in range(threads):
             self._requests.put(model.create_infer_request())
@@ -116,20 +117,26 @@ def best_precision(capabilities: Sequence[str], wanted: str) -> str:
     return wanted
 
 
-def _translated(network: str, file: Path, stems: Sequence[str], step: int, frames: int) -> Any:
-    """Return the graph of all stems' networks, from features `(1, frame, bin)` to probabilities."""
-    import openvino
+def configuration(precision: str, threads: int) -> dict[str, Any]:
+    """Return how to compile a network that runs in `threads` at a time, each call in one of them."""
+    return {
+        "INFERENCE_PRECISION_HINT": HINTS[precision],
+        "NUM_STREAMS": threads,
+        "INFERENCE_NUM_THREADS": threads,
+        "ENABLE_CPU_PINNING": False,  # another process would be pinned to the same cores
+    }
+
+
+def translated(module: nn.Module, shape: tuple[int, ...]) -> Any:
+    """Return the graph of a torch module that maps one tensor of a shape to another."""
     import torch
+
+    openvino = imported()
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    from .torch_runtime import AllStems
-
-    networks = nets.build(network, weights.load(file, stems))
-    shape = (1, frames, nets.REGISTRY[network].bins)
     with torch.no_grad():
-        together = AllStems(networks, step)
-        traced = torch.jit.trace(together, torch.zeros(shape), check_trace=False)  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(module, torch.zeros(shape), check_trace=False)  # type: ignore[no-untyped-call]
         traced = torch.jit.freeze(traced)
     # What openvino.convert_model does, without a second trace: a fifth of the time.
     front_end = FrontEndManager().load_by_framework("pytorch")
