@@ -137,6 +137,32 @@ def test_a_second_start_needs_no_torch_and_says_nothing_to_anyone():
 
 
 @needs_openvino
+def test_threads_that_begin_together_do_not_wait_for_each_other_for_ever():
+    """In a process of its own, as it happens at the first call; without care, in every third of them."""
+    code = """
+import threading
+import numpy as np
+from stemsplit.pipeline import load_masks
+from stemsplit.runtime import Running
+
+separator = load_masks("binary-mask-cnn", running=Running(device="cpu", threads=8, batch=1))
+together = threading.Barrier(8)
+
+def ask():
+    together.wait()
+    separator.network(np.zeros((30, 513), np.float32))
+
+threads = [threading.Thread(target=ask) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+    for _ in range(4):
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@needs_openvino
 def test_damaged_weights_are_refused_though_good_ones_are_kept(tmp_path):
     running = Running(runtime="openvino", device="cpu", threads=1)
     pipeline.load_masks("binary-mask-cnn", running=running)

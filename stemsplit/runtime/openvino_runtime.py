@@ -6,8 +6,10 @@ from then on torch need not even be imported.
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,26 @@ BATCH = 64
 """Frames at a time: so many stay in a processor's cache (32 and 100 were slower or no faster)."""
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
+
+
+_first_call = threading.Lock()
+_called = threading.Event()
+
+
+@contextlib.contextmanager
+def _alone_at_first() -> Iterator[None]:
+    """Let one thread finish the first call before any other begins.
+
+    On first use OpenVINO's Python bindings fill tables of their own. A thread that does so lets go of the
+    interpreter's lock while it holds the table's; another one that meets it there holds the former and waits
+    for the latter: both wait for ever.
+    """
+    if _called.is_set():
+        yield
+        return
+    with _first_call:
+        yield
+        _called.set()
 
 
 def imported() -> Any:
@@ -100,7 +122,9 @@ class OpenVinoRuntime:
                 missing = self._frames - len(frames)
                 if missing:
                     frames = np.pad(frames, ((0, missing), (0, 0)))
-                (answer,) = request.infer([frames[None]], share_inputs=True, share_outputs=True).values()
+                with _alone_at_first():
+                    answers = request.infer([frames[None]], share_inputs=True, share_outputs=True)
+                    (answer,) = answers.values()
                 part = found[:, start : start + self.batch]
                 part[:] = answer[:, : part.shape[1]]
         finally:
