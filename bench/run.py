@@ -215,6 +215,11 @@ class Peer:
         self._process.stdin.flush()
         return float(self._process.stdout.readline())
 
+    def end(self) -> None:
+        """Let it go: its memory is a gigabyte."""
+        self._process.kill()
+        self._process.wait()
+
 
 def against_peers(seconds: int = 30) -> tuple[list[Row], dict[str, float]]:
     """Separate the same length of sound, in memory, by ourselves and by the peers."""
@@ -238,6 +243,9 @@ def against_peers(seconds: int = 30) -> tuple[list[Row], dict[str, float]]:
             name: Peer(name, seconds) for name in ("open-unmix", "open-unmix, Wiener filter", "HT Demucs")
         }
     found = {name: seconds / taken for name, taken in in_turns(ways, 5).items()}
+    for peer in ways.values():
+        if isinstance(peer, Peer):
+            peer.end()
     base = found.get("open-unmix", float("nan"))
     rows = [[name, f"{times:.1f}", f"{times / base:.2f}"] for name, times in found.items()]
     return rows, found
@@ -261,6 +269,7 @@ def repeated(path: Path, seconds: int) -> None:
 def measured(command: list[str], **environment: str) -> dict[str, float]:
     """Run a command; return its wall time, processor time and peak memory."""
     run = [sys.executable, str(HERE / "measure.py"), *command]
+    environment |= {"STEMSPLIT_CONFIG": os.devnull}  # with nobody's own defaults
     return dict(json.loads(subprocess.check_output(run, env=os.environ | environment)))
 
 
@@ -272,6 +281,7 @@ def whole_command(folder: Path, lengths: dict[str, int]) -> tuple[list[Row], dic
         command = [*COMMAND, str(track), "--out", str(folder / "out"), *options]
         taken = sorted((measured(command) for _ in range(rounds)), key=lambda each: each["wall"])
         found[name] = taken[rounds // 2]
+        print(f"{name}: {found[name]['wall']:.1f} s", file=sys.stderr, flush=True)
         found[name]["times_real_time"] = seconds / found[name]["wall"]
         for path in (folder / "out" / track.stem).iterdir():
             path.unlink()
@@ -340,41 +350,42 @@ def table(headings: Row, rows: list[Row]) -> list[str]:
 
 
 def main() -> None:
-    """Measure, print and keep."""
+    """Measure, print table after table, and keep."""
     quick = "--quick" in sys.argv
     lengths = {"30 s": 30, "4 min": 240}
     if not quick:
         lengths |= {"1 h": 3600, "8 h": 8 * 3600}
+    lines: list[str] = []
+
+    def tell(*more: str) -> None:
+        print("\n".join(more), flush=True)
+        lines.extend(more)
+
     limits = peaks()
-    network_rows, network_facts = networks(limits)
-    peer_rows, peer_facts = against_peers()
+    peak = " and ".join(f"{each:.0f} GFLOP/s in {name}" for name, each in limits.items())
+    tell(f"Measured by `make bench` on {machine()}.")
+    tell(f"3 x 3 convolutions, channels last, reach {peak} on all cores together.")
+    rows, network_facts = networks(limits)
+    headings = [
+        "one network, all cores",
+        "frames a second",
+        "ratio",
+        "M multiply-adds",
+        "GFLOP/s",
+        "of the peak",
+    ]
+    tell(*table(headings, rows))
+    rows, peer_facts = against_peers()
+    tell(*table(["30 s of stereo in memory, four stems", "x real time", "open-unmix = 1"], rows))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         start_facts = starting(folder)
+        tell(*table(["until there is", "s"], [[name, f"{each:.2f}"] for name, each in start_facts.items()]))
         jobs_facts = many_tracks(folder)
-        track_rows, track_facts = whole_command(folder, lengths)
+        tell(*table(["24 tracks of 10 s", "s"], [[name, f"{each:.1f}"] for name, each in jobs_facts.items()]))
+        rows, track_facts = whole_command(folder, lengths)
     headings = ["the whole command, four stems", "wall, s", "x real time", "processor, s", "peak memory, MB"]
-    peak = " and ".join(f"{each:.0f} GFLOP/s in {name}" for name, each in limits.items())
-    lines = [
-        f"Measured by `make bench` on {machine()}.",
-        f"3 x 3 convolutions, channels last, reach {peak} on all cores together.",
-        *table(headings, track_rows),
-        *table(["until there is", "s"], [[name, f"{each:.2f}"] for name, each in start_facts.items()]),
-        *table(["24 tracks of 10 s", "s"], [[name, f"{each:.1f}"] for name, each in jobs_facts.items()]),
-        *table(["30 s of stereo in memory, four stems", "x real time", "open-unmix = 1"], peer_rows),
-        *table(
-            [
-                "one network, all cores",
-                "frames a second",
-                "ratio",
-                "M multiply-adds",
-                "GFLOP/s",
-                "of the peak",
-            ],
-            network_rows,
-        ),
-    ]
-    print("\n".join(lines))
+    tell(*table(headings, rows))
     if quick:
         return
     (HERE / "RESULTS.md").write_text("\n".join(["# Measured", "", *lines, ""]), encoding="utf-8")
