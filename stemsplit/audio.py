@@ -7,6 +7,7 @@ and gives up at damage that ffmpeg skips. Both honour the encoder's delay and pa
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 import os
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 Block = NDArray[np.float32]
 
+RATES = (1_000, 1_500_000)
+"""Sample rates in Hz that sound has; beyond them a header lies, and resampling would take all memory."""
 LOUDEST = 1e15
 """Samples beyond this (300 dB above full scale) are no sound, and squares of them no float."""
 SUFFIXES = {
@@ -155,6 +158,7 @@ class Reader:
         sensible = 0 <= start_seconds < math.inf  # false for NaN too
         if not (sensible and (duration_seconds is None or 0 < duration_seconds < math.inf)):
             raise DecodeError("The start must not be negative, and the duration must be more than nothing")
+        self._state = self._current_state()
         source = self._open()
         source.close()
         self.sample_rate, self.channels, self.depth = source.sample_rate, source.channels, source.depth
@@ -162,6 +166,11 @@ class Reader:
             raise UnsupportedChannels(
                 f"`{self.path.name}` has {self.channels} channels; only mono and stereo can be split",
                 f"downmix it first: ffmpeg -i {shlex.quote(str(self.path))} -ac 2 stereo.wav",
+            )
+        if not RATES[0] <= self.sample_rate <= RATES[1]:
+            raise DecodeError(
+                f"`{self.path.name}` says that it has {self.sample_rate:,} Hz, which no sound has",
+                "export the file again",
             )
         self._start = round(start_seconds * self.sample_rate)
         self._limit: float = math.inf
@@ -182,6 +191,8 @@ class Reader:
         self.warnings.clear()
         source = self._open()
         try:
+            if (source.sample_rate, source.channels) != (self.sample_rate, self.channels):
+                raise DecodeError(f"`{self.path.name}` changed while it was read", "split it again")
             position = self._start if source.seek(self._start) else 0
             end = self._start + self._limit
             while position < end:
@@ -195,8 +206,17 @@ class Reader:
                     yield wanted
         finally:
             source.close()
+        if self._current_state() != self._state:
+            self.warnings.append(f"`{self.path.name}` changed while it was read; what was found was used.")
         if position < end:
             self._check_end(source, position)
+
+    def _current_state(self) -> tuple[int, ...]:
+        """Return what changes when someone writes the file or puts another in its place."""
+        with contextlib.suppress(OSError):
+            state = self.path.stat()
+            return state.st_ino, state.st_size, state.st_mtime_ns
+        return ()
 
     def _check_finite(self, block: Block, position: int) -> None:
         sound = (np.abs(block) < LOUDEST).all(axis=0)  # false for NaN too
@@ -232,6 +252,8 @@ class Reader:
         try:
             if path.is_dir():
                 raise DecodeError(f"`{path}` is a folder, not a sound file")
+            if path.exists() and not path.is_file():  # a pipe can be read only once
+                raise DecodeError(f"`{path}` is no regular file", "save the sound to a file first")
             with path.open("rb") as file:
                 head = file.read(4)
         except FileNotFoundError:

@@ -42,6 +42,18 @@ class OutputExists(EncodeError):
     code = "exists"
 
 
+class TemplateError(StemsplitError):
+    """A template for file names that cannot be filled in."""
+
+    code = "template"
+
+
+class Collision(StemsplitError):
+    """Two files would have the same name."""
+
+    code = "collision"
+
+
 class UnknownModel(StemsplitError):
     """No model has this name."""
 
@@ -58,3 +70,9 @@ class DeviceUnavailable(StemsplitError):
     """The device asked for is not there, or is out of memory even for the smallest batch."""
 
     code = "device"
+
+
+class BadConfig(StemsplitError):
+    """A file or a variable with settings cannot be understood; as wrong usage, it exits 2."""
+
+    code = "config"

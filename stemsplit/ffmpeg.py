@@ -1,7 +1,7 @@
 """The ffmpeg program: decoding and encoding through pipes, tags and cover art.
 
 It serves what libsndfile cannot do. Arguments are lists, never a shell; input names carry the `file:`
-prefix, so that a leading `-` or a colon means nothing, and no input may open the network.
+prefix, so that a leading `-` or a colon means nothing, and no input may open the network or another file.
 """
 
 from __future__ import annotations
@@ -24,9 +24,16 @@ from numpy.typing import NDArray
 from stemsplit.errors import DecodeError
 
 _COMMON = ("-hide_banner", "-nostdin", "-nostats")
-_LOCAL = ("-protocol_whitelist", "file,pipe")
+# What holds its sound itself. Playlists, session descriptions and sequences of pictures name other files.
+_CONTAINERS = (
+    "aac,ac3,ac4,aiff,amr,ape,apc,asf,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,gsm,iff,ircam,loas,matroska,mlp,mov,"
+    "mp3,mpc,mpc8,mpeg,mpegts,mxf,nut,ogg,oma,qoa,rm,shn,swf,tak,truehd,tta,voc,vqf,w64,wav,wtv,wv,xwma"
+)
+_LOCAL = ("-protocol_whitelist", "file,pipe", "-format_whitelist", _CONTAINERS)
 INSTALL = "install ffmpeg, or `pip install imageio-ffmpeg`, and try again"
 _LARGEST_COVER = 1 << 24  # what a FLAC picture block can hold
+_PICTURE = ("-max_pixels", str(1 << 26), "-f", "image2pipe")  # a small file may unpack to gigabytes
+_ONE_PIXEL = ("-frames:v", "1", "-vf", "scale=1:1", "-f", "rawvideo")
 
 # Facts about the source's own encoding, and loudness that the stems do not have.
 _STALE = re.compile(
@@ -100,7 +107,8 @@ class _Process:
     @property
     def complaint(self) -> str | None:
         """Its first error, which names the cause where the later ones name consequences."""
-        found = re.search(r"\[(?:error|fatal)\] (.+)", self.log)
+        # A cover's faults are not the sound's.
+        found = re.search(r"^(?!\[(?:mjpeg|png) @).*\[(?:error|fatal)\] (.+)", self.log, re.MULTILINE)
         return found[1].strip() if found else None
 
 
@@ -130,6 +138,11 @@ class Decoder:
                 raise DecodeError(f"`{path.name}` has {missing}")
             if "moov atom not found" in log:
                 raise DecodeError(f"`{path.name}` is incomplete: its index, at the end, is missing")
+            if "not on whitelist" in log:
+                raise DecodeError(
+                    f"`{path.name}` has no sound of its own",
+                    "it is a playlist, a picture or a text; give the sound files themselves",
+                )
             said = f"; ffmpeg says: {complaint}" if complaint else ""
             raise DecodeError(
                 f"`{path.name}` is no sound file that can be decoded", f"see whether it plays elsewhere{said}"
@@ -216,7 +229,8 @@ class Encoder:
             arguments += ["-i", f"file:{picture}", "-map", "2:v", "-c:v", "copy"]
             arguments += ["-disposition:v", "attached_pic"]
         quality = ("-b:a", bitrate) if bitrate else _DEFAULT_QUALITY.get(format, ())
-        arguments += ["-map", "0:a", "-map_metadata", "1", *quality, *_CODECS[format], "-y", f"file:{path}"]
+        arguments += ["-map", "0:a", "-map_metadata", "1", *quality, *_CODECS[format]]
+        arguments += ["-fflags", "+bitexact", "-y", f"file:{path}"]
         program = executable() or "ffmpeg"
         self._process = _Process(program, *arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
 
@@ -263,7 +277,7 @@ def _read_tags(path: Path, changed: int, size: int) -> tuple[dict[str, str], byt
     cover = _output(*source, *attached, "-frames:v", "1", "-c", "copy", "-f", "image2pipe", "-")
     sound = cover.startswith((b"\xff\xd8", b"\x89PNG")) and len(cover) < _LARGEST_COVER
     # A damaged picture would make the encoder fail after the separation: look at it before.
-    if not sound or not _output("-f", "image2pipe", "-i", "pipe:0", "-f", "rawvideo", "-", stdin=cover):
+    if not sound or not _output(*_PICTURE, "-i", "pipe:0", *_ONE_PIXEL, "-", stdin=cover):
         return tags, None
     return tags, cover
 
@@ -275,7 +289,7 @@ def _output(*arguments: str, stdin: bytes = b"") -> bytes:
         return b""
     command = [program, *_COMMON, "-v", "quiet", "-xerror", *arguments]
     try:
-        return subprocess.run(command, input=stdin, capture_output=True, check=True, timeout=60).stdout
+        return subprocess.run(command, input=stdin, capture_output=True, check=True, timeout=30).stdout
     except (OSError, subprocess.SubprocessError):
         return b""
 

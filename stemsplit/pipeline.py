@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import DEFAULT_MODEL, masks, nets, weights
+from . import DEFAULT_MODEL, masks, naming, nets, weights
 from .audio import LOUDEST, Reader, resample
 from .errors import BadWeights, EncodeError, StemsplitError
 from .runtime import Running
@@ -67,11 +67,39 @@ def load_separator(
         DeviceUnavailable: the device or runtime asked for is not there.
         StemsplitError: the model has no such stem, or no such mask.
     """
-    if two_stems is not None and stems is not None:
-        raise StemsplitError("Both some stems and two stems were asked for", "choose one of them")
-    wanted = stems if two_stems is None else [two_stems]
+    wanted = _asked_for(stems, two_stems)
     separator = load_masks(model, stems=wanted, mask=mask, running=Running(**running))
     return separator if two_stems is None else WithRest(separator, REST)
+
+
+def stem_names(
+    model: str | os.PathLike[str] = DEFAULT_MODEL,
+    *,
+    stems: Sequence[str] | None = None,
+    two_stems: str | None = None,
+) -> tuple[str, ...]:
+    """Return the stems that `load_separator` would give, or raise what it would, without loading anything."""
+    names = _wanted(weights.read_card(model), _asked_for(stems, two_stems))
+    return names if two_stems is None else (*names, REST)
+
+
+def _asked_for(stems: Sequence[str] | None, two_stems: str | None) -> Sequence[str] | None:
+    if two_stems is not None and stems is not None:
+        raise StemsplitError("Both some stems and two stems were asked for", "choose one of them")
+    return stems if two_stems is None else [two_stems]
+
+
+def _wanted(card: weights.ModelCard, stems: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the stems asked for in the order of the model's, which are all unless some are named."""
+    if isinstance(stems, str):
+        raise ValueError(f"stems must be a list of names, got {stems!r}")
+    wanted = card.stems if stems is None else tuple(stems)
+    if not wanted:
+        raise StemsplitError("No stems were asked for", f"choose from {', '.join(card.stems)}")
+    for name in wanted:
+        if name not in card.stems:
+            raise StemsplitError(f"No stem called `{name}` in {card.name}", f"it has {', '.join(card.stems)}")
+    return tuple(name for name in card.stems if name in wanted)
 
 
 def load_masks(
@@ -83,15 +111,7 @@ def load_masks(
 ) -> MaskSeparator:
     """Return a model that works by masks, as `load_separator` does."""
     card = weights.read_card(model)
-    if isinstance(stems, str):
-        raise ValueError(f"stems must be a list of names, got {stems!r}")
-    wanted = card.stems if stems is None else tuple(stems)
-    if not wanted:
-        raise StemsplitError("No stems were asked for", f"choose from {', '.join(card.stems)}")
-    for name in wanted:
-        if name not in card.stems:
-            raise StemsplitError(f"No stem called `{name}` in {card.name}", f"it has {', '.join(card.stems)}")
-    wanted = tuple(name for name in card.stems if name in wanted)
+    wanted = _wanted(card, stems)
     mask = mask or card.mask
     if mask not in MASKS:
         raise StemsplitError(f"No mask called `{mask}`", f"choose one of {', '.join(MASKS)}")
@@ -133,7 +153,9 @@ def split_file(
     out: str | os.PathLike[str] = "stems",
     *,
     separator: Separator | None = None,
+    template: str = naming.DEFAULT_TEMPLATE,
     format: str = "wav",
+    outputs: Mapping[str, Path] | None = None,
     depth: str = "same",
     bitrate: str | None = None,
     gain_db: float = 0.0,
@@ -141,14 +163,18 @@ def split_file(
     duration_seconds: float | None = None,
     force: bool = False,
     progress: Callable[[int, int | None], None] | None = None,
+    finished: Callable[[SplitResult, Mapping[Path, Path]], None] | None = None,
     **options: Any,
 ) -> SplitResult:
     """Split a sound file into `OUT/<track>/<stem>.<format>`, in memory that does not grow with its length.
 
     Stems have the file's sample rate, channels and exact length, and a complete set adds up to it. They
-    appear all together, or not at all. `gain_db` is the same for all of them. `progress` is called with
-    the frames done and, where it is known, their total. Without a `separator`, `options` are those of
-    `load_separator`.
+    appear all together, or not at all. `template` names them otherwise, as `naming.fill` has it; or `outputs`
+    one by one, instead of `out`, `template` and `format`. `gain_db` is the same for all of them.
+
+    `progress` is called with the frames done and, where it is known, their total; `finished`, when all stems
+    are complete, before they get their names, with the result and where each of them lies. Without a
+    `separator`, `options` are those of `load_separator`.
 
     Raises:
         DecodeError: the file cannot be read.
@@ -159,35 +185,43 @@ def split_file(
     began = time.monotonic()
     reader = Reader(path, start_seconds=start_seconds, duration_seconds=duration_seconds)
     separator = separator or load_separator(**options)
-    names = separator.spec.stems
-    writers = plan(reader, out, names, format=format, depth=depth, bitrate=bitrate, force=force)
+    if outputs is None:
+        names = naming.outputs(reader.path, separator.spec.stems, template, format)
+        outputs = {stem: Path(out) / name for stem, name in names.items()}
+    writers = plan_writers(reader, outputs, depth=depth, bitrate=bitrate, force=force)
     gain = np.float32(10 ** (gain_db / 20))
     done = 0
-    with together(list(writers.values())):
+
+    def result() -> SplitResult:
+        return SplitResult(
+            input=reader.path,
+            outputs={name: writer.path for name, writer in writers.items()},
+            sample_rate=reader.sample_rate,
+            channels=reader.channels,
+            frames=done,
+            peaks={name: writer.peak for name, writer in writers.items()},
+            elapsed_seconds=time.monotonic() - began,
+            warnings=[*reader.warnings, *_clipping(writers, gain_db)],
+        )
+
+    def complete() -> None:
+        if finished:
+            finished(result(), {writer.path: writer.part for writer in writers.values()})
+
+    with together(list(writers.values()), complete):
         for stems in separate_stream(separator, reader, reader.sample_rate):
-            for writer, stem in zip(writers.values(), stems, strict=True):
-                writer.write(gain * stem)
+            for name, stem in zip(separator.spec.stems, stems, strict=True):
+                writers[name].write(gain * stem)
             done += stems.shape[-1]
             if progress:
                 progress(done, reader.frames_estimate)
-    return SplitResult(
-        input=reader.path,
-        outputs={name: writer.path for name, writer in writers.items()},
-        sample_rate=reader.sample_rate,
-        channels=reader.channels,
-        frames=done,
-        peaks={name: writer.peak for name, writer in writers.items()},
-        elapsed_seconds=time.monotonic() - began,
-        warnings=[*reader.warnings, *_clipping(writers, gain_db)],
-    )
+    return result()
 
 
-def plan(
+def plan_writers(
     reader: Reader,
-    out: str | os.PathLike[str],
-    names: Sequence[str],
+    outputs: Mapping[str, Path],
     *,
-    format: str = "wav",
     depth: str = "same",
     bitrate: str | None = None,
     force: bool = False,
@@ -198,29 +232,28 @@ def plan(
         EncodeError: a stem cannot be held by the format, or would replace the track itself.
         OutputExists: a stem is there already, and `force` is not given.
     """
-    folder = Path(out) / (reader.path.stem or reader.path.name)
-    if depth == "same":
-        depth = "24" if (format, reader.depth) == ("flac", "32f") else reader.depth
-    writers = {
+    for path in outputs.values():
+        if os.path.exists(path) and path.samefile(reader.path):
+            raise EncodeError(f"`{path}` would replace the track itself", "choose another folder with --out")
+    return {
         name: Writer(
-            folder / f"{name}.{format}",
+            path,
             sample_rate=reader.sample_rate,
             channels=reader.channels,
-            depth=depth,
+            depth=_depth(reader, path) if depth == "same" else depth,
             bitrate=bitrate,
             frames=reader.frames_estimate,
             tags_from=reader.path,
             title_suffix=name,
             force=force,
         )
-        for name in names
+        for name, path in outputs.items()
     }
-    for writer in writers.values():
-        if os.path.exists(writer.path) and writer.path.samefile(reader.path):
-            raise EncodeError(
-                f"`{writer.path}` would replace the track itself", "choose another folder with --out"
-            )
-    return writers
+
+
+def _depth(reader: Reader, path: Path) -> str:
+    """Return the depth for stems as deep as their track."""
+    return "24" if (path.suffix.lower(), reader.depth) == (".flac", "32f") else reader.depth
 
 
 def _clipping(writers: Mapping[str, Writer], gain_db: float) -> list[str]:

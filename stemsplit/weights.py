@@ -25,6 +25,15 @@ SUFFIX = ".safetensors"
 HEADER_LIMIT = 1 << 20
 """Bytes: a safetensors header of ours has a few thousand."""
 
+# What reading a card raises where there is none.
+_NO_CARD = (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+# Facts of these are printed, or become sizes.
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(("name", "title", "network", "mask", "data", "licence", "commit", "limits"), str),
+    **dict.fromkeys(("sample_rate", "n_fft", "hop_length", "parameters", "seed"), int),
+    **{"complete": bool, "recipe": dict, "scores": dict},
+}
+
 
 @dataclass(frozen=True)
 class ModelCard:
@@ -65,12 +74,11 @@ class ModelCard:
         for name in self.stems:
             if not re.fullmatch(r"[\w-]{1,64}", name):
                 raise ValueError(f"a stem cannot be called {name!r}")
-        if not all(
-            type(n) is int and 0 < n < 1 << 20 for n in (self.sample_rate, self.n_fft, self.hop_length)
-        ):
-            raise ValueError("sample_rate, n_fft and hop_length must be whole numbers above 0")
-        if self.n_fft % self.hop_length or self.n_fft < 4 * self.hop_length:
-            raise ValueError(f"n_fft={self.n_fft} must be 4 or more times hop_length={self.hop_length}")
+        # More than is sensible would take all memory.
+        if not (4_000 <= self.sample_rate <= 400_000 and 0 < self.hop_length <= self.n_fft <= 1 << 15):
+            raise ValueError("sample_rate, n_fft or hop_length is out of range")
+        if self.n_fft % self.hop_length or not 4 <= self.n_fft // self.hop_length <= 32:
+            raise ValueError(f"n_fft={self.n_fft} must be 4 to 32 times hop_length={self.hop_length}")
         if not (0 < self.mask_power <= 16 and 0 <= self.threshold <= 1):
             raise ValueError(f"mask_power={self.mask_power} or threshold={self.threshold} is out of range")
         rows, stems = self.combination, len(self.stems)
@@ -96,7 +104,7 @@ def find(model: str | os.PathLike[str]) -> Path:
     if str(model) in shipped:
         return shipped[str(model)]
     path = Path(model)
-    if path.suffix == SUFFIX and path.is_file():
+    if path.suffix == SUFFIX and os.path.isfile(path):  # false, not an error, for a name that cannot be
         return path
     raise UnknownModel(
         f"No model called `{model}`", f"choose one of {', '.join(shipped)}, or give a {SUFFIX} file"
@@ -118,13 +126,39 @@ def read_card(model: str | os.PathLike[str]) -> ModelCard:
                 raise ValueError("its header is longer than it may be")
             header = json.loads(file.read(length))
         facts = json.loads(header["__metadata__"]["stemsplit"])
+        _check_kinds(facts)
         rows = tuple(tuple(row) for row in facts.pop("combination", ()))
         card = ModelCard(**{**facts, "stems": tuple(facts["stems"]), "combination": rows})
-    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+    except _NO_CARD as error:
         raise BadWeights(
-            f"`{path}` is not a weights file of stemsplit: {error}", "get the file again, or train a new one"
+            f"`{path}` is not a weights file of stemsplit: {str(error)[:200]}",
+            "get the file again, or train a new one",
         ) from error
     return card
+
+
+def _check_kinds(facts: dict[str, Any]) -> None:
+    """Raise one of `_NO_CARD` for facts that `cards` could not print."""
+    json.dumps(facts, ensure_ascii=False).encode()  # JSON has characters that are none
+    for name, kind in _KINDS.items():
+        if type(facts.get(name, kind())) is not kind:
+            raise ValueError(f"{name} must be of type {kind.__name__}")
+    for systems in facts.get("scores", {}).values():
+        for system, stems in systems.items():
+            for measures in stems.values() if system != "songs" else ():
+                if not all(map(_is_score, measures.values())):
+                    raise ValueError("its scores are no numbers")
+    if not _is_shallow(facts.get("recipe")):
+        raise ValueError("its recipe is nested too deeply")
+
+
+def _is_score(value: Any) -> bool:
+    return value is None or type(value) is float or (type(value) is int and abs(value) < 1 << 53)
+
+
+def _is_shallow(tree: Any, most: int = 9) -> bool:
+    inner = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    return most > 0 and all(_is_shallow(value, most - 1) for value in inner)
 
 
 def load(model: str | os.PathLike[str], stems: Sequence[str]) -> dict[str, dict[str, Tensor]]:
@@ -144,8 +178,11 @@ def load(model: str | os.PathLike[str], stems: Sequence[str]) -> dict[str, dict[
             for key in file.keys():  # noqa: SIM118 (no mapping)
                 stem, _, name = key.partition(".")
                 if stem in found:
-                    found[stem][name] = file.get_tensor(key).to(torch.float32)
-    except (SafetensorError, OSError) as error:
+                    tensor = file.get_tensor(key)
+                    if tensor.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+                        raise ValueError(f"{key} is of type {tensor.dtype}")
+                    found[stem][name] = tensor.to(torch.float32)
+    except (SafetensorError, OSError, ValueError) as error:
         raise BadWeights(f"`{path}` is damaged: {error}", "get the file again") from error
     if not all(torch.isfinite(tensor).all() for tensors in found.values() for tensor in tensors.values()):
         raise BadWeights(f"`{path}` holds numbers that are not finite", "get the file again")

@@ -11,7 +11,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +27,37 @@ FORMATS: tuple[str, ...] = ("wav", "flac", "mp3", "ogg", "m4a")
 DEPTHS = ("same", "16", "24", "32f")
 
 _RIFF_LIMIT = (1 << 32) - (1 << 20)  # bytes of samples, with room for the tags
+_ADD_PEAK_CHUNK = 0x1050  # SFC_SET_ADD_PEAK_CHUNK, which soundfile has no name for
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _RATES = {"mp3": _MP3_RATES, "m4a": (7350, *_MP3_RATES, 64000, 88200, 96000)}
 _WAV_TAGS = {"title": "title", "artist": "artist", "album": "album", "date": "date", "genre": "genre"}
 _WAV_TAGS |= {"track": "tracknumber", "comment": "comment", "copyright": "copyright"}
+_LONGEST_TAG = 2_000  # characters: all of them go into a header of 100 kB at most
 
 
 @contextlib.contextmanager
-def together(writers: Sequence[Writer]) -> Iterator[None]:
-    """Open writers whose files all appear when the work is done, or none of them."""
+def together(writers: Sequence[Writer], finished: Callable[[], None] | None = None) -> Iterator[None]:
+    """Open writers whose files all appear when the work is done, or none of them.
+
+    `finished` is called when they are complete, and lie under their parts' names still.
+    """
     try:
         for writer in writers:
             writer.open()
         yield
         for writer in writers:
             writer.finish()
-        for writer in writers:
-            writer.publish()
+        if finished:
+            finished()
+        published = []
+        try:
+            for writer in writers:
+                writer.publish()
+                published.append(writer)
+        except BaseException:
+            for writer in published:
+                writer.path.unlink(missing_ok=True)
+            raise
     finally:
         for writer in writers:
             writer.abandon()
@@ -76,7 +90,9 @@ class Writer:
         _check(self.format, sample_rate, depth, bitrate)
         if os.path.exists(self.path) and not force:  # false, not an error, in a folder that is closed to us
             raise OutputExists(f"`{self.path}` is there already", "use --force to replace it")
-        self._part = self.path.with_name(self.path.name + ".part")
+        if os.path.isdir(self.path):
+            raise EncodeError(f"`{self.path}` is a folder", "choose another folder with --out")
+        self.part = self.path.with_name(self.path.name + ".part")
         self._sample_rate, self._channels, self._bitrate = sample_rate, channels, bitrate
         self._depth = "32f" if self.format in ("mp3", "ogg", "m4a") else depth
         self._bytes_per_frame = channels * {"16": 2, "24": 3, "32f": 4}[self._depth]
@@ -100,12 +116,12 @@ class Writer:
         tags, cover = self._tags()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._part.open("wb").close()  # the clearest message about a folder that cannot be written
+            self.part.open("wb").close()  # the clearest message about a folder that cannot be written
             if self.format == "wav" or (self.format == "flac" and not ffmpeg.executable()):
                 self._file = self._open_libsndfile(tags)
             else:
                 self._file = ffmpeg.Encoder(
-                    self._part,
+                    self.part,
                     format=self.format,
                     sample_rate=self._sample_rate,
                     channels=self._channels,
@@ -122,16 +138,18 @@ class Writer:
 
     def _open_libsndfile(self, tags: dict[str, str]) -> soundfile.SoundFile:
         file = soundfile.SoundFile(
-            native(self._part),
+            native(self.part),
             "w",
             samplerate=self._sample_rate,
             channels=self._channels,
             format="RF64" if self._large and self.format == "wav" else self.format.upper(),
             subtype={"16": "PCM_16", "24": "PCM_24", "32f": "FLOAT"}[self._depth],
         )
+        # A PEAK chunk has the time of day in it: the same stems would not make the same file.
+        soundfile._snd.sf_command(file._file, _ADD_PEAK_CHUNK, soundfile._ffi.NULL, 0)
         for name, attribute in _WAV_TAGS.items():
             if name in tags:
-                setattr(file, attribute, tags[name])
+                setattr(file, attribute, tags[name][:_LONGEST_TAG])
         return file
 
     def write(self, block: Block) -> None:
@@ -195,17 +213,17 @@ class Writer:
     def _finish(self) -> None:
         if isinstance(self._file, soundfile.SoundFile):
             self._file.close()
-            if soundfile.info(native(self._part)).frames != self.frames_written:
+            if soundfile.info(native(self.part)).frames != self.frames_written:
                 raise OSError(errno.EIO, "the file came out incomplete")
         else:
             self._file.finish()
-        if not self._part.stat().st_size:
+        if not self.part.stat().st_size:
             raise OSError(errno.EIO, "the file came out empty")
 
     def publish(self) -> None:
         """Give the finished file its name."""
         try:
-            os.replace(self._part, self.path)
+            os.replace(self.part, self.path)
         except OSError as error:
             raise self._failed(error) from error
 
@@ -216,10 +234,11 @@ class Writer:
             if self._file is not None:
                 self._file.close()
         with contextlib.suppress(OSError):
-            self._part.unlink()
+            self.part.unlink()
 
     def _failed(self, error: Exception) -> EncodeError:
         reason = getattr(error, "strerror", None) or getattr(error, "error_string", None) or str(error)
+        reason = reason or "it could not be written whole"  # soundfile asserts it without a word
         hint = "check the folder, or choose another with --out"
         with contextlib.suppress(OSError):  # libsndfile names no reason
             if "No space left" in reason or shutil.disk_usage(self.path.parent).free < 1 << 16:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 
 import numpy as np
@@ -74,9 +75,12 @@ METHODS = {
 
 @pytest.fixture(autouse=True, scope="session")
 def _caches_of_their_own(tmp_path_factory):
-    """Compiled networks are kept for these tests, and not among the user's."""
+    """Compiled networks are kept for these tests, not among the user's, whose settings do not count."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        for name in [name for name in os.environ if name.startswith("STEMSPLIT_")]:
+            patch.delenv(name)
+        patch.setenv("STEMSPLIT_CONFIG", os.devnull)
         yield
 
 

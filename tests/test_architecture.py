@@ -12,9 +12,11 @@ import stemsplit
 PACKAGE = Path(stemsplit.__file__).parent
 ORDER = [
     "errors",
+    "config",
     "ffmpeg",
     "audio",
     "writer",
+    "naming",
     "stft",
     "masks",
     "separator",
@@ -24,6 +26,9 @@ ORDER = [
     "cards",
     "runtime",
     "pipeline",
+    "records",
+    "batch",
+    "export",
     "songs",
     "metrics",
     "bsseval",

@@ -29,22 +29,23 @@ class Pipeline(SimpleNamespace):
 
     def load_separator(self, model, **options):
         self.loaded.append({"model": model, **options})
-        if model == "nothing":
-            raise UnknownModel("No model called `nothing`", "choose another")
         return SimpleNamespace(spec=Spec(STEMS, 44_100, 0, 1, how=f"torch on {options['device']}"))
 
-    def split_file(self, path, out, *, separator, progress, **options):
-        self.split.append({"path": path, "out": out, **options})
+    def stem_names(self, model, *, stems, two_stems):
+        if model == "nothing":
+            raise UnknownModel("No model called `nothing`", "choose another")
+        return STEMS
+
+    def split_file(self, path, *, outputs, separator, progress, finished, **options):
+        self.split.append({"path": path, "outputs": outputs, **options})
         if self.together:
             self.together.wait()
         while path.name in self.endless:
             progress(44_100, 88_200)
         if path.name in self.failures:
             raise self.failures[path.name]
-        folder = Path(out, path.stem)
-        folder.mkdir(parents=True)
-        outputs = {stem: folder / f"{stem}.{options['format']}" for stem in separator.spec.stems}
         for output in outputs.values():
+            output.parent.mkdir(parents=True, exist_ok=True)
             output.touch()
         progress(44_100, 88_200)
         return stemsplit.pipeline.SplitResult(
@@ -65,6 +66,7 @@ def pipeline(monkeypatch, tmp_path):
 
     fake = Pipeline(loaded=[], split=[], failures={}, peaks={}, together=None, endless=set())
     monkeypatch.setattr(stemsplit.pipeline, "load_separator", fake.load_separator)
+    monkeypatch.setattr(stemsplit.pipeline, "stem_names", fake.stem_names)
     monkeypatch.setattr(stemsplit.pipeline, "split_file", fake.split_file)
     monkeypatch.chdir(tmp_path)
     for name in ("a.wav", "b.wav", "c.wav", "cut.wav", "models"):
@@ -177,7 +179,7 @@ def test_every_option_arrives(pipeline):
     assert pipeline.loaded == [
         {
             "model": "other",
-            "stems": ["vocals", "drums"],
+            "stems": ("vocals", "drums"),
             "two_stems": None,
             "mask": "soft",
             "runtime": "torch",
@@ -191,8 +193,7 @@ def test_every_option_arrives(pipeline):
     assert pipeline.split == [
         {
             "path": Path("a.wav"),
-            "out": Path("out"),
-            "format": "ogg",
+            "outputs": {stem: Path("out", "a", f"{stem}.ogg") for stem in STEMS},
             "depth": "24",
             "bitrate": "192k",
             "gain_db": -1.5,
@@ -228,7 +229,8 @@ def test_json_has_one_object_a_track_and_nothing_else(pipeline):
     pipeline.failures["b.wav"] = EncodeError("The disk is full", "make room")
     result = run("--json", "cut.wav", "b.wav")
     assert result.exit_code == 1
-    good, bad = map(json.loads, result.stdout.splitlines())
+    good, bad, end = map(json.loads, result.stdout.splitlines())
+    assert end == {"event": "summary", "done": 1, "skipped": 0, "failed": 1}
     assert good["event"] == "track"
     assert good["status"] == "ok"
     assert good["input"] == "cut.wav"
@@ -280,7 +282,7 @@ def test_there_is_no_bar_without_a_terminal(capfd, enabled):
 def test_json_tells_of_a_model_that_cannot_be_loaded(pipeline):
     result = run("--json", "-m", "nothing", "a.wav")
     assert result.exit_code == 1
-    assert json.loads(result.stdout)["code"] == "model"
+    assert json.loads(result.stdout.splitlines()[0])["code"] == "model"
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are text here")
@@ -291,7 +293,7 @@ def test_names_that_are_no_text(pipeline):
     assert b"stems/caf\xe9\x1b[31m/vocals.wav\n" in result.stdout_bytes
     assert "caf\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}[31m.wav: 4 stems" in result.stderr
     result = run("--json", "--force", "-o", "again", name)
-    assert json.loads(result.stdout)["input"] == name
+    assert json.loads(result.stdout.splitlines()[0])["input"] == name
 
 
 def test_an_interrupt_is_one_line_and_130(pipeline):
@@ -317,11 +319,19 @@ def test_several_tracks_at_once(pipeline):
 
 def test_an_interrupt_stops_all_that_is_under_way(pipeline):
     """One track is interrupted while the other is in the middle, and would go on for ever."""
+    pipeline.together = threading.Barrier(2, timeout=20)
     pipeline.failures["a.wav"] = KeyboardInterrupt()
     pipeline.endless.add("b.wav")
     result = run("--jobs", "2", "a.wav", "b.wav", "c.wav")
     assert result.exit_code == 130
     assert {asked["path"].name for asked in pipeline.split} == {"a.wav", "b.wav"}
+
+
+def test_no_bug_hides_behind_the_tracks_that_it_stops(pipeline):
+    pipeline.together = threading.Barrier(2, timeout=20)
+    pipeline.failures["b.wav"] = ZeroDivisionError()
+    pipeline.endless.add("a.wav")
+    assert isinstance(run("--jobs", "2", "a.wav", "b.wav").exception, ZeroDivisionError)
 
 
 def test_a_bug_keeps_its_traceback(pipeline):

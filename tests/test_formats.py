@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 
 import mutagen
@@ -286,3 +287,15 @@ def test_unreadable_tags_never_make_a_write_fail(kind, format, source, cover, tm
     write(tmp_path / f"bass.{format}", noise(), tags_from=song, title_suffix="bass")
     assert tags_of(tmp_path / f"bass.{format}")["title"] == "song (bass)"
     assert read(tmp_path / f"bass.{format}").shape == (2, FRAMES)
+
+
+def test_the_same_sound_makes_the_same_file_at_any_time(tmp_path):
+    sound = 0.1 * np.random.default_rng(440).standard_normal((2, 20_000)).astype(np.float32)
+    kinds = [(kind, "16") for kind in FORMATS] + [("wav", "32f"), ("flac", "24")]
+    written = []
+    for moment in ("now", "later"):
+        for kind, depth in kinds:
+            write(tmp_path / moment / f"{depth}.{kind}", sound, depth=depth)
+        written.append({path.name: path.read_bytes() for path in (tmp_path / moment).iterdir()})
+        time.sleep(1.1)  # files hold whole seconds, if any
+    assert written[0] == written[1]

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import mutagen
@@ -44,8 +45,8 @@ def test_a_song_is_split_with_all_that_belongs_to_it(tagged, tmp_path):
     mixture = read(tagged)
     run = stemsplit(tagged.name, "--format", "flac", "--json", folder=tmp_path)
     assert run.returncode == 0, run.stderr
-    (line,) = run.stdout.splitlines()
-    result = json.loads(line)
+    result, end = map(json.loads, run.stdout.splitlines())
+    assert end["done"] == 1
     assert (result["status"], result["frames"], result["sample_rate"]) == ("ok", mixture.shape[1], 48_000)
     assert any("cut short" in warning for warning in result["warnings"])
     stems = [tmp_path / result["outputs"][name]["path"] for name in STEMS]
@@ -114,3 +115,87 @@ def test_train_names_what_is_missing(data, tmp_path):
     run = CliRunner().invoke(app, ["train", "--data", str(data), "--run", str(tmp_path / "run")])
     assert run.exit_code == 1
     assert "vocals alone" in run.stderr
+
+
+@pytest.fixture
+def album(tmp_path, music):
+    """Five tracks, one of them below another folder, one of them no sound."""
+    for number, name in enumerate(("a.wav", "b.flac", "live/c.wav", "d.ogg")):
+        path = tmp_path / "album" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with Writer(path, sample_rate=SAMPLE_RATE, channels=2) as writer:
+            writer.write(0.2 * music[:, : 40_000 + 5_000 * number])
+    (tmp_path / "album" / "e.mp3").write_text("no sound at all")
+    return tmp_path
+
+
+def written(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and ".stemsplit" not in path.parts
+    }
+
+
+def test_a_folder_is_split_and_a_second_run_only_does_what_is_missing(album):
+    words = ("album", "-r", "--stems", "bass", "--json", "--threads", "1")
+    first = stemsplit(*words, folder=album)
+    assert first.returncode == 1, first.stderr
+    *tracks, end = map(json.loads, first.stdout.splitlines())
+    assert end == {"event": "summary", "done": 4, "skipped": 0, "failed": 1}
+    assert [event["status"] for event in tracks].count("error") == 1
+    before = written(album / "stems")
+    assert sorted(before) == ["a/bass.wav", "b/bass.wav", "d/bass.wav", "live/c/bass.wav"]
+    assert stemsplit(*words, folder=album).returncode == 1, "they are there already"
+    (album / "stems" / "b" / "bass.wav").unlink()
+    again = stemsplit(*words, "--skip-existing", folder=album)
+    end = json.loads(again.stdout.splitlines()[-1])
+    assert end == {"event": "summary", "done": 1, "skipped": 3, "failed": 1}
+    assert written(album / "stems") == before
+
+
+def test_what_someone_has_edited_is_not_replaced(album):
+    words = ("album/a.wav", "--stems", "bass", "--threads", "1")
+    assert stemsplit(*words, folder=album).returncode == 0
+    edited = album / "stems" / "a" / "bass.wav"
+    edited.write_bytes(b"my own")
+    run = stemsplit(*words, "--skip-existing", folder=album)
+    assert run.returncode == 1
+    assert "is there already" in run.stderr
+    assert edited.read_bytes() == b"my own"
+    assert stemsplit(*words, "--skip-existing", "--force", folder=album).returncode == 0
+    assert edited.read_bytes() != b"my own"
+
+
+def test_a_run_that_is_killed_goes_on_where_it_was(album):
+    words = ("album", "-r", "--stems", "bass,drums", "--threads", "1")
+    assert stemsplit(*words, "-o", "whole", folder=album).returncode == 1
+    program = [sys.executable, "-m", "stemsplit", *words, "-o", "pieces", "--skip-existing"]
+    for seconds in (0.9, 1.2, 1.5, 1.8):
+        with subprocess.Popen(program, cwd=album, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            time.sleep(seconds)
+            process.kill()
+    run = stemsplit(*words, "-o", "pieces", "--skip-existing", folder=album)
+    assert run.stderr.count("error: ") == 1, run.stderr
+    assert written(album / "pieces") == written(album / "whole")
+
+
+def test_a_dry_run_says_where_everything_would_go_and_writes_nothing(album):
+    run = stemsplit("album", "-r", "--dry-run", "--template", "{track}_{stem}.{ext}", folder=album)
+    assert run.returncode == 1, "one of the tracks cannot be read"
+    assert len(run.stdout.splitlines()) == 16
+    assert "stems/c_vocals.wav" in run.stdout
+    assert not (album / "stems").exists()
+    plan = stemsplit("album/a.wav", "--dry-run", "--json", folder=album)
+    event, end = map(json.loads, plan.stdout.splitlines())
+    assert (event["event"], event["input"]) == ("plan", "album/a.wav")
+    assert event["seconds"] == pytest.approx(40_000 / SAMPLE_RATE)
+    assert end["done"] == 0
+
+
+@pytest.mark.parametrize("between", ["\n", "\0"])
+def test_tracks_may_be_listed(album, between):
+    listed = between.join(["album/a.wav", "album/live/c.wav"])
+    command = [sys.executable, "-m", "stemsplit", "--from-file", "-", "--dry-run", "--stems", "bass"]
+    run = subprocess.run(command, cwd=album, input=listed, capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines() == ["stems/a/bass.wav", "stems/c/bass.wav"]

@@ -13,11 +13,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from stemsplit.cli import console, doctor, evaluate, models, split, train
-from stemsplit.errors import StemsplitError
+from stemsplit.cli import config, console, doctor, evaluate, models, split, train, unpack
+from stemsplit.errors import BadConfig, StemsplitError
 
 # Another verb: its file here, its name here. A file has a function `command` and an `EXAMPLE`.
-VERBS = {"split": split, "models": models, "doctor": doctor, "train": train, "evaluate": evaluate}
+VERBS = {
+    "split": split,
+    "models": models,
+    "doctor": doctor,
+    "train": train,
+    "evaluate": evaluate,
+    "config": config,
+    "unpack": unpack,
+}
 
 
 class TracksFirst(TyperGroup):
@@ -43,7 +51,7 @@ class TracksFirst(TyperGroup):
             return super().invoke(ctx)
         except StemsplitError as error:
             console.error(error)
-            raise typer.Exit(1) from error
+            raise typer.Exit(2 if isinstance(error, BadConfig) else 1) from error
         except KeyboardInterrupt as interrupt:
             typer.echo("interrupted", err=True)
             raise typer.Exit(130) from interrupt
@@ -80,7 +88,8 @@ def _stemsplit(
 
 
 for _name, _verb in VERBS.items():
-    app.command(_name, epilog=f"Example: {_verb.EXAMPLE}")(_verb.command)
+    _class = config.Configured if _verb is split else None
+    app.command(_name, cls=_class, epilog=f"Example: {_verb.EXAMPLE}")(_verb.command)
 
 
 def main() -> None:

@@ -17,12 +17,13 @@ import typer
 from stemsplit.errors import StemsplitError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
 
     from rich.progress import Progress
 
     from stemsplit.audio import Reader
+    from stemsplit.batch import Job
     from stemsplit.pipeline import SplitResult
 
 
@@ -65,7 +66,7 @@ class Report:
 
     def __init__(self, *, quiet: bool, verbose: bool, json: bool) -> None:
         self.quiet, self.verbose, self.json = quiet, verbose, json
-        self.failures = 0
+        self.successes = self.skips = self.failures = 0
         self._one_at_a_time = threading.RLock()
 
     def remark(self, text: str, *, detail: bool = False) -> None:
@@ -90,9 +91,39 @@ class Report:
                 which = {"event": "error"} if track is None else {"event": "track", "input": track}
                 event(**which, status="error", code=problem.code, message=problem.message, hint=problem.hint)
 
+    def plan(self, todo: Mapping[Job, Reader]) -> None:
+        """Tell what would be written: the path of each stem."""
+        for job, reader in todo.items():
+            if self.json:
+                frames = reader.frames_estimate
+                seconds = None if frames is None else frames / reader.sample_rate
+                event(event="plan", input=job.track.path, seconds=seconds, outputs=job.outputs)
+            else:
+                self._paths(job.outputs)
+
+    def skipped(self, job: Job) -> None:
+        """Tell of a track that is done already."""
+        self.skips += 1
+        self.remark(f"{job.track.path.name}: done already")
+        if self.json:
+            event(event="track", input=job.track.path, status="skipped", outputs=job.outputs)
+
+    def end(self, tracks: int) -> None:
+        """Sum up."""
+        done = {"done": self.successes, "skipped": self.skips, "failed": self.failures}
+        if self.json:
+            event(event="summary", **done)
+        elif tracks > 1:
+            self.remark(", ".join(f"{count} {what}" for what, count in done.items() if count))
+
+    def _paths(self, outputs: Mapping[str, Path]) -> None:
+        for path in outputs.values():
+            typer.echo(os.fsencode(path))  # as bytes: not every file name is text
+
     def done(self, result: SplitResult) -> None:
         """Tell what was written."""
         with self._one_at_a_time:
+            self.successes += 1
             self._tell(result)
 
     def _tell(self, result: SplitResult) -> None:
@@ -106,8 +137,7 @@ class Report:
         rate = f"{result.frames} frames at {result.sample_rate} Hz in {result.channels} channels"
         self.remark(f"  {rate}\n  peaks: {peaks}", detail=True)
         if not self.json:
-            for path in outputs.values():
-                typer.echo(os.fsencode(path))  # as bytes: not every file name is text
+            self._paths(outputs)
             return
         fields = asdict(result) | {"times_real_time": round(times, 2)}
         peak = fields.pop("peaks")

@@ -61,5 +61,16 @@ def build(network: str, tensors: Mapping[str, Mapping[str, Tensor]]) -> list[Any
             built.load_state_dict(state)
         except RuntimeError as error:
             raise BadWeights(f"The weights of `{stem}` do not fit {network}", "get the file again") from error
+        _check_numbers(built, entry, stem)
         networks.append(built)
     return networks
+
+
+def _check_numbers(network: Any, entry: Entry, stem: str) -> None:
+    """Refuse weights that divide by zero, or grow beyond what a float holds, at silence or at great noise."""
+    import torch
+
+    extremes = torch.tensor([-12.0, 35.0])[:, None, None].expand(2, 2 * entry.reach + 1, entry.bins)
+    with torch.inference_mode():
+        if not torch.isfinite(network(extremes)).all():
+            raise BadWeights(f"The weights of `{stem}` do not end in numbers", "get the file again")

@@ -1,0 +1,267 @@
+"""Many tracks: which there are, and where each one's stems go, known before any work is done."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from . import DEFAULT_MODEL, naming, pipeline, weights
+from .audio import Reader
+from .errors import Collision, DecodeError, EncodeError
+from .pipeline import SplitResult
+from .records import FOLDER, Print, Record, Records
+from .runtime import Running
+from .separator import Separator
+
+# fmt: off
+KINDS = frozenset([
+    "3gp", "aac", "ac3", "aif", "aifc", "aiff", "alac", "amr", "ape", "au", "avi", "caf", "flac",
+    "m4a", "m4b", "m4v", "mka", "mkv", "mov", "mp2", "mp3", "mp4", "mpc", "mpeg", "mpg", "oga",
+    "ogg", "opus", "ra", "rf64", "snd", "tak", "tta", "voc", "w64", "wav", "webm", "wma", "wmv",
+    "wv",
+])
+# fmt: on
+"""The extensions, in lower case, that a folder is searched for; a file that is named may have any."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """A file to split."""
+
+    path: Path
+    folder: str = ""
+    """Where it lies below the folder that was named."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A track and where its stems go: stem to path."""
+
+    track: Track
+    outputs: dict[str, Path]
+
+
+def find_tracks(
+    names: Iterable[str], *, recursive: bool = False, leave_out: Path | None = None
+) -> list[Track]:
+    """Return the tracks that names stand for: files, folders, or patterns that no shell has expanded.
+
+    Of a folder those files whose extension is one of `KINDS`, by name, hidden ones left out; if `recursive`,
+    of those below it too, except of `leave_out`, which is where the stems go. What is found twice counts
+    once.
+    A name of nothing stays what it is: opening it says best what is wrong.
+
+    Raises:
+        DecodeError: a folder or a pattern has no tracks.
+    """
+    found: dict[str, Track] = {}
+    for name in names:
+        tracks = list(_stands_for(name, recursive, leave_out))
+        if not tracks:
+            hint = None if recursive else "search the folders below it too with --recursive"
+            raise DecodeError(f"No sound files in `{name}`", hint)
+        for track in tracks:
+            found.setdefault(os.path.abspath(track.path), track)
+    return list(found.values())
+
+
+def _stands_for(name: str, recursive: bool, leave_out: Path | None) -> Iterator[Track]:
+    if os.path.isdir(name):
+        yield from _inside(name, recursive, leave_out)
+    elif glob.has_magic(name) and not os.path.lexists(name):
+        for match in sorted(glob.glob(name, recursive=True)):
+            if os.path.isdir(match):
+                if recursive:
+                    yield from _inside(match, recursive, leave_out)
+            else:
+                yield Track(Path(match))
+    else:
+        yield Track(Path(name))
+
+
+def _inside(top: str, recursive: bool, leave_out: Path | None) -> Iterator[Track]:
+    seen: set[tuple[int, int]] = set()  # a link may lead back to where it lies
+    for folder, folders, files in os.walk(top, followlinks=True):
+        state = os.stat(folder)
+        if (state.st_dev, state.st_ino) in seen or (leave_out and _same(folder, leave_out)):
+            folders.clear()
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        folders[:] = sorted(each for each in folders if recursive and not each.startswith("."))
+        below = os.path.relpath(folder, top)
+        for file in sorted(files):
+            if not file.startswith(".") and os.path.splitext(file)[1][1:].lower() in KINDS:
+                yield Track(Path(folder, file), "" if below == "." else below.replace(os.sep, "/"))
+
+
+def _same(folder: str, other: Path) -> bool:
+    return other.exists() and os.path.samefile(folder, other)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is wanted of every track of a batch."""
+
+    out: Path = Path("stems")
+    model: str = DEFAULT_MODEL
+    stems: tuple[str, ...] | None = None
+    two_stems: str | None = None
+    mask: str | None = None
+    running: Running = field(default_factory=Running)
+    start_seconds: float = 0.0
+    duration_seconds: float | None = None
+    template: str = naming.DEFAULT_TEMPLATE
+    format: str = "wav"
+    depth: str = "same"
+    bitrate: str | None = None
+    gain_db: float = 0.0
+    force: bool = False
+    skip_existing: bool = False
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The stems of each track. Raises as `load_separator` does for a model or stem that is not there."""
+        return pipeline.stem_names(self.model, stems=self.stems, two_stems=self.two_stems)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """All that decides what a track's stems hold, for its record."""
+        return {
+            "weights": Print.of(weights.find(self.model)).sha256,
+            "stems": list(self.names),
+            "mask": self.mask,
+            "running": asdict(replace(self.running, batch=None, threads=None)),
+            "start_seconds": self.start_seconds,
+            "duration_seconds": self.duration_seconds,
+            "format": self.format,
+            "depth": self.depth,
+            "bitrate": self.bitrate,
+            "gain_db": self.gain_db,
+        }
+
+    @cached_property
+    def records(self) -> Records:
+        """What has been done in the output folder."""
+        return Records(self.out)
+
+    def plan(self, tracks: Sequence[Track]) -> list[Job]:
+        """Return where each track's stems go.
+
+        Raises:
+            TemplateError: the template cannot be filled in.
+            Collision: two files would have the same name, on one system or another.
+        """
+        width = len(str(len(tracks)))
+        jobs = []
+        for number, track in enumerate(tracks, 1):
+            known = {"folder": track.folder, "number": f"{number:0{width}}", "model": self.model}
+            names = naming.outputs(track.path, self.names, self.template, self.format, **known)
+            jobs.append(Job(track, {stem: self.out / path for stem, path in names.items()}))
+        _refuse_collisions(jobs)
+        return jobs
+
+    def is_done(self, job: Job) -> bool:
+        """Whether a track need not be split again, if that is wanted."""
+        return self.skip_existing and self.records.is_done(job.track.path, self.settings, job.outputs)
+
+    def open(self, job: Job) -> Reader:
+        """Return a track that can be split, and whose stems can be written.
+
+        Raises:
+            DecodeError: it cannot be read.
+            EncodeError: a stem cannot be written, or is there already.
+        """
+        path = job.track.path
+        reader = Reader(path, start_seconds=self.start_seconds, duration_seconds=self.duration_seconds)
+        pipeline.plan_writers(
+            reader, job.outputs, depth=self.depth, bitrate=self.bitrate, force=self._may_replace(job)
+        )
+        return reader
+
+    def load(self) -> Separator:
+        """Return the model, ready to separate."""
+        return pipeline.load_separator(
+            self.model,
+            stems=self.stems,
+            two_stems=self.two_stems,
+            mask=self.mask,
+            **asdict(self.running),
+        )
+
+    def carry_out(
+        self, job: Job, separator: Separator, progress: Callable[[int, int | None], None] | None = None
+    ) -> SplitResult:
+        """Split a track, and keep a record of it.
+
+        Raises:
+            DecodeError: it cannot be read, or was changed meanwhile.
+            EncodeError: a stem cannot be written.
+        """
+        before = _state(job.track.path)
+
+        def keep(result: SplitResult, places: Mapping[Path, Path]) -> None:
+            """Remember what is about to appear: whatever is found later is then known to be ours."""
+            track = Print.of(job.track.path)
+            if _state(job.track.path) != before:
+                raise DecodeError(f"`{job.track.path}` was changed while it was read", "split it again")
+            facts = {"frames": result.frames, "sample_rate": result.sample_rate, "peaks": result.peaks}
+            try:
+                prints = self.records.prints(places)
+                self.records.write(job.outputs, Record(track, self.settings, prints, facts))
+            except OSError as error:
+                where = self.out / FOLDER
+                raise EncodeError(
+                    f"Cannot write to `{where}`: {error.strerror}", "check the folder"
+                ) from error
+
+        return pipeline.split_file(
+            job.track.path,
+            outputs=job.outputs,
+            separator=separator,
+            depth=self.depth,
+            bitrate=self.bitrate,
+            gain_db=self.gain_db,
+            start_seconds=self.start_seconds,
+            duration_seconds=self.duration_seconds,
+            force=self._may_replace(job),
+            progress=progress,
+            finished=keep,
+        )
+
+    def _may_replace(self, job: Job) -> bool:
+        """Whether what is there may be replaced: what an earlier run wrote and nobody has touched since."""
+        if self.force or not self.skip_existing:
+            return self.force
+        return self.records.are_ours(job.outputs, self.records.read(job.outputs))
+
+
+def _state(path: Path) -> tuple[int, int]:
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise DecodeError(f"Cannot read `{path}`: {error.strerror}") from None
+    return state.st_size, state.st_mtime_ns
+
+
+def _refuse_collisions(jobs: Sequence[Job]) -> None:
+    owners: dict[str, Job] = {}
+    for job in jobs:
+        for path in job.outputs.values():
+            other = owners.setdefault(naming.key(path), job)
+            if other is not job:
+                raise Collision(
+                    f"`{other.track.path}` and `{job.track.path}` would both be written to `{path}`",
+                    "put {number} into --template, or split them one by one, each with its own --out",
+                )
+    for job in jobs:
+        owner = owners.get(naming.key(job.track.path))
+        if owner:
+            raise Collision(
+                f"The stems of `{owner.track.path}` would replace the track `{job.track.path}`",
+                "choose another folder with --out",
+            )

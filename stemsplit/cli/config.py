@@ -1,0 +1,183 @@
+"""`stemsplit config`: the defaults of your own, and the command that keeps to them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from stemsplit import config
+from stemsplit.cli import console
+from stemsplit.errors import BadConfig
+
+EXAMPLE = "stemsplit config --path"
+
+_META = "stemsplit.settings"
+# Of two of these, one is enough.
+_RIVALS = ({"stems", "two_stems"}, {"quiet", "verbose"}, {"force", "skip_existing"})
+
+
+class Configured(TyperCommand):
+    """A command whose options have their defaults from files and variables, where these say something."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Look up the defaults that the command line leaves room for."""
+        if not ctx.resilient_parsing:  # as for the shell's completion, which must not fail
+            given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+            at_once = {option.name for option in self.get_params(ctx) if option.is_eager}  # --help
+            if not at_once & given.keys():
+                used = settings(self, ctx, given)
+                options = options_of(self)
+                ctx.default_map = {options[name].name: setting.value for name, setting in used.items()}
+                ctx.meta[_META] = used
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; where it refuses a setting, say where that comes from."""
+        used: dict[str, config.Setting] = ctx.meta.get(_META, {})
+        if not ctx.params.get("quiet"):
+            _tell(used, verbose=bool(ctx.params.get("verbose")))
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as problem:
+            named = re.findall(r"--([\w-]+)", problem.message)
+            blamed = [str(setting) for name, setting in used.items() if config.key(name) in named]
+            if blamed:
+                problem.message += f" (see {' and '.join(blamed)})"
+            raise
+
+
+def options_of(command: Any) -> dict[str, Any]:
+    """Return a command's options by their long names, with `_`."""
+    found = {}
+    for parameter in command.params:
+        if parameter.param_type_name == "option":
+            long = max(parameter.opts, key=len)
+            found[long.lstrip("-").replace("-", "_")] = parameter
+    return found
+
+
+def settings(command: Any, ctx: Any, given: Mapping[str, Any]) -> dict[str, config.Setting]:
+    """Return the settings that count for a command, given what its command line says, by parameter.
+
+    A setting gives way to one of higher rank for the same option, or for one that it cannot go with.
+
+    Raises:
+        BadConfig: a key or a value is wrong, whether it counts or not.
+    """
+    options = options_of(command)
+    layers = config.layers({name: option.is_flag for name, option in options.items()})
+    for layer in layers:
+        for name, setting in layer.items():
+            meaning(options[name], ctx, setting)
+    chosen = {name: given[option.name] for name, option in options.items() if option.name in given}
+    used: dict[str, config.Setting] = {}
+    for layer in layers:
+        fitting = {name: setting for name, setting in layer.items() if _fits(name, setting, chosen)}
+        used |= fitting
+        chosen |= {name: setting.value for name, setting in fitting.items()}
+    # So a bitrate waits for a format that has one.
+    rest = {name: option.default for name, option in options.items() if name not in chosen}
+    return {name: setting for name, setting in used.items() if _fits(name, setting, rest)}
+
+
+def meaning(option: Any, ctx: Any, setting: config.Setting) -> Any:
+    """Return a setting's value as the command would have it from its command line.
+
+    Raises:
+        BadConfig: the command line would not take it.
+    """
+    try:
+        return option.process_value(ctx, setting.value)
+    except typer.BadParameter as problem:
+        hint = "see what it takes in `stemsplit split --help`"
+        raise BadConfig(f"{setting}: {problem.message}", hint) from problem
+
+
+def _fits(name: str, setting: config.Setting, chosen: Mapping[str, Any]) -> bool:
+    return name not in chosen and not any(
+        _contradict({name: setting.value, other: value}) for other, value in chosen.items()
+    )
+
+
+def _contradict(two: Mapping[str, Any]) -> bool:
+    if two.keys() in _RIVALS:
+        return all(two.values())
+    format = two.get("format")
+    lossless = format in ("wav", "flac")
+    return bool(lossless and two.get("bitrate")) or (format == "flac" and two.get("depth") == "32f")
+
+
+def _tell(used: Mapping[str, config.Setting], *, verbose: bool) -> None:
+    """Say what others have set: a project's file may lie anywhere above, and be news to the user."""
+    by_place: dict[str, list[str]] = {}
+    for name, setting in used.items():
+        if verbose or setting.source == "project":
+            by_place.setdefault(setting.where, []).append(config.key(name))
+    for place, names in by_place.items():
+        console.say(f"settings from `{place}`: {', '.join(names)}")
+
+
+def command(
+    ctx: typer.Context,
+    *,
+    path: Annotated[
+        bool, typer.Option("--path", metavar="", help="Only the files looked at, the first one first.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object an option.")] = False,
+) -> None:
+    """Show the defaults of `stemsplit split`, and where each comes from.
+
+    Options on the command line come first, then variables such as
+    `STEMSPLIT_FORMAT=flac`, then the file `stemsplit.toml` in this folder or the
+    nearest one above that has one, then the user's own (see --path), then what is
+    built in. `STEMSPLIT_CONFIG=FILE` reads that file instead of the two.
+
+    A file has lines like `format = "flac"`, `two-stems = "vocals"`, `fast = true`.
+    """
+    if path:
+        _print_places()
+        return
+    group: Any = ctx.find_root().command
+    split = group.commands["split"]
+    options, used = options_of(split), settings(split, ctx, {})
+    rows = []
+    for name, option in options.items():
+        setting = used.get(name)
+        if json:
+            value = option.default if setting is None else meaning(option, ctx, setting)
+            source, where, line = (
+                ("default", None, None) if setting is None else (setting.source, setting.where, setting.line)
+            )
+            console.event(option=config.key(name), value=value, source=source, where=where, line=line)
+        else:
+            value = option.default if setting is None else setting.value
+            rows.append((config.key(name), _shown(value), setting.place if setting else "default"))
+    if rows:
+        _print_table([("option", "value", "from"), *rows])
+    for strange, near in config.unknown_variables({name: False for name in options}).items():
+        console.say(f"warning: no option goes by {strange}" + (f"; did you mean {near}?" if near else ""))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "-" if value is None else str(value)
+
+
+def _print_table(rows: list[tuple[str, str, str]]) -> None:
+    first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
+    for option, value, place in rows:
+        typer.echo(console.printable(f"{option:{first}}   {value:{second}}   {place}"))
+
+
+def _print_places() -> None:
+    for place in config.places():
+        if place.there:
+            typer.echo(os.fsencode(place.path))  # as bytes: not every file name is text
+        else:
+            console.say(f"not there: {place.path}")

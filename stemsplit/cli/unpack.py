@@ -1,0 +1,67 @@
+"""`stemsplit unpack`: the tracks of a stem file, each to a file of its own."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from stemsplit.cli import console
+
+EXAMPLE = "stemsplit unpack song.stem.mp4 -o out"
+
+_where = partial(typer.Option, rich_help_panel="What to write")
+_tell = partial(typer.Option, rich_help_panel="What to print", metavar="")
+
+
+def command(
+    tracks: Annotated[list[Path], typer.Argument(metavar="TRACK", help="Stem files, as DJ programs have.")],
+    *,
+    out: Annotated[Path, _where("--out", "-o", metavar="DIR", help="Where to write.")] = Path("stems"),
+    format: Annotated[
+        Literal["wav", "flac", "mp3", "ogg", "m4a"], _where("--format", "-f", help="Kind of file.")
+    ] = "wav",
+    depth: Annotated[
+        Literal["same", "16", "24", "32f"], _where(help="Bits a sample, for wav and flac; 32f is float.")
+    ] = "same",
+    bitrate: Annotated[str | None, _where(metavar="RATE", help="For mp3, ogg and m4a, as in `192k`.")] = None,
+    force: Annotated[bool, _where("--force", metavar="", help="Replace files already there.")] = False,
+    quiet: Annotated[bool, _tell("--quiet", "-q", help="Only paths and errors.")] = False,
+    json: Annotated[bool, _tell("--json", help="One JSON object a track instead of paths.")] = False,
+) -> None:
+    """Take stem files apart: `stems/<song>/mixture.wav`, and the stems under their names.
+
+    Paths go to stdout, all else to stderr. A track that fails does not stop the
+    others; the exit status is then 1.
+    """
+    from stemsplit.export.unpack import song_name, unpack
+
+    if len({song_name(track).casefold() for track in tracks}) < len(tracks):
+        raise typer.BadParameter("two tracks have the same name; unpack them one by one, each with its --out")
+    report = console.Report(quiet=quiet, verbose=False, json=json)
+    for track in tracks:
+        with report.failing(track):
+            result = unpack(track, out, format=format, depth=depth, bitrate=bitrate, force=force)
+            for warning in result.warnings:
+                report.remark(f"warning: {warning}")
+            if not json:
+                for path in result.outputs.values():
+                    typer.echo(os.fsencode(path))  # as bytes: not every file name is text
+                continue
+            outputs = {
+                name: {"path": path, "peak": result.peaks[name]} for name, path in result.outputs.items()
+            }
+            console.event(
+                event="track",
+                status="ok",
+                input=track,
+                outputs=outputs,
+                sample_rate=result.sample_rate,
+                channels=result.channels,
+                frames=result.frames,
+                warnings=result.warnings,
+            )
+    raise typer.Exit(1 if report.failures else 0)

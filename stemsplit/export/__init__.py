@@ -1,0 +1,1 @@
+"""Stems in the files of other programs."""

@@ -1,0 +1,141 @@
+"""Stem files taken apart: each of their tracks to a file of its own."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stemsplit.audio import Reader
+from stemsplit.errors import DecodeError, EncodeError
+from stemsplit.export.stem_mp4 import MIXTURE, ORDER, read_stem_names
+from stemsplit.writer import Writer, together
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """What came of taking a stem file apart."""
+
+    input: Path
+    outputs: dict[str, Path]
+    sample_rate: int
+    channels: int
+    frames: int
+    """Samples per channel, of the mixture."""
+    peaks: dict[str, float]
+    """The largest absolute sample of each track, before any clipping."""
+    warnings: list[str]
+
+
+def song_name(path: Path) -> str:
+    """Return the name of the song in a stem file."""
+    return path.stem.removesuffix(".stem") or path.stem or path.name
+
+
+def unpack(
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str] = "stems",
+    *,
+    format: str = "wav",
+    depth: str = "same",
+    bitrate: str | None = None,
+    force: bool = False,
+) -> Unpacked:
+    """Write the tracks of a stem file to `OUT/<song>/mixture.<format>`, `drums.<format>` and so on.
+
+    They are named as the file names them, and as `ORDER` has it where it does not. All of them appear, or
+    none; memory does not grow with their length.
+
+    Raises:
+        DecodeError: the file cannot be read, is damaged, or has fewer tracks than it should.
+        EncodeError: a track cannot be written, or is there already and `force` is not given.
+    """
+    path = Path(path)
+    first = Reader(path)  # the clearest message about a file that cannot be read
+    labels = read_stem_names(path)
+    readers = [first, *_stems(path, len(labels or ORDER))]
+    names = _file_names(ORDER if labels is None else [label.name for label in labels])
+    writers = {
+        name: Writer(
+            Path(out) / song_name(path) / f"{name}.{format}",
+            sample_rate=reader.sample_rate,
+            channels=reader.channels,
+            depth=_depth(depth, format, reader),
+            bitrate=bitrate,
+            frames=reader.frames_estimate,
+            tags_from=path,
+            title_suffix=name,
+            force=force,
+        )
+        for name, reader in zip(names, readers, strict=True)
+    }
+    for writer in writers.values():
+        if os.path.exists(writer.path) and writer.path.samefile(path):
+            raise EncodeError(
+                f"`{writer.path}` would replace the stem file itself", "choose another folder with --out"
+            )
+    with together(list(writers.values())):
+        for reader, writer in zip(readers, writers.values(), strict=True):
+            for block in reader:
+                writer.write(block)
+    said = [warning for reader in readers for warning in reader.warnings]
+    if labels is None:
+        said.append(f"`{path.name}` does not name its stems; {', '.join(ORDER)} is the usual order.")
+    return Unpacked(
+        input=path,
+        outputs={name: writer.path for name, writer in writers.items()},
+        sample_rate=first.sample_rate,
+        channels=first.channels,
+        frames=writers[MIXTURE].frames_written,
+        peaks={name: writer.peak for name, writer in writers.items()},
+        warnings=[*dict.fromkeys(said), *_clipping(writers)],
+    )
+
+
+def _stems(path: Path, count: int) -> list[Reader]:
+    try:
+        return [Reader(path, track=track) for track in range(1, count + 1)]
+    except DecodeError as error:
+        if "fewer than" not in error.message:
+            raise
+        raise DecodeError(
+            f"`{path.name}` is no stem file: it has fewer than {count + 1} sound tracks",
+            "to split a song into stems: stemsplit SONG",
+        ) from error
+
+
+def _depth(depth: str, format: str, reader: Reader) -> str:
+    if depth != "same":
+        return depth
+    return "24" if (format, reader.depth) == ("flac", "32f") else reader.depth
+
+
+def _clipping(writers: Mapping[str, Writer]) -> list[str]:
+    loud = {name: writer.peak for name, writer in writers.items() if writer.peak > 1 and writer.clips}
+    if not loud:
+        return []
+    excess_db = math.ceil(200 * math.log10(max(loud.values()))) / 10
+    what = f"{' and '.join(loud)} went up to {excess_db:.1f} dB above full scale and were clipped"
+    return [f"{what}; keep them whole with --format wav --depth 32f"]
+
+
+def _file_names(stems: Sequence[str]) -> list[str]:
+    """Return a name for the mixture and for each stem, all different, that every file system takes."""
+    names: list[str] = []
+    for stem in (MIXTURE, *stems):
+        text = "".join(
+            "_" if c in '/\\:*?"<>|' or not c.isprintable() else c for c in unicodedata.normalize("NFC", stem)
+        )
+        plain = text.encode("utf-8")[:100].decode("utf-8", "ignore").strip(" .") or "stem"
+        if re.fullmatch(r"con|prn|aux|nul|(com|lpt)\d", plain.partition(".")[0], re.IGNORECASE):
+            plain = f"_{plain}"
+        name, number = plain, 1
+        while name.casefold() in (other.casefold() for other in names):
+            number += 1
+            name = f"{plain} {number}"
+        names.append(name)
+    return names

@@ -1,0 +1,108 @@
+"""Names of the files to write: a template, filled in with what is known of a track.
+
+`{artist} - {title}/{stem}.{ext}` is a path below the output folder. A slash in the template makes a folder;
+one in a tag does not, nor can a tag lead out of the output folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePath
+
+from . import ffmpeg
+from .errors import TemplateError
+
+DEFAULT_TEMPLATE = "{folder}/{track}/{stem}.{ext}"
+TAGS = ("artist", "albumartist", "title", "album", "date", "genre", "tracknumber")
+FIELDS = ("track", "folder", "stem", "ext", "model", "number", *TAGS)
+LONGEST_BYTES = 255 - len(".part")
+"""Of a name, in UTF-8: what file systems take, with room for the name that a file has while it is written."""
+_UNKNOWN = {"artist": "unknown artist", "albumartist": "unknown artist", "album": "unknown album"}
+_NO_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+
+
+def check(template: str) -> set[str]:
+    """Return the fields of a template.
+
+    Raises:
+        TemplateError: it has unknown fields or stray braces, leads out of the output folder, or gives all
+            stems of a track the same name.
+    """
+    fields = re.findall(r"\{([^{}]*)\}", template)
+    for field in fields:
+        if field not in FIELDS:
+            raise TemplateError(f"No field called `{field}` in a template", f"there are {', '.join(FIELDS)}")
+    if re.search("[{}]", re.sub(r"\{[^{}]*\}", "", template)):
+        raise TemplateError(f"A brace in `{template}` has no partner", "write fields like {artist}")
+    if PurePath(template).is_absolute() or ".." in re.split(r"[/\\]", template):
+        raise TemplateError(f"`{template}` leads out of the output folder", "choose the folder with --out")
+    if "stem" not in fields:
+        raise TemplateError(f"`{template}` gives all stems the same name", "put {stem} into it")
+    if not template.endswith(".{ext}"):
+        raise TemplateError(f"`{template}` does not say the kind of file", "let it end in .{ext}")
+    return set(fields)
+
+
+def fill(template: str, fields: Mapping[str, str]) -> Path:
+    """Return the path that a template gives, relative to the output folder.
+
+    Tags are put into NFC, and without what no name may hold; the track's own name and folder stay as they
+    are on the disk. A tag that is missing is the track's name for the title, else `unknown artist` and the
+    like.
+    """
+    values = {name: _plain(fields.get(name) or _UNKNOWN.get(name, "")) for name in TAGS}
+    values["title"] = values["title"] or fields["track"]
+    values |= {name: fields[name] for name in FIELDS if name in fields and name not in TAGS}
+    parts: list[str] = []
+    for part in template.split("/"):
+        filled = re.sub(r"\{(\w+)\}", lambda field: values[field[1]], part)
+        # A track's folder may be several, or none.
+        parts += filled.split("/") if "{folder}" in part else [filled]
+    return Path(*(_name(part) for part in parts if part))
+
+
+def outputs(track: Path, stems: Iterable[str], template: str, ext: str, **known: str) -> dict[str, Path]:
+    """Return the path of each stem of a track, relative to the output folder.
+
+    `known` are fields that the track itself does not say; its tags are read if the template asks for them.
+    """
+    fields = {"track": track.stem or track.name, "folder": "", "number": "1", "ext": ext} | known
+    if check(template) & set(TAGS):
+        tags, _ = ffmpeg.read_tags(track)
+        tags.setdefault("tracknumber", tags.get("track", "").partition("/")[0])
+        tags.setdefault("albumartist", tags.get("album_artist") or tags.get("artist", ""))
+        fields |= {name: tags[name] for name in TAGS if name in tags}
+    return {stem: fill(template, fields | {"stem": stem}) for stem in stems}
+
+
+def _plain(text: str) -> str:
+    """Replace what names cannot hold on one system or another."""
+    text = unicodedata.normalize("NFC", text)
+    return "".join("_" if c in '/\\:*?"<>|' or not c.isprintable() else c for c in text).strip()
+
+
+def _name(part: str) -> str:
+    """Make a name of some text: none that means something else, and not too long."""
+    if part in (".", "..") or part.partition(".")[0].lower() in _NO_NAMES:
+        part = f"_{part}"
+    if len(_bytes(part)) <= LONGEST_BYTES:
+        return part
+    suffix = PurePath(part).suffix
+    if len(_bytes(suffix)) > 16:
+        suffix = ""
+    stem = part[: len(part) - len(suffix)]
+    while len(_bytes(stem + suffix)) > LONGEST_BYTES:
+        stem = stem[:-1]
+    return stem.rstrip() + suffix
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def key(path: Path) -> str:
+    """Return what Windows and macOS take a path for: they tell neither cases nor compositions apart."""
+    return unicodedata.normalize("NFC", os.path.abspath(path)).casefold()

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from stemsplit import naming
+from stemsplit.errors import TemplateError
+
+KNOWN = {"track": "song", "folder": "", "stem": "vocals", "ext": "wav", "model": "small", "number": "07"}
+
+
+def filled(template, **more):
+    naming.check(template)
+    return str(naming.fill(template, KNOWN | more))
+
+
+def test_the_default_is_a_folder_a_track():
+    assert filled(naming.DEFAULT_TEMPLATE) == "song/vocals.wav"
+    assert filled(naming.DEFAULT_TEMPLATE, folder="live/1977") == "live/1977/song/vocals.wav"
+
+
+def test_tags_make_names():
+    name = filled("{artist} - {title}/{number} {stem}.{ext}", artist="Zoé", title="Azul")
+    assert name == "Zoé - Azul/07 vocals.wav"
+
+
+def test_tags_that_are_missing_have_a_substitute():
+    assert filled("{artist}/{album}/{title} {stem}.{ext}") == "unknown artist/unknown album/song vocals.wav"
+
+
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [
+        ("AC/DC", "AC_DC"),
+        ("../../etc/passwd", ".._.._etc_passwd"),
+        ("..", "_.."),
+        ("what?\n*", "what___"),
+        ("a\\b:c", "a_b_c"),
+        ("con", "_con"),
+        ("LPT1.live", "_LPT1.live"),
+        ("e\N{COMBINING ACUTE ACCENT}", "\N{LATIN SMALL LETTER E WITH ACUTE}"),
+        ("\N{PILE OF POO}", "\N{PILE OF POO}"),
+        ("$(rm -rf)", "$(rm -rf)"),
+    ],
+)
+def test_a_tag_cannot_lead_anywhere(title, name):
+    assert filled("{title}/{stem}.{ext}", title=title) == f"{name}/vocals.wav"
+
+
+def test_a_track_s_own_name_stays_as_it_is():
+    odd = "a: \udce9?"
+    assert filled("{track}/{stem}.{ext}", track=odd) == f"{odd}/vocals.wav"
+
+
+@pytest.mark.parametrize("letter", ["x", "\N{LATIN SMALL LETTER E WITH ACUTE}", "\N{PILE OF POO}"])
+def test_long_names_are_cut_at_a_letter_and_keep_their_kind(letter):
+    folder, file = Path(filled("{title}/{title} {stem}.{ext}", title=300 * letter)).parts
+    for name in (folder, file):
+        assert 240 < len(name.encode()) <= naming.LONGEST_BYTES
+    assert file.endswith(".wav")
+    assert set(folder) == {letter}
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{track}.{ext}", "same name"),
+        ("{track}/{stem}", "kind of file"),
+        ("{track}/{stem}.wav", "kind of file"),
+        ("/tmp/{stem}.{ext}", "leads out"),
+        ("../{stem}.{ext}", "leads out"),
+        ("{track}/../{stem}.{ext}", "leads out"),
+        ("{colour}/{stem}.{ext}", "colour"),
+        ("{stem.__class__}.{ext}", "stem.__class__"),
+        ("{stem!r}.{ext}", "stem!r"),
+        ("{{stem}.{ext}", "brace"),
+    ],
+)
+def test_templates_that_cannot_be_are_refused(template, words):
+    with pytest.raises(TemplateError, match=words):
+        naming.check(template)
+
+
+def test_what_other_systems_take_for_the_same_is_the_same():
+    composed = "\N{LATIN SMALL LETTER E WITH ACUTE}"
+    assert naming.key(Path(composed)) == naming.key(Path(unicodedata.normalize("NFD", composed).upper()))
+    assert naming.key(Path("a")) != naming.key(Path("b"))
