@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -291,18 +292,20 @@ def song(sounds, tmp_path):
     return tmp_path / "song.wav"
 
 
-@pytest.fixture
-def largest_file() -> Iterator[None]:
-    """No file may grow above 4,000 bytes: half a stem's, or less."""
+@contextlib.contextmanager
+def no_large_files() -> Iterator[None]:
+    """No file may grow above 4,000 bytes: half a stem's, or less. Nor may what the tests print, meanwhile."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("format", ["wav", "flac", "mp3", "ogg", "m4a"])
-def test_a_file_that_cannot_grow_is_one_sentence_and_leaves_nothing(format, song, tmp_path, largest_file):
-    with pytest.raises(EncodeError, match=r"Cannot write `.*`: \w") as error:
+def test_a_file_that_cannot_grow_is_one_sentence_and_leaves_nothing(format, song, tmp_path):
+    with pytest.raises(EncodeError, match=r"Cannot write `.*`: \w") as error, no_large_files():
         split(song, tmp_path / "out", format=format, bitrate=None if format in ("wav", "flac") else "320k")
     assert error.value.hint
     assert not files(tmp_path / "out")
