@@ -99,7 +99,7 @@ class Report:
                 seconds = None if frames is None else frames / reader.sample_rate
                 event(event="plan", input=job.track.path, seconds=seconds, outputs=job.outputs)
             else:
-                self._paths(job.outputs)
+                self.paths(job.outputs)
 
     def skipped(self, job: Job) -> None:
         """Tell of a track that is done already."""
@@ -116,7 +116,8 @@ class Report:
         elif tracks > 1:
             self.remark(", ".join(f"{count} {what}" for what, count in done.items() if count))
 
-    def _paths(self, outputs: Mapping[str, Path]) -> None:
+    def paths(self, outputs: Mapping[str, Path]) -> None:
+        """Print where the stems are."""
         for path in outputs.values():
             typer.echo(os.fsencode(path))  # as bytes: not every file name is text
 
@@ -137,7 +138,7 @@ class Report:
         rate = f"{result.frames} frames at {result.sample_rate} Hz in {result.channels} channels"
         self.remark(f"  {rate}\n  peaks: {peaks}", detail=True)
         if not self.json:
-            self._paths(outputs)
+            self.paths(outputs)
             return
         fields = asdict(result) | {"times_real_time": round(times, 2)}
         peak = fields.pop("peaks")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -48,8 +47,7 @@ def command(
             for warning in result.warnings:
                 report.remark(f"warning: {warning}")
             if not json:
-                for path in result.outputs.values():
-                    typer.echo(os.fsencode(path))  # as bytes: not every file name is text
+                report.paths(result.outputs)
                 continue
             outputs = {
                 name: {"path": path, "peak": result.peaks[name]} for name, path in result.outputs.items()
