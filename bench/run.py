@@ -137,7 +137,9 @@ def networks(limits: dict[str, float]) -> tuple[list[Row], dict[str, Any]]:
         "shared columns, every third": (network, CPU_BATCH, 3),
     }
     rows, facts = [], {}
-    for runtime, (precision, dtype) in itertools.product(("torch", "openvino"), PRECISIONS.items()):
+    # A processor that does not compute in bfloat16 makes it up from float32, which is no use to anyone.
+    useful = [each for each in PRECISIONS.items() if limits[each[0]] >= limits["float32"]]
+    for runtime, (precision, dtype) in itertools.product(("torch", "openvino"), useful):
         ways, flops = {}, {}
         for form, (module, batch, step) in forms.items():
             together = AllStems([module], step)
