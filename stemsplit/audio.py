@@ -202,7 +202,7 @@ class Reader:
                 wanted = block[:, max(0, self._start - position) :]
                 position += block.shape[1]
                 if wanted.shape[1]:
-                    self._check_finite(wanted, position - wanted.shape[1])
+                    check_finite(wanted, f"`{self.path.name}`", position - wanted.shape[1], self.sample_rate)
                     yield wanted
         finally:
             source.close()
@@ -217,15 +217,6 @@ class Reader:
             state = self.path.stat()
             return state.st_ino, state.st_size, state.st_mtime_ns
         return ()
-
-    def _check_finite(self, block: Block, position: int) -> None:
-        sound = (np.abs(block) < LOUDEST).all(axis=0)  # false for NaN too
-        if not sound.all():
-            seconds = (position + int(np.argmin(sound))) / self.sample_rate
-            raise DecodeError(
-                f"`{self.path.name}` holds NaN, infinite or absurd samples from {seconds:.3f} s on",
-                "export the file again, or split the part before with --duration",
-            )
 
     def _check_end(self, source: _Source, position: int) -> None:
         """Complain about a file that ended early, or is damaged."""
@@ -253,7 +244,7 @@ class Reader:
             if path.is_dir():
                 raise DecodeError(f"`{path}` is a folder, not a sound file")
             if path.exists() and not path.is_file():  # a pipe can be read only once
-                raise DecodeError(f"`{path}` is no regular file", "save the sound to a file first")
+                raise DecodeError(f"`{path}` is no regular file", "send it through `-`: stemsplit - < PIPE")
             with path.open("rb") as file:
                 head = file.read(4)
         except FileNotFoundError:
@@ -272,6 +263,17 @@ class Reader:
                 return source
             source.close()
         return ffmpeg.Decoder(path, self._track)
+
+
+def check_finite(block: Block, name: str, position: int, sample_rate: int) -> None:
+    """Raise DecodeError for samples that are no sound; `position` is the block's first frame."""
+    sound = (np.abs(block) < LOUDEST).all(axis=0)  # false for NaN too
+    if not sound.all():
+        seconds = (position + int(np.argmin(sound))) / sample_rate
+        raise DecodeError(
+            f"{name} holds NaN, infinite or absurd samples from {seconds:.3f} s on",
+            "export the file again, or split the part before with --duration",
+        )
 
 
 def _may_be_mp3(path: Path, head: bytes) -> bool:

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from . import DEFAULT_MODEL, naming, pipeline, weights
+from . import DEFAULT_MODEL, naming, pipeline, remote, weights
 from .audio import Reader
-from .errors import Collision, DecodeError, EncodeError
+from .errors import Collision, DecodeError, EncodeError, OutputExists
 from .pipeline import SplitResult
-from .records import FOLDER, Print, Record, Records
+from .records import FOLDER, Print, Record, Records, changed_ns
 from .runtime import Running
 from .separator import Separator
 
@@ -36,6 +37,11 @@ class Track:
     path: Path
     folder: str = ""
     """Where it lies below the folder that was named."""
+    label: str = ""
+    """What it is called where that is not its path."""
+
+    def __str__(self) -> str:
+        return self.label or str(self.path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +72,21 @@ def find_tracks(
             hint = None if recursive else "search the folders below it too with --recursive"
             raise DecodeError(f"No sound files in `{name}`", hint)
         for track in tracks:
-            found.setdefault(os.path.abspath(track.path), track)
+            found.setdefault(naming.place(track.path), track)
     return list(found.values())
 
 
 def _stands_for(name: str, recursive: bool, leave_out: Path | None) -> Iterator[Track]:
-    if os.path.isdir(name):
+    if remote.is_remote(name):
+        top = remote.path_of(name)
+        if not top.is_dir():
+            yield Track(top)
+            return
+        for path, folder in remote.files(top, recursive=recursive):
+            inside = leave_out is not None and str(path).startswith(f"{leave_out}/")
+            if not inside and path.suffix[1:].lower() in KINDS:
+                yield Track(path, folder)
+    elif os.path.isdir(name):
         yield from _inside(name, recursive, leave_out)
     elif glob.has_magic(name) and not os.path.lexists(name):
         for match in sorted(glob.glob(name, recursive=True)):
@@ -85,22 +100,38 @@ def _stands_for(name: str, recursive: bool, leave_out: Path | None) -> Iterator[
 
 
 def _inside(top: str, recursive: bool, leave_out: Path | None) -> Iterator[Track]:
+    if recursive and leave_out and _same(top, leave_out):
+        raise DecodeError(
+            f"`{top}` is searched for tracks, and the stems would go there", "choose another --out"
+        )
     seen: set[tuple[int, int]] = set()  # a link may lead back to where it lies
     for folder, folders, files in os.walk(top, followlinks=True):
         state = os.stat(folder)
-        if (state.st_dev, state.st_ino) in seen or (leave_out and _same(folder, leave_out)):
+        ours = leave_out is not None and recursive and _same(folder, leave_out)
+        if (state.st_dev, state.st_ino) in seen or ours:
             folders.clear()
             continue
         seen.add((state.st_dev, state.st_ino))
         folders[:] = sorted(each for each in folders if recursive and not each.startswith("."))
         below = os.path.relpath(folder, top)
-        for file in sorted(files):
-            if not file.startswith(".") and os.path.splitext(file)[1][1:].lower() in KINDS:
-                yield Track(Path(folder, file), "" if below == "." else below.replace(os.sep, "/"))
+        for file in sorted(_tracks(files)):
+            yield Track(Path(folder, file), "" if below == "." else below.replace(os.sep, "/"))
+
+
+def _tracks(names: Iterable[str]) -> list[str]:
+    """Return the names of tracks; a stem file beside its song is none."""
+    kind = {name: os.path.splitext(name)[1][1:].lower() for name in names if not name.startswith(".")}
+    songs = {os.path.splitext(name)[0] for name in kind if kind[name] in KINDS}
+    suffix = f".{naming.STEM_FILE}"
+    return [
+        name
+        for name in kind
+        if kind[name] in KINDS and not (name.endswith(suffix) and name.removesuffix(suffix) in songs)
+    ]
 
 
 def _same(folder: str, other: Path) -> bool:
-    return other.exists() and os.path.samefile(folder, other)
+    return not remote.is_remote(other) and other.exists() and os.path.samefile(folder, other)
 
 
 @dataclass(frozen=True)
@@ -115,7 +146,8 @@ class Order:
     running: Running = field(default_factory=Running)
     start_seconds: float = 0.0
     duration_seconds: float | None = None
-    template: str = naming.DEFAULT_TEMPLATE
+    template: str | None = None
+    """Of the stems' names; else the one that suits the format."""
     format: str = "wav"
     depth: str = "same"
     bitrate: str | None = None
@@ -193,6 +225,71 @@ class Order:
             **asdict(self.running),
         )
 
+    def attempt(self, job: Job, separator: Separator, *, again: bool = False) -> SplitResult | None:
+        """Split a track unless it is done already; `again`, after one who may have done so was lost.
+
+        Raises:
+            DecodeError: it cannot be read, or was changed meanwhile.
+            EncodeError: a stem cannot be written, or is there already.
+        """
+        if self.is_done(job):
+            return None
+        order = replace(self, skip_existing=True) if again else self
+        if again and order.is_done(job):
+            return order.recall(job)
+        return order.carry_out_by_copies(job, separator)
+
+    def carry_out_by_copies(self, job: Job, separator: Separator) -> SplitResult:
+        """Split a track in a folder of this machine's own, wherever it lies, and wherever its stems go.
+
+        Should two machines do this at once, each taking the other for lost, both write the same.
+
+        Raises:
+            DecodeError: it cannot be read, or was changed meanwhile.
+            EncodeError: a stem cannot be written, or is there already.
+        """
+        try:
+            there = next((path for path in job.outputs.values() if path.exists()), None)
+            if there and not self._may_replace(job):
+                raise OutputExists(f"`{there}` is there already", "use --force to replace it")
+            before = _state(job.track.path)
+            with TemporaryDirectory(prefix="stemsplit-") as name:
+                track = Path(name, "in", job.track.path.name)
+                nearby = replace(self, out=Path(name, "out"), force=False, skip_existing=False)
+                outputs = {
+                    stem: nearby.out / self.records.relative(path) for stem, path in job.outputs.items()
+                }
+                remote.copy(job.track.path, track)
+                result = nearby.carry_out(Job(replace(job.track, path=track), outputs), separator)
+                if _state(job.track.path) != before:
+                    raise DecodeError(f"`{job.track}` was changed while it was read", "split it again")
+                done = nearby.records.read(outputs)
+                assert done is not None
+                done = replace(done, input=replace(done.input, changed_ns=before[1]))
+
+                def remember(changed: Callable[[str], int]) -> None:
+                    prints = {
+                        file: replace(each, changed_ns=changed(file)) for file, each in done.outputs.items()
+                    }
+                    self.records.write(job.outputs, replace(done, outputs=prints))
+
+                remember(lambda file: 0)  # whoever finds the stems before all are there has to read them
+                for file in done.outputs:
+                    remote.copy(nearby.out / file, self.out / file)
+                remember(lambda file: changed_ns((self.out / file).stat()))
+        except OSError as error:
+            raise EncodeError(
+                f"Cannot copy `{job.track}` or its stems: {error}", "check both places"
+            ) from error
+        return replace(result, input=job.track.path, outputs=job.outputs)
+
+    def recall(self, job: Job) -> SplitResult:
+        """Return what came of a track that is done."""
+        record = self.records.read(job.outputs)
+        assert record is not None
+        digests = self.records.digests(job.outputs, record.outputs)
+        return SplitResult(input=job.track.path, outputs=job.outputs, sha256=digests, **record.facts)
+
     def carry_out(
         self, job: Job, separator: Separator, progress: Callable[[int, int | None], None] | None = None
     ) -> SplitResult:
@@ -202,24 +299,26 @@ class Order:
             DecodeError: it cannot be read, or was changed meanwhile.
             EncodeError: a stem cannot be written.
         """
-        before = _state(job.track.path)
+        before, sha256 = _state(job.track.path), {}
 
         def keep(result: SplitResult, places: Mapping[Path, Path]) -> None:
             """Remember what is about to appear: whatever is found later is then known to be ours."""
             track = Print.of(job.track.path)
             if _state(job.track.path) != before:
                 raise DecodeError(f"`{job.track.path}` was changed while it was read", "split it again")
-            facts = {"frames": result.frames, "sample_rate": result.sample_rate, "peaks": result.peaks}
+            told = ("frames", "sample_rate", "channels", "peaks", "elapsed_seconds", "warnings")
+            facts = {name: getattr(result, name) for name in told}
             try:
                 prints = self.records.prints(places)
                 self.records.write(job.outputs, Record(track, self.settings, prints, facts))
+                sha256.update(self.records.digests(job.outputs, prints))
             except OSError as error:
                 where = self.out / FOLDER
                 raise EncodeError(
                     f"Cannot write to `{where}`: {error.strerror}", "check the folder"
                 ) from error
 
-        return pipeline.split_file(
+        result = pipeline.split_file(
             job.track.path,
             outputs=job.outputs,
             separator=separator,
@@ -232,6 +331,7 @@ class Order:
             progress=progress,
             finished=keep,
         )
+        return replace(result, sha256=sha256)
 
     def _may_replace(self, job: Job) -> bool:
         """Whether what is there may be replaced: what an earlier run wrote and nobody has touched since."""
@@ -245,7 +345,7 @@ def _state(path: Path) -> tuple[int, int]:
         state = path.stat()
     except OSError as error:
         raise DecodeError(f"Cannot read `{path}`: {error.strerror}") from None
-    return state.st_size, state.st_mtime_ns
+    return state.st_size, changed_ns(state)
 
 
 def _refuse_collisions(jobs: Sequence[Job]) -> None:

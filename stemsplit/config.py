@@ -16,8 +16,8 @@ Keys are the long names of options, with `-` or `_`; values are what one would t
 `STEMSPLIT_CONFIG=FILE` reads this file instead of the two. A relative path in a project's file counts
 from the folder of that file, any other from the current folder; `~` is the home folder in both.
 
-A project's file may have come with somebody else's music, so it cannot say `force`: whatever it says,
-no file that is there already is lost.
+A project's file may have come with somebody else's music, so it cannot say `force` or `ray`: whatever it
+says, no file that is there already is lost, and none leaves the machine.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from .errors import BadConfig
 NAME = "stemsplit.toml"
 PREFIX = "STEMSPLIT_"
 NAMED = f"{PREFIX}CONFIG"
+
+_NOT_FOR_PROJECTS = {"force": "have files replaced", "ray": "have others do the work"}
 
 Source = Literal["environment", "project", "user", "named"]
 Options = Mapping[str, bool]
@@ -175,11 +177,15 @@ def read(place: Place, options: Options) -> dict[str, Setting]:
             raise BadConfig(f"No option goes by {at}", hint)
         if option in found:
             raise BadConfig(f"{at} is there twice", "keep one of them")
-        if option == "force" and place.source == "project":
-            hint = "say --force on the command line, or in your own file: see `stemsplit config --path`"
-            raise BadConfig(f"{at}: a project's file cannot have files replaced", hint)
+        if option in _NOT_FOR_PROJECTS and place.source == "project":
+            hint = f"say --{option} on the command line, or in your own file: see `stemsplit config --path`"
+            raise BadConfig(f"{at}: a project's file cannot {_NOT_FOR_PROJECTS[option]}", hint)
         meant = _typed(value, at, flag=options[option])
         if isinstance(meant, str):
+            if option == "out" and "://" in meant and place.source == "project":
+                raise BadConfig(
+                    f"{at}: a project's file cannot send stems away", "say --out, or use your own file"
+                )
             meant = _path(option, meant, place)
         found[option] = Setting(option, meant, place.source, str(place.path), line)
     return found
@@ -240,7 +246,7 @@ def _typed(value: Any, at: str, *, flag: bool) -> str | bool:
 
 
 def _path(option: str, text: str, place: Place) -> str:
-    if option != "out" and not (option == "model" and text.endswith(".safetensors")):
+    if "://" in text or option != "out" and not (option == "model" and text.endswith(".safetensors")):
         return text
     path = os.path.expanduser(text)
     if place.source == "project" and place.path.parent != Path.cwd():

@@ -72,6 +72,18 @@ class DeviceUnavailable(StemsplitError):
     code = "device"
 
 
+class ClusterUnavailable(StemsplitError):
+    """There is no Ray cluster, or none that works."""
+
+    code = "cluster"
+
+
+class WorkerLost(StemsplitError):
+    """A track was given up because every worker that had it was lost."""
+
+    code = "lost"
+
+
 class BadConfig(StemsplitError):
     """A file or a variable with settings cannot be understood; as wrong usage, it exits 2."""
 

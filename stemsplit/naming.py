@@ -14,8 +14,12 @@ from pathlib import Path, PurePath
 
 from . import ffmpeg
 from .errors import TemplateError
+from .remote import is_remote
 
 DEFAULT_TEMPLATE = "{folder}/{track}/{stem}.{ext}"
+STEM_FILE = "stem.mp4"
+"""The one format of which a file holds all stems of a track."""
+STEM_FILE_TEMPLATE = "{folder}/{track}.{ext}"
 TAGS = ("artist", "albumartist", "title", "album", "date", "genre", "tracknumber")
 FIELDS = ("track", "folder", "stem", "ext", "model", "number", *TAGS)
 LONGEST_BYTES = 255 - len(".part")
@@ -24,12 +28,12 @@ _UNKNOWN = {"artist": "unknown artist", "albumartist": "unknown artist", "album"
 _NO_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 
 
-def check(template: str) -> set[str]:
+def check(template: str, ext: str) -> set[str]:
     """Return the fields of a template.
 
     Raises:
         TemplateError: it has unknown fields or stray braces, leads out of the output folder, or gives all
-            stems of a track the same name.
+            stems of a track the same name, unless the format has one file for them.
     """
     fields = re.findall(r"\{([^{}]*)\}", template)
     for field in fields:
@@ -39,7 +43,11 @@ def check(template: str) -> set[str]:
         raise TemplateError(f"A brace in `{template}` has no partner", "write fields like {artist}")
     if PurePath(template).is_absolute() or ".." in re.split(r"[/\\]", template):
         raise TemplateError(f"`{template}` leads out of the output folder", "choose the folder with --out")
-    if "stem" not in fields:
+    if ext == STEM_FILE and "stem" in fields:
+        raise TemplateError(
+            f"A stem file holds all stems, so `{template}` cannot name it", "leave {stem} out"
+        )
+    if ext != STEM_FILE and "stem" not in fields:
         raise TemplateError(f"`{template}` gives all stems the same name", "put {stem} into it")
     if not template.endswith(".{ext}"):
         raise TemplateError(f"`{template}` does not say the kind of file", "let it end in .{ext}")
@@ -64,13 +72,29 @@ def fill(template: str, fields: Mapping[str, str]) -> Path:
     return Path(*(_name(part) for part in parts if part))
 
 
-def outputs(track: Path, stems: Iterable[str], template: str, ext: str, **known: str) -> dict[str, Path]:
+def track_name(path: Path) -> str:
+    """Return what a track is called: its file's name without the ending."""
+    name = path.stem or path.name
+    return name.removesuffix(".stem") or name if path.suffix.lower() == ".mp4" else name
+
+
+def outputs(
+    track: Path, stems: Iterable[str], template: str | None, ext: str, **known: str
+) -> dict[str, Path]:
     """Return the path of each stem of a track, relative to the output folder.
 
-    `known` are fields that the track itself does not say; its tags are read if the template asks for them.
+    Without a template it is the one that suits the format: all stems have the same path if that is a stem
+    file's. `known` are fields that the track itself does not say; its tags are read if the template asks for
+    them.
     """
-    fields = {"track": track.stem or track.name, "folder": "", "number": "1", "ext": ext} | known
-    if check(template) & set(TAGS):
+    if template is None:
+        template = STEM_FILE_TEMPLATE if ext == STEM_FILE else DEFAULT_TEMPLATE
+    fields = {"track": track_name(track), "folder": "", "number": "1", "ext": ext} | known
+    if check(template, ext) & set(TAGS):
+        if is_remote(track):
+            raise TemplateError(
+                f"The tags of `{track}` are not read before it is split", "choose other fields"
+            )
         tags, _ = ffmpeg.read_tags(track)
         tags.setdefault("tracknumber", tags.get("track", "").partition("/")[0])
         tags.setdefault("albumartist", tags.get("album_artist") or tags.get("artist", ""))
@@ -90,7 +114,7 @@ def _name(part: str) -> str:
         part = f"_{part}"
     if len(_bytes(part)) <= LONGEST_BYTES:
         return part
-    suffix = PurePath(part).suffix
+    suffix = f".{STEM_FILE}" if part.endswith(f".{STEM_FILE}") else PurePath(part).suffix
     if len(_bytes(suffix)) > 16:
         suffix = ""
     stem = part[: len(part) - len(suffix)]
@@ -105,4 +129,9 @@ def _bytes(text: str) -> bytes:
 
 def key(path: Path) -> str:
     """Return what Windows and macOS take a path for: they tell neither cases nor compositions apart."""
-    return unicodedata.normalize("NFC", os.path.abspath(path)).casefold()
+    return unicodedata.normalize("NFC", place(path)).casefold()
+
+
+def place(path: Path) -> str:
+    """Return a path from the root of its file system on."""
+    return str(path) if is_remote(path) else os.path.abspath(path)

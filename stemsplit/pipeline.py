@@ -6,11 +6,11 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,8 +18,10 @@ from numpy.typing import ArrayLike
 from . import DEFAULT_MODEL, masks, naming, nets, weights
 from .audio import LOUDEST, Reader, resample
 from .errors import BadWeights, EncodeError, StemsplitError
+from .pipes import Outlet, Raw, RawReader
 from .runtime import Running
 from .separator import MaskSeparator, Samples, Separator, WithRest
+from .stem_mp4 import SUFFIX, StemFile
 from .stft import Stft
 from .stream import separate_blocks
 from .writer import Writer, together
@@ -45,6 +47,8 @@ class SplitResult:
     """The largest absolute sample of each stem, before any clipping."""
     elapsed_seconds: float
     warnings: list[str]
+    sha256: dict[str, str] = field(default_factory=dict)
+    """A digest of each stem's file, where a record of it is kept."""
 
 
 def load_separator(
@@ -153,7 +157,7 @@ def split_file(
     out: str | os.PathLike[str] = "stems",
     *,
     separator: Separator | None = None,
-    template: str = naming.DEFAULT_TEMPLATE,
+    template: str | None = None,
     format: str = "wav",
     outputs: Mapping[str, Path] | None = None,
     depth: str = "same",
@@ -169,8 +173,9 @@ def split_file(
     """Split a sound file into `OUT/<track>/<stem>.<format>`, in memory that does not grow with its length.
 
     Stems have the file's sample rate, channels and exact length, and a complete set adds up to it. They
-    appear all together, or not at all. `template` names them otherwise, as `naming.fill` has it; or `outputs`
-    one by one, instead of `out`, `template` and `format`. `gain_db` is the same for all of them.
+    appear all together, or not at all; as `OUT/<track>.stem.mp4`, in one file. `template` names them
+    otherwise, as `naming.fill` has it; or `outputs` one by one, or some of them, instead of `out`, `template`
+    and `format`. `gain_db` is the same for all of them.
 
     `progress` is called with the frames done and, where it is known, their total; `finished`, when all stems
     are complete, before they get their names, with the result and where each of them lies. Without a
@@ -188,34 +193,109 @@ def split_file(
     if outputs is None:
         names = naming.outputs(reader.path, separator.spec.stems, template, format)
         outputs = {stem: Path(out) / name for stem, name in names.items()}
-    writers = plan_writers(reader, outputs, depth=depth, bitrate=bitrate, force=force)
-    gain = np.float32(10 ** (gain_db / 20))
+    wanted = {stem: outputs[stem] for stem in separator.spec.stems if stem in outputs}
+    if len(wanted) < len(outputs):
+        raise ValueError(
+            f"outputs are for {', '.join(outputs)}, but stems are {', '.join(separator.spec.stems)}"
+        )
+    writers = plan_writers(reader, wanted, depth=depth, bitrate=bitrate, force=force)
+    files = list(dict.fromkeys(writers.values()))
+    if isinstance(files[0], StemFile) and not separator.spec.complete:
+        raise EncodeError("The stems of this model do not add up to the song", "choose another --format")
     done = 0
 
-    def result() -> SplitResult:
-        return SplitResult(
+    def write(stems: Samples) -> None:
+        nonlocal done
+        if isinstance(files[0], StemFile):
+            files[0].write_tracks(stems.sum(axis=0), stems)
+        else:
+            for name, stem in zip(separator.spec.stems, stems, strict=True):
+                if name in writers:
+                    writers[name].write(stem)
+        done += stems.shape[-1]
+        if progress:
+            progress(done, reader.frames_estimate)
+
+    results = []
+
+    def complete() -> None:
+        result = SplitResult(
             input=reader.path,
             outputs={name: writer.path for name, writer in writers.items()},
             sample_rate=reader.sample_rate,
             channels=reader.channels,
             frames=done,
-            peaks={name: writer.peak for name, writer in writers.items()},
+            peaks=_peaks(writers),
             elapsed_seconds=time.monotonic() - began,
             warnings=[*reader.warnings, *_clipping(writers, gain_db)],
         )
-
-    def complete() -> None:
+        results.append(result)
         if finished:
-            finished(result(), {writer.path: writer.part for writer in writers.values()})
+            finished(result, {file.path: file.part for file in files})
 
-    with together(list(writers.values()), complete):
-        for stems in separate_stream(separator, reader, reader.sample_rate):
-            for name, stem in zip(separator.spec.stems, stems, strict=True):
-                writers[name].write(gain * stem)
-            done += stems.shape[-1]
-            if progress:
-                progress(done, reader.frames_estimate)
-    return result()
+    with together(files, complete):
+        _separate(reader, separator, gain_db, write)
+    return results[0]
+
+
+def _separate(
+    reader: Reader | RawReader, separator: Separator, gain_db: float, write: Callable[[Samples], None]
+) -> None:
+    gain = np.float32(10 ** (gain_db / 20))
+    for stems in separate_stream(separator, reader, reader.sample_rate):
+        write(stems if gain == 1 else gain * stems)
+
+
+def split_to_stream(
+    reader: Reader | RawReader,
+    stem: str,
+    stream: BinaryIO,
+    *,
+    separator: Separator,
+    raw: Raw | None = None,
+    depth: str = "same",
+    gain_db: float = 0.0,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> SplitResult:
+    """Write one stem to a stream as it is made: plain samples if `raw` says of what kind, else a WAV file.
+
+    Raises:
+        DecodeError: the sound cannot be read.
+        EncodeError: it has another sample rate or number of channels than `raw`.
+        BrokenPipeError: nobody reads the stream any more.
+    """
+    began = time.monotonic()
+    depth = reader.depth if depth == "same" else depth
+    form = raw or Raw(reader.sample_rate, reader.channels, "f32" if depth == "32f" else f"s{depth}")
+    if (form.sample_rate, form.channels) != (reader.sample_rate, reader.channels):
+        same = Raw(reader.sample_rate, reader.channels, form.samples)
+        raise EncodeError(f"`{reader.path.name}` has no samples of `{form}`", f"ask for them as --raw {same}")
+    outlet = Outlet(stream, form, wav=raw is None, frames=reader.frames)
+    place, done = separator.spec.stems.index(stem), 0
+
+    def write(stems: Samples) -> None:
+        nonlocal done
+        outlet.write(stems[place])
+        done += stems.shape[-1]
+        if progress:
+            progress(done, reader.frames_estimate)
+
+    _separate(reader, separator, gain_db, write)
+    outlet.finish()
+    peaks = {stem: outlet.peak}
+    warnings = list(reader.warnings)
+    if form.depth != "32f":
+        warnings += _too_loud(peaks, gain_db, "were clipped")
+    return SplitResult(
+        input=reader.path,
+        outputs={},
+        sample_rate=reader.sample_rate,
+        channels=reader.channels,
+        frames=done,
+        peaks=peaks,
+        elapsed_seconds=time.monotonic() - began,
+        warnings=warnings,
+    )
 
 
 def plan_writers(
@@ -228,6 +308,8 @@ def plan_writers(
 ) -> dict[str, Writer]:
     """Return the writers of a track's stems, none of them open yet; refuse here what cannot be done.
 
+    It is the same writer for all of them if they share a stem file.
+
     Raises:
         EncodeError: a stem cannot be held by the format, or would replace the track itself.
         OutputExists: a stem is there already, and `force` is not given.
@@ -235,6 +317,18 @@ def plan_writers(
     for path in outputs.values():
         if os.path.exists(path) and path.samefile(reader.path):
             raise EncodeError(f"`{path}` would replace the track itself", "choose another folder with --out")
+    shared = set(outputs.values())
+    if len(shared) == 1 and (path := shared.pop()).name.endswith(SUFFIX):
+        file = StemFile(
+            path,
+            list(outputs),
+            sample_rate=reader.sample_rate,
+            channels=reader.channels,
+            bitrate=bitrate,
+            tags_from=reader.path,
+            force=force,
+        )
+        return dict.fromkeys(outputs, file)
     return {
         name: Writer(
             path,
@@ -256,18 +350,32 @@ def _depth(reader: Reader, path: Path) -> str:
     return "24" if (path.suffix.lower(), reader.depth) == (".flac", "32f") else reader.depth
 
 
+def _peaks(writers: Mapping[str, Writer]) -> dict[str, float]:
+    return {
+        name: writer.peaks[name] if isinstance(writer, StemFile) else writer.peak
+        for name, writer in writers.items()
+    }
+
+
 def _clipping(writers: Mapping[str, Writer], gain_db: float) -> list[str]:
     """Say which stems are louder than full scale, and what would help."""
-    loud = {name: writer for name, writer in writers.items() if writer.peak > 1}
-    lossless = any(writer.format == "wav" and not writer.clips for writer in loud.values())
-    if not loud or lossless:  # floating point holds it, for whoever asked for that
+    file = next(iter(writers.values()))
+    if file.format == "wav" and not file.clips:  # floating point holds it, for whoever asked for that
         return []
-    excess_db = math.ceil(200 * math.log10(max(writer.peak for writer in loud.values()))) / 10
-    clips = any(writer.clips for writer in loud.values())
-    what = "were clipped" if clips else "will be clipped where they are played"
+    peaks = file.peaks if isinstance(file, StemFile) else _peaks(writers)
+    return _too_loud(
+        peaks, gain_db, "were clipped" if file.clips else "will be clipped where they are played"
+    )
+
+
+def _too_loud(peaks: Mapping[str, float], gain_db: float, what: str) -> list[str]:
+    loud = {name: peak for name, peak in peaks.items() if peak > 1}
+    if not loud:
+        return []
+    excess_db = math.ceil(200 * math.log10(max(loud.values()))) / 10
     return [
-        f"{' and '.join(loud)} went up to {excess_db:.1f} dB above full scale and {what}; "
-        f"lower all stems with --gain {gain_db - excess_db:.1f}, or keep them whole with --depth 32f"
+        f"{' and '.join(loud)} went up to {excess_db:.1f} dB above full scale and {what}; lower all stems "
+        f"with --gain {gain_db - excess_db:.1f}, or keep them whole with --format wav --depth 32f"
     ]
 
 

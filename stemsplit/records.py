@@ -15,13 +15,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .remote import is_remote, publish, relative, remove
+
 FOLDER = ".stemsplit"
 VERSION = 1
 
 
 @dataclass(frozen=True)
 class Print:
-    """A file as it was: its length and time of change, and a digest of all of it."""
+    """A file as it was: its length and time of change (0 where no one knows), and a digest of all of it."""
 
     size: int
     changed_ns: int
@@ -31,9 +33,9 @@ class Print:
     def of(cls, path: Path) -> Print:
         """Read a file. Raises OSError if that fails."""
         with path.open("rb") as file:
-            before = os.fstat(file.fileno())
+            before = path.stat() if is_remote(path) else os.fstat(file.fileno())
             digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else _digest(file)
-        return cls(before.st_size, before.st_mtime_ns, digest.hexdigest())
+        return cls(before.st_size, changed_ns(before), digest.hexdigest())
 
     def fits(self, path: Path) -> bool:
         """Whether a file still holds the same: it is read only if its time of change is another."""
@@ -41,9 +43,15 @@ class Print:
             state = path.stat()
             if state.st_size != self.size:
                 return False
-            return state.st_mtime_ns == self.changed_ns or Print.of(path).sha256 == self.sha256
+            same_time = self.changed_ns and changed_ns(state) == self.changed_ns
+            return bool(same_time) or Print.of(path).sha256 == self.sha256
         except OSError:
             return False
+
+
+def changed_ns(state: Any) -> int:
+    """Return when a file was changed, or 0 where a file system does not say so."""
+    return int(getattr(state, "st_mtime_ns", 0) or 0)
 
 
 def _digest(file: Any) -> Any:
@@ -63,7 +71,7 @@ class Record:
     outputs: dict[str, Print]
     """By the path of each file, relative to the output folder."""
     facts: dict[str, Any]
-    """What is told of the track: frames, peaks."""
+    """What is told of the track: frames, peaks and so on, as `SplitResult` has them."""
 
 
 class Records:
@@ -90,9 +98,9 @@ class Records:
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
         try:
             part.write_text(json.dumps({"version": VERSION, **asdict(record)}), encoding="utf-8")
-            os.replace(part, path)
+            publish(part, path)
         finally:
-            part.unlink(missing_ok=True)
+            remove(part)
 
     def is_done(self, track: Path, settings: Mapping[str, Any], outputs: Mapping[str, Path]) -> bool:
         """Whether a track, what was made of it, and how, are still the same."""
@@ -101,7 +109,7 @@ class Records:
             record is not None
             and record.settings == settings
             and self.are_ours(outputs, record)
-            and all(os.path.exists(path) for path in outputs.values())
+            and all(path.exists() for path in outputs.values())
             and record.input.fits(track)
         )
 
@@ -109,20 +117,25 @@ class Records:
         """Whether those outputs that are there are as we wrote them: whatever else they are is not ours."""
         return all(
             record is not None
-            and self._relative(path) in record.outputs
-            and record.outputs[self._relative(path)].fits(path)
+            and self.relative(path) in record.outputs
+            and record.outputs[self.relative(path)].fits(path)
             for path in outputs.values()
-            if os.path.lexists(path)
+            if (path.exists() if is_remote(path) else os.path.lexists(path))
         )
 
     def prints(self, written: Mapping[Path, Path]) -> dict[str, Print]:
         """Return the prints of outputs, of which some lie elsewhere as yet: path to where it lies."""
-        return {self._relative(path): Print.of(place) for path, place in written.items()}
+        return {self.relative(path): Print.of(place) for path, place in written.items()}
 
-    def _relative(self, path: Path) -> str:
-        return os.path.relpath(path, self.out)
+    def digests(self, outputs: Mapping[str, Path], prints: Mapping[str, Print]) -> dict[str, str]:
+        """Return the digest of each stem's file."""
+        return {stem: prints[self.relative(path)].sha256 for stem, path in outputs.items()}
+
+    def relative(self, path: Path) -> str:
+        """Return the name of a file in the records."""
+        return relative(path, self.out) if is_remote(path) else os.path.relpath(path, self.out)
 
     def _path(self, outputs: Mapping[str, Path]) -> Path:
-        names = "\n".join(f"{name}\n{self._relative(path)}" for name, path in outputs.items())
+        names = "\n".join(f"{name}\n{self.relative(path)}" for name, path in outputs.items())
         digest = hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
         return self.out / FOLDER / f"{digest[:32]}.json"

@@ -21,10 +21,10 @@ import numpy as np
 
 from stemsplit import ffmpeg
 from stemsplit.audio import Block
-from stemsplit.errors import DecodeError, EncodeError, OutputExists
-from stemsplit.separator import Samples
+from stemsplit.errors import DecodeError, EncodeError
 from stemsplit.writer import Writer
 
+SUFFIX = ".stem.mp4"
 MIXTURE = "mixture"
 ORDER = ("drums", "bass", "other", "vocals")
 """Of the four stems: what decks and data sets go by, which read no names."""
@@ -87,46 +87,33 @@ class StemFile(Writer):
                 f"A stem file holds four stems, not {', '.join(names) or 'none'}",
                 "ask for all stems, or choose another --format",
             )
-        path = Path(path)
-        super().__init__(  # which goes by the ending of the name
-            path.with_suffix(".m4a"),
+        super().__init__(
+            path,
             sample_rate=sample_rate,
             channels=(1 + len(names)) * channels,
             depth="32f",
             bitrate=bitrate,
             tags_from=tags_from,
-            force=True,
+            force=force,
+            format="m4a",
         )
-        if os.path.exists(path) and not force:
-            raise OutputExists(f"`{path}` is there already", "use --force to replace it")
-        self.path, self.part = path, path.with_name(path.name + ".part")
         places = [ORDER.index(name) if name in ORDER else len(ORDER) for name in names]
         self._order = sorted(range(len(names)), key=places.__getitem__)
         self.labels = tuple(Label(names[i], c) for i, c in zip(self._order, COLOURS, strict=True))
         self.peaks = dict.fromkeys([MIXTURE, *names], 0.0)
 
-    def open(self) -> None:
-        """Create the folder and the part file, and start encoding."""
-        tags, cover = self._tags()
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.part.open("wb").close()
-            self._file = _Encoder(
-                self.part,
-                [MIXTURE, *(label.name for label in self.labels)],
-                sample_rate=self._sample_rate,
-                channels=self._channels,
-                bitrate=self._bitrate,
-                tags=tags,
-                cover=cover,
-            )
-        except BaseException as error:
-            self.abandon()
-            if isinstance(error, OSError):
-                raise self._failed(error) from error
-            raise
+    def _encoder(self, tags: dict[str, str], cover: bytes | None) -> _Encoder:
+        return _Encoder(
+            self.part,
+            [MIXTURE, *(label.name for label in self.labels)],
+            sample_rate=self._sample_rate,
+            channels=self._channels,
+            bitrate=self._bitrate,
+            tags=tags,
+            cover=cover,
+        )
 
-    def write_tracks(self, mixture: Block, stems: Samples) -> None:
+    def write_tracks(self, mixture: Block, stems: Block) -> None:
         """Append a finite block of the mixture `(channel, time)` and of its stems `(stem, channel, time)`."""
         if stems.shape != (len(self.labels), *mixture.shape):
             raise ValueError(f"stems must be 4 of the mixture's shape {mixture.shape}, got {stems.shape}")

@@ -69,7 +69,7 @@ class Writer:
     Integer depths (rounded to the nearest value) and m4a clip at full scale; `32f`, mp3 and ogg keep what is
     above it. Default bitrates: mp3 320k, m4a 256k, ogg quality 8 (about 256k). `tags_from` names the file
     whose tags and cover are carried over. `frames` is the expected length, which decides whether a WAV must
-    be an RF64 (above 4 GiB).
+    be an RF64 (above 4 GiB). The format is that of the name, unless another is given.
     """
 
     def __init__(
@@ -84,9 +84,10 @@ class Writer:
         tags_from: Path | None = None,
         title_suffix: str | None = None,
         force: bool = False,
+        format: str | None = None,
     ) -> None:
         self.path = Path(path)
-        self.format = self.path.suffix.lower().lstrip(".")
+        self.format = format or self.path.suffix.lower().lstrip(".")
         _check(self.format, sample_rate, depth, bitrate)
         if os.path.exists(self.path) and not force:  # false, not an error, in a folder that is closed to us
             raise OutputExists(f"`{self.path}` is there already", "use --force to replace it")
@@ -117,24 +118,27 @@ class Writer:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.part.open("wb").close()  # the clearest message about a folder that cannot be written
-            if self.format == "wav" or (self.format == "flac" and not ffmpeg.executable()):
-                self._file = self._open_libsndfile(tags)
-            else:
-                self._file = ffmpeg.Encoder(
-                    self.part,
-                    format=self.format,
-                    sample_rate=self._sample_rate,
-                    channels=self._channels,
-                    raw={"16": "s16le", "24": "s32le", "32f": "f32le"}[self._depth],
-                    bitrate=self._bitrate,
-                    tags=tags,
-                    cover=cover,
-                )
+            self._file = self._encoder(tags, cover)
         except BaseException as error:
             self.abandon()
             if isinstance(error, (OSError, soundfile.LibsndfileError)):
                 raise self._failed(error) from error
             raise
+
+    def _encoder(self, tags: dict[str, str], cover: bytes | None) -> Any:
+        """Return what takes the samples, writing to the part file."""
+        if self.format == "wav" or (self.format == "flac" and not ffmpeg.executable()):
+            return self._open_libsndfile(tags)
+        return ffmpeg.Encoder(
+            self.part,
+            format=self.format,
+            sample_rate=self._sample_rate,
+            channels=self._channels,
+            raw={"16": "s16le", "24": "s32le", "32f": "f32le"}[self._depth],
+            bitrate=self._bitrate,
+            tags=tags,
+            cover=cover,
+        )
 
     def _open_libsndfile(self, tags: dict[str, str]) -> soundfile.SoundFile:
         file = soundfile.SoundFile(
@@ -167,24 +171,13 @@ class Writer:
         large = self.frames_written * self._bytes_per_frame > _RIFF_LIMIT
         if large and self.format == "wav" and not self._large:
             raise EncodeError(f"`{self.path}` would exceed the 4 GiB of a WAV file", "choose --format flac")
-        samples = np.ascontiguousarray(self._quantised(block).T)
+        if self.format == "m4a":  # above full scale ffmpeg's AAC encoder distorts far worse than this
+            block = block.clip(-1, 1)
+        samples = np.ascontiguousarray(quantised(block, self._depth).T)
         try:
             self._file.write(samples if isinstance(self._file, soundfile.SoundFile) else samples.tobytes())
         except (OSError, soundfile.LibsndfileError, AssertionError) as error:
             raise self._failed(error) from error
-
-    def _quantised(self, block: Block) -> NDArray[Any]:
-        if self.format == "m4a":  # above full scale ffmpeg's AAC encoder distorts far worse than this
-            block = block.clip(-1, 1)
-        if self._depth == "32f":
-            return block.astype("<f4", copy=False)
-        # A power of two, as readers divide by: 16-bit samples that nothing changed come out unchanged.
-        full_scale = 2.0 ** (int(self._depth) - 1)
-        rounded: Block = np.clip(np.rint(block * np.float32(full_scale)), -full_scale, full_scale - 1)
-        if self._depth == "16":
-            return rounded.astype("<i2")
-        upper_bytes: NDArray[Any] = rounded.astype("<i4") << 8
-        return upper_bytes
 
     def __enter__(self) -> Writer:
         self.open()
@@ -244,6 +237,19 @@ class Writer:
             if "No space left" in reason or shutil.disk_usage(self.path.parent).free < 1 << 16:
                 reason, hint = "the disk is full", "free some space, or choose another folder with --out"
         return EncodeError(f"Cannot write `{self.path}`: {reason}", hint)
+
+
+def quantised(block: Block, depth: str) -> NDArray[Any]:
+    """Return samples as little-endian numbers of a depth: 24 bits are the upper ones of 32."""
+    if depth == "32f":
+        return block.astype("<f4", copy=False)
+    # A power of two, as readers divide by: 16-bit samples that nothing changed come out unchanged.
+    full_scale = 2.0 ** (int(depth) - 1)
+    rounded: Block = np.clip(np.rint(block * np.float32(full_scale)), -full_scale, full_scale - 1)
+    if depth == "16":
+        return rounded.astype("<i2")
+    upper_bytes: NDArray[Any] = rounded.astype("<i4") << 8
+    return upper_bytes
 
 
 def _check(format: str, sample_rate: int, depth: str, bitrate: str | None) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 from functools import partial
+from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
 
 from stemsplit import masks
+from stemsplit.cli import console
 from stemsplit.nets.binary_mask_cnn import BinaryMaskCNN
 from stemsplit.runtime.torch_runtime import TorchRuntime
 from stemsplit.separator import MaskSeparator, WithRest
@@ -48,6 +52,16 @@ def mask_separator(mask: str = "soft", stems: tuple[str, ...] = STEMS, **options
         batch=runtime.batch,
         workers=runtime.workers,
     )
+
+
+def events(lines: str) -> list[dict]:
+    """Return the objects that a program printed, each of which is as the schema says."""
+    path = Path(console.__file__).with_name("events.schema.json")
+    schema = jsonschema.Draft202012Validator(json.loads(path.read_text(encoding="utf-8")))
+    found = [json.loads(line) for line in lines.splitlines()]
+    for event in found:
+        schema.validate(event)
+    return found
 
 
 def whole(separator, mixture: np.ndarray) -> np.ndarray:

@@ -70,6 +70,18 @@ def test_a_name_of_nothing_is_left_to_whoever_opens_it(shelf):
     assert found("missing.mp3") == [("missing.mp3", "")]
 
 
+def test_a_stem_file_beside_its_song_is_no_track(shelf):
+    for name in ("b.stem.mp4", "other.stem.mp4"):
+        (shelf / name).touch()
+    assert [name for name, _ in found("music")] == ["music/A.WAV", "music/b.mp3", "music/other.stem.mp4"]
+
+
+def test_stems_may_go_into_the_folder_that_is_searched_but_not_below_it(shelf):
+    assert len(found("music", leave_out=shelf)) == 2
+    with pytest.raises(DecodeError, match="the stems would go there"):
+        found("music", recursive=True, leave_out=shelf)
+
+
 def test_links_that_lead_in_circles_end(shelf):
     (shelf / "live" / "again").symlink_to(shelf)
     names = [name for name, _ in found("music", recursive=True, leave_out=shelf / "stems")]

@@ -12,14 +12,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args, get_type_hints
 
+import jsonschema
 import pytest
 import typer
 from typer.testing import CliRunner
 
 import stemsplit
 from stemsplit.cli import VERBS, app, console, split
-from stemsplit.errors import EncodeError, UnknownModel
+from stemsplit.errors import EncodeError, StemsplitError, UnknownModel
 from stemsplit.separator import Spec
+from tests.conftest import events
 
 STEMS = ("vocals", "drums", "bass", "other")
 
@@ -229,12 +231,15 @@ def test_json_has_one_object_a_track_and_nothing_else(pipeline):
     pipeline.failures["b.wav"] = EncodeError("The disk is full", "make room")
     result = run("--json", "cut.wav", "b.wav")
     assert result.exit_code == 1
-    good, bad, end = map(json.loads, result.stdout.splitlines())
+    start, plan, _, good, bad, end = events(result.stdout)
+    assert start == {"event": "start", "schema": 1, "version": stemsplit.__version__, "tracks": 2}
+    outputs = {stem: f"stems/cut/{stem}.wav" for stem in STEMS}
+    assert plan == {"event": "plan", "input": "cut.wav", "seconds": 0.01, "outputs": outputs}
     assert end == {"event": "summary", "done": 1, "skipped": 0, "failed": 1}
     assert good["event"] == "track"
     assert good["status"] == "ok"
     assert good["input"] == "cut.wav"
-    assert good["outputs"]["drums"] == {"path": "stems/cut/drums.wav", "peak": 0.5}
+    assert good["outputs"]["drums"] == {"path": "stems/cut/drums.wav", "frames": 88_200, "peak": 0.5}
     assert (good["frames"], good["sample_rate"], good["channels"]) == (88_200, 44_100, 2)
     assert (good["elapsed_seconds"], good["times_real_time"]) == (0.5, 4.0)
     assert good["warnings"] == ["the file is cut short"]
@@ -246,6 +251,26 @@ def test_json_has_one_object_a_track_and_nothing_else(pipeline):
         "message": "The disk is full",
         "hint": "make room",
     }
+
+
+def test_json_tells_how_far_a_track_is_but_not_at_every_step(pipeline, monkeypatch):
+    monkeypatch.setattr(console, "EVERY_SECONDS", 0.0)
+    (progress,) = (e for e in events(run("--json", "a.wav").stdout) if e["event"] == "progress")
+    assert progress == {"event": "progress", "input": "a.wav", "done_seconds": 1.0, "seconds": 0.01}
+    monkeypatch.setattr(console, "EVERY_SECONDS", 60.0)
+    assert not [e for e in events(run("--json", "--force", "a.wav").stdout) if e["event"] == "progress"]
+
+
+def test_the_schema_knows_every_code_and_nothing_else_passes():
+    schema = json.loads(Path(console.__file__).with_name("events.schema.json").read_text(encoding="utf-8"))
+    codes = {code for kind in schema["oneOf"] for code in kind["properties"].get("code", {}).get("enum", [])}
+    kinds = [StemsplitError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    assert codes == {kind.code for kind in kinds}
+    for wrong in ('{"event": "end"}', '{"event": "summary", "done": 1}', "[]"):
+        with pytest.raises(jsonschema.ValidationError):
+            events(wrong)
 
 
 def test_verbose_names_the_model_and_the_device(pipeline):
@@ -261,14 +286,17 @@ def test_the_bar_goes_to_stderr_alone(monkeypatch, capfd):
     reader = SimpleNamespace(sample_rate=44_100, frames_estimate=88_200)
     with open(theirs, "w", encoding="utf-8") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
-        with console.Bars(enabled=True) as bars, bars.of("[1/2] song.mp3", reader) as update:
+        tracks = [reader, reader, reader]
+        with console.Bars(tracks, enabled=True) as bars, bars.of("[1/3] song.mp3", reader) as update:
             update(44_100, None)
             sys.stdout.write("data\n")
             time.sleep(0.3)  # the bar is drawn ten times a second
         shown = os.read(ours, 100_000).decode()
     os.close(ours)
-    assert "[1/2] song.mp3" in shown
+    assert "[1/3] song.mp3" in shown
     assert "50%" in shown
+    assert "3 tracks" in shown
+    assert "17%" in shown, "half of a track is a sixth of all"
     assert capfd.readouterr().out == "data\n"
 
 
@@ -282,7 +310,7 @@ def test_there_is_no_bar_without_a_terminal(capfd, enabled):
 def test_json_tells_of_a_model_that_cannot_be_loaded(pipeline):
     result = run("--json", "-m", "nothing", "a.wav")
     assert result.exit_code == 1
-    assert json.loads(result.stdout.splitlines()[0])["code"] == "model"
+    assert events(result.stdout)[0]["code"] == "model"
 
 
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are text here")
@@ -293,7 +321,7 @@ def test_names_that_are_no_text(pipeline):
     assert b"stems/caf\xe9\x1b[31m/vocals.wav\n" in result.stdout_bytes
     assert "caf\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}[31m.wav: 4 stems" in result.stderr
     result = run("--json", "--force", "-o", "again", name)
-    assert json.loads(result.stdout.splitlines()[0])["input"] == name
+    assert events(result.stdout)[1]["input"] == name
 
 
 def test_an_interrupt_is_one_line_and_130(pipeline):
@@ -429,11 +457,11 @@ def test_every_verb_shows_an_example_that_it_understands(verb):
 
 
 def test_the_defaults_and_choices_are_the_package_s():
-    from stemsplit import pipeline, writer
+    from stemsplit import naming, pipeline, writer
 
     hints = get_type_hints(split.command)
     assert get_args(get_args(hints["mask"])[0]) == tuple(pipeline.MASKS)
-    assert get_args(hints["format"]) == writer.FORMATS
+    assert get_args(hints["format"]) == (*writer.FORMATS, naming.STEM_FILE)
     assert get_args(hints["depth"]) == writer.DEPTHS
     assert inspect.signature(pipeline.load_separator).parameters["model"].default == split.DEFAULT_MODEL
 

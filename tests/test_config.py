@@ -254,7 +254,7 @@ def test_the_nearest_project_counts_alone(project, home):
     write(home / config.NAME, 'format = "ogg"', "jobs = 2")
     assert parsed()["format"] == "ogg"
     write(project, 'format = "mp3"')
-    assert (parsed()["format"], parsed()["jobs"]) == ("mp3", 1)
+    assert (parsed()["format"], parsed()["jobs"]) == ("mp3", None)
     write(Path(config.NAME), 'format = "m4a"')
     assert parsed()["format"] == "m4a"
 
@@ -315,9 +315,9 @@ def test_a_named_file_is_the_only_one(user, project, home, monkeypatch):
     write(project, "jobs = 3")
     write(home / "other.toml", "force = true")
     monkeypatch.setenv(config.NAMED, str(home / "other.toml"))
-    assert (parsed()["jobs"], parsed()["force"]) == (1, True)
+    assert (parsed()["jobs"], parsed()["force"]) == (None, True)
     monkeypatch.setenv(config.NAMED, os.devnull)
-    assert (parsed()["jobs"], parsed()["force"]) == (1, False)
+    assert (parsed()["jobs"], parsed()["force"]) == (None, False)
     monkeypatch.setenv(config.NAMED, "gone.toml")
     result = run("a.wav")
     assert result.exit_code == 2

@@ -12,7 +12,7 @@ KNOWN = {"track": "song", "folder": "", "stem": "vocals", "ext": "wav", "model":
 
 
 def filled(template, **more):
-    naming.check(template)
+    naming.check(template, "wav")
     return str(naming.fill(template, KNOWN | more))
 
 
@@ -80,10 +80,27 @@ def test_long_names_are_cut_at_a_letter_and_keep_their_kind(letter):
 )
 def test_templates_that_cannot_be_are_refused(template, words):
     with pytest.raises(TemplateError, match=words):
-        naming.check(template)
+        naming.check(template, "wav")
 
 
 def test_what_other_systems_take_for_the_same_is_the_same():
     composed = "\N{LATIN SMALL LETTER E WITH ACUTE}"
     assert naming.key(Path(composed)) == naming.key(Path(unicodedata.normalize("NFD", composed).upper()))
     assert naming.key(Path("a")) != naming.key(Path("b"))
+
+
+def test_a_stem_file_has_a_name_without_a_stem():
+    outputs = naming.outputs(Path("a.mp3"), ["vocals", "drums"], None, "stem.mp4")
+    assert set(outputs.values()) == {Path("a.stem.mp4")}
+    with pytest.raises(TemplateError, match="holds all stems"):
+        naming.outputs(Path("a.mp3"), ["vocals"], naming.DEFAULT_TEMPLATE, "stem.mp4")
+    long = naming.outputs(Path("a" * 300), ["vocals"], None, "stem.mp4")["vocals"].name
+    assert long.endswith("a.stem.mp4")
+    assert len(long) == naming.LONGEST_BYTES
+
+
+@pytest.mark.parametrize(
+    ("file", "name"), [("a.b.mp3", "a.b"), ("a.stem.mp4", "a"), (".stem.mp4", ".stem"), (".wav", ".wav")]
+)
+def test_what_a_track_is_called(file, name):
+    assert naming.track_name(Path(file)) == name

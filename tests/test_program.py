@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -17,8 +20,9 @@ from typer.testing import CliRunner
 
 from stemsplit.audio import Reader
 from stemsplit.cli import app
+from stemsplit.stem_mp4 import read_stem_names
 from stemsplit.writer import Writer
-from tests.conftest import SAMPLE_RATE, STEMS
+from tests.conftest import SAMPLE_RATE, STEMS, events
 
 
 def stemsplit(*words, folder):
@@ -45,7 +49,7 @@ def test_a_song_is_split_with_all_that_belongs_to_it(tagged, tmp_path):
     mixture = read(tagged)
     run = stemsplit(tagged.name, "--format", "flac", "--json", folder=tmp_path)
     assert run.returncode == 0, run.stderr
-    result, end = map(json.loads, run.stdout.splitlines())
+    *_, result, end = events(run.stdout)
     assert end["done"] == 1
     assert (result["status"], result["frames"], result["sample_rate"]) == ("ok", mixture.shape[1], 48_000)
     assert any("cut short" in warning for warning in result["warnings"])
@@ -55,6 +59,8 @@ def test_a_song_is_split_with_all_that_belongs_to_it(tagged, tmp_path):
     assert mutagen.File(stems[3])["artist"] == ["Claude"]
     if not any("clipped" in warning for warning in result["warnings"]):
         np.testing.assert_allclose(sum(map(read, stems)), mixture, atol=4 / 2**16)
+    for stem, path in zip(STEMS, stems, strict=True):
+        assert result["outputs"][stem]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_one_bad_track_does_not_stop_the_others(tagged, tmp_path):
@@ -76,6 +82,60 @@ def test_two_stems_are_one_and_the_rest(tagged, tmp_path):
     drums, rest = (read(tmp_path / path) for path in run.stdout.splitlines())
     np.testing.assert_allclose(drums + rest, read(tagged), atol=1e-5)
     assert np.abs(drums - rest).max() > 0.1
+
+
+def test_a_stem_file_holds_the_song_and_its_stems(tagged, tmp_path):
+    words = (tagged.name, "--format", "stem.mp4", "-o", ".", "--gain", "-12", "--json")
+    run = stemsplit(*words, folder=tmp_path)
+    assert run.returncode == 0, run.stderr
+    *_, result, _ = events(run.stdout)
+    path = tmp_path / "a song.stem.mp4"
+    assert {each["path"] for each in result["outputs"].values()} == {path.name}
+    assert {each["sha256"] for each in result["outputs"].values()} == {
+        hashlib.sha256(path.read_bytes()).hexdigest()
+    }
+    assert set(result["outputs"]) == {label.name for label in read_stem_names(path)}
+    tracks = [np.concatenate(list(Reader(path, track=track)), axis=-1) for track in range(5)]
+    mixture = 10 ** (-12 / 20) * read(tagged)
+    assert all(track.shape == mixture.shape for track in tracks)
+    for whole in (tracks[0], sum(tracks[1:])):
+        assert np.square(whole - mixture).sum() < 10**-1.5 * np.square(mixture).sum()
+    assert mutagen.File(path)["\xa9nam"] == ["Clair de lune"]
+    assert stemsplit(*words, "--skip-existing", folder=tmp_path).returncode == 0
+    assert stemsplit(*words, folder=tmp_path).returncode == 1, "it is there already"
+    again = stemsplit(path.name, "--stems", "bass", folder=tmp_path)
+    assert again.stdout.split("\n")[0] == str(Path("stems", "a song", "bass.wav"))
+
+
+@pytest.mark.parametrize("words", [("--stems", "bass"), ("--template", "{track} {stem}.{ext}")])
+def test_a_stem_file_is_for_all_stems(tagged, tmp_path, words):
+    run = stemsplit(tagged.name, "--format", "stem.mp4", *words, folder=tmp_path)
+    assert run.returncode == 2
+    assert "holds all stems" in run.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_ends_it_in_good_order(tmp_path, music, name, status):
+    with Writer(tmp_path / "long.wav", sample_rate=SAMPLE_RATE, channels=2) as writer:
+        for _ in range(200):
+            writer.write(0.2 * music)
+    command = [sys.executable, "-m", "stemsplit", "long.wav", "--json", "--format", "flac"]
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # in the background it is ignored
+    ) as process:
+        for line in process.stdout:
+            if b'"progress"' in line:
+                process.send_signal(getattr(signal, name))
+                break
+        _, said = process.communicate()
+    assert process.returncode == status
+    assert said == (b"interrupted\n" if name == "SIGINT" else b"")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "long.wav"]
 
 
 @pytest.fixture
@@ -141,15 +201,19 @@ def test_a_folder_is_split_and_a_second_run_only_does_what_is_missing(album):
     words = ("album", "-r", "--stems", "bass", "--json", "--threads", "1")
     first = stemsplit(*words, folder=album)
     assert first.returncode == 1, first.stderr
-    *tracks, end = map(json.loads, first.stdout.splitlines())
+    *told, end = events(first.stdout)
     assert end == {"event": "summary", "done": 4, "skipped": 0, "failed": 1}
+    tracks = [event for event in told if event["event"] == "track"]
+    assert [event["input"] for event in told if event["event"] == "plan"] == [
+        event["input"] for event in tracks if event["status"] == "ok"
+    ]
     assert [event["status"] for event in tracks].count("error") == 1
     before = written(album / "stems")
     assert sorted(before) == ["a/bass.wav", "b/bass.wav", "d/bass.wav", "live/c/bass.wav"]
     assert stemsplit(*words, folder=album).returncode == 1, "they are there already"
     (album / "stems" / "b" / "bass.wav").unlink()
     again = stemsplit(*words, "--skip-existing", folder=album)
-    end = json.loads(again.stdout.splitlines()[-1])
+    end = events(again.stdout)[-1]
     assert end == {"event": "summary", "done": 1, "skipped": 3, "failed": 1}
     assert written(album / "stems") == before
 
@@ -187,7 +251,7 @@ def test_a_dry_run_says_where_everything_would_go_and_writes_nothing(album):
     assert "stems/c_vocals.wav" in run.stdout
     assert not (album / "stems").exists()
     plan = stemsplit("album/a.wav", "--dry-run", "--json", folder=album)
-    event, end = map(json.loads, plan.stdout.splitlines())
+    _, event, end = events(plan.stdout)
     assert (event["event"], event["input"]) == ("plan", "album/a.wav")
     assert event["seconds"] == pytest.approx(40_000 / SAMPLE_RATE)
     assert end["done"] == 0

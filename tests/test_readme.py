@@ -14,7 +14,7 @@ from stemsplit.cli import app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^\$ (stemsplit .*?)(?: +#.*)?$", README, re.MULTILINE)
+COMMANDS = re.findall(r"(?:^\$|\|) (stemsplit [^#|>\n]*)", README, re.MULTILINE)
 VERBS = typer.main.get_command(app).commands
 
 
@@ -23,7 +23,7 @@ def test_a_command_of_the_readme_exists(line):
     words = shlex.split(line)[1:]
     verb = VERBS[words[0] if words[0] in VERBS else "split"]
     known = {flag for parameter in verb.params for flag in parameter.opts}
-    assert {word for word in words if word.startswith("-")} <= known
+    assert {word for word in words if word.startswith("-")} <= known | {"-"}
 
 
 def test_the_readme_names_every_verb_and_every_option_of_split():
@@ -48,6 +48,13 @@ def test_the_scores_are_the_card_s():
     table = re.search(r"^\| SDR .*?\n\n", page.partition("## Scores: test")[2], re.MULTILINE | re.DOTALL)
     assert table is not None
     assert table[0] in README
+
+
+def test_the_speeds_are_those_measured():
+    section = README.partition("## How fast it is")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    assert len(rows) > 10
+    assert set(rows) <= set((ROOT / "bench" / "RESULTS.md").read_text(encoding="utf-8").splitlines())
 
 
 def test_files_that_the_readme_points_at_are_there():

@@ -22,10 +22,11 @@ from stemsplit.audio import Reader
 from stemsplit.cli import app
 from stemsplit.errors import DecodeError, EncodeError, OutputExists
 from stemsplit.export import unpack as unpacking
-from stemsplit.export.stem_mp4 import COLOURS, ORDER, Label, StemFile, read_stem_names
 from stemsplit.export.unpack import unpack
 from stemsplit.songs import MUSDB18, find_songs
+from stemsplit.stem_mp4 import COLOURS, ORDER, Label, StemFile, read_stem_names
 from stemsplit.writer import Writer, together
+from tests.conftest import events
 from tests.test_formats import lag, noise, run_ffmpeg
 
 NAMES = ("vocals", "drums", "bass", "other")  # not as the file has them
@@ -373,7 +374,7 @@ def test_the_command_prints_paths_or_json(stem_file, tmp_path):
     assert plain.exit_code == 0
     assert plain.stdout.splitlines() == [str(tmp_path / "out" / "song" / f"{name}.wav") for name in TRACKS]
     assert CliRunner().invoke(app, words).exit_code == 1, "they are there already"
-    told = json.loads(CliRunner().invoke(app, [*words, "--force", "--json"]).stdout)
+    _, told, _ = events(CliRunner().invoke(app, [*words, "--force", "--json"]).stdout)
     assert (told["status"], told["frames"], list(told["outputs"])) == ("ok", FRAMES, list(TRACKS))
 
 

@@ -6,6 +6,7 @@ imports when it runs, so that `--help` and shell completion answer at once.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import Annotated, Any
@@ -52,6 +53,10 @@ class TracksFirst(TyperGroup):
         except StemsplitError as error:
             console.error(error)
             raise typer.Exit(2 if isinstance(error, BadConfig) else 1) from error
+        except BrokenPipeError:
+            # Nobody listens any more, which is no fault: end as programs do then, without another word.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(128 + 13) from None
         except KeyboardInterrupt as interrupt:
             typer.echo("interrupted", err=True)
             raise typer.Exit(130) from interrupt

@@ -18,7 +18,14 @@ EXAMPLE = "stemsplit config --path"
 
 _META = "stemsplit.settings"
 # Of two of these, one is enough.
-_RIVALS = ({"stems", "two_stems"}, {"quiet", "verbose"}, {"force", "skip_existing"})
+_RIVALS = (
+    {"stems", "two_stems"},
+    {"quiet", "verbose"},
+    {"force", "skip_existing"},
+    {"stdout", "json"},
+    {"stdout", "dry_run"},
+    {"stdout", "ray"},
+)
 
 
 class Configured(TyperCommand):
@@ -109,6 +116,9 @@ def _contradict(two: Mapping[str, Any]) -> bool:
         return all(two.values())
     format = two.get("format")
     lossless = format in ("wav", "flac")
+    if format == "stem.mp4":
+        taken = any(two.get(other) for other in ("stems", "two_stems", "stdout"))
+        return taken or "{stem}" in (two.get("template") or "")
     return bool(lossless and two.get("bitrate")) or (format == "flac" and two.get("depth") == "32f")
 
 

@@ -17,14 +17,20 @@ import typer
 from stemsplit.errors import StemsplitError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from stemsplit.audio import Reader
-    from stemsplit.batch import Job
+    from stemsplit.batch import Job, Track
     from stemsplit.pipeline import SplitResult
+    from stemsplit.pipes import RawReader
+
+SCHEMA = 1
+"""Of what --json prints: see events.schema.json. Another one, when an old field means something else."""
+EVERY_SECONDS = 1.0
+"""How often --json tells of a track's progress."""
 
 
 def printable(text: str) -> str:
@@ -75,14 +81,14 @@ class Report:
             say(text)
 
     @contextlib.contextmanager
-    def failing(self, track: Path) -> Iterator[None]:
+    def failing(self, track: Track | Path) -> Iterator[None]:
         """Tell of the user's error inside, and go on behind it."""
         try:
             yield
         except StemsplitError as problem:
             self.failed(problem, track)
 
-    def failed(self, problem: StemsplitError, track: Path | None = None) -> None:
+    def failed(self, problem: StemsplitError, track: Track | Path | None = None) -> None:
         """Tell why a track, or the whole run, failed."""
         with self._one_at_a_time:
             self.failures += 1
@@ -91,22 +97,46 @@ class Report:
                 which = {"event": "error"} if track is None else {"event": "track", "input": track}
                 event(**which, status="error", code=problem.code, message=problem.message, hint=problem.hint)
 
-    def plan(self, todo: Mapping[Job, Reader]) -> None:
-        """Tell what would be written: the path of each stem."""
-        for job, reader in todo.items():
-            if self.json:
-                frames = reader.frames_estimate
-                seconds = None if frames is None else frames / reader.sample_rate
-                event(event="plan", input=job.track.path, seconds=seconds, outputs=job.outputs)
-            else:
-                self.paths(job.outputs)
+    def start(self, tracks: int) -> None:
+        """Tell programs what is going to be told."""
+        if self.json:
+            from stemsplit import __version__
+
+            event(event="start", schema=SCHEMA, version=__version__, tracks=tracks)
+
+    def plan(self, todo: Iterable[Job], readers: Mapping[Job, Reader]) -> None:
+        """Tell programs what is going to be written: the path of each stem."""
+        if self.json:
+            for job in todo:
+                seconds = seconds_of(readers[job]) if job in readers else None
+                event(event="plan", input=job.track, seconds=seconds, outputs=job.outputs)
 
     def skipped(self, job: Job) -> None:
         """Tell of a track that is done already."""
         self.skips += 1
         self.remark(f"{job.track.path.name}: done already")
         if self.json:
-            event(event="track", input=job.track.path, status="skipped", outputs=job.outputs)
+            event(event="track", status="skipped", input=job.track, outputs=job.outputs)
+
+    def progress(self, job: Job, reader: Reader) -> Callable[[int], None]:
+        """Return a function to call with the frames done of a track, for programs to know."""
+        told = time.monotonic()
+
+        def tell(done: int) -> None:
+            nonlocal told
+            now = time.monotonic()
+            if self.json and now - told >= EVERY_SECONDS:
+                told = now
+                with self._one_at_a_time:
+                    total = seconds_of(reader)
+                    event(
+                        event="progress",
+                        input=job.track,
+                        done_seconds=done / reader.sample_rate,
+                        seconds=total,
+                    )
+
+        return tell
 
     def end(self, tracks: int) -> None:
         """Sum up."""
@@ -118,39 +148,60 @@ class Report:
 
     def paths(self, outputs: Mapping[str, Path]) -> None:
         """Print where the stems are."""
-        for path in outputs.values():
-            typer.echo(os.fsencode(path))  # as bytes: not every file name is text
+        for path in dict.fromkeys(outputs.values()):
+            typer.echo(os.fsencode(str(path)))  # as bytes: not every file name is text
 
-    def done(self, result: SplitResult) -> None:
+    def done(self, track: Track, result: SplitResult) -> None:
         """Tell what was written."""
         with self._one_at_a_time:
             self.successes += 1
-            self._tell(result)
+            self._tell(track, result)
 
-    def _tell(self, result: SplitResult) -> None:
-        seconds, outputs = result.elapsed_seconds, result.outputs
+    def summarise(self, result: SplitResult) -> None:
+        """Say in words how it went."""
+        seconds = result.elapsed_seconds
         times = result.frames / result.sample_rate / seconds
         for warning in result.warnings:
             self.remark(f"warning: {warning}")
         speed = f"{seconds:.1f} s ({times:.1f} x real time)"
-        self.remark(f"{result.input.name}: {count_stems(outputs)} in {speed}")
+        self.remark(f"{result.input.name}: {count_stems(result.peaks)} in {speed}")
         peaks = ", ".join(f"{stem} {peak:.3f}" for stem, peak in result.peaks.items())
         rate = f"{result.frames} frames at {result.sample_rate} Hz in {result.channels} channels"
         self.remark(f"  {rate}\n  peaks: {peaks}", detail=True)
+
+    def _tell(self, track: Track, result: SplitResult) -> None:
+        self.summarise(result)
+        outputs = result.outputs
         if not self.json:
             self.paths(outputs)
             return
-        fields = asdict(result) | {"times_real_time": round(times, 2)}
-        peak = fields.pop("peaks")
-        fields["outputs"] = {stem: {"path": path, "peak": peak[stem]} for stem, path in outputs.items()}
+        times = result.frames / result.sample_rate / result.elapsed_seconds
+        fields = asdict(result) | {"input": track, "times_real_time": round(times, 2)}
+        peaks, sha256 = fields.pop("peaks"), fields.pop("sha256")
+        fields["outputs"] = {
+            stem: {"path": path, "frames": result.frames, "peak": peaks[stem]}
+            | ({"sha256": sha256[stem]} if stem in sha256 else {})
+            for stem, path in outputs.items()
+        }
         event(event="track", status="ok", **fields)
 
 
-class Bars:
-    """Shows on stderr how far each track is, where that is a terminal and one wants to see it."""
+def seconds_of(reader: Reader | RawReader) -> float | None:
+    """Return how long a track is, where that is known."""
+    frames = reader.frames_estimate
+    return None if frames is None else frames / reader.sample_rate
 
-    def __init__(self, *, enabled: bool) -> None:
+
+class Bars:
+    """Shows on stderr how far each track is, where that is a terminal and one wants to see it.
+
+    Of several tracks it also shows how far all of them are, by the seconds of sound.
+    """
+
+    def __init__(self, tracks: Iterable[Reader] = (), *, enabled: bool) -> None:
         self._progress: Progress | None = None
+        self._all: TaskID | None = None
+        self._seconds, self._began = [seconds_of(reader) or 0.0 for reader in tracks], time.monotonic()
         if not (enabled and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"):
             return
         from rich import progress as part
@@ -172,6 +223,9 @@ class Bars:
     def __enter__(self) -> Bars:
         if self._progress:
             self._progress.start()
+            if len(self._seconds) > 1:
+                title = f"{len(self._seconds)} tracks"
+                self._all = self._progress.add_task(title, total=sum(self._seconds), speed="")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -179,7 +233,7 @@ class Bars:
             self._progress.stop()
 
     @contextlib.contextmanager
-    def of(self, title: str, reader: Reader) -> Iterator[Callable[[int, int | None], None]]:
+    def of(self, title: str, reader: Reader | RawReader) -> Iterator[Callable[[int, int | None], None]]:
         """Show a track's bar, and give the function that moves it."""
         bars = self._progress
         if bars is None:
@@ -190,13 +244,35 @@ class Bars:
         label = Text(title)
         label.truncate(max(10, bars.console.width - 50), overflow="ellipsis")  # the other columns take 50
         task = bars.add_task(label.plain, total=reader.frames_estimate, speed="")
-        began = time.monotonic()
+        began, before = time.monotonic(), 0
 
         def update(done: int, _: int | None) -> None:
+            nonlocal before
             speed = done / reader.sample_rate / (time.monotonic() - began)
             bars.update(task, completed=done, speed=f"{speed:.1f} x")
+            self._advance((done - before) / reader.sample_rate)
+            before = done
 
         try:
             yield update
         finally:
             bars.remove_task(task)
+            # All of a track is behind us, however it ended.
+            self._advance(max(0.0, (seconds_of(reader) or 0.0) - before / reader.sample_rate))
+
+    @contextlib.contextmanager
+    def counting(self, tracks: int) -> Iterator[Callable[[], None]]:
+        """Show how many tracks are done, and give the function that says that another one is."""
+        bars = self._progress
+        if bars is None:
+            yield lambda: None
+            return
+        task = bars.add_task(f"{tracks} tracks", total=tracks, speed="")
+        yield lambda: bars.advance(task)
+
+    def _advance(self, seconds: float) -> None:
+        if self._progress and self._all is not None:
+            self._progress.update(self._all, advance=seconds)
+            done = next(task.completed for task in self._progress.tasks if task.id == self._all)
+            speed = done / (time.monotonic() - self._began)
+            self._progress.update(self._all, speed=f"{speed:.1f} x")

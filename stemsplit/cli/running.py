@@ -23,6 +23,32 @@ Threads = Annotated[
     int | None, _run(min=1, metavar="N", help="Processor cores to use; else all, up to eight.")
 ]
 Jobs = Annotated[int, _run("--jobs", "-j", min=1, metavar="N", help="Tracks side by side.")]
+Workers = Annotated[
+    int | None,
+    _run(
+        "--jobs",
+        "-j",
+        min=1,
+        metavar="N",
+        help="Tracks side by side; else one, or what Ray has room for.",
+    ),
+]
+Ray = Annotated[
+    str | None,
+    _run(
+        metavar="ADDRESS",
+        help="Share the work out over a Ray cluster: HOST:PORT, `auto`, or `local`.",
+    ),
+]
+Gpus = Annotated[
+    float,
+    _run(
+        "--gpus-per-worker",
+        min=0.0,
+        metavar="N",
+        help="Graphics cards for each worker of Ray, as 1 or 0.5.",
+    ),
+]
 Fast = Annotated[
     bool,
     _run("--fast", metavar="", help="Networks hear every third frame only: faster, drums a little blurred."),

@@ -5,24 +5,28 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import shutil
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from stemsplit import DEFAULT_MODEL
 from stemsplit.cli import console, models, running
-from stemsplit.errors import Collision, DecodeError, StemsplitError, TemplateError
+from stemsplit.errors import Collision, DecodeError, EncodeError, StemsplitError, TemplateError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stemsplit.audio import Reader
-    from stemsplit.batch import Job, Order
+    from stemsplit.batch import Job, Order, Track
+    from stemsplit.pipes import Raw, RawReader
 
 EXAMPLE = "stemsplit song.mp3 -o out --stems vocals,drums"
 
@@ -55,6 +59,17 @@ def _listed(source: str | None) -> list[str]:
     return [os.fsdecode(name) for name in names if name.strip()]
 
 
+def _raw(text: str | None) -> Raw | None:
+    if text is None:
+        return None
+    from stemsplit.pipes import Raw
+
+    try:
+        return Raw.parse(text)
+    except StemsplitError as problem:
+        raise typer.BadParameter(f"--raw: {problem.message}; {problem.hint}") from problem
+
+
 def _did_you_mean(problem: StemsplitError, track: Path) -> None:
     from stemsplit.cli import VERBS
 
@@ -76,9 +91,10 @@ def _complete_stems(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def command(
+    ctx: typer.Context,
     tracks: Annotated[
         list[str] | None,
-        typer.Argument(metavar="TRACK", help="Sound files or videos; folders of them; `*.mp3`."),
+        typer.Argument(metavar="TRACK", help="Sound files or videos; folders; `*.mp3`; `-` is stdin."),
     ] = None,
     *,
     recursive: Annotated[
@@ -87,6 +103,10 @@ def command(
     from_file: Annotated[
         str | None,
         _what(metavar="FILE", help="A list of tracks, one a line or with NULs between; `-` is stdin."),
+    ] = None,
+    raw: Annotated[
+        str | None,
+        _what(metavar="FORM", help="Standard input and output are plain samples, as `44100:2:f32`."),
     ] = None,
     stems: Annotated[
         str | None,
@@ -117,15 +137,28 @@ def command(
     precision: running.Precision = "auto",
     batch: running.Batch = None,
     threads: running.Threads = None,
-    jobs: running.Jobs = 1,
-    out: Annotated[Path, _where("--out", "-o", metavar="DIR", help="Where to write.")] = Path("stems"),
+    jobs: running.Workers = None,
+    ray: running.Ray = None,
+    gpus_per_worker: running.Gpus = 0.0,
+    out: Annotated[str, _where("--out", "-o", metavar="DIR", help="Where to write.")] = "stems",
     format: Annotated[
-        Literal["wav", "flac", "mp3", "ogg", "m4a"], _where("--format", "-f", help="Kind of file.")
+        Literal["wav", "flac", "mp3", "ogg", "m4a", "stem.mp4"],
+        _where("--format", "-f", help="Kind of file; stem.mp4 has song and stems in one, for DJ programs."),
     ] = "wav",
     depth: Annotated[
         Literal["same", "16", "24", "32f"], _where(help="Bits a sample, for wav and flac; 32f is float.")
     ] = "same",
-    bitrate: Annotated[str | None, _where(metavar="RATE", help="For mp3, ogg and m4a, as in `192k`.")] = None,
+    bitrate: Annotated[
+        str | None, _where(metavar="RATE", help="For mp3, ogg, m4a and stem.mp4, as in `192k`.")
+    ] = None,
+    stdout: Annotated[
+        str | None,
+        _where(
+            metavar="NAME",
+            autocompletion=_complete_stems,
+            help="Write this stem of one track to standard output, and nothing else.",
+        ),
+    ] = None,
     template: Annotated[
         str | None,
         _where(
@@ -159,17 +192,39 @@ def command(
         raise typer.BadParameter(f"--bitrate means nothing to {format}")
     if format == "flac" and depth == "32f":
         raise typer.BadParameter("flac holds no floating point; choose --depth 24, or --format wav")
+    if format == "stem.mp4" and (stems or two_stems or stdout):
+        raise typer.BadParameter("a stem file holds all stems; leave out --stems, --two-stems and --stdout")
+    if stdout and (json or dry_run):
+        raise typer.BadParameter("--stdout leaves no room for --json or --dry-run")
+    if gpus_per_worker > 1 and gpus_per_worker % 1:
+        raise typer.BadParameter("--gpus-per-worker takes whole cards, or a share of one")
     if duration == 0:
         raise typer.BadParameter("--duration must be more than nothing")
     if not -60 <= gain <= 60:
         raise typer.BadParameter("--gain takes -60 to 60 dB")
-    from stemsplit.batch import Order, find_tracks
-    from stemsplit.naming import DEFAULT_TEMPLATE
+    form, named = _raw(raw), [*(tracks or []), *_listed(from_file)]
+    if not named:
+        raise typer.BadParameter("no tracks were named")
+    if "-" in named and sys.stdin.isatty():
+        raise typer.BadParameter("the track - needs a program or a file before it: play | stemsplit -")
+    if ray and (stdout or "-" in named):
+        raise typer.BadParameter("--ray works on files, not on standard input and output")
+    if "-" in named and from_file == "-":
+        raise typer.BadParameter("standard input cannot be a track and a list of tracks")
+    if form and not (stdout or "-" in named):
+        raise typer.BadParameter("--raw is for standard input, as the track `-`, and for --stdout")
+    from stemsplit import remote
+    from stemsplit.batch import Order
     from stemsplit.runtime import Running
+
+    if not ray and any(map(remote.is_remote, [out, *named])):
+        raise typer.BadParameter(
+            "places such as s3://bucket/music are for --ray; `--ray local` has one machine"
+        )
 
     report = console.Report(quiet=quiet, verbose=verbose, json=json)
     order = Order(
-        out=out,
+        out=remote.path_of(out),
         model=model,
         stems=None if stems is None else tuple(name.strip() for name in stems.split(",") if name.strip()),
         two_stems=two_stems,
@@ -177,7 +232,7 @@ def command(
         running=Running(runtime, device, precision, batch, threads, fast),
         start_seconds=start or 0.0,
         duration_seconds=duration,
-        template=template or DEFAULT_TEMPLATE,
+        template=template,
         format=format,
         depth=depth,
         bitrate=bitrate,
@@ -185,24 +240,105 @@ def command(
         force=force,
         skip_existing=skip_existing,
     )
-    named = [*(tracks or []), *_listed(from_file)]
-    if not named:
-        raise typer.BadParameter("no tracks were named")
+    folder = Path()
+    if stdout or "-" in named:
+        folder = Path(ctx.with_resource(TemporaryDirectory(prefix="stemsplit-")))
     try:
-        planned = order.plan(find_tracks(named, recursive=recursive, leave_out=out))
+        if stdout:
+            _to_stdout(named, stdout, form, folder, order, report)
+            return
+        planned = order.plan(_found(named, form, folder, order, recursive=recursive))
     except (Collision, TemplateError) as problem:
         report.failed(problem)
         raise typer.Exit(2) from problem
     except StemsplitError as problem:
         report.failed(problem)
         raise typer.Exit(1) from problem
-    todo = _opened(order, planned, report)
+    report.start(len(planned))
+    # Whoever splits a track far away also looks whether it can be.
+    opened: dict[Job, Reader] = {} if ray else _opened(order, planned, report)
+    todo = planned if ray else list(opened)
+    report.plan(todo, opened)
     if dry_run:
-        report.plan(todo)
+        for job in () if json else todo:
+            report.paths(job.outputs)
+    elif ray:
+        _share_out(order, planned, report, address=ray, workers=jobs, gpus=gpus_per_worker)
     elif todo:
-        _split(order, todo, report, jobs)
+        _split(order, opened, report, jobs or 1)
     report.end(len(planned))
     raise typer.Exit(1 if report.failures else 0)
+
+
+def _found(
+    named: Sequence[str], form: Raw | None, folder: Path, order: Order, *, recursive: bool
+) -> list[Track]:
+    """Return the tracks; what comes through standard input is kept in a folder."""
+    from stemsplit.batch import find_tracks
+    from stemsplit.pipes import spool
+
+    kept = None
+    if "-" in named:
+        try:
+            kept = spool(sys.stdin.buffer, folder, form)
+        except OSError as error:
+            hint = "free some space, or choose another folder with TMPDIR"
+            raise EncodeError(f"Cannot keep standard input in `{folder}`: {error.strerror}", hint) from error
+    names = [str(kept) if name == "-" else name for name in named]
+    found = find_tracks(names, recursive=recursive, leave_out=order.out)
+    return [replace(track, label="-") if track.path == kept else track for track in found]
+
+
+def _to_stdout(
+    named: Sequence[str], stem: str, form: Raw | None, folder: Path, order: Order, report: console.Report
+) -> None:
+    """Write one stem of one track to standard output: plain samples and WAV as they are made."""
+    from stemsplit import pipeline
+    from stemsplit.batch import Job
+    from stemsplit.pipes import RawReader
+
+    if sys.stdout.isatty():
+        raise typer.BadParameter("--stdout needs a program or a file behind it: stemsplit ... | play")
+    if stem not in order.names:
+        raise StemsplitError(f"No stem called `{stem}` here", f"choose from {', '.join(order.names)}")
+    part: dict[str, Any] = {"start_seconds": order.start_seconds, "duration_seconds": order.duration_seconds}
+    reader: Reader | RawReader
+    if form and list(named) == ["-"]:
+        reader = RawReader(sys.stdin.buffer, form, **part)
+    else:
+        tracks = _found(named, form, folder, order, recursive=False)
+        if len(tracks) != 1:
+            raise typer.BadParameter(f"--stdout takes one track, not {len(tracks)}")
+        job = Job(tracks[0], {stem: folder / f"{stem}.{order.format}"})
+        reader = order.open(job)
+    separator = order.load()
+    with console.Bars(enabled=not report.quiet) as bars, bars.of(f"{stem} of {named[0]}", reader) as update:
+        if form or order.format == "wav":
+            result = pipeline.split_to_stream(
+                reader,
+                stem,
+                sys.stdout.buffer,
+                separator=separator,
+                raw=form,
+                depth=order.depth,
+                gain_db=order.gain_db,
+                progress=update,
+            )
+        else:
+            result = pipeline.split_file(
+                reader.path,
+                outputs=job.outputs,
+                separator=separator,
+                depth=order.depth,
+                bitrate=order.bitrate,
+                gain_db=order.gain_db,
+                progress=update,
+                **part,
+            )
+            with job.outputs[stem].open("rb") as file:
+                shutil.copyfileobj(file, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+    report.summarise(result)
 
 
 def _opened(order: Order, planned: Sequence[Job], report: console.Report) -> dict[Job, Reader]:
@@ -221,10 +357,29 @@ def _opened(order: Order, planned: Sequence[Job], report: console.Report) -> dic
                 report.skipped(job)
             elif isinstance(seen, StemsplitError):
                 _did_you_mean(seen, job.track.path)
-                report.failed(seen, job.track.path)
+                report.failed(seen, job.track)
             else:
                 found[job] = seen
     return found
+
+
+def _share_out(order: Order, planned: Sequence[Job], report: console.Report, **cluster: Any) -> None:
+    """Have the tracks split by the machines of a cluster, which also look whether they can be."""
+    from stemsplit import cluster as machines
+
+    cpus = order.running.threads or 1
+    try:
+        with console.Bars(enabled=not report.quiet) as bars, bars.counting(len(planned)) as count:
+            for job, outcome in machines.carry_out(order, planned, cpus=cpus, **cluster):
+                if outcome is None:
+                    report.skipped(job)
+                elif isinstance(outcome, StemsplitError):
+                    report.failed(outcome, job.track)
+                else:
+                    report.done(job.track, outcome)
+                count()
+    except StemsplitError as problem:
+        report.failed(problem)
 
 
 def _split(order: Order, todo: dict[Job, Reader], report: console.Report, jobs: int) -> None:
@@ -245,13 +400,15 @@ def _split(order: Order, todo: dict[Job, Reader], report: console.Report, jobs: 
         count = f"[{number}/{len(todo)}] " if len(todo) > 1 else ""
         title = f"{count}{console.count_stems(order.names)} of {console.printable(job.track.path.name)}"
         refuse_if_stopped()
-        with report.failing(job.track.path), bars.of(title, reader) as update:
+        tell = report.progress(job, reader)
+        with report.failing(job.track), bars.of(title, reader) as update:
 
             def progress(done: int, total: int | None) -> None:
                 refuse_if_stopped()
                 update(done, total)
+                tell(done)
 
-            report.done(order.carry_out(job, separator, progress))
+            report.done(job.track, order.carry_out(job, separator, progress))
 
     def guarded(*task: Any) -> None:
         try:
@@ -261,7 +418,7 @@ def _split(order: Order, todo: dict[Job, Reader], report: console.Report, jobs: 
             stopped.set()
             raise
 
-    with console.Bars(enabled=not report.quiet) as bars, ThreadPoolExecutor(jobs) as pool:
+    with console.Bars(todo.values(), enabled=not report.quiet) as bars, ThreadPoolExecutor(jobs) as pool:
         try:
             for future in [pool.submit(guarded, n, *each) for n, each in enumerate(todo.items(), 1)]:
                 future.result()

@@ -36,30 +36,17 @@ def command(
     Paths go to stdout, all else to stderr. A track that fails does not stop the
     others; the exit status is then 1.
     """
-    from stemsplit.export.unpack import song_name, unpack
+    from stemsplit.batch import Track
+    from stemsplit.export.unpack import unpack
+    from stemsplit.naming import track_name
 
-    if len({song_name(track).casefold() for track in tracks}) < len(tracks):
+    if len({track_name(track).casefold() for track in tracks}) < len(tracks):
         raise typer.BadParameter("two tracks have the same name; unpack them one by one, each with its --out")
     report = console.Report(quiet=quiet, verbose=False, json=json)
+    report.start(len(tracks))
     for track in tracks:
         with report.failing(track):
             result = unpack(track, out, format=format, depth=depth, bitrate=bitrate, force=force)
-            for warning in result.warnings:
-                report.remark(f"warning: {warning}")
-            if not json:
-                report.paths(result.outputs)
-                continue
-            outputs = {
-                name: {"path": path, "peak": result.peaks[name]} for name, path in result.outputs.items()
-            }
-            console.event(
-                event="track",
-                status="ok",
-                input=track,
-                outputs=outputs,
-                sample_rate=result.sample_rate,
-                channels=result.channels,
-                frames=result.frames,
-                warnings=result.warnings,
-            )
+            report.done(Track(track), result)
+    report.end(len(tracks))
     raise typer.Exit(1 if report.failures else 0)

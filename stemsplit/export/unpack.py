@@ -5,35 +5,17 @@ from __future__ import annotations
 import math
 import os
 import re
+import time
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from stemsplit.audio import Reader
 from stemsplit.errors import DecodeError, EncodeError
-from stemsplit.export.stem_mp4 import MIXTURE, ORDER, read_stem_names
+from stemsplit.naming import track_name
+from stemsplit.pipeline import SplitResult
+from stemsplit.stem_mp4 import MIXTURE, ORDER, read_stem_names
 from stemsplit.writer import Writer, together
-
-
-@dataclass(frozen=True)
-class Unpacked:
-    """What came of taking a stem file apart."""
-
-    input: Path
-    outputs: dict[str, Path]
-    sample_rate: int
-    channels: int
-    frames: int
-    """Samples per channel, of the mixture."""
-    peaks: dict[str, float]
-    """The largest absolute sample of each track, before any clipping."""
-    warnings: list[str]
-
-
-def song_name(path: Path) -> str:
-    """Return the name of the song in a stem file."""
-    return path.stem.removesuffix(".stem") or path.stem or path.name
 
 
 def unpack(
@@ -44,7 +26,7 @@ def unpack(
     depth: str = "same",
     bitrate: str | None = None,
     force: bool = False,
-) -> Unpacked:
+) -> SplitResult:
     """Write the tracks of a stem file to `OUT/<song>/mixture.<format>`, `drums.<format>` and so on.
 
     They are named as the file names them, and as `ORDER` has it where it does not. All of them appear, or
@@ -54,14 +36,14 @@ def unpack(
         DecodeError: the file cannot be read, is damaged, or has fewer tracks than it should.
         EncodeError: a track cannot be written, or is there already and `force` is not given.
     """
-    path = Path(path)
+    path, began = Path(path), time.monotonic()
     first = Reader(path)  # the clearest message about a file that cannot be read
     labels = read_stem_names(path)
     readers = [first, *_stems(path, len(labels or ORDER))]
     names = _file_names(ORDER if labels is None else [label.name for label in labels])
     writers = {
         name: Writer(
-            Path(out) / song_name(path) / f"{name}.{format}",
+            Path(out) / track_name(path) / f"{name}.{format}",
             sample_rate=reader.sample_rate,
             channels=reader.channels,
             depth=_depth(depth, format, reader),
@@ -85,13 +67,14 @@ def unpack(
     said = [warning for reader in readers for warning in reader.warnings]
     if labels is None:
         said.append(f"`{path.name}` does not name its stems; {', '.join(ORDER)} is the usual order.")
-    return Unpacked(
+    return SplitResult(
         input=path,
         outputs={name: writer.path for name, writer in writers.items()},
         sample_rate=first.sample_rate,
         channels=first.channels,
         frames=writers[MIXTURE].frames_written,
         peaks={name: writer.peak for name, writer in writers.items()},
+        elapsed_seconds=time.monotonic() - began,
         warnings=[*dict.fromkeys(said), *_clipping(writers)],
     )
 
