@@ -61,7 +61,7 @@ def seconds(nodes: int, music: Path, out: Path) -> float:
 
 def main() -> None:
     """Measure and print."""
-    tracks = int(sys.argv[1]) if len(sys.argv) > 1 else 40
+    tracks = int(sys.argv[1]) if len(sys.argv) > 1 else 24
     with tempfile.TemporaryDirectory() as name:
         music, out = Path(name, "music"), Path(name, "out")
         generate(music, tracks)
