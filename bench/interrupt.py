@@ -71,7 +71,11 @@ def main() -> None:
         while status is None:
             with (folder / "events").open("wb") as events:
                 process = subprocess.Popen(
-                    [*command, "pieces", "--skip-existing"], cwd=folder, env=environment, stdout=events
+                    [*command, "pieces", "--skip-existing"],
+                    cwd=folder,
+                    env=environment,
+                    stdout=events,
+                    stderr=subprocess.DEVNULL,
                 )
                 try:
                     status = process.wait(random.uniform(*SECONDS))
