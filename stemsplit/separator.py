@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .masks import between, extend, wiener
-from .stft import Stft, log_magnitude, magnitude
+from .stft import Spectra, Stft, log_magnitude, magnitude
 
 Samples = NDArray[np.float32]
 
@@ -65,7 +65,11 @@ class Separator(Protocol):
 class Estimator(Protocol):
     """A method that must hear the whole mixture before it separates any of it."""
 
-    def fit(self, mixture: Iterable[Samples]) -> Separator:
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """The names of the stems that its separators give."""
+
+    def fit(self, mixture: Iterable[Samples], sample_rate: int) -> Separator:
         """Return a separator for a mixture given as blocks `(channel, time)`, which may be iterated again."""
 
 
@@ -141,6 +145,38 @@ class MaskSeparator:
         Shapes: magnitudes `(frame + 2 * reach, bin)`, of the first `bins` bins.
         """
         return between(self.network(log_magnitude(magnitudes)), self.step)
+
+
+@dataclass(frozen=True)
+class SpectralSeparator:
+    """Shares out the mixture's spectrum, each frame by itself.
+
+    `share` maps spectra `(channel, frame, bin)` to those of the stems, `(stem, channel, frame, bin)`, which
+    add up to them.
+    """
+
+    stems: tuple[str, ...]
+    sample_rate: int
+    stft: Stft
+    share: Callable[[Spectra], Spectra]
+    how: str = ""
+
+    @property
+    def spec(self) -> Spec:
+        """The context is as long as frames reach over the ends of a segment."""
+        context = self.stft.n_fft - self.stft.hop_length
+        return Spec(self.stems, self.sample_rate, context, self.stft.hop_length, how=self.how)
+
+    def separate(self, window: Samples) -> Samples:
+        """Return stems `(stem, channel, time)` of the segment in the middle of a window."""
+        context = self.spec.context
+        segment = window[:, context : window.shape[-1] - context]
+        shares = self.share(self.stft.transform(window))[:-1]
+        stems = np.empty((len(self.stems), *segment.shape), np.float32)
+        for stem, spectrum in zip(stems, shares, strict=False):
+            stem[:] = self.stft.inverse(spectrum)[:, context : context + segment.shape[-1]]
+        stems[-1] = segment - stems[:-1].sum(axis=0)  # no inverse of its own: they add up
+        return stems
 
 
 @dataclass(frozen=True)

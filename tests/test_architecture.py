@@ -24,6 +24,7 @@ ORDER = [
     "masks",
     "separator",
     "stream",
+    "spatial",
     "nets",
     "weights",
     "cards",
