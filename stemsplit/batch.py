@@ -11,13 +11,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from . import DEFAULT_MODEL, naming, pipeline, remote, weights
+from . import DEFAULT_MODEL, naming, pipeline, remote, spatial, weights
 from .audio import Reader
 from .errors import Collision, DecodeError, EncodeError, OutputExists
 from .pipeline import SplitResult
 from .records import FOLDER, Print, Record, Records, changed_ns
 from .runtime import Running
-from .separator import Separator
+from .separator import Method
 
 # fmt: off
 KINDS = frozenset([
@@ -143,6 +143,7 @@ class Order:
     stems: tuple[str, ...] | None = None
     two_stems: str | None = None
     mask: str | None = None
+    sources: int | None = None
     running: Running = field(default_factory=Running)
     start_seconds: float = 0.0
     duration_seconds: float | None = None
@@ -158,13 +159,17 @@ class Order:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The stems of each track. Raises as `load_separator` does for a model or stem that is not there."""
-        return pipeline.stem_names(self.model, stems=self.stems, two_stems=self.two_stems)
+        return pipeline.stem_names(
+            self.model, stems=self.stems, two_stems=self.two_stems, sources=self.sources
+        )
 
     @cached_property
     def settings(self) -> dict[str, Any]:
         """All that decides what a track's stems hold, for its record."""
+        trained = self.model not in spatial.METHODS
         return {
-            "weights": Print.of(weights.find(self.model)).sha256,
+            "weights": Print.of(weights.find(self.model)).sha256 if trained else self.model,
+            "sources": self.sources,
             "stems": list(self.names),
             "mask": self.mask,
             "running": asdict(replace(self.running, batch=None, threads=None)),
@@ -215,17 +220,18 @@ class Order:
         )
         return reader
 
-    def load(self) -> Separator:
-        """Return the model, ready to separate."""
-        return pipeline.load_separator(
+    def load(self) -> Method:
+        """Return the model, ready to separate, or to be fitted to a track."""
+        return pipeline.load_method(
             self.model,
             stems=self.stems,
             two_stems=self.two_stems,
             mask=self.mask,
+            sources=self.sources,
             **asdict(self.running),
         )
 
-    def attempt(self, job: Job, separator: Separator, *, again: bool = False) -> SplitResult | None:
+    def attempt(self, job: Job, method: Method, *, again: bool = False) -> SplitResult | None:
         """Split a track unless it is done already; `again`, after one who may have done so was lost.
 
         Raises:
@@ -237,9 +243,9 @@ class Order:
         order = replace(self, skip_existing=True) if again else self
         if again and order.is_done(job):
             return order.recall(job)
-        return order.carry_out_by_copies(job, separator)
+        return order.carry_out_by_copies(job, method)
 
-    def carry_out_by_copies(self, job: Job, separator: Separator) -> SplitResult:
+    def carry_out_by_copies(self, job: Job, method: Method) -> SplitResult:
         """Split a track in a folder of this machine's own, wherever it lies, and wherever its stems go.
 
         Should two machines do this at once, each taking the other for lost, both write the same.
@@ -260,7 +266,7 @@ class Order:
                     stem: nearby.out / self.records.relative(path) for stem, path in job.outputs.items()
                 }
                 remote.copy(job.track.path, track)
-                result = nearby.carry_out(Job(replace(job.track, path=track), outputs), separator)
+                result = nearby.carry_out(Job(replace(job.track, path=track), outputs), method)
                 if _state(job.track.path) != before:
                     raise DecodeError(f"`{job.track}` was changed while it was read", "split it again")
                 done = nearby.records.read(outputs)
@@ -291,7 +297,10 @@ class Order:
         return SplitResult(input=job.track.path, outputs=job.outputs, sha256=digests, **record.facts)
 
     def carry_out(
-        self, job: Job, separator: Separator, progress: Callable[[int, int | None], None] | None = None
+        self,
+        job: Job,
+        method: Method,
+        progress: Callable[[int, int | None], None] | None = None,
     ) -> SplitResult:
         """Split a track, and keep a record of it.
 
@@ -306,7 +315,7 @@ class Order:
             track = Print.of(job.track.path)
             if _state(job.track.path) != before:
                 raise DecodeError(f"`{job.track.path}` was changed while it was read", "split it again")
-            told = ("frames", "sample_rate", "channels", "peaks", "elapsed_seconds", "warnings")
+            told = ("frames", "sample_rate", "channels", "peaks", "elapsed_seconds", "warnings", "how")
             facts = {name: getattr(result, name) for name in told}
             try:
                 prints = self.records.prints(places)
@@ -321,7 +330,7 @@ class Order:
         result = pipeline.split_file(
             job.track.path,
             outputs=job.outputs,
-            separator=separator,
+            separator=method,
             depth=self.depth,
             bitrate=self.bitrate,
             gain_db=self.gain_db,

@@ -23,7 +23,7 @@ from .pipeline import SplitResult
 from .remote import is_remote
 
 if TYPE_CHECKING:
-    from .separator import Separator
+    from .separator import Method
 
 ATTEMPTS = 3
 """Workers that a track may cost before it is given up: it may be the reason why they end."""
@@ -37,7 +37,7 @@ Outcome = SplitResult | StemsplitError | None
 class _Worker:
     """What runs on the other machines; errors are returned, for Ray would wrap them."""
 
-    _separator: Separator
+    _method: Method
 
     def __init__(self, order: Order) -> None:
         self._order = order
@@ -45,7 +45,7 @@ class _Worker:
     def load(self) -> StemsplitError | None:
         """Load the model."""
         try:
-            self._separator = self._order.load()
+            self._method = self._order.load()
         except StemsplitError as problem:
             return problem
         return None
@@ -53,7 +53,7 @@ class _Worker:
     def split(self, job: Job, again: bool) -> Outcome:
         """Split a track."""
         try:
-            return self._order.attempt(job, self._separator, again=again)
+            return self._order.attempt(job, self._method, again=again)
         except StemsplitError as problem:
             return problem
 

@@ -15,12 +15,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import DEFAULT_MODEL, masks, naming, nets, weights
+from . import DEFAULT_MODEL, masks, naming, nets, spatial, weights
 from .audio import LOUDEST, Reader, resample
 from .errors import BadWeights, EncodeError, StemsplitError
 from .pipes import Outlet, Raw, RawReader
 from .runtime import Running
-from .separator import MaskSeparator, Samples, Separator, WithRest
+from .separator import Estimator, MaskSeparator, Method, Samples, Separator, WithRest
 from .stem_mp4 import SUFFIX, StemFile
 from .stft import Stft
 from .stream import separate_blocks
@@ -49,6 +49,8 @@ class SplitResult:
     warnings: list[str]
     sha256: dict[str, str] = field(default_factory=dict)
     """A digest of each stem's file, where a record of it is kept."""
+    how: str = ""
+    """What separated it, in words: what a model runs on, or the positions of sources."""
 
 
 def load_separator(
@@ -76,13 +78,43 @@ def load_separator(
     return separator if two_stems is None else WithRest(separator, REST)
 
 
+def load_method(
+    model: str | os.PathLike[str] = DEFAULT_MODEL,
+    *,
+    stems: Sequence[str] | None = None,
+    two_stems: str | None = None,
+    mask: str | None = None,
+    sources: int | None = None,
+    **running: Any,
+) -> Method:
+    """Return what separates: a trained model, or one of `spatial.METHODS` that is fitted to each track.
+
+    The latter finds `sources` of them. For the former, options are those of `load_separator`.
+
+    Raises:
+        StemsplitError: whatever `load_separator` raises, or the method knows no such option.
+    """
+    if str(model) in spatial.METHODS:
+        if two_stems or mask:
+            raise StemsplitError(f"{model} has no two stems, and masks of its own", "choose --stems")
+        stem_names(model, stems=stems, sources=sources)
+        return spatial.build(str(model), sources)
+    if sources is not None:
+        methods = ", ".join(spatial.METHODS)
+        raise StemsplitError(f"`{model}` was trained for its stems", f"--sources is for {methods}")
+    return load_separator(model, stems=stems, two_stems=two_stems, mask=mask, **running)
+
+
 def stem_names(
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     *,
     stems: Sequence[str] | None = None,
     two_stems: str | None = None,
+    sources: int | None = None,
 ) -> tuple[str, ...]:
-    """Return the stems that `load_separator` would give, or raise what it would, without loading anything."""
+    """Return the stems that `load_method` would give, or raise what it would, without loading anything."""
+    if str(model) in spatial.METHODS:
+        return _chosen(spatial.build(str(model), sources).stems, stems, str(model))
     names = _wanted(weights.read_card(model), _asked_for(stems, two_stems))
     return names if two_stems is None else (*names, REST)
 
@@ -94,16 +126,20 @@ def _asked_for(stems: Sequence[str] | None, two_stems: str | None) -> Sequence[s
 
 
 def _wanted(card: weights.ModelCard, stems: Sequence[str] | None) -> tuple[str, ...]:
+    return _chosen(card.stems, stems, card.name)
+
+
+def _chosen(there: tuple[str, ...], stems: Sequence[str] | None, model: str) -> tuple[str, ...]:
     """Return the stems asked for in the order of the model's, which are all unless some are named."""
     if isinstance(stems, str):
         raise ValueError(f"stems must be a list of names, got {stems!r}")
-    wanted = card.stems if stems is None else tuple(stems)
+    wanted = there if stems is None else tuple(stems)
     if not wanted:
-        raise StemsplitError("No stems were asked for", f"choose from {', '.join(card.stems)}")
+        raise StemsplitError("No stems were asked for", f"choose from {', '.join(there)}")
     for name in wanted:
-        if name not in card.stems:
-            raise StemsplitError(f"No stem called `{name}` in {card.name}", f"it has {', '.join(card.stems)}")
-    return tuple(name for name in card.stems if name in wanted)
+        if name not in there:
+            raise StemsplitError(f"No stem called `{name}` in {model}", f"it has {', '.join(there)}")
+    return tuple(name for name in there if name in wanted)
 
 
 def load_masks(
@@ -156,7 +192,7 @@ def split_file(
     path: str | os.PathLike[str],
     out: str | os.PathLike[str] = "stems",
     *,
-    separator: Separator | None = None,
+    separator: Method | None = None,
     template: str | None = None,
     format: str = "wav",
     outputs: Mapping[str, Path] | None = None,
@@ -179,7 +215,7 @@ def split_file(
 
     `progress` is called with the frames done and, where it is known, their total; `finished`, when all stems
     are complete, before they get their names, with the result and where each of them lies. Without a
-    `separator`, `options` are those of `load_separator`.
+    `separator`, `options` are those of `load_method`.
 
     Raises:
         DecodeError: the file cannot be read.
@@ -189,17 +225,19 @@ def split_file(
     _refuse_both(separator, options)
     began = time.monotonic()
     reader = Reader(path, start_seconds=start_seconds, duration_seconds=duration_seconds)
-    separator = separator or load_separator(**options)
+    method = separator or load_method(**options)
+    there = method.stems if isinstance(method, Estimator) else method.spec.stems
     if outputs is None:
-        names = naming.outputs(reader.path, separator.spec.stems, template, format)
-        outputs = {stem: Path(out) / name for stem, name in names.items()}
-    wanted = {stem: outputs[stem] for stem in separator.spec.stems if stem in outputs}
-    if len(wanted) < len(outputs):
-        raise ValueError(
-            f"outputs are for {', '.join(outputs)}, but stems are {', '.join(separator.spec.stems)}"
+        names = naming.outputs(
+            reader.path, _chosen(there, options.get("stems"), "this model"), template, format
         )
+        outputs = {stem: Path(out) / name for stem, name in names.items()}
+    wanted = {stem: outputs[stem] for stem in there if stem in outputs}
+    if len(wanted) < len(outputs):
+        raise ValueError(f"outputs are for {', '.join(outputs)}, but stems are {', '.join(there)}")
     writers = plan_writers(reader, wanted, depth=depth, bitrate=bitrate, force=force)
     files = list(dict.fromkeys(writers.values()))
+    separator = _fitted(method, reader)
     if isinstance(files[0], StemFile) and not separator.spec.complete:
         raise EncodeError("The stems of this model do not add up to the song", "choose another --format")
     done = 0
@@ -228,6 +266,7 @@ def split_file(
             peaks=_peaks(writers),
             elapsed_seconds=time.monotonic() - began,
             warnings=[*reader.warnings, *_clipping(writers, gain_db)],
+            how=separator.spec.how,
         )
         results.append(result)
         if finished:
@@ -236,6 +275,17 @@ def split_file(
     with together(files, complete):
         _separate(reader, separator, gain_db, write)
     return results[0]
+
+
+def _fitted(method: Method, reader: Reader | RawReader) -> Separator:
+    """Return a separator, for which some methods must hear all of a track first."""
+    if not isinstance(method, Estimator):
+        return method
+    if isinstance(reader, RawReader):
+        raise StemsplitError(
+            "This method must hear all of a song before it separates any", "save it to a file"
+        )
+    return method.fit(reader, reader.sample_rate)
 
 
 def _separate(
@@ -251,7 +301,7 @@ def split_to_stream(
     stem: str,
     stream: BinaryIO,
     *,
-    separator: Separator,
+    separator: Method,
     raw: Raw | None = None,
     depth: str = "same",
     gain_db: float = 0.0,
@@ -271,7 +321,8 @@ def split_to_stream(
         same = Raw(reader.sample_rate, reader.channels, form.samples)
         raise EncodeError(f"`{reader.path.name}` has no samples of `{form}`", f"ask for them as --raw {same}")
     outlet = Outlet(stream, form, wav=raw is None, frames=reader.frames)
-    place, done = separator.spec.stems.index(stem), 0
+    fitted = _fitted(separator, reader)
+    place, done = fitted.spec.stems.index(stem), 0
 
     def write(stems: Samples) -> None:
         nonlocal done
@@ -280,7 +331,7 @@ def split_to_stream(
         if progress:
             progress(done, reader.frames_estimate)
 
-    _separate(reader, separator, gain_db, write)
+    _separate(reader, fitted, gain_db, write)
     outlet.finish()
     peaks = {stem: outlet.peak}
     warnings = list(reader.warnings)
@@ -295,6 +346,7 @@ def split_to_stream(
         peaks=peaks,
         elapsed_seconds=time.monotonic() - began,
         warnings=warnings,
+        how=fitted.spec.how,
     )
 
 
@@ -379,18 +431,18 @@ def _too_loud(peaks: Mapping[str, float], gain_db: float, what: str) -> list[str
     ]
 
 
-def _refuse_both(separator: Separator | None, options: Mapping[str, Any]) -> None:
+def _refuse_both(separator: Method | None, options: Mapping[str, Any]) -> None:
     """Raise TypeError for options beside a separator, which has been loaded with its own."""
     if separator is not None and options:
         raise TypeError(f"{', '.join(options)}: choose these when loading the separator")
 
 
 def split(
-    samples: ArrayLike, sample_rate: int, *, separator: Separator | None = None, **options: Any
+    samples: ArrayLike, sample_rate: int, *, separator: Method | None = None, **options: Any
 ) -> dict[str, Samples]:
     """Return the stems of a mixture `(channel, time)` or `(time,)`, each of the same shape.
 
-    Without a `separator`, `options` are those of `load_separator`.
+    Without a `separator`, `options` are those of `load_method`.
 
     Raises:
         ValueError: the mixture is not one or two channels of floating point samples, all of them finite.
@@ -409,11 +461,14 @@ def split(
     mixture = mixture.astype(np.float32)
     if not (np.abs(mixture) < LOUDEST).all():
         raise ValueError(f"mixture holds samples that are not finite, or beyond {LOUDEST:g}")
-    separator = separator or load_separator(**options)
-    blocks = list(separate_stream(separator, [np.atleast_2d(mixture)], sample_rate))
-    names = separator.spec.stems
+    whole = [np.atleast_2d(mixture)]
+    method = separator or load_method(**options)
+    fitted = method.fit(whole, sample_rate) if isinstance(method, Estimator) else method
+    blocks = list(separate_stream(fitted, whole, sample_rate))
+    names = fitted.spec.stems
     stems = np.concatenate(blocks, axis=-1) if blocks else np.zeros((len(names), *mixture.shape), np.float32)
-    return {name: stem.reshape(mixture.shape) for name, stem in zip(names, stems, strict=True)}
+    found = {name: stem.reshape(mixture.shape) for name, stem in zip(names, stems, strict=True)}
+    return {name: found[name] for name in _chosen(names, options.get("stems"), "this model")}
 
 
 def separate_stream(separator: Separator, blocks: Iterable[Samples], sample_rate: int) -> Iterator[Samples]:

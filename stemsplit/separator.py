@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,7 @@ class Separator(Protocol):
         """
 
 
+@runtime_checkable
 class Estimator(Protocol):
     """A method that must hear the whole mixture before it separates any of it."""
 
@@ -71,6 +72,10 @@ class Estimator(Protocol):
 
     def fit(self, mixture: Iterable[Samples], sample_rate: int) -> Separator:
         """Return a separator for a mixture given as blocks `(channel, time)`, which may be iterated again."""
+
+
+Method = Separator | Estimator
+"""What separates: ready to, or to be fitted to each track first."""
 
 
 @dataclass(frozen=True)
@@ -160,12 +165,21 @@ class SpectralSeparator:
     stft: Stft
     share: Callable[[Spectra], Spectra]
     how: str = ""
+    frames: int = 0
+    """About how many frames to separate at a time; 0 where it does not matter."""
 
     @property
     def spec(self) -> Spec:
         """The context is as long as frames reach over the ends of a segment."""
-        context = self.stft.n_fft - self.stft.hop_length
-        return Spec(self.stems, self.sample_rate, context, self.stft.hop_length, how=self.how)
+        hop_length = self.stft.hop_length
+        return Spec(
+            stems=self.stems,
+            sample_rate=self.sample_rate,
+            context=self.stft.n_fft - hop_length,
+            grid=hop_length,
+            segment=self.frames * hop_length,
+            how=self.how,
+        )
 
     def separate(self, window: Samples) -> Samples:
         """Return stems `(stem, channel, time)` of the segment in the middle of a window."""

@@ -29,11 +29,11 @@ STEMS = ("vocals", "drums", "bass", "other")
 class Pipeline(SimpleNamespace):
     """Stands in for the real one: notes what it is asked for, and writes empty stems."""
 
-    def load_separator(self, model, **options):
+    def load_method(self, model, **options):
         self.loaded.append({"model": model, **options})
         return SimpleNamespace(spec=Spec(STEMS, 44_100, 0, 1, how=f"torch on {options['device']}"))
 
-    def stem_names(self, model, *, stems, two_stems):
+    def stem_names(self, model, *, stems, two_stems, sources):
         if model == "nothing":
             raise UnknownModel("No model called `nothing`", "choose another")
         return STEMS
@@ -67,7 +67,7 @@ def pipeline(monkeypatch, tmp_path):
     import stemsplit.pipeline
 
     fake = Pipeline(loaded=[], split=[], failures={}, peaks={}, together=None, endless=set())
-    monkeypatch.setattr(stemsplit.pipeline, "load_separator", fake.load_separator)
+    monkeypatch.setattr(stemsplit.pipeline, "load_method", fake.load_method)
     monkeypatch.setattr(stemsplit.pipeline, "stem_names", fake.stem_names)
     monkeypatch.setattr(stemsplit.pipeline, "split_file", fake.split_file)
     monkeypatch.chdir(tmp_path)
@@ -184,6 +184,7 @@ def test_every_option_arrives(pipeline):
             "stems": ("vocals", "drums"),
             "two_stems": None,
             "mask": "soft",
+            "sources": None,
             "runtime": "torch",
             "device": "cpu",
             "precision": "bfloat16",
@@ -408,7 +409,8 @@ def test_models_lists_what_is_there(shelf):
     lines = run("models").stdout.splitlines()
     assert lines[0].split() == ["model", "stem", "test", "SDR", "parameters", "size", "licence"]
     assert lines[1].split() == ["binary-mask-cnn", "vocals", "3.1", "dB", "1,292,932", "0.0", "MB", "MIT"]
-    assert [line.split() for line in lines[2:]] == [["drums", "-"], ["bass", "-"], ["other", "-"]]
+    assert [line.split() for line in lines[2:5]] == [["drums", "-"], ["bass", "-"], ["other", "-"]]
+    assert {line.split()[0] for line in lines[8:]} == {"adress", "duet", "projet", "ica"}
 
 
 @pytest.mark.parametrize("words", [["models", "--json"], ["models", "binary-mask-cnn", "--json"]])

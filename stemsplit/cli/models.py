@@ -20,9 +20,9 @@ EXAMPLE = "stemsplit models binary-mask-cnn"
 
 def complete(incomplete: str) -> list[str]:
     """Give the models whose names begin like this, to the shell."""
-    from stemsplit import weights
+    from stemsplit import spatial, weights
 
-    return [name for name in weights.available() if name.startswith(incomplete)]
+    return [name for name in (*weights.available(), *spatial.METHODS) if name.startswith(incomplete)]
 
 
 def option(**where: Any) -> Any:
@@ -44,8 +44,11 @@ def command(
     json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object a model.")] = False,
 ) -> None:
     """List the models: their stems, sizes and scores."""
-    from stemsplit import cards, weights
+    from stemsplit import cards, spatial, weights
 
+    if name in spatial.METHODS:
+        _tell_method(name, json=json)
+        return
     if name and not json:
         _print_markdown(cards.page(weights.read_card(name)))
         return
@@ -53,9 +56,25 @@ def command(
     found = {path: weights.read_card(path) for path in paths}
     if not json:
         _print_table(found)
+        if not name:
+            typer.echo("\nNot trained, but fitted to each track:\n")
+            for method, entry in spatial.METHODS.items():
+                typer.echo(f"{method:10}{entry.title}")
         return
     for path, card in found.items():
         console.event(**asdict(card), path=path)
+
+
+def _tell_method(name: str, *, json: bool) -> None:
+    import importlib
+
+    from stemsplit import spatial
+
+    entry = spatial.METHODS[name]
+    if json:
+        console.event(name=name, title=entry.title, sources=entry.sources)
+    else:
+        typer.echo(importlib.import_module(f"stemsplit.spatial.{entry.module}").__doc__)
 
 
 def _print_table(cards: dict[Path, ModelCard]) -> None:

@@ -131,6 +131,10 @@ def command(
         Literal["soft", "binary", "wiener"] | None,
         _how(help="Sounds shared, or each to one stem, or shared by place; else what suits the model."),
     ] = None,
+    sources: Annotated[
+        int | None,
+        _how(min=2, metavar="N", help="For adress, duet and ica, which need no training: how many to find."),
+    ] = None,
     fast: running.Fast = False,
     runtime: running.Runtime = "auto",
     device: running.Device = "auto",
@@ -229,6 +233,7 @@ def command(
         stems=None if stems is None else tuple(name.strip() for name in stems.split(",") if name.strip()),
         two_stems=two_stems,
         mask=mask,
+        sources=sources,
         running=Running(runtime, device, precision, batch, threads, fast),
         start_seconds=start or 0.0,
         duration_seconds=duration,
@@ -384,12 +389,16 @@ def _share_out(order: Order, planned: Sequence[Job], report: console.Report, **c
 
 def _split(order: Order, todo: dict[Job, Reader], report: console.Report, jobs: int) -> None:
     """Split the tracks, `jobs` of them at a time; one that fails stops no other."""
+    from stemsplit.separator import Estimator
+
     try:
         separator = order.load()
     except StemsplitError as problem:
         report.failed(problem)
         return
-    report.remark(f"{order.model} by {separator.spec.how}: {', '.join(order.names)}", detail=True)
+    fitted = isinstance(separator, Estimator)
+    if not isinstance(separator, Estimator):
+        report.remark(f"{order.model} by {separator.spec.how}: {', '.join(order.names)}", detail=True)
     stopped, reasons = threading.Event(), list[BaseException]()
 
     def refuse_if_stopped() -> None:
@@ -408,7 +417,10 @@ def _split(order: Order, todo: dict[Job, Reader], report: console.Report, jobs: 
                 update(done, total)
                 tell(done)
 
-            report.done(job.track, order.carry_out(job, separator, progress))
+            result = order.carry_out(job, separator, progress)
+            if fitted:
+                report.remark(f"{job.track.path.name}: {result.how}")
+            report.done(job.track, result)
 
     def guarded(*task: Any) -> None:
         try:

@@ -1,0 +1,215 @@
+"""PROJET: separation by projections of the stereo mixture.
+
+D. FitzGerald, A. Liutkus, R. Badeau: "PROJET - spatial audio separation using projections", IEEE
+International Conference on Acoustics, Speech and Signal Processing (ICASSP), 2016; "Projection-based demixing
+of spatial audio", IEEE/ACM Transactions on Audio, Speech, and Language Processing 24(9), 2016.
+
+Mixing model: source j has the power P_j(f, t), and is spread over positions l, of an angle and a delay, in
+the proportions Q_lj. A projection m of the mixture, u_m^H x(f, t), is deaf to one position; of a position l
+it hears K_ml = |u_m^H a_l|^alpha. So that the alpha-th power of projections is, with stable distributions,
+
+    |u_m^H x(f, t)|^alpha  ~  sum_j P_j(f, t) sum_l K_ml Q_lj,
+
+a factorisation of which K is known. Sources may overlap in a bin: the projection that is deaf to one of them
+tells what the other one does. Limits: positions do not move; delays between channels only as far as the grid
+of positions has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stemsplit.separator import Samples, SpectralSeparator
+from stemsplit.spatial import names, spectra
+from stemsplit.stft import Spectra, Stft
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+TINY = np.float32(1e-12)
+SEGMENT_FRAMES = 48
+"""Separated at a time: each takes the memory of all its projections."""
+
+
+@dataclass(frozen=True)
+class Projet:
+    """Finds `sources` spatial distributions in a mixture, and shares out its projections by them.
+
+    The distributions are fitted on some `frames` frames from all over the mixture, so that its length does
+    not matter. Given them, the powers in each bin are found when it is separated, whatever its neighbours.
+    """
+
+    sources: int = 4
+    n_fft: int = 4096
+    hop_length: int = 1024
+    alpha: float = 1.0
+    """Of the stable distributions: 2 is Gaussian, 1 is Cauchy."""
+    beta: float = 1.0
+    """Of the divergence that is made small: 2 Euclidean, 1 Kullback-Leibler, 0 Itakura-Saito."""
+    angles: int = 61
+    """Positions between left and right."""
+    delays: tuple[float, ...] = (0.0,)
+    """Delays of the right channel that positions may have, in samples."""
+    projections: int = 15
+    """Angles that projections are deaf to, at each delay."""
+    iterations: int = 100
+    inner_iterations: int = 30
+    """Of the powers, when a bin is separated."""
+    frames: int = 150
+    seed: int = 0
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """Their names, from left to right."""
+        return names(self.sources)
+
+    def fit(self, mixture: Iterable[Samples], sample_rate: int) -> SpectralSeparator:
+        """Return a separator for a mixture in blocks `(channel, time)`.
+
+        Raises:
+            StemsplitError: it is mono or silent.
+        """
+        stft = Stft(self.n_fft, self.hop_length)
+        grid = _Grid(self, stft.bins)
+        projections = grid.powers(_thinned(spectra(mixture, stft), self.frames))
+        spread = self._start(projections, grid)
+        powers = np.ones((projections.shape[0], self.sources, projections.shape[2]), np.float32)
+        for _ in range(self.iterations):
+            heard: Floats = grid.kernel @ spread
+            powers *= _step(heard, powers, projections, self.beta)
+            weighted, expected = _weighted(heard @ powers, projections, self.beta)
+            turned, back = grid.kernel.transpose(0, 2, 1), powers.transpose(0, 2, 1)
+            above = (turned @ (weighted @ back)).sum(axis=0)
+            below = (turned @ (expected @ back)).sum(axis=0)
+            spread *= above / np.maximum(below, TINY)
+            scale = np.maximum(spread.sum(axis=0), TINY)
+            spread /= scale
+            powers *= scale[:, None]
+        centres = (grid.angles[:, None] * spread).sum(axis=0)
+        order = np.argsort(centres, kind="stable")
+        heard = grid.kernel @ spread[:, order]
+
+        def share(spectrum: Spectra) -> Spectra:
+            return grid.shares(spectrum, heard, self.beta, self.inner_iterations)
+
+        where = ", ".join(f"{angle:.0f}" for angle in centres[order])
+        how = f"around {where} degrees"
+        return SpectralSeparator(self.stems, sample_rate, stft, share, how, SEGMENT_FRAMES)
+
+    def _start(self, projections: Floats, grid: _Grid) -> Floats:
+        """Return a first guess of the spread: as many stretches of angles as sources, of equal energy.
+
+        Stretches overlap a little, and are not quite smooth: what is exactly zero, or the same, stays so.
+        """
+        # What projections lose where they are deaf says how much there is at the angle.
+        loss = projections.mean(axis=(0, 2)).reshape(len(self.delays), -1).min(axis=0)
+        energy = np.interp(grid.angles, grid.deaf_angles, loss.max() - loss) + TINY
+        shares = np.cumsum(energy) / energy.sum()
+        own = np.minimum((shares * self.sources).astype(int), self.sources - 1)
+        spread = np.where(own[:, None] == np.arange(self.sources), 1.0, 0.1)
+        spread *= 1 + 0.1 * np.random.default_rng(self.seed).random(spread.shape)
+        found: Floats = (spread / spread.sum(axis=0)).astype(np.float32)
+        return found
+
+
+class _Grid:
+    """Positions, projections, and how these hear those.
+
+    Arrays are `(group, ..., column)`: without delays all bins hear alike and make one group, whose columns
+    are frames of bins; with delays each bin is a group, and columns are frames.
+    """
+
+    def __init__(self, method: Projet, bins: int) -> None:
+        apart = np.linspace(-45, 45, method.angles)
+        self.deaf_angles = np.linspace(-45, 45, method.projections)
+        self.angles = np.repeat(apart, len(method.delays))
+        self._alpha, self._bins = np.float32(method.alpha), bins
+        self.together = method.delays == (0.0,)
+        omega = np.zeros(1) if self.together else np.linspace(0, np.pi, bins)
+        places = _directions(self.angles, np.tile(method.delays, method.angles), omega)
+        deaf = np.tile(self.deaf_angles, len(method.delays))
+        self._projectors = _deaf_to(deaf, np.repeat(method.delays, method.projections), omega)
+        self.kernel: Floats = (np.abs(self._projectors @ places) ** method.alpha).astype(np.float32)
+        self._back = np.linalg.pinv(self._projectors).astype(np.complex64)
+        self._projectors = self._projectors.astype(np.complex64)
+
+    def grouped(self, spectrum: Spectra) -> Spectra:
+        """Return spectra `(channel, frame, bin)` as `(group, channel, column)`."""
+        if self.together:
+            return spectrum.reshape(1, 2, -1)
+        by_bin: Spectra = spectrum.transpose(2, 0, 1)
+        return by_bin
+
+    def powers(self, spectrum: Spectra) -> Floats:
+        """Return the alpha-th powers of the projections, `(group, projection, column)`."""
+        powers: Floats = np.abs(self._projectors @ self.grouped(spectrum)) ** self._alpha
+        return powers
+
+    def shares(self, spectrum: Spectra, heard: Floats, beta: float, iterations: int) -> Spectra:
+        """Return what each source has of spectra `(channel, frame, bin)`: `(stem, channel, frame, bin)`."""
+        projected = self._projectors @ self.grouped(spectrum)
+        measured = np.abs(projected) ** self._alpha
+        groups, _, columns = measured.shape
+        sources = heard.shape[2]
+        powers = np.repeat(measured.mean(axis=1, keepdims=True), sources, axis=1) + TINY
+        for _ in range(iterations):
+            powers *= _step(heard, powers, measured, beta)
+        relative = projected / np.maximum(heard @ powers, TINY)
+        stems = np.empty((sources, *spectrum.shape), np.complex64)
+        for j in range(sources):
+            own = relative * (heard[:, :, j, None] * powers[:, None, j])
+            image = self._back @ own
+            stems[j] = image.reshape(spectrum.shape) if self.together else image.transpose(1, 2, 0)
+        return stems
+
+
+def _directions(
+    degrees: NDArray[np.float64], delays: NDArray[np.float64], omega: NDArray[np.float64]
+) -> Spectra:
+    """Return how a source at each position comes to left and right, `(frequency, channel, position)`."""
+    turned = np.radians(degrees + 45)
+    later = np.exp(-1j * omega[:, None] * delays)
+    return np.stack([np.cos(turned) * np.ones_like(later), np.sin(turned) * later], axis=1)
+
+
+def _deaf_to(
+    degrees: NDArray[np.float64], delays: NDArray[np.float64], omega: NDArray[np.float64]
+) -> Spectra:
+    """Return projections that do not hear positions, u_m^H as rows, `(frequency, position, channel)`."""
+    turned = np.radians(degrees + 45)
+    earlier = np.exp(1j * omega[:, None] * delays)
+    return np.stack([-np.sin(turned) * np.ones_like(earlier), np.cos(turned) * earlier], axis=2)
+
+
+def _weighted(model: Floats, measured: Floats, beta: float) -> tuple[Floats, Floats]:
+    """Return model^(beta - 2) * measured and model^(beta - 1), of which the updates are made."""
+    model = np.maximum(model, TINY)
+    if beta == 1:
+        return measured / model, np.ones_like(model)
+    return measured * model ** np.float32(beta - 2), model ** np.float32(beta - 1)
+
+
+def _step(heard: Floats, powers: Floats, measured: Floats, beta: float) -> Floats:
+    """Return the factor of a multiplicative update of the powers."""
+    weighted, expected = _weighted(heard @ powers, measured, beta)
+    turned = heard.transpose(0, 2, 1)
+    factor: Floats = (turned @ weighted) / np.maximum(turned @ expected, TINY)
+    return factor
+
+
+def _thinned(pieces: Iterable[Spectra], most: int) -> Spectra:
+    """Return up to `most` frames from all over a song, evenly apart: `(channel, frame, bin)`."""
+    kept: list[Spectra] = []
+    apart, position = 1, 0
+    for piece in pieces:
+        for frame in range(piece.shape[1]):
+            if position % apart == 0:
+                kept.append(piece[:, frame].copy())
+                if len(kept) > most:
+                    kept, apart = kept[::2], 2 * apart
+            position += 1
+    return np.stack(kept, axis=1)
