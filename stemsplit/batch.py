@@ -144,6 +144,7 @@ class Order:
     two_stems: str | None = None
     mask: str | None = None
     sources: int | None = None
+    azimuths: tuple[float, ...] = ()
     running: Running = field(default_factory=Running)
     start_seconds: float = 0.0
     duration_seconds: float | None = None
@@ -160,7 +161,11 @@ class Order:
     def names(self) -> tuple[str, ...]:
         """The stems of each track. Raises as `load_separator` does for a model or stem that is not there."""
         return pipeline.stem_names(
-            self.model, stems=self.stems, two_stems=self.two_stems, sources=self.sources
+            self.model,
+            stems=self.stems,
+            two_stems=self.two_stems,
+            sources=self.sources,
+            azimuths=self.azimuths,
         )
 
     @cached_property
@@ -170,6 +175,7 @@ class Order:
         return {
             "weights": Print.of(weights.find(self.model)).sha256 if trained else self.model,
             "sources": self.sources,
+            "azimuths": list(self.azimuths),
             "stems": list(self.names),
             "mask": self.mask,
             "running": asdict(replace(self.running, batch=None, threads=None)),
@@ -228,6 +234,7 @@ class Order:
             two_stems=self.two_stems,
             mask=self.mask,
             sources=self.sources,
+            azimuths=self.azimuths,
             **asdict(self.running),
         )
 

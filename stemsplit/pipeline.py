@@ -85,11 +85,13 @@ def load_method(
     two_stems: str | None = None,
     mask: str | None = None,
     sources: int | None = None,
+    azimuths: Sequence[float] = (),
     **running: Any,
 ) -> Method:
     """Return what separates: a trained model, or one of `spatial.METHODS` that is fitted to each track.
 
-    The latter finds `sources` of them. For the former, options are those of `load_separator`.
+    The latter finds `sources` of them, or those at `azimuths`, in degrees from -45 (left) to 45 (right), and
+    a rest. For the former, options are those of `load_separator`.
 
     Raises:
         StemsplitError: whatever `load_separator` raises, or the method knows no such option.
@@ -97,11 +99,13 @@ def load_method(
     if str(model) in spatial.METHODS:
         if two_stems or mask:
             raise StemsplitError(f"{model} has no two stems, and masks of its own", "choose --stems")
-        stem_names(model, stems=stems, sources=sources)
-        return spatial.build(str(model), sources)
-    if sources is not None:
+        stem_names(model, stems=stems, sources=sources, azimuths=azimuths)
+        return spatial.build(str(model), sources, azimuths)
+    if sources is not None or azimuths:
         methods = ", ".join(spatial.METHODS)
-        raise StemsplitError(f"`{model}` was trained for its stems", f"--sources is for {methods}")
+        raise StemsplitError(
+            f"`{model}` was trained for its stems", f"--sources and --azimuth are for {methods}"
+        )
     return load_separator(model, stems=stems, two_stems=two_stems, mask=mask, **running)
 
 
@@ -111,10 +115,11 @@ def stem_names(
     stems: Sequence[str] | None = None,
     two_stems: str | None = None,
     sources: int | None = None,
+    azimuths: Sequence[float] = (),
 ) -> tuple[str, ...]:
     """Return the stems that `load_method` would give, or raise what it would, without loading anything."""
     if str(model) in spatial.METHODS:
-        return _chosen(spatial.build(str(model), sources).stems, stems, str(model))
+        return _chosen(spatial.build(str(model), sources, azimuths).stems, stems, str(model))
     names = _wanted(weights.read_card(model), _asked_for(stems, two_stems))
     return names if two_stems is None else (*names, REST)
 

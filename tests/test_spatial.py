@@ -232,3 +232,42 @@ def test_samples_that_come_but_once_are_refused(song):
     assert "must hear all of a song" in run.stderr
     run = CliRunner().invoke(app, ["panned.wav", *words[1:]])
     assert len(run.stdout_bytes) == len(raw)
+
+
+@pytest.mark.parametrize(("method", "least_db"), [("adress", 20), ("duet", 20), ("projet", 8)])
+def test_positions_may_be_given(song, method, least_db):
+    """The files are named by position, and all else is the rest."""
+    run = CliRunner().invoke(app, ["panned.wav", "--model", method, "--azimuth", "-30,10", "--json"])
+    assert run.exit_code == 0, run.stderr
+    (done,) = (event for event in events(run.stdout) if event["event"] == "track")
+    assert list(done["outputs"]) == ["left-30", "right-10", "rest"]
+    stems = [soundfile.read(each["path"])[0].T for each in done["outputs"].values()]
+    images = panned(sources(), ANGLES)
+    truth = [images[0], images[2], images[1] + images[3]]
+    assert min(sdr_db(*pair) for pair in zip(stems, truth, strict=True)) > least_db
+    again = CliRunner().invoke(
+        app, ["panned.wav", "--model", method, "--azimuth", "-30,12", "--skip-existing"]
+    )
+    assert "done already" not in again.stderr
+
+
+def test_positions_have_names():
+    assert spatial.names(3, (-7.5, 0.0)) == ("left-7.5", "center", "rest")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--azimuth", "-50"], "-45"),
+        (["--azimuth", "0,2"], "4 degrees apart"),
+        (["--azimuth", "0,nan"], "-45"),
+        (["--azimuth", "left"], "write -30,0,30"),
+        (["--azimuth", "0", "--sources", "3"], "choose one"),
+        (["--azimuth", "0", "--model", "ica"], "finds its own"),
+        (["--azimuth", "0", "--model", "binary-mask-cnn"], "trained for its stems"),
+    ],
+)
+def test_what_is_no_position_is_refused(song, words, said):
+    run = CliRunner().invoke(app, ["panned.wav", "--model", "adress", *words])
+    assert run.exit_code in (1, 2)
+    assert said in run.stderr

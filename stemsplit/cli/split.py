@@ -70,6 +70,13 @@ def _raw(text: str | None) -> Raw | None:
         raise typer.BadParameter(f"--raw: {problem.message}; {problem.hint}") from problem
 
 
+def _angles(text: str | None) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",")) if text is not None else ()
+    except ValueError:
+        raise typer.BadParameter(f"--azimuth: {text!r} are no angles; write -30,0,30") from None
+
+
 def _did_you_mean(problem: StemsplitError, track: Path) -> None:
     from stemsplit.cli import VERBS
 
@@ -133,7 +140,11 @@ def command(
     ] = None,
     sources: Annotated[
         int | None,
-        _how(min=2, metavar="N", help="For adress, duet and ica, which need no training: how many to find."),
+        _how(min=2, metavar="N", help="For models that need no training: how many sources to find."),
+    ] = None,
+    azimuth: Annotated[
+        str | None,
+        _how(metavar="DEGREES", help="For these, too: what is at -30,0 and the rest. See `stemsplit scan`."),
     ] = None,
     fast: running.Fast = False,
     runtime: running.Runtime = "auto",
@@ -234,6 +245,7 @@ def command(
         two_stems=two_stems,
         mask=mask,
         sources=sources,
+        azimuths=_angles(azimuth),
         running=Running(runtime, device, precision, batch, threads, fast),
         start_seconds=start or 0.0,
         duration_seconds=duration,

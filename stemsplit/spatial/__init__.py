@@ -6,16 +6,19 @@ tangent of the angle from the left is the right channel's gain over the left one
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from stemsplit.errors import StemsplitError
-from stemsplit.separator import Estimator, Samples
-from stemsplit.stft import Spectra, Stft
+
+if TYPE_CHECKING:
+    from stemsplit.separator import Estimator
+
+REST = "rest"
+APART_DEGREES = 4.0
+"""Between two positions, at least."""
 
 
 @dataclass(frozen=True)
@@ -36,69 +39,42 @@ METHODS = {
 }
 
 
-def build(method: str, sources: int | None = None) -> Estimator:
-    """Return a method for so many sources. Raises StemsplitError if it cannot find as many."""
+def build(method: str, sources: int | None = None, azimuths: Sequence[float] = ()) -> Estimator:
+    """Return a method for so many sources, or for those at `azimuths` in degrees and a rest.
+
+    Raises:
+        StemsplitError: it cannot find as many, or there are no such positions.
+    """
     entry = METHODS[method]
-    count = entry.sources if sources is None else sources
+    places = checked_azimuths(azimuths)
+    if places and sources is not None:
+        raise StemsplitError("Both a number of sources and their positions were asked for", "choose one")
+    count = len(places) + 1 if places else entry.sources if sources is None else sources
     if count < 2:
         raise StemsplitError("One source is the mixture itself", "ask for 2 sources or more")
-    estimator: Estimator = getattr(import_module(f"{__name__}.{entry.module}"), entry.name)(count)
+    estimator: Estimator = getattr(import_module(f"{__name__}.{entry.module}"), entry.name)(count, places)
     return estimator
 
 
-TRAINED = "use a model that was trained"
-FAINTEST = 1e-3
-"""Of the highest peak: what is lower is no source, but what sources leave where they overlap."""
+def checked_azimuths(azimuths: Sequence[float]) -> tuple[float, ...]:
+    """Return positions in order. Raises StemsplitError for what is none, or too near another one."""
+    places = tuple(sorted(azimuths))
+    if not all(-45 <= place <= 45 for place in places):
+        raise StemsplitError("There are only positions from -45 (left) to 45 (right)", "0 is the centre")
+    if any(right - left < APART_DEGREES for left, right in zip(places, places[1:], strict=False)):
+        raise StemsplitError(f"Positions must be {APART_DEGREES:g} degrees apart", "leave one out")
+    return places
 
 
-def names(sources: int) -> tuple[str, ...]:
-    """Return `source-1`, `source-2` and so on, from left to right."""
-    return tuple(f"source-{number}" for number in range(1, sources + 1))
+def names(sources: int, azimuths: Sequence[float] = ()) -> tuple[str, ...]:
+    """Return `left-30`, `center` and so on, and `rest`; or `source-1`, `source-2`, from left to right."""
+    if not azimuths:
+        return tuple(f"source-{number}" for number in range(1, sources + 1))
+    return (*(position(angle) for angle in azimuths), REST)
 
 
-def checked(mixture: Iterable[Samples]) -> Iterator[Samples]:
-    """Yield the blocks `(channel, time)` of a mixture that has positions.
-
-    Raises:
-        StemsplitError: it is mono, both channels are the same, or there is nothing to hear.
-    """
-    heard = apart = False
-    for block in mixture:
-        if len(block) != 2:
-            raise StemsplitError("A mono track has no positions to separate by", TRAINED)
-        heard, apart = heard or bool(block.any()), apart or bool((block[0] != block[1]).any())
-        yield block
-    if not heard:
-        raise StemsplitError("There is only silence, and no position in it")
-    if not apart:
-        raise StemsplitError("Both channels are the same: there is but one position", TRAINED)
-
-
-def spectra(mixture: Iterable[Samples], stft: Stft, frames: int = 256) -> Iterator[Spectra]:
-    """Yield the spectra `(channel, frame, bin)` of a mixture that is `checked`."""
-    held = np.zeros((2, 0), np.float32)
-    for block in checked(mixture):
-        held = np.concatenate([held, block], axis=-1)
-        while held.shape[-1] >= stft.samples(frames):
-            yield stft.transform(held[:, : stft.samples(frames)])
-            held = held[:, frames * stft.hop_length :]
-    yield stft.transform(np.pad(held, ((0, 0), (0, stft.n_fft))))
-
-
-def peaks(heights: NDArray[np.float64], count: int, apart: int) -> NDArray[np.intp]:
-    """Return the indices of the `count` highest peaks of a curve, in order, at least `apart` from each other.
-
-    Raises:
-        StemsplitError: there are not so many.
-    """
-    padded = np.concatenate([[0.0], heights, [0.0]])
-    high = padded[1:-1] > FAINTEST * padded.max()
-    summits = np.flatnonzero(high & (padded[1:-1] > padded[:-2]) & (padded[1:-1] >= padded[2:]))
-    found: list[int] = []
-    for index in summits[np.argsort(-heights[summits], kind="stable")]:
-        if all(abs(int(index) - other) >= apart for other in found):
-            found.append(int(index))
-        if len(found) == count:
-            return np.sort(np.array(found))
-    positions = f"{len(found)} position{'s' if len(found) != 1 else ''}"
-    raise StemsplitError(f"Only {positions} can be told apart", f"ask for {len(found)} sources")
+def position(angle: float) -> str:
+    """Return a position's name: `left-30`, `center`, `right-7.5`."""
+    if angle == 0:
+        return "center"
+    return f"{'left' if angle < 0 else 'right'}-{abs(angle):g}"

@@ -18,33 +18,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stemsplit.separator import Samples, SpectralSeparator
-from stemsplit.spatial import names, peaks, spectra
+from stemsplit.spatial import APART_DEGREES, names
+from stemsplit.spatial.positions import FAINTEST, WIDTH_DEGREES, enough, peaks, spectra
 from stemsplit.stft import Spectra, Stft
 
 RESOLUTION = 100
 """Gains from 0 to 1 that are tried on each side: the paper's beta."""
 SMOOTHING_DEGREES = 1.0
-APART_DEGREES = 4.0
 _POSITIONS = 2 * RESOLUTION + 1
+_STEP_DEGREES = 90 / _POSITIONS
 
 
 @dataclass(frozen=True)
 class Adress:
-    """Finds `sources` positions in a mixture, and gives each bin to the nearest.
+    """Finds `sources` positions in a mixture, or is given them, and gives each bin to the nearest.
 
-    Left to the paper's listener, the positions are here the highest peaks of the azimugram: the energy that
-    each null takes away, over positions. The paper's azimuth subspaces reach halfway to the next position, so
-    that the stems add up; its estimate of a bin, the depth of the null, would leave a rest.
+    The positions found are the highest peaks of the azimugram: the energy that each null takes away, over
+    positions. The paper's azimuth subspaces reach halfway to the next position, so that the stems add up; its
+    estimate of a bin, the depth of the null, would leave a rest. Around `azimuths` in degrees, which a person
+    has chosen, they reach no farther than `width` to either side, and what lies outside is the last stem.
     """
 
     sources: int = 4
+    azimuths: tuple[float, ...] = ()
+    width: float = WIDTH_DEGREES
     n_fft: int = 4096
     hop_length: int = 1024
 
     @property
     def stems(self) -> tuple[str, ...]:
         """Their names, from left to right."""
-        return names(self.sources)
+        return names(self.sources, self.azimuths)
 
     def fit(self, mixture: Iterable[Samples], sample_rate: int) -> SpectralSeparator:
         """Return a separator for a mixture in blocks `(channel, time)`.
@@ -53,32 +57,44 @@ class Adress:
             StemsplitError: it is mono or silent, or has fewer positions than `sources`.
         """
         stft = Stft(self.n_fft, self.hop_length)
-        azimugram = np.zeros(_POSITIONS)
+        heights = np.zeros(_POSITIONS)
         for spectrum in spectra(mixture, stft):
-            index, depth = nulls(spectrum)
-            azimugram += np.bincount(index.ravel(), np.square(depth).ravel(), _POSITIONS)
-        found = angles()[peaks(*self._summits(azimugram))]
+            heights += azimugram(spectrum)
+        found, width = np.array(self.azimuths), self.width
+        if not self.azimuths:
+            found, width = summits(heights, self.sources), np.inf
+            enough(len(found), self.sources)
         borders = (found[1:] + found[:-1]) / 2
+        owner = np.searchsorted(borders, angles())
+        owner[np.abs(angles() - found[owner]) > width] = len(found)
 
         def share(spectrum: Spectra) -> Spectra:
-            nearest = np.searchsorted(borders, angles()[nulls(spectrum)[0]])
-            masks = nearest == np.arange(self.sources)[:, None, None]
+            masks = owner[nulls(spectrum)[0]] == np.arange(len(self.stems))[:, None, None]
             stems: Spectra = masks[:, None] * spectrum
             return stems
 
         where = ", ".join(f"{angle:.0f}" for angle in found)
         return SpectralSeparator(self.stems, sample_rate, stft, share, f"positions at {where} degrees")
 
-    def _summits(self, azimugram: NDArray[np.float64]) -> tuple[NDArray[np.float64], int, int]:
-        """Return the curve whose peaks are wanted, how many of them, and how far apart, in steps of gain."""
-        step = 90 / _POSITIONS
-        width = max(1, round(SMOOTHING_DEGREES / step))
-        kernel = np.hanning(2 * width + 3)[1:-1]
-        return (
-            np.convolve(azimugram, kernel / kernel.sum(), "same"),
-            self.sources,
-            round(APART_DEGREES / step),
-        )
+
+def azimugram(spectrum: Spectra) -> NDArray[np.float64]:
+    """Return the energy that is taken away by the nulls at each position, over `angles()`.
+
+    Shapes: spectrum `(channel, frame, bin)`.
+    """
+    index, depth = nulls(spectrum)
+    return np.bincount(index.ravel(), np.square(depth).ravel(), _POSITIONS).astype(np.float64)
+
+
+def summits(heights: NDArray[np.float64], most: int, faintest: float = FAINTEST) -> NDArray[np.float64]:
+    """Return the angles of up to `most` highest peaks of an azimugram, from left to right."""
+    return angles()[peaks(smoothed(heights), most, round(APART_DEGREES / _STEP_DEGREES), faintest)]
+
+
+def smoothed(heights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return an azimugram without what is only grain."""
+    kernel = np.hanning(2 * max(1, round(SMOOTHING_DEGREES / _STEP_DEGREES)) + 3)[1:-1]
+    return np.convolve(heights, kernel / kernel.sum(), "same")
 
 
 def nulls(spectrum: Spectra) -> tuple[NDArray[np.intp], NDArray[np.float32]]:

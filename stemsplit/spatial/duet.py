@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stemsplit.errors import StemsplitError
 from stemsplit.separator import Samples, SpectralSeparator
-from stemsplit.spatial import FAINTEST, names, spectra
+from stemsplit.spatial import names
+from stemsplit.spatial.positions import FAINTEST, WIDTH_DEGREES, enough, spectra
 from stemsplit.stft import Spectra, Stft
 
 ATTENUATIONS, LARGEST_ATTENUATION = 101, 3.0
@@ -36,17 +36,20 @@ class Duet:
     """Finds `sources` pairs of level and delay in a mixture, and gives each bin to the likeliest of them.
 
     Bins count in the histogram by |X_l X_r|^p w^q with p = 1 and q = 0, the weights that the paper derives
-    for the attenuation.
+    for the attenuation. Where `azimuths` in degrees are given, levels are those, only delays are looked for,
+    and the bins that are farther than `width` from all of them are the last stem.
     """
 
     sources: int = 4
+    azimuths: tuple[float, ...] = ()
+    width: float = WIDTH_DEGREES
     n_fft: int = 4096
     hop_length: int = 1024
 
     @property
     def stems(self) -> tuple[str, ...]:
         """Their names, from left to right."""
-        return names(self.sources)
+        return names(self.sources, self.azimuths)
 
     def fit(self, mixture: Iterable[Samples], sample_rate: int) -> SpectralSeparator:
         """Return a separator for a mixture in blocks `(channel, time)`.
@@ -58,47 +61,80 @@ class Duet:
         histogram = np.zeros((ATTENUATIONS, DELAYS))
         for spectrum in spectra(mixture, stft):
             histogram += level_delay_histogram(spectrum)
-        gains, delays = self._peaks(histogram)
-        phases = np.exp(-1j * np.outer(delays, frequencies(stft.bins))).astype(np.complex64)
+        if self.azimuths:
+            gains, later = _at(histogram, self.azimuths)
+        else:
+            gains, later = summits(histogram, self.sources)
+            enough(len(gains), self.sources)
+        phases = np.exp(-1j * np.outer(later, frequencies(stft.bins))).astype(np.complex64)
         rotors = gains[:, None].astype(np.float32) * phases
+        # What a source leaves of a bin that is so many degrees away.
+        outside = np.float32(np.sin(np.radians(self.width)) ** 2) if self.azimuths else None
 
         def share(spectrum: Spectra) -> Spectra:
             left, right = spectrum
             # The likelihood of a source given a bin (section V): how little it leaves of it.
-            errors = np.stack(
-                [
-                    np.abs(rotor * left - right) ** 2 / (1 + gain**2)
-                    for rotor, gain in zip(rotors, gains, strict=True)
-                ]
-            )
-            masks = errors.argmin(axis=0) == np.arange(self.sources)[:, None, None]
+            errors = [
+                np.abs(rotor * left - right) ** 2 / (1 + gain**2)
+                for rotor, gain in zip(rotors, gains, strict=True)
+            ]
+            if outside is not None:
+                errors.append(outside * (np.abs(left) ** 2 + np.abs(right) ** 2))
+            masks = np.argmin(errors, axis=0) == np.arange(len(self.stems))[:, None, None]
             stems: Spectra = masks[:, None] * spectrum
             return stems
 
-        pairs = zip(20 * np.log10(gains), delays, strict=True)
+        pairs = zip(20 * np.log10(gains), later, strict=True)
         where = ", ".join(f"{level:+.1f} dB and {delay:+.1f} samples" for level, delay in pairs)
         return SpectralSeparator(self.stems, sample_rate, stft, share, f"right against left: {where}")
 
-    def _peaks(self, histogram: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return gains and delays of the highest peaks of the smoothed histogram, by gain, then delay."""
-        kernel = np.hanning(7)[1:-1]
-        for axis in (0, 1):
-            histogram = np.apply_along_axis(np.convolve, axis, histogram, kernel, "same")
-        found: list[tuple[int, int]] = []
-        for index in np.argsort(-histogram, axis=None, kind="stable"):
-            row, column = map(int, np.unravel_index(index, histogram.shape))
-            if histogram[row, column] <= FAINTEST * histogram.max():
-                break
-            around = histogram[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
-            far = all(max(abs(row - r), abs(column - c)) >= APART for r, c in found)
-            if far and histogram[row, column] >= around.max():
-                found.append((row, column))
-            if len(found) == self.sources:
-                rows, columns = np.array(sorted(found)).T
-                symmetric = np.linspace(-LARGEST_ATTENUATION, LARGEST_ATTENUATION, ATTENUATIONS)[rows]
-                gains = (symmetric + np.sqrt(symmetric**2 + 4)) / 2  # the inverse of a - 1/a
-                return gains, np.linspace(-LONGEST_DELAY, LONGEST_DELAY, DELAYS)[columns]
-        raise StemsplitError(f"Only {len(found)} sources stand out", f"ask for {len(found)}")
+
+def summits(
+    histogram: NDArray[np.float64], most: int, faintest: float = FAINTEST
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return gains and delays of up to `most` highest peaks of a histogram, by gain, then delay."""
+    histogram = smoothed(histogram)
+    found: list[tuple[int, int]] = []
+    for index in np.argsort(-histogram, axis=None, kind="stable"):
+        row, column = map(int, np.unravel_index(index, histogram.shape))
+        if len(found) == most or histogram[row, column] <= faintest * histogram.max():
+            break
+        around = histogram[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
+        far = all(max(abs(row - r), abs(column - c)) >= APART for r, c in found)
+        if far and histogram[row, column] >= around.max():
+            found.append((row, column))
+    rows, columns = np.array(sorted(found), int).reshape(-1, 2).T
+    symmetric = levels()[rows]
+    gains = (symmetric + np.sqrt(symmetric**2 + 4)) / 2  # the inverse of a - 1/a
+    return gains, delays()[columns]
+
+
+def _at(
+    histogram: NDArray[np.float64], azimuths: tuple[float, ...]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return gains and likeliest delays of sources at angles."""
+    # The edges, where there is nothing in one of the channels, have no logarithm.
+    gains = np.tan(np.radians(np.clip(azimuths, -44.5, 44.5) + 45))
+    rows = np.abs(levels() - (gains - 1 / gains)[:, None]).argmin(axis=1)
+    return gains, delays()[smoothed(histogram)[rows].argmax(axis=1)]
+
+
+def smoothed(histogram: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a histogram without what is only grain."""
+    kernel = np.hanning(7)[1:-1]
+    for axis in (0, 1):
+        histogram = np.apply_along_axis(np.convolve, axis, histogram, kernel, "same")
+    return histogram
+
+
+def levels() -> NDArray[np.float64]:
+    """Return the symmetric attenuation a - 1/a of each row, a being the gain of right over left."""
+    return np.linspace(-LARGEST_ATTENUATION, LARGEST_ATTENUATION, ATTENUATIONS)
+
+
+def delays() -> NDArray[np.float64]:
+    """Return the delays of the histogram's columns, in samples of the right channel."""
+    return np.linspace(-LONGEST_DELAY, LONGEST_DELAY, DELAYS)
 
 
 def frequencies(bins: int) -> NDArray[np.float64]:

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from stemsplit.errors import StemsplitError
 from stemsplit.separator import Samples, Spec
-from stemsplit.spatial import checked, names
+from stemsplit.spatial import names
+from stemsplit.spatial.positions import TRAINED, checked
 
 ANGLES = 3600
 """How many rotations are tried over the quarter turn in which all differ: 0.025 degrees apart."""
@@ -37,8 +38,12 @@ class Ica:
     """
 
     sources: int = 2
+    azimuths: tuple[float, ...] = ()
+    """None: it finds the positions of independent sources, wherever they are."""
 
     def __post_init__(self) -> None:
+        if self.azimuths:
+            raise StemsplitError("ICA finds its own positions", "choose adress, duet or projet")
         if self.sources != 2:
             raise StemsplitError("ICA finds as many sources as there are channels", "ask for 2 sources")
 
@@ -66,7 +71,7 @@ class Ica:
         covariance = np.array([[moments[2, 0], moments[1, 1]], [moments[1, 1], moments[0, 2]]])
         variances, axes = np.linalg.eigh(covariance)
         if variances[0] < 1e-10 * variances[1]:
-            raise StemsplitError("All of the sound comes from one position", "use a model that was trained")
+            raise StemsplitError("All of the sound comes from one position", TRAINED)
         unmixing = _rotation(moments, (axes / np.sqrt(variances)).T) @ (axes / np.sqrt(variances)).T
         mixing = np.linalg.inv(unmixing)
         angles = np.degrees(np.arctan2(np.abs(mixing[1]), np.abs(mixing[0]))) - 45

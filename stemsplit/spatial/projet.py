@@ -17,20 +17,23 @@ of positions has them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stemsplit.separator import Samples, SpectralSeparator
-from stemsplit.spatial import names, spectra
+from stemsplit.spatial import names
+from stemsplit.spatial.positions import WIDTH_DEGREES, spectra
 from stemsplit.stft import Spectra, Stft
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
 TINY = np.float32(1e-12)
+REST_SOURCES = 4
+"""That together make up what is not at the positions asked for: one alone could not be in several places."""
 SEGMENT_FRAMES = 48
 """Separated at a time: each takes the memory of all its projections."""
 
@@ -44,6 +47,10 @@ class Projet:
     """
 
     sources: int = 4
+    azimuths: tuple[float, ...] = ()
+    """Where sources are, in degrees, if a person has said so; what lies elsewhere is the last stem."""
+    width: float = WIDTH_DEGREES
+    """How far from `azimuths` these sources are spread at most."""
     n_fft: int = 4096
     hop_length: int = 1024
     alpha: float = 1.0
@@ -65,7 +72,7 @@ class Projet:
     @property
     def stems(self) -> tuple[str, ...]:
         """Their names, from left to right."""
-        return names(self.sources)
+        return names(self.sources, self.azimuths)
 
     def fit(self, mixture: Iterable[Samples], sample_rate: int) -> SpectralSeparator:
         """Return a separator for a mixture in blocks `(channel, time)`.
@@ -77,7 +84,7 @@ class Projet:
         grid = _Grid(self, stft.bins)
         projections = grid.powers(_thinned(spectra(mixture, stft), self.frames))
         spread = self._start(projections, grid)
-        powers = np.ones((projections.shape[0], self.sources, projections.shape[2]), np.float32)
+        powers = np.ones((len(projections), spread.shape[1], projections.shape[2]), np.float32)
         for _ in range(self.iterations):
             heard: Floats = grid.kernel @ spread
             powers *= _step(heard, powers, projections, self.beta)
@@ -90,13 +97,16 @@ class Projet:
             spread /= scale
             powers *= scale[:, None]
         centres = (grid.angles[:, None] * spread).sum(axis=0)
-        order = np.argsort(centres, kind="stable")
-        heard = grid.kernel @ spread[:, order]
+        if not self.azimuths:
+            order = np.argsort(centres, kind="stable")
+            centres, spread = centres[order], spread[:, order]
+        heard = grid.kernel @ spread
+        stems = [slice(j, j + 1) for j in range(self.sources - 1)] + [slice(self.sources - 1, None)]
 
         def share(spectrum: Spectra) -> Spectra:
-            return grid.shares(spectrum, heard, self.beta, self.inner_iterations)
+            return grid.shares(spectrum, heard, stems, self.beta, self.inner_iterations)
 
-        where = ", ".join(f"{angle:.0f}" for angle in centres[order])
+        where = ", ".join(f"{angle:.0f}" for angle in centres)
         how = f"around {where} degrees"
         return SpectralSeparator(self.stems, sample_rate, stft, share, how, SEGMENT_FRAMES)
 
@@ -104,14 +114,21 @@ class Projet:
         """Return a first guess of the spread: as many stretches of angles as sources, of equal energy.
 
         Stretches overlap a little, and are not quite smooth: what is exactly zero, or the same, stays so.
+        Where `azimuths` are given their sources come first and keep to them, and the others keep out.
         """
+        distance = np.abs(grid.angles[:, None] - np.array(self.azimuths))
+        nearest = distance == distance.min(axis=1, keepdims=True, initial=np.inf)
+        named = nearest & (distance <= max(self.width, 90 / (self.angles - 1)))
+        free = ~named.any(axis=1)
+        sources = REST_SOURCES if self.azimuths else self.sources
         # What projections lose where they are deaf says how much there is at the angle.
         loss = projections.mean(axis=(0, 2)).reshape(len(self.delays), -1).min(axis=0)
-        energy = np.interp(grid.angles, grid.deaf_angles, loss.max() - loss) + TINY
+        energy = free * np.interp(grid.angles, grid.deaf_angles, loss.max() - loss) + TINY
         shares = np.cumsum(energy) / energy.sum()
-        own = np.minimum((shares * self.sources).astype(int), self.sources - 1)
-        spread = np.where(own[:, None] == np.arange(self.sources), 1.0, 0.1)
+        own = np.minimum((shares * sources).astype(int), sources - 1)
+        spread = np.where(own[:, None] == np.arange(sources), 1.0, 0.1) * free[:, None]
         spread *= 1 + 0.1 * np.random.default_rng(self.seed).random(spread.shape)
+        spread = np.column_stack([named, spread])
         found: Floats = (spread / spread.sum(axis=0)).astype(np.float32)
         return found
 
@@ -149,22 +166,21 @@ class _Grid:
         powers: Floats = np.abs(self._projectors @ self.grouped(spectrum)) ** self._alpha
         return powers
 
-    def shares(self, spectrum: Spectra, heard: Floats, beta: float, iterations: int) -> Spectra:
-        """Return what each source has of spectra `(channel, frame, bin)`: `(stem, channel, frame, bin)`."""
+    def shares(
+        self, spectrum: Spectra, heard: Floats, stems: Sequence[slice], beta: float, iterations: int
+    ) -> Spectra:
+        """Return what each stem, of one source or several, has of spectra `(channel, frame, bin)`."""
         projected = self._projectors @ self.grouped(spectrum)
         measured = np.abs(projected) ** self._alpha
-        groups, _, columns = measured.shape
-        sources = heard.shape[2]
-        powers = np.repeat(measured.mean(axis=1, keepdims=True), sources, axis=1) + TINY
+        powers = np.repeat(measured.mean(axis=1, keepdims=True), heard.shape[2], axis=1) + TINY
         for _ in range(iterations):
             powers *= _step(heard, powers, measured, beta)
         relative = projected / np.maximum(heard @ powers, TINY)
-        stems = np.empty((sources, *spectrum.shape), np.complex64)
-        for j in range(sources):
-            own = relative * (heard[:, :, j, None] * powers[:, None, j])
-            image = self._back @ own
-            stems[j] = image.reshape(spectrum.shape) if self.together else image.transpose(1, 2, 0)
-        return stems
+        found = np.empty((len(stems), *spectrum.shape), np.complex64)
+        for stem, sources in zip(found, stems, strict=True):
+            image = self._back @ (relative * (heard[:, :, sources] @ powers[:, sources]))
+            stem[:] = image.reshape(spectrum.shape) if self.together else image.transpose(1, 2, 0)
+        return found
 
 
 def _directions(

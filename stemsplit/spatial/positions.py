@@ -1,0 +1,70 @@
+"""What the methods share: mixtures that have positions, and the peaks of what is drawn over positions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stemsplit.errors import StemsplitError
+from stemsplit.separator import Samples
+from stemsplit.stft import Spectra, Stft
+
+TRAINED = "use a model that was trained"
+FAINTEST = 1e-3
+"""Of the highest peak: what is lower is no source, but what sources leave where they overlap."""
+WIDTH_DEGREES = 8.0
+"""How far to either side a position that was asked for reaches, unless another one is nearer."""
+
+
+def checked(mixture: Iterable[Samples]) -> Iterator[Samples]:
+    """Yield the blocks `(channel, time)` of a mixture that has positions.
+
+    Raises:
+        StemsplitError: it is mono, both channels are the same, or there is nothing to hear.
+    """
+    heard = apart = False
+    for block in mixture:
+        if len(block) != 2:
+            raise StemsplitError("A mono track has no positions to separate by", TRAINED)
+        heard, apart = heard or bool(block.any()), apart or bool((block[0] != block[1]).any())
+        yield block
+    if not heard:
+        raise StemsplitError("There is only silence, and no position in it")
+    if not apart:
+        raise StemsplitError("Both channels are the same: there is but one position", TRAINED)
+
+
+def spectra(mixture: Iterable[Samples], stft: Stft, frames: int = 256) -> Iterator[Spectra]:
+    """Yield the spectra `(channel, frame, bin)` of a mixture that is `checked`."""
+    held = np.zeros((2, 0), np.float32)
+    for block in checked(mixture):
+        held = np.concatenate([held, block], axis=-1)
+        while held.shape[-1] >= stft.samples(frames):
+            yield stft.transform(held[:, : stft.samples(frames)])
+            held = held[:, frames * stft.hop_length :]
+    yield stft.transform(np.pad(held, ((0, 0), (0, stft.n_fft))))
+
+
+def peaks(
+    heights: NDArray[np.float64], most: int, apart: int, faintest: float = FAINTEST
+) -> NDArray[np.intp]:
+    """Return the indices of up to `most` highest peaks of a curve, in order, and at least `apart`.
+
+    A peak stands out by at least `faintest` of the highest one.
+    """
+    from scipy.signal import find_peaks
+
+    least = faintest * heights.max(initial=0)
+    found, _ = find_peaks(np.pad(heights, 1), distance=apart, height=least, prominence=least)
+    highest = np.argsort(-heights[found - 1], kind="stable")[:most]
+    return np.sort(found[highest] - 1)
+
+
+def enough(found: int, sources: int) -> None:
+    """Raise StemsplitError if fewer positions were found than `sources`."""
+    if found < sources:
+        positions = f"{found} position{'s' if found != 1 else ''}"
+        hint = f"ask for {found} sources" if found > 1 else TRAINED
+        raise StemsplitError(f"Only {positions} can be told apart", hint)
