@@ -1,14 +1,21 @@
-"""Pictures of scores. matplotlib is imported in the functions: it takes a second."""
+"""Pictures of scores and of positions. matplotlib is imported in the functions: it takes a second."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .errors import EncodeError, StemsplitError
+from .spatial import adress, duet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from .spatial.scan import Survey
 
 
 def check() -> None:
@@ -18,7 +25,7 @@ def check() -> None:
         StemsplitError: matplotlib is not installed.
     """
     if find_spec("matplotlib") is None:
-        raise StemsplitError("matplotlib is not installed", "pip install 'stemsplit[train]'")
+        raise StemsplitError("matplotlib is not installed", "pip install 'stemsplit[plot]'")
 
 
 def box_plot(
@@ -67,6 +74,54 @@ def box_plot(
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
     figure.legend(handles, list(values), loc="outside lower center", ncols=len(values), frameon=False)
+    _save(figure, path)
+
+
+def positions(path: Path, survey: Survey, *, title: str) -> None:
+    """Write a picture of where sounds sit: energy over azimuths, and over levels and delays.
+
+    Raises:
+        StemsplitError: matplotlib is not installed.
+        EncodeError: the file cannot be written.
+    """
+    check()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 9), layout="constrained")
+    FigureCanvasAgg(figure)
+    line, plane = figure.subplots(2, height_ratios=[2, 3])
+    angles, heights = adress.angles(), 100 * survey.azimugram
+    line.fill_between(angles, heights, alpha=0.5)
+    line.plot(survey.azimuths, np.interp(survey.azimuths, angles, heights), "rv")
+    for azimuth in survey.azimuths:
+        line.annotate(
+            f"{azimuth:.0f}",
+            (azimuth, np.interp(azimuth, angles, heights)),
+            xytext=(0, 8),
+            textcoords="offset points",
+            ha="center",
+        )
+    line.set(
+        title=title,
+        xlabel="azimuth, degrees (-45 left, 45 right)",
+        ylabel="energy, %",
+        xlim=(-45, 45),
+        ylim=(0, 1.15 * heights.max()),
+        xticks=range(-45, 46, 15),
+    )
+    image = plane.pcolormesh(
+        duet.angles(), duet.delays(), np.sqrt(survey.histogram.T), cmap="magma", rasterized=True
+    )
+    plane.plot(*np.array(survey.pairs).reshape(-1, 2).T, "o", mfc="none", mec="cyan", ms=12)
+    plane.set(
+        xlabel="azimuth, degrees", ylabel="delay of the right channel, samples", xticks=range(-45, 46, 15)
+    )
+    figure.colorbar(image, ax=plane, label="root of the weight")
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
     try:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:

@@ -33,7 +33,7 @@ class Pipeline(SimpleNamespace):
         self.loaded.append({"model": model, **options})
         return SimpleNamespace(spec=Spec(STEMS, 44_100, 0, 1, how=f"torch on {options['device']}"))
 
-    def stem_names(self, model, *, stems, two_stems, sources):
+    def stem_names(self, model, *, stems, two_stems, sources, azimuths):
         if model == "nothing":
             raise UnknownModel("No model called `nothing`", "choose another")
         return STEMS
@@ -185,6 +185,7 @@ def test_every_option_arrives(pipeline):
             "two_stems": None,
             "mask": "soft",
             "sources": None,
+            "azimuths": (),
             "runtime": "torch",
             "device": "cpu",
             "precision": "bfloat16",
@@ -527,3 +528,11 @@ def test_what_cannot_be_written_is_refused_before_the_work(pipeline):
 def test_names_that_differ_in_case_alone_share_a_folder(pipeline):
     write_wav(Path("A.wav"))
     assert run("a.wav", "A.wav").exit_code == 2
+
+
+def test_nobody_else_prints_to_stdout_while_it_is_ours(capfd):
+    with console.alone():
+        sys.stdout.write("a library's remark\n")
+        console.event(event="ours")
+    sys.stdout.write("done\n")
+    assert capfd.readouterr() == ('{"event": "ours"}\ndone\n', "a library's remark\n")

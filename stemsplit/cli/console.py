@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -31,6 +31,21 @@ SCHEMA = 1
 """Of what --json prints: see events.schema.json. Another one, when an old field means something else."""
 EVERY_SECONDS = 1.0
 """How often --json tells of a track's progress."""
+
+
+_ours: TextIO | None = None
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Keep stdout for what is written here: whatever a library prints there meanwhile goes to stderr."""
+    global _ours
+    _ours = sys.stdout
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _ours = None
 
 
 def printable(text: str) -> str:
@@ -55,7 +70,7 @@ def error(problem: StemsplitError) -> None:
 
 def event(**fields: Any) -> None:
     """Write one JSON object, in ASCII, as one line to stdout."""
-    typer.echo(json.dumps(_finite(fields), default=str))
+    typer.echo(json.dumps(_finite(fields), default=str), file=_ours)
 
 
 def _finite(value: Any) -> Any:
@@ -149,7 +164,7 @@ class Report:
     def paths(self, outputs: Mapping[str, Path]) -> None:
         """Print where the stems are."""
         for path in dict.fromkeys(outputs.values()):
-            typer.echo(os.fsencode(str(path)))  # as bytes: not every file name is text
+            typer.echo(os.fsencode(str(path)), file=_ours)  # as bytes: not every file name is text
 
     def done(self, track: Track, result: SplitResult) -> None:
         """Tell what was written."""

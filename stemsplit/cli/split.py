@@ -386,7 +386,11 @@ def _share_out(order: Order, planned: Sequence[Job], report: console.Report, **c
 
     cpus = order.running.threads or 1
     try:
-        with console.Bars(enabled=not report.quiet) as bars, bars.counting(len(planned)) as count:
+        with (
+            console.alone(),  # Ray prints to stdout that it lost a machine
+            console.Bars(enabled=not report.quiet) as bars,
+            bars.counting(len(planned)) as count,
+        ):
             for job, outcome in machines.carry_out(order, planned, cpus=cpus, **cluster):
                 if outcome is None:
                     report.skipped(job)

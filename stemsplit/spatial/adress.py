@@ -24,6 +24,8 @@ from stemsplit.stft import Spectra, Stft
 
 RESOLUTION = 100
 """Gains from 0 to 1 that are tried on each side: the paper's beta."""
+OPPOSITE = np.float32(0.05)
+"""How far out of phase the channels must be: what other sources add to one at a side is less, mostly."""
 SMOOTHING_DEGREES = 1.0
 _POSITIONS = 2 * RESOLUTION + 1
 _STEP_DEGREES = 90 / _POSITIONS
@@ -102,7 +104,8 @@ def nulls(spectrum: Spectra) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
 
     The frequency-azimuth planes |R(k) - g L(k)| and |L(k) - g R(k)| need not be computed: the square of the
     first is |R|^2 - 2 g Re(L conj R) + g^2 |L|^2, a parabola, least at g = Re(L conj R) / |L|^2, and greatest
-    at one of the ends. The depth is the greatest less the least.
+    at one of the ends. The depth is the greatest less the least, or zero where the channels are out of
+    phase: that is nowhere, and would be taken for sides.
 
     Shapes: spectrum `(channel, frame, bin)`; both results `(frame, bin)`; the positions are `angles()`.
     """
@@ -117,8 +120,8 @@ def nulls(spectrum: Spectra) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     greatest = np.maximum(soft, soft - 2 * both + loud)
     side = np.where(powers[0] >= powers[1], -1, 1)
     index = RESOLUTION + side * (RESOLUTION - steps.astype(np.intp))
-    depth: NDArray[np.float32] = np.sqrt(greatest) - np.sqrt(least)
-    return index, depth
+    depth = np.sqrt(greatest) - np.sqrt(least)
+    return index, np.where(both < -OPPOSITE * loud, np.float32(0), depth)
 
 
 def angles() -> NDArray[np.float64]:

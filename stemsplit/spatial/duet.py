@@ -23,21 +23,22 @@ from stemsplit.spatial import names
 from stemsplit.spatial.positions import FAINTEST, WIDTH_DEGREES, enough, spectra
 from stemsplit.stft import Spectra, Stft
 
-ATTENUATIONS, LARGEST_ATTENUATION = 101, 3.0
-"""Bins of the histogram, and its range: of the symmetric attenuation a - 1/a."""
+ANGLES = 91
+"""Rows of the histogram, from left to right. The paper has a - 1/a there, which knows no end."""
 DELAYS, LONGEST_DELAY = 81, 4.0
-"""The same for delays, in samples."""
-APART = 6
-"""Bins of the histogram between two peaks, one way or the other."""
+"""Columns of the histogram, and its range to either side, in samples."""
+APART = (5, 10)
+"""Rows and columns of the histogram between two peaks, at least one of the two."""
 
 
 @dataclass(frozen=True)
 class Duet:
     """Finds `sources` pairs of level and delay in a mixture, and gives each bin to the likeliest of them.
 
-    Bins count in the histogram by |X_l X_r|^p w^q with p = 1 and q = 0, the weights that the paper derives
-    for the attenuation. Where `azimuths` in degrees are given, levels are those, only delays are looked for,
-    and the bins that are farther than `width` from all of them are the last stem.
+    Bins count in the histogram by |X_l X_r|^p w^q with p = 1 and q = 1, between the weights that the paper
+    derives for levels (q = 0) and for delays (q = 2): low notes, whose phase a little noise turns into a long
+    delay, count less. Levels are taken as azimuths. Where `azimuths` in degrees are given, only delays are
+    looked for, and the bins that are farther than `width` from all of them are the last stem.
     """
 
     sources: int = 4
@@ -58,41 +59,34 @@ class Duet:
             StemsplitError: it is mono or silent, or fewer sources than `sources` stand out.
         """
         stft = Stft(self.n_fft, self.hop_length)
-        histogram = np.zeros((ATTENUATIONS, DELAYS))
+        histogram = np.zeros((ANGLES, DELAYS))
         for spectrum in spectra(mixture, stft):
             histogram += level_delay_histogram(spectrum)
-        if self.azimuths:
-            gains, later = _at(histogram, self.azimuths)
-        else:
-            gains, later = summits(histogram, self.sources)
-            enough(len(gains), self.sources)
-        phases = np.exp(-1j * np.outer(later, frequencies(stft.bins))).astype(np.complex64)
-        rotors = gains[:, None].astype(np.float32) * phases
+        pairs = _at(histogram, self.azimuths) if self.azimuths else summits(histogram, self.sources)
+        if not self.azimuths:
+            enough(len(pairs), self.sources)
+        deaf = [_deaf_to(angle, delay, stft.bins) for angle, delay in pairs]
         # What a source leaves of a bin that is so many degrees away.
-        outside = np.float32(np.sin(np.radians(self.width)) ** 2) if self.azimuths else None
+        outside = np.float32(np.sin(np.radians(self.width)) ** 2)
 
         def share(spectrum: Spectra) -> Spectra:
             left, right = spectrum
-            # The likelihood of a source given a bin (section V): how little it leaves of it.
-            errors = [
-                np.abs(rotor * left - right) ** 2 / (1 + gain**2)
-                for rotor, gain in zip(rotors, gains, strict=True)
-            ]
-            if outside is not None:
+            # The likelihood of a source given a bin (section V): how little is left without it.
+            errors = [np.abs(towards * left - away * right) ** 2 for towards, away in deaf]
+            if self.azimuths:
                 errors.append(outside * (np.abs(left) ** 2 + np.abs(right) ** 2))
             masks = np.argmin(errors, axis=0) == np.arange(len(self.stems))[:, None, None]
             stems: Spectra = masks[:, None] * spectrum
             return stems
 
-        pairs = zip(20 * np.log10(gains), later, strict=True)
-        where = ", ".join(f"{level:+.1f} dB and {delay:+.1f} samples" for level, delay in pairs)
-        return SpectralSeparator(self.stems, sample_rate, stft, share, f"right against left: {where}")
+        where = ", ".join(f"{angle:.0f} degrees and {delay:+.1f} samples" for angle, delay in pairs)
+        return SpectralSeparator(self.stems, sample_rate, stft, share, f"azimuths, delays of right: {where}")
 
 
 def summits(
     histogram: NDArray[np.float64], most: int, faintest: float = FAINTEST
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return gains and delays of up to `most` highest peaks of a histogram, by gain, then delay."""
+) -> list[tuple[float, float]]:
+    """Return angles and delays of up to `most` highest peaks of a histogram, by angle, then delay."""
     histogram = smoothed(histogram)
     found: list[tuple[int, int]] = []
     for index in np.argsort(-histogram, axis=None, kind="stable"):
@@ -100,23 +94,17 @@ def summits(
         if len(found) == most or histogram[row, column] <= faintest * histogram.max():
             break
         around = histogram[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
-        far = all(max(abs(row - r), abs(column - c)) >= APART for r, c in found)
+        far = all(abs(row - r) >= APART[0] or abs(column - c) >= APART[1] for r, c in found)
         if far and histogram[row, column] >= around.max():
             found.append((row, column))
-    rows, columns = np.array(sorted(found), int).reshape(-1, 2).T
-    symmetric = levels()[rows]
-    gains = (symmetric + np.sqrt(symmetric**2 + 4)) / 2  # the inverse of a - 1/a
-    return gains, delays()[columns]
+    return [(float(angles()[row]), float(delays()[column])) for row, column in sorted(found)]
 
 
-def _at(
-    histogram: NDArray[np.float64], azimuths: tuple[float, ...]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return gains and likeliest delays of sources at angles."""
-    # The edges, where there is nothing in one of the channels, have no logarithm.
-    gains = np.tan(np.radians(np.clip(azimuths, -44.5, 44.5) + 45))
-    rows = np.abs(levels() - (gains - 1 / gains)[:, None]).argmin(axis=1)
-    return gains, delays()[smoothed(histogram)[rows].argmax(axis=1)]
+def _at(histogram: NDArray[np.float64], azimuths: tuple[float, ...]) -> list[tuple[float, float]]:
+    """Return angles and likeliest delays of sources at `azimuths`."""
+    rows = np.abs(angles() - np.array(azimuths)[:, None]).argmin(axis=1)
+    columns = smoothed(histogram)[rows].argmax(axis=1)
+    return [(angle, float(delays()[column])) for angle, column in zip(azimuths, columns, strict=True)]
 
 
 def smoothed(histogram: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -127,14 +115,21 @@ def smoothed(histogram: NDArray[np.float64]) -> NDArray[np.float64]:
     return histogram
 
 
-def levels() -> NDArray[np.float64]:
-    """Return the symmetric attenuation a - 1/a of each row, a being the gain of right over left."""
-    return np.linspace(-LARGEST_ATTENUATION, LARGEST_ATTENUATION, ATTENUATIONS)
+def angles() -> NDArray[np.float64]:
+    """Return the angle of each row of the histogram, in degrees."""
+    return np.linspace(-45, 45, ANGLES)
 
 
 def delays() -> NDArray[np.float64]:
-    """Return the delays of the histogram's columns, in samples of the right channel."""
+    """Return the delay of the right channel of each column of the histogram, in samples."""
     return np.linspace(-LONGEST_DELAY, LONGEST_DELAY, DELAYS)
+
+
+def _deaf_to(angle: float, delay: float, bins: int) -> tuple[Spectra, np.float32]:
+    """Return by what to multiply left and right, at each bin, for a source to be the same in both."""
+    turned = np.radians(angle + 45)
+    towards: Spectra = (np.sin(turned) * np.exp(-1j * delay * frequencies(bins))).astype(np.complex64)
+    return towards, np.float32(np.cos(turned))
 
 
 def frequencies(bins: int) -> NDArray[np.float64]:
@@ -143,22 +138,20 @@ def frequencies(bins: int) -> NDArray[np.float64]:
 
 
 def level_delay_histogram(spectrum: Spectra) -> NDArray[np.float64]:
-    """Return the weight of the bins at each symmetric attenuation and delay, `(ATTENUATIONS, DELAYS)`.
+    """Return the weight of the bins at each of `angles()` and `delays()`.
 
-    Shapes: spectrum `(channel, frame, bin)`. The zeroth bin has no phase, and bins without one channel no
-    ratio: such levels count at the edge. Delays beyond the edge do not count.
+    Shapes: spectrum `(channel, frame, bin)`. The zeroth bin has no phase. Delays beyond the edge do
+    not count.
     """
     left, right = spectrum[:, :, 1:]
     omega = frequencies(spectrum.shape[-1])[1:]
-    weight = np.abs(left) * np.abs(right)
-    gain = np.abs(right) / np.maximum(np.abs(left), 1e-10)
-    symmetric = gain - 1 / np.maximum(gain, 1e-10)
+    weight = np.abs(left) * np.abs(right) * omega
+    angle = np.degrees(np.arctan2(np.abs(right), np.abs(left))) - 45
     delay = -np.angle(right * left.conj()) / omega
-    level = np.clip(symmetric, -LARGEST_ATTENUATION, LARGEST_ATTENUATION)
     inside = np.abs(delay) <= LONGEST_DELAY
-    edges = (_edges(LARGEST_ATTENUATION, ATTENUATIONS), _edges(LONGEST_DELAY, DELAYS))
+    edges = (_edges(45, ANGLES), _edges(LONGEST_DELAY, DELAYS))
     counts: NDArray[np.float64] = np.histogram2d(
-        level[inside], delay[inside], (ATTENUATIONS, DELAYS), edges, weights=weight[inside]
+        angle[inside], delay[inside], (ANGLES, DELAYS), edges, weights=weight[inside]
     )[0]
     return counts
 

@@ -1,0 +1,52 @@
+"""`stemsplit scan`: where sounds sit between left and right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stemsplit.cli import console
+
+EXAMPLE = "stemsplit scan song.wav --plot positions.png"
+
+
+def command(
+    track: Annotated[Path, typer.Argument(metavar="TRACK", help="A sound file or video.")],
+    *,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw energy over positions, and over levels and delays."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object.")] = False,
+) -> None:
+    """Find the positions in the stereo image that a recording's sounds come from.
+
+    By level, as ADRess hears them: an azimuth for `stemsplit --model adress --azimuth`. By level and delay of
+    the right channel against the left, as DUET hears them.
+    """
+    from stemsplit import charts
+    from stemsplit.audio import Reader
+    from stemsplit.spatial import scan
+
+    if plot:
+        charts.check()
+    survey = scan.scan(Reader(track))
+    found = list(zip(survey.azimuths, survey.shares, strict=True))
+    if plot:
+        charts.positions(plot, survey, title=track.name)
+    if json:
+        console.event(
+            input=track,
+            azimuths=[{"degrees": round(angle, 1), "share": round(share, 4)} for angle, share in found],
+            pairs=[{"degrees": angle, "delay_samples": round(delay, 1)} for angle, delay in survey.pairs],
+            plot=plot,
+        )
+        return
+    typer.echo("azimuth (-45 left, 0 centre, 45 right)   share of energy")
+    for angle, share in found:
+        typer.echo(f"{angle:+6.1f} degrees{share:35.1%}")
+    typer.echo("\nazimuth and delay of the right channel")
+    for angle, delay in survey.pairs:
+        typer.echo(f"{angle:+6.1f} degrees {delay:+6.1f} samples")
