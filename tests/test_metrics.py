@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from stemsplit.bsseval import bss_eval, museval
+from stemsplit.bsseval import Solver, bss_eval, museval
 from stemsplit.errors import StemsplitError
 from stemsplit.metrics import count_bins, sdr, si_sdr, si_snr
 
@@ -162,3 +162,17 @@ def test_museval_s_measures_need_no_ffprobe(monkeypatch):
     monkeypatch.delitem(sys.modules, "museval", raising=False)
     assert museval().bss_eval
     assert "museval" not in sys.modules
+
+
+def test_a_matrix_is_factored_once_for_all_right_sides(monkeypatch):
+    rng = np.random.default_rng(5)
+    solve = Solver()
+    matrices = rng.standard_normal((Solver.KEPT + 1, 6, 6))
+    for matrix in (*matrices, *matrices):
+        right = rng.standard_normal((6, 2))
+        np.testing.assert_allclose(solve(matrix, right), np.linalg.solve(matrix, right))
+    assert len(solve._factors) == Solver.KEPT
+    with pytest.raises(np.linalg.LinAlgError):
+        solve(np.ones((2, 2)), np.ones((2, 1)))
+    monkeypatch.setattr("scipy.linalg.lapack.dgetrf", None)
+    solve(matrices[-1], np.ones((6, 1)))  # known: not factored again
