@@ -1,0 +1,213 @@
+"""What a recording is like: length, levels, stereo image, the band it fills, tempo and key.
+
+All of it is found block by block, in memory that hardly grows with the length of the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .audio import Block, resample
+from .levels import Loudness, Peaks
+
+MUSIC_RATE = 22_050
+"""What librosa's tempo and chroma are made for."""
+MUSIC_HOP = 256
+KEYS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+# fmt: off
+PROFILES = {
+    "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
+    "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
+}
+# fmt: on
+"""How well each degree fits: C. Krumhansl, "Cognitive foundations of musical pitch", 1990."""
+CUT_DB = 18.0
+"""How much less there must be above a frequency than below for it to be a cut."""
+SAME = 1e-7
+"""Of the energy: where the channels differ by less, they are the same but for rounding."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What was found out about a sound."""
+
+    seconds: float
+    sample_rate: int
+    channels: int
+    peak: float
+    """The largest absolute sample, full scale being 1."""
+    true_peak: float
+    """The same between samples."""
+    lufs: float | None
+    """Integrated loudness; None of silence."""
+    energy: float
+    """The sum of all squared samples."""
+    image: str
+    """mono, dual mono (both channels the same) or stereo."""
+    cutoff_hz: float | None
+    """Where the sound ends below half the sample rate, as encoders cut it."""
+    bpm: float | None
+    bpm_confidence: float
+    """From 0 to 1: how alike the sound's onsets are a beat later."""
+    beats: tuple[float, ...]
+    """In seconds."""
+    key: str | None
+    key_confidence: float
+    """From 0 to 1: by how much its profile fits better than the next one's."""
+
+
+def analyse(blocks: Iterable[Block], sample_rate: int, channels: int, *, music: bool = True) -> Analysis:
+    """Return what a sound in blocks `(channel, time)` is like; without tempo and key unless as `music`."""
+    peaks, loudness = Peaks(sample_rate, channels), Loudness(sample_rate, channels)
+    band, notes = _Band(sample_rate), _Music()
+    frames, energy, apart = 0, 0.0, 0.0
+
+    def heard() -> Iterable[Block]:
+        nonlocal frames, energy, apart
+        for block in blocks:
+            frames += block.shape[-1]
+            energy += float(np.square(block, dtype=np.float64).sum())
+            apart += float(np.square(block[0] - block[-1], dtype=np.float64).sum())
+            peaks.hear(block)
+            loudness.hear(block)
+            middle = block.mean(axis=0, keepdims=True)
+            band.hear(middle)
+            yield middle
+
+    for middle in resample(heard(), sample_rate, MUSIC_RATE, 1):
+        if music:
+            notes.hear(middle[0])
+    peaks.hear(np.zeros((channels, 0), np.float32), last=True)
+    bpm, sure, beats = notes.rhythm()
+    key, key_sure = notes.key()
+    return Analysis(
+        seconds=frames / sample_rate,
+        sample_rate=sample_rate,
+        channels=channels,
+        peak=peaks.sample,
+        true_peak=peaks.true,
+        lufs=loudness.lufs,
+        energy=energy,
+        image="mono" if channels == 1 else "dual mono" if apart <= SAME * energy else "stereo",
+        cutoff_hz=band.cutoff_hz(),
+        bpm=bpm,
+        bpm_confidence=sure,
+        beats=beats,
+        key=key,
+        key_confidence=key_sure,
+    )
+
+
+class _Frames:
+    """Cuts a sound into frames `(frame, n_fft)` that overlap, block by block."""
+
+    def __init__(self, n_fft: int, hop_length: int) -> None:
+        self._n_fft, self._hop_length = n_fft, hop_length
+        self._held = np.zeros(0, np.float32)
+
+    def cut(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+        held = np.concatenate([self._held, block])
+        count = max(0, (len(held) - self._n_fft) // self._hop_length + 1)
+        self._held = held[count * self._hop_length :]
+        if not count:
+            return np.zeros((0, self._n_fft), np.float32)
+        return np.lib.stride_tricks.sliding_window_view(held, self._n_fft)[:: self._hop_length][:count]
+
+
+class _Band:
+    """The mean spectrum of a sound, and where it ends."""
+
+    N_FFT = 4096
+
+    def __init__(self, sample_rate: int) -> None:
+        self._hz = np.fft.rfftfreq(self.N_FFT, 1 / sample_rate)
+        self._power = np.zeros(len(self._hz))
+        self._frames = _Frames(self.N_FFT, self.N_FFT)
+
+    def hear(self, middle: Block) -> None:
+        frames = self._frames.cut(middle[0])
+        self._power += (np.abs(np.fft.rfft(frames * np.hanning(self.N_FFT))) ** 2).sum(axis=0)
+
+    def cutoff_hz(self) -> float | None:
+        """Return the frequency above which there is next to nothing, if it ends there at once."""
+        if not self._power.any():
+            return None
+        level = 10 * np.log10(np.maximum(self._power, self._power.max() * 1e-14))
+        around = round(800 / self._hz[1])
+        edges = np.arange(np.searchsorted(self._hz, 3000), len(self._hz) - around)
+        sums = np.concatenate([[0], np.cumsum(level)])
+        below = (sums[edges] - sums[edges - around]) / around
+        above = (sums[edges + around] - sums[edges]) / around
+        drop = below - above
+        if not drop.size or drop.max() < CUT_DB:
+            return None
+        edge = int(edges[drop.argmax()])
+        rises = level[edge + around :].max(initial=-np.inf) > below[drop.argmax()] - CUT_DB / 2
+        return None if rises else float(self._hz[edge])
+
+
+class _Music:
+    """The onsets and the pitch classes of a sound at `MUSIC_RATE`."""
+
+    N_FFT, CHROMA_N_FFT = 1024, 8192
+    FLOOR = 1e-5
+
+    def __init__(self) -> None:
+        self._frames = _Frames(self.N_FFT, MUSIC_HOP)
+        self._long = _Frames(self.CHROMA_N_FFT, self.CHROMA_N_FFT // 2)
+        self._last: NDArray[np.float64] | None = None
+        self._onsets: list[NDArray[np.float64]] = []
+        self._chroma = np.zeros(12)
+
+    def hear(self, samples: NDArray[np.float32]) -> None:
+        import librosa
+
+        frames = self._frames.cut(samples)
+        if len(frames):
+            power = np.abs(np.fft.rfft(frames * np.hanning(self.N_FFT))) ** 2
+            mel = power @ librosa.filters.mel(sr=MUSIC_RATE, n_fft=self.N_FFT, n_mels=64).T
+            level = np.log10(np.maximum(mel, self.FLOOR))
+            before = level[:1] if self._last is None else self._last
+            rise = np.diff(np.concatenate([before, level]), axis=0)
+            self._onsets.append(np.maximum(rise, 0).mean(axis=1))
+            self._last = level[-1:]
+        long = self._long.cut(samples)
+        if len(long):
+            power = np.abs(np.fft.rfft(long * np.hanning(self.CHROMA_N_FFT)))
+            chroma = librosa.filters.chroma(sr=MUSIC_RATE, n_fft=self.CHROMA_N_FFT)
+            self._chroma += (power @ chroma.T).sum(axis=0)
+
+    def rhythm(self) -> tuple[float | None, float, tuple[float, ...]]:
+        """Return beats a minute, how sure that is, and the beats in seconds."""
+        onsets = np.concatenate([*self._onsets, np.zeros(0)])
+        if not onsets.any():
+            return None, 0.0, ()
+        import librosa
+
+        _, frames = librosa.beat.beat_track(onset_envelope=onsets, sr=MUSIC_RATE, hop_length=MUSIC_HOP)
+        if len(frames) < 4:
+            return None, 0.0, ()
+        # The tracker's tempo has the grain of its lags; a line through the beats has not.
+        period, first = np.polyfit(np.arange(len(frames)), frames, 1)
+        centred = onsets - onsets.mean()
+        lags = [int(np.floor(period)), int(np.ceil(period))]
+        alike = max(float(centred[lag:] @ centred[:-lag]) for lag in lags) / float(centred @ centred)
+        # A frame shows an onset as soon as it reaches into its window.
+        beats = (frames * MUSIC_HOP + 0.75 * self.N_FFT) / MUSIC_RATE
+        return float(60 * MUSIC_RATE / (period * MUSIC_HOP)), min(1.0, max(0.0, alike)), tuple(beats.tolist())
+
+    def key(self) -> tuple[str | None, float]:
+        """Return the key whose profile is most like the sound's pitch classes, and how sure that is."""
+        if not self._chroma.any() or np.ptp(self._chroma) == 0:
+            return None, 0.0
+        fits = {
+            f"{KEYS[tonic]} {mode}": float(np.corrcoef(np.roll(profile, tonic), self._chroma)[0, 1])
+            for mode, profile in PROFILES.items()
+            for tonic in range(12)
+        }
+        best, second = sorted(fits, key=lambda name: -fits[name])[:2]
+        return best, max(0.0, min(1.0, 5 * (fits[best] - fits[second])))

@@ -1,0 +1,113 @@
+"""What a sound is like, found block by block: levels, image, band, tempo and key."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyloudnorm
+import pytest
+
+from stemsplit.analysis import analyse
+from stemsplit.audio import Reader
+from stemsplit.levels import Loudness, Peaks
+from stemsplit.writer import Writer
+
+RATE = 44_100
+
+
+def noise(seconds: float, channels: int = 2, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return (0.1 * rng.standard_normal((channels, round(seconds * RATE)))).astype(np.float32)
+
+
+def clicks(bpm: float, seconds: int = 20) -> tuple[np.ndarray, np.ndarray]:
+    """A click track `(1, time)`, and the clicks in seconds."""
+    beats = np.arange(0.5, seconds - 0.1, 60 / bpm)
+    sound = np.zeros((1, seconds * RATE), np.float32)
+    click = 0.5 * np.exp(-np.arange(2000) / 200) * noise(1, 1)[0, :2000] * 10
+    for beat in beats:
+        sound[0, round(beat * RATE) :][:2000] += click
+    return sound, beats
+
+
+@pytest.mark.parametrize("bpm", [75.5, 97, 128])
+def test_the_tempo_of_a_click_track(bpm):
+    sound, beats = clicks(bpm)
+    found = analyse(np.array_split(sound, 9, axis=1), RATE, 1)
+    assert found.bpm == pytest.approx(bpm, abs=0.3)
+    assert found.bpm_confidence > 0.6
+    late = [np.abs(beats - beat).min() for beat in found.beats]
+    assert np.quantile(late, 0.9) < 0.02
+    assert np.median(late) < 0.01
+    assert len(found.beats) >= len(beats) - 3
+
+
+def test_what_has_no_beat_says_so():
+    assert analyse([np.zeros((1, 5 * RATE), np.float32)], RATE, 1).bpm is None
+    assert analyse([noise(20, 1)], RATE, 1).bpm_confidence < 0.2
+    short = analyse([noise(0.1, 1)], RATE, 1)
+    assert (short.bpm, short.lufs) == (None, None)
+
+
+def chords(*notes: tuple[int, ...]) -> np.ndarray:
+    """A second of each chord of MIDI notes, with two overtones."""
+    time = np.arange(RATE) / RATE
+    hz = [[440 * 2 ** ((note - 69) / 12) for note in chord] for chord in notes]
+    sounds = [sum(np.sin(2 * np.pi * f * k * time) / k for f in chord for k in (1, 2, 3)) for chord in hz]
+    return 0.1 * np.concatenate(sounds)[None].astype(np.float32)
+
+
+def test_the_key_of_cadences():
+    minor = analyse([chords((57, 60, 64), (62, 65, 69), (64, 68, 71), (57, 60, 64))], RATE, 1)
+    assert minor.key == "A minor"
+    major = analyse([chords((63, 67, 70), (68, 72, 75), (70, 74, 77), (63, 67, 70))], RATE, 1)
+    assert major.key == "Eb major"
+    assert min(minor.key_confidence, major.key_confidence) > 0.2
+    assert analyse([noise(3, 1)], RATE, 1, music=False).key is None
+
+
+@pytest.mark.parametrize("rate", [22_050, 44_100, 48_000])
+def test_loudness_is_pyloudnorm_s(rate):
+    sound = noise(7) * np.linspace(0, 1, 7 * RATE, dtype=np.float32)
+    sound[:, 2 * RATE : 4 * RATE] = 0  # gates have something to leave out
+    loudness = Loudness(rate, 2)
+    for block in np.array_split(sound, 11, axis=1):
+        loudness.hear(block)
+    assert loudness.lufs == pytest.approx(pyloudnorm.Meter(rate).integrated_loudness(sound.T), abs=0.01)
+
+
+def test_silence_has_no_loudness():
+    loudness = Loudness(RATE, 2)
+    loudness.hear(np.zeros((2, RATE), np.float32))
+    assert loudness.lufs is None
+    loudness.hear(1e-6 * noise(1))
+    assert loudness.lufs is None
+
+
+def test_a_peak_between_samples():
+    """A sine of a quarter of the sample rate whose crests fall between samples."""
+    sound = np.sin(np.pi / 2 * np.arange(RATE) + np.pi / 4)[None].astype(np.float32)
+    peaks = Peaks(RATE, 1)
+    for block in np.array_split(sound[:, 1000:-1000] * np.hanning(RATE - 2000).astype(np.float32), 5, axis=1):
+        peaks.hear(block)
+    peaks.hear(np.zeros((1, 0), np.float32), last=True)
+    assert peaks.sample == pytest.approx(np.sqrt(0.5), abs=0.001)
+    assert peaks.true == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("sound", "image"),
+    [(noise(1, 1), "mono"), (noise(1), "stereo"), (np.repeat(noise(1, 1), 2, axis=0), "dual mono")],
+)
+def test_the_stereo_image(sound, image):
+    found = analyse([sound], RATE, len(sound), music=False)
+    assert found.image == image
+    assert found.energy == pytest.approx(np.sum(sound.astype(float) ** 2))
+    assert (found.seconds, found.peak) == (1, pytest.approx(np.abs(sound).max()))
+
+
+@pytest.mark.parametrize(("name", "least", "most"), [("a.mp3", 15_500, 17_500), ("a.wav", None, None)])
+def test_where_an_encoder_has_cut(tmp_path, name, least, most):
+    with Writer(tmp_path / name, sample_rate=RATE, channels=2, bitrate="128k" if least else None) as writer:
+        writer.write(noise(3))
+    cutoff = analyse(Reader(tmp_path / name), RATE, 2, music=False).cutoff_hz
+    assert cutoff is None if least is None else least < cutoff < most
