@@ -242,7 +242,7 @@ def split_file(
         raise ValueError(f"outputs are for {', '.join(outputs)}, but stems are {', '.join(there)}")
     writers = plan_writers(reader, wanted, depth=depth, bitrate=bitrate, force=force)
     files = list(dict.fromkeys(writers.values()))
-    separator = _fitted(method, reader)
+    separator = fit(method, reader)
     if isinstance(files[0], StemFile) and not separator.spec.complete:
         raise EncodeError("The stems of this model do not add up to the song", "choose another --format")
     done = 0
@@ -282,7 +282,7 @@ def split_file(
     return results[0]
 
 
-def _fitted(method: Method, reader: Reader | RawReader) -> Separator:
+def fit(method: Method, reader: Reader | RawReader) -> Separator:
     """Return a separator, for which some methods must hear all of a track first."""
     if not isinstance(method, Estimator):
         return method
@@ -326,7 +326,7 @@ def split_to_stream(
         same = Raw(reader.sample_rate, reader.channels, form.samples)
         raise EncodeError(f"`{reader.path.name}` has no samples of `{form}`", f"ask for them as --raw {same}")
     outlet = Outlet(stream, form, wav=raw is None, frames=reader.frames)
-    fitted = _fitted(separator, reader)
+    fitted = fit(separator, reader)
     place, done = fitted.spec.stems.index(stem), 0
 
     def write(stems: Samples) -> None:
@@ -391,7 +391,7 @@ def plan_writers(
             path,
             sample_rate=reader.sample_rate,
             channels=reader.channels,
-            depth=_depth(reader, path) if depth == "same" else depth,
+            depth=depth_for(reader, path) if depth == "same" else depth,
             bitrate=bitrate,
             frames=reader.frames_estimate,
             tags_from=reader.path,
@@ -402,8 +402,8 @@ def plan_writers(
     }
 
 
-def _depth(reader: Reader, path: Path) -> str:
-    """Return the depth for stems as deep as their track."""
+def depth_for(reader: Reader, path: Path) -> str:
+    """Return the depth for a file as deep as its track."""
     return "24" if (path.suffix.lower(), reader.depth) == (".flac", "32f") else reader.depth
 
 

@@ -34,6 +34,7 @@ ORDER = [
     "cards",
     "runtime",
     "pipeline",
+    "remix",
     "records",
     "batch",
     "cluster",

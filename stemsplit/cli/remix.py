@@ -1,0 +1,95 @@
+"""`stemsplit remix`: a song again, with its stems louder, softer, elsewhere or left out."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from stemsplit import DEFAULT_MODEL
+from stemsplit.cli import console, models, running
+
+EXAMPLE = 'stemsplit remix song.mp3 "vocals=-6dB drums=+3dB"'
+
+_how = partial(typer.Option, rich_help_panel="How to split")
+_where = partial(typer.Option, rich_help_panel="What to write")
+_tell = partial(typer.Option, rich_help_panel="What to print", metavar="")
+
+
+def command(
+    source: Annotated[
+        Path, typer.Argument(metavar="SONG|FOLDER", help="A song, or the folder that its stems lie in.")
+    ],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="REMIX",
+            help="karaoke, instrumental, acapella, drumless, practice:bass, or words such as vocals=-6dB.",
+        ),
+    ],
+    *,
+    out: Annotated[
+        Path | None, _where("--out", "-o", metavar="FILE", help="What to write. [song-karaoke.mp3]")
+    ] = None,
+    depth: Annotated[
+        Literal["same", "16", "24", "32f"], _where(help="Bits a sample, for wav and flac; 32f is float.")
+    ] = "same",
+    bitrate: Annotated[str | None, _where(metavar="RATE", help="For mp3, ogg and m4a, as in `192k`.")] = None,
+    force: Annotated[bool, _where("--force", metavar="", help="Replace a file already there.")] = False,
+    model: Annotated[str, models.option(rich_help_panel="How to split")] = DEFAULT_MODEL,
+    mask: Annotated[Literal["soft", "binary", "wiener"] | None, _how(help="As of `stemsplit split`.")] = None,
+    fast: running.Fast = False,
+    runtime: running.Runtime = "auto",
+    device: running.Device = "auto",
+    precision: running.Precision = "auto",
+    threads: running.Threads = None,
+    quiet: Annotated[bool, _tell("--quiet", "-q", help="Only the path and errors.")] = False,
+    json: Annotated[bool, _tell("--json", help="One JSON object instead of the path.")] = False,
+) -> None:
+    """Mix a song anew: `karaoke`, or `vocals=-6dB drums=mute other=pan:-30,width:50 bass=delay:20ms`.
+
+    Of each stem: a gain in dB, mute, solo, pan from -100 to 100, width from 0 to 200 %, a delay. The folder
+    that a song was split to saves splitting it again. The balance stays as asked for: where peaks would be
+    too high, all of the remix is made softer, and it is said by how much.
+    """
+    from dataclasses import asdict
+
+    from stemsplit import mixing, naming, stemset
+    from stemsplit.audio import Reader
+    from stemsplit.remix import WRITABLE, remix
+
+    text = " ".join(words)
+    label = text.replace(":", "-") if text in mixing.PRESETS or text.startswith("practice:") else "remix"
+    if out is None:
+        ending = source.suffix[1:].lower()
+        name = source.resolve().name if source.is_dir() else naming.track_name(source)
+        out = Path(f"{name}-{label}.{ending if ending in WRITABLE else 'wav'}")
+    report = console.Report(quiet=quiet, verbose=False, json=json)
+    reader = Reader(next(iter(stemset.find(source).stems.values())) if source.is_dir() else source)
+    shown = f"{label} of {console.printable(source.name)}"
+    with console.Bars(enabled=not quiet) as bars, bars.of(shown, reader) as update:
+        result = remix(
+            source,
+            text,
+            out,
+            depth=depth,
+            bitrate=bitrate,
+            title=label,
+            force=force,
+            progress=update,
+            model=model,
+            mask=mask,
+            fast=fast,
+            runtime=runtime,
+            device=device,
+            precision=precision,
+            threads=threads,
+        )
+    if result.gain_db < 0:
+        report.remark(f"{out.name}: {result.gain_db:.1f} dB, for its peaks; the balance is as asked for")
+    if json:
+        console.event(**asdict(result))
+    else:
+        report.paths({"remix": out})
