@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pyloudnorm
 import pytest
+from typer.testing import CliRunner
 
 from stemsplit.analysis import analyse
 from stemsplit.audio import Reader
+from stemsplit.cli import app
 from stemsplit.levels import Loudness, Peaks
 from stemsplit.writer import Writer
 
@@ -111,3 +115,43 @@ def test_where_an_encoder_has_cut(tmp_path, name, least, most):
         writer.write(noise(3))
     cutoff = analyse(Reader(tmp_path / name), RATE, 2, music=False).cutoff_hz
     assert cutoff is None if least is None else least < cutoff < most
+
+
+# stemsplit inspect
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Writer(tmp_path / "clicks.wav", sample_rate=RATE, channels=1, depth="24") as writer:
+        writer.write(clicks(97)[0])
+    (tmp_path / "song").mkdir()
+    for name, gain in (("vocals", 1.0), ("drums", 0.5), ("other", 0.0)):
+        with Writer(tmp_path / "song" / f"{name}.wav", sample_rate=RATE, channels=2) as writer:
+            writer.write(gain * noise(1))
+
+
+def test_inspect_tells_people(files):
+    run = CliRunner().invoke(app, ["inspect", "clicks.wav", "song", "nothing.wav"])
+    assert run.exit_code == 1
+    assert "nothing.wav" in run.stderr
+    lines = run.stdout.splitlines()
+    assert "  format    WAV, 44,100 Hz, 24 bit" in lines
+    assert "  length    0:20.000" in lines
+    assert any(line.startswith("  tempo     97.") for line in lines)
+    assert "  image     mono" in lines
+    shares = [line.split()[-1] for line in lines if line.split()[0] in ("vocals", "drums", "other")]
+    assert shares == ["80.0%", "20.0%", "0.0%"]
+
+
+def test_inspect_tells_programs(files):
+    run = CliRunner().invoke(app, ["inspect", "clicks.wav", "song", "--json"])
+    sound, *stems = [json.loads(line) for line in run.stdout.splitlines()]
+    assert sound["bpm"] == pytest.approx(97, abs=0.3)
+    assert len(sound["beats"]) > 28
+    assert [(each["stem"], round(each["energy_share"], 2)) for each in stems] == [
+        ("vocals", 0.8),
+        ("drums", 0.2),
+        ("other", 0),
+    ]
+    assert stems[2]["lufs"] is None

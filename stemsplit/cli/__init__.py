@@ -14,7 +14,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from stemsplit.cli import config, console, doctor, evaluate, models, remix, scan, split, train, unpack
+from stemsplit.cli import (
+    config,
+    console,
+    doctor,
+    evaluate,
+    inspect,
+    models,
+    remix,
+    scan,
+    split,
+    train,
+    unpack,
+)
 from stemsplit.errors import BadConfig, StemsplitError
 
 # Another verb: its file here, its name here. A file has a function `command` and an `EXAMPLE`.
@@ -27,6 +39,7 @@ VERBS = {
     "config": config,
     "unpack": unpack,
     "scan": scan,
+    "inspect": inspect,
     "remix": remix,
 }
 
