@@ -333,3 +333,20 @@ def test_bad_input_gets_one_clear_sentence(song, method):
     assert run.stderr.count("error: ") == 3
     assert all(words in run.stderr for words in ("are the same", "only silence", "NaN"))
     assert len(run.stdout.splitlines()) == 2, "a tenth of a second will do"
+
+
+def test_projet_tells_delays_apart_where_levels_are_the_same():
+    sound = np.stack([speech_like(1), speech_like(2)])
+    images = np.stack(
+        [[source, np.roll(source, delay)] for source, delay in zip(sound, (-3, 3), strict=True)]
+    )
+    mixture = images.sum(axis=0).astype(np.float32)
+    small = partial(Projet, 2, n_fft=1024, hop_length=256, angles=7, projections=5, iterations=40, frames=60)
+    worst = {}
+    for delays in ((0.0,), (-3.0, 0.0, 3.0)):
+        stems = separated(small(delays=delays), mixture)
+        orders = (stems, stems[::-1])
+        worst[delays] = max(
+            min(sdr_db(*pair) for pair in zip(order, images, strict=True)) for order in orders
+        )
+    assert worst[-3.0, 0.0, 3.0] > 3.5 > 2.5 > worst[0.0,]
