@@ -134,7 +134,7 @@ def label(condition: tuple[int, int]) -> str:
 
 def table(collected: dict[tuple[int, int], Scores], songs: int) -> str:
     """Return the page with a table a measure."""
-    page = (HERE / "PANNING.md").read_text(encoding="utf-8").partition("\n## ")[0].rstrip()
+    page = (HERE / "PANNING.md").read_text(encoding="utf-8").partition("\n## SDR")[0].rstrip()
     for measure, name in SHOWN.items():
         page += f"\n\n## {name}, dB: median over the four stems of {songs} songs\n\n"
         page += f"| | {' | '.join(map(label, CONDITIONS))} |\n|---|{'--:|' * len(CONDITIONS)}\n"
