@@ -102,6 +102,21 @@ def outputs(
     return {stem: fill(template, fields | {"stem": stem}) for stem in stems}
 
 
+def file_names(titles: Iterable[str]) -> list[str]:
+    """Return a name for each of some stems, all different, that every file system takes."""
+    names: list[str] = []
+    for title in titles:
+        plain = _plain(title).encode("utf-8")[:100].decode("utf-8", "ignore").strip(" .") or "stem"
+        if plain.partition(".")[0].lower() in _NO_NAMES:
+            plain = f"_{plain}"
+        name, number = plain, 1
+        while name.casefold() in (other.casefold() for other in names):
+            number += 1
+            name = f"{plain} {number}"
+        names.append(name)
+    return names
+
+
 def _plain(text: str) -> str:
     """Replace what names cannot hold on one system or another."""
     text = unicodedata.normalize("NFC", text)

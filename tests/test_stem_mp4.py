@@ -21,8 +21,8 @@ from stemsplit import ffmpeg
 from stemsplit.audio import Reader
 from stemsplit.cli import app
 from stemsplit.errors import DecodeError, EncodeError, OutputExists
-from stemsplit.export import unpack as unpacking
 from stemsplit.export.unpack import unpack
+from stemsplit.naming import file_names
 from stemsplit.songs import MUSDB18, find_songs
 from stemsplit.stem_mp4 import COLOURS, ORDER, Label, StemFile, read_stem_names
 from stemsplit.writer import Writer, together
@@ -438,7 +438,7 @@ def test_names_of_files_lead_nowhere_else():
         "\ud800",
         "…",
     ]
-    names = unpacking._file_names([*evil, "drums", "Drums", "drums"])
+    names = file_names(["mixture", *evil, "drums", "Drums", "drums"])
     assert names[0] == "mixture"
     assert names[-3:] == ["drums", "Drums 2", "drums 3"]
     assert names[7] == "Mixture 2"

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from stemsplit.cli import (
     config,
     console,
+    daw,
     doctor,
     evaluate,
     inspect,
@@ -41,6 +42,7 @@ VERBS = {
     "scan": scan,
     "inspect": inspect,
     "remix": remix,
+    "daw": daw,
 }
 
 

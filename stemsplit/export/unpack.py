@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import time
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from stemsplit.audio import Reader
 from stemsplit.errors import DecodeError, EncodeError
-from stemsplit.naming import track_name
+from stemsplit.naming import file_names, track_name
 from stemsplit.pipeline import SplitResult
 from stemsplit.stem_mp4 import MIXTURE, ORDER, read_stem_names
 from stemsplit.writer import Writer, together
@@ -40,7 +38,7 @@ def unpack(
     first = Reader(path)  # the clearest message about a file that cannot be read
     labels = read_stem_names(path)
     readers = [first, *_stems(path, len(labels or ORDER))]
-    names = _file_names(ORDER if labels is None else [label.name for label in labels])
+    names = file_names([MIXTURE, *(ORDER if labels is None else [label.name for label in labels])])
     writers = {
         name: Writer(
             Path(out) / track_name(path) / f"{name}.{format}",
@@ -104,21 +102,3 @@ def _clipping(writers: Mapping[str, Writer]) -> list[str]:
     excess_db = math.ceil(200 * math.log10(max(loud.values()))) / 10
     what = f"{' and '.join(loud)} went up to {excess_db:.1f} dB above full scale and were clipped"
     return [f"{what}; keep them whole with --format wav --depth 32f"]
-
-
-def _file_names(stems: Sequence[str]) -> list[str]:
-    """Return a name for the mixture and for each stem, all different, that every file system takes."""
-    names: list[str] = []
-    for stem in (MIXTURE, *stems):
-        text = "".join(
-            "_" if c in '/\\:*?"<>|' or not c.isprintable() else c for c in unicodedata.normalize("NFC", stem)
-        )
-        plain = text.encode("utf-8")[:100].decode("utf-8", "ignore").strip(" .") or "stem"
-        if re.fullmatch(r"con|prn|aux|nul|(com|lpt)\d", plain.partition(".")[0], re.IGNORECASE):
-            plain = f"_{plain}"
-        name, number = plain, 1
-        while name.casefold() in (other.casefold() for other in names):
-            number += 1
-            name = f"{plain} {number}"
-        names.append(name)
-    return names

@@ -1,0 +1,67 @@
+"""Stems as a session to open in a DAW: a track a stem, at the tempo that was heard."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from stemsplit import analysis
+from stemsplit.analysis import Analysis
+from stemsplit.audio import Reader
+from stemsplit.errors import EncodeError, OutputExists
+from stemsplit.export import dawproject, reaper
+from stemsplit.export.session import session
+from stemsplit.stemset import StemSet
+
+SUFFIXES = {"dawproject": ".dawproject", "reaper": ".rpp"}
+WRITERS = {"dawproject": dawproject.write, "reaper": reaper.write}
+
+
+def analyse(stems: StemSet) -> Analysis:
+    """Return what the mixture is like: the one beside the stems or, without one, their sum."""
+    if stems.mixture is None:
+        return analysis.analyse(stems.mix(), stems.sample_rate, stems.channels)
+    mixture = Reader(stems.mixture)
+    return analysis.analyse(mixture, mixture.sample_rate, mixture.channels)
+
+
+def check(kind: str, path: Path, force: bool = False) -> None:
+    """Refuse what cannot be written, before any work is done.
+
+    Raises:
+        EncodeError: the name has not the kind's ending, or is a folder's.
+        OutputExists: the file is there already and `force` is not given.
+    """
+    if path.suffix.lower() != SUFFIXES[kind]:
+        raise EncodeError(f"`{path}` is no name for {kind}", f"let it end in {SUFFIXES[kind]}")
+    if path.is_dir():
+        raise EncodeError(f"`{path}` is a folder", "choose another name with --out")
+    if os.path.exists(path) and not force:
+        raise OutputExists(f"`{path}` is there already", "use --force to replace it")
+
+
+def write(kind: str, stems: StemSet, path: Path, analysis: Analysis, force: bool = False) -> Path:
+    """Write the session of some stems; it appears whole or not at all.
+
+    `kind` is "dawproject", which holds the sounds too, or "reaper", which names them by where they lie.
+    Of the `analysis` of the mixture it takes the tempo. Returns the path.
+
+    Raises:
+        EncodeError: the file cannot be written, or its name is not one for the kind.
+        OutputExists: it is there already and `force` is not given.
+        DecodeError: a stem cannot be read.
+    """
+    check(kind, path, force)
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        WRITERS[kind](session(stems, analysis), part)
+        os.replace(part, path)
+    except OSError as error:
+        reason = f"Cannot write `{path}`: {error.strerror or error}"
+        raise EncodeError(reason, "check the folder, or choose another with --out") from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+    return path
