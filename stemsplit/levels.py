@@ -52,7 +52,8 @@ class Loudness:
         weighted = np.concatenate([self._held, weighted], axis=-1)
         steps = weighted.shape[-1] // self._step
         whole, self._held = weighted[:, : steps * self._step], weighted[:, steps * self._step :]
-        self._energies += (whole.reshape(len(whole), steps, -1) ** 2).mean(axis=2).sum(axis=0).tolist()
+        powers = whole.reshape(len(whole), steps, self._step) ** 2
+        self._energies += powers.mean(axis=2).sum(axis=0).tolist()
 
     @property
     def lufs(self) -> float | None:

@@ -38,7 +38,6 @@ ORDER = [
     "records",
     "batch",
     "cluster",
-    "export",
     "songs",
     "metrics",
     "bsseval",
@@ -46,6 +45,7 @@ ORDER = [
     "evaluation",
     "results",
     "charts",
+    "export",
     "training",
     "cli",
 ]

@@ -23,6 +23,7 @@ from stemsplit.cli import (
     inspect,
     models,
     remix,
+    report,
     scan,
     split,
     train,
@@ -43,6 +44,7 @@ VERBS = {
     "inspect": inspect,
     "remix": remix,
     "daw": daw,
+    "report": report,
 }
 
 

@@ -1,0 +1,211 @@
+"""Waveforms, spectrograms and masks of a track, from one pass over it in memory that does not grow."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stemsplit.audio import Block
+from stemsplit.stft import Stft, magnitude
+
+COLUMNS = 800
+"""Of a picture, however long the track is."""
+BANDS = 160
+HIGHEST_HZ = 20_000.0
+RANGE_DB = 80.0
+"""What a spectrogram shows below its loudest point."""
+SIZE = (9.6, 2.0)
+"""Of a picture, in hundreds of pixels."""
+_QUALITY = {"quality": 60}
+_WINDOW_SECONDS = 0.09
+_TICKS_HZ = (200, 500, 1000, 2000, 5000, 10_000)
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a track looks like, its sounds being the mixture and the stems, in this order."""
+
+    sample_rate: int
+    waves: Array
+    """Lowest and highest sample, `(sound, 2, column)`."""
+    bands: Array
+    """Mean magnitude, `(sound, band, column)`; bands are spaced as mels."""
+    residual_db: float | None
+    """What is left of the mixture without its stems, relative to it; None of silence, or of nothing left."""
+
+    @property
+    def masks(self) -> Array:
+        """The share of each stem in all of them, `(stem, band, column)`; 0 where a spectrogram is black."""
+        stems = self.bands[1:]
+        total = stems.sum(axis=0)
+        floor = max(1e-7, self.bands.max() * 10 ** (-RANGE_DB / 20))
+        shares: Array = np.divide(stems, total, out=np.zeros_like(stems), where=total > floor)
+        return shares
+
+
+def survey(blocks: Iterable[Block], sample_rate: int, frames: int) -> Survey:
+    """Return what the sounds in blocks `(sound, channel, time)` of so many frames look like.
+
+    The first sound is the mixture; what follows after `frames` is left out.
+    """
+    spectra = _Bands(sample_rate, frames)
+    columns = min(COLUMNS, frames)
+    edges = -(-np.arange(columns) * frames // columns)  # the first sample of each column
+    waves: Array | None = None
+    done, mixture_energy, residual_energy = 0, 0.0, 0.0
+    for block in blocks:
+        block = block[..., : frames - done]
+        if not block.shape[-1]:
+            break
+        if waves is None:
+            waves = np.zeros((len(block), 2, columns))
+        first = int(np.searchsorted(edges, done, "right")) - 1
+        last = int(np.searchsorted(edges, done + block.shape[-1], "left"))
+        starts = np.maximum(edges[first:last] - done, 0)
+        part = waves[..., first:last]
+        part[:, 0] = np.minimum(part[:, 0], np.minimum.reduceat(block.min(axis=1), starts, axis=-1))
+        part[:, 1] = np.maximum(part[:, 1], np.maximum.reduceat(block.max(axis=1), starts, axis=-1))
+        mixture_energy += _energy(block[0])
+        residual_energy += _energy(block[0] - block[1:].sum(axis=0))
+        spectra.hear(block)
+        done += block.shape[-1]
+    if waves is None:
+        raise ValueError("no blocks")
+    known = mixture_energy > 0 and residual_energy > 0
+    residual_db = 10 * math.log10(residual_energy / mixture_energy) if known else None
+    return Survey(sample_rate, waves, spectra.finish(), residual_db)
+
+
+def _energy(block: Block) -> float:
+    return float(np.square(block, dtype=np.float64).sum())
+
+
+class _Bands:
+    """Sums up spectra into bands and columns, block by block."""
+
+    def __init__(self, sample_rate: int, frames: int) -> None:
+        import librosa
+
+        n_fft = 1 << max(5, round(math.log2(sample_rate * _WINDOW_SECONDS)))
+        self._stft = Stft(n_fft, n_fft // 4)
+        mels = librosa.filters.mel(
+            sr=sample_rate, n_fft=n_fft, n_mels=BANDS, fmax=min(sample_rate / 2, HIGHEST_HZ), norm=None
+        )
+        weights = np.maximum(mels.sum(axis=1, keepdims=True), 1e-9)
+        self._filters = np.ascontiguousarray((mels / weights).T, np.float32)  # (bin, band)
+        self._total = frames // self._stft.hop_length + 1
+        self._columns = min(COLUMNS, self._total)
+        self._done = 0
+        self._held: Block | None = None
+        self._sums: Array | None = None
+
+    def hear(self, block: Block) -> None:
+        if self._held is None or self._sums is None:
+            self._sums = np.zeros((self._columns, len(block), BANDS))
+            self._held = np.zeros((*block.shape[:-1], self._stft.n_fft // 2), np.float32)
+        signal = np.concatenate([self._held, block], axis=-1)
+        bands = magnitude(self._stft.transform(signal)) @ self._filters  # (sound, frame, band)
+        count = bands.shape[1]
+        if count:
+            columns = (self._done + np.arange(count)) * self._columns // self._total
+            there, starts = np.unique(columns, return_index=True)
+            self._sums[there] += np.add.reduceat(bands, starts, axis=1).transpose(1, 0, 2)
+        self._done += count
+        self._held = signal[..., count * self._stft.hop_length :]
+
+    def finish(self) -> Array:
+        """Return `(sound, band, column)`."""
+        assert self._held is not None
+        assert self._sums is not None
+        self.hear(np.zeros((*self._held.shape[:-1], self._stft.n_fft // 2), np.float32))
+        counts = np.bincount(np.arange(self._total) * self._columns // self._total)
+        means: Array = (self._sums / counts[:, None, None]).transpose(1, 2, 0)
+        return means
+
+
+def wave_paths(waves: Array) -> list[str]:
+    """Return an SVG path for each sound's `(2, column)`: one unit a column, 100 high for the loudest."""
+    scale = 50 / max(1e-9, float(np.abs(waves).max()))
+    return ["".join(_strokes(low * scale, high * scale)) for low, high in waves]
+
+
+def _strokes(low: Array, high: Array) -> Iterator[str]:
+    for column, (bottom, top) in enumerate(zip(low, high, strict=True)):
+        # Silence is a thin line.
+        yield f"M{column}.5 {50 - max(top, 0.3):.1f}V{50 - min(bottom, -0.3):.1f}"
+
+
+def spectrograms(found: Survey) -> list[bytes]:
+    """Return a WebP picture of each sound, all of one scale."""
+    import librosa
+
+    loudest = float(found.bands.max()) or 1.0
+    return [
+        _draw(
+            librosa.amplitude_to_db(bands, ref=loudest, amin=1e-7, top_db=None),
+            found.sample_rate,
+            cmap="magma",
+            vmin=-RANGE_DB,
+            vmax=0,
+        )
+        for bands in found.bands
+    ]
+
+
+def mask_pictures(found: Survey) -> list[bytes]:
+    """Return a WebP picture of each stem's share in all of them."""
+    return [_draw(mask, found.sample_rate, cmap="cividis", vmin=0, vmax=1) for mask in found.masks]
+
+
+def ticks(sample_rate: int) -> Sequence[tuple[int, float]]:
+    """Return frequencies in Hz, and how high each of them is in a picture, from 0 to 1."""
+    figure, axes = _axes()
+    _show(axes, np.zeros((BANDS, 2)), sample_rate)
+    heights = [(hz, _height(axes, hz)) for hz in _TICKS_HZ]
+    return [(hz, height) for hz, height in heights if height < 0.97]
+
+
+def _height(axes: Any, hz: float) -> float:
+    place = axes.transAxes.inverted().transform(axes.transData.transform((0, hz)))
+    return float(place[1])
+
+
+def _axes() -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=SIZE, dpi=100)
+    FigureCanvasAgg(figure)
+    # The page has the axes: it knows of light, dark, and the size of letters.
+    axes = figure.add_axes((0, 0, 1, 1))
+    return figure, axes
+
+
+def _show(axes: Any, values: Array, sample_rate: int, **options: Any) -> None:
+    from librosa.display import specshow
+
+    specshow(
+        values,
+        sr=sample_rate,
+        fmax=min(sample_rate / 2, HIGHEST_HZ),
+        y_axis="mel",
+        ax=axes,
+        **options,
+    )
+    axes.set_axis_off()
+
+
+def _draw(values: Array, sample_rate: int, **options: Any) -> bytes:
+    figure, axes = _axes()
+    _show(axes, values, sample_rate, **options)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="webp", pil_kwargs=_QUALITY)
+    return picture.getvalue()
