@@ -166,11 +166,11 @@ class Report:
         for path in dict.fromkeys(outputs.values()):
             typer.echo(os.fsencode(str(path)), file=_ours)  # as bytes: not every file name is text
 
-    def done(self, track: Track, result: SplitResult) -> None:
-        """Tell what was written."""
+    def done(self, track: Track, result: SplitResult, beside: Mapping[str, Path] | None = None) -> None:
+        """Tell what was written, and what `beside` the stems."""
         with self._one_at_a_time:
             self.successes += 1
-            self._tell(track, result)
+            self._tell(track, result, beside or {})
 
     def summarise(self, result: SplitResult) -> None:
         """Say in words how it went."""
@@ -184,11 +184,11 @@ class Report:
         rate = f"{result.frames} frames at {result.sample_rate} Hz in {result.channels} channels"
         self.remark(f"  {rate}\n  peaks: {peaks}", detail=True)
 
-    def _tell(self, track: Track, result: SplitResult) -> None:
+    def _tell(self, track: Track, result: SplitResult, beside: Mapping[str, Path]) -> None:
         self.summarise(result)
         outputs = result.outputs
         if not self.json:
-            self.paths(outputs)
+            self.paths({**outputs, **beside})
             return
         times = result.frames / result.sample_rate / result.elapsed_seconds
         fields = asdict(result) | {"input": track, "times_real_time": round(times, 2)}
@@ -198,7 +198,7 @@ class Report:
             | ({"sha256": sha256[stem]} if stem in sha256 else {})
             for stem, path in outputs.items()
         }
-        event(event="track", status="ok", **fields)
+        event(event="track", status="ok", **fields, **beside)
 
 
 def seconds_of(reader: Reader | RawReader) -> float | None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from stemsplit.cli import console
-
-if TYPE_CHECKING:
-    from stemsplit.stemset import StemSet
 
 EXAMPLE = "stemsplit report stems/song --mixture song.mp3"
 
@@ -39,24 +36,6 @@ def command(
     stems = stemset.find(folder)
     if mixture:
         stems = replace(stems, mixture=mixture)
-    path = report.write(
-        stems, out or folder / "report.html", facts=_facts(stems, folder), force=force, progress=console.say
-    )
+    facts, path = report.facts(stems, folder.parent), out or folder / "report.html"
+    report.write(stems, path, facts=facts, force=force, progress=console.say)
     typer.echo(path)
-
-
-def _facts(stems: StemSet, folder: Path) -> dict[str, str]:
-    """Return what is known of how the stems were made: the record beside them, if they are still the same."""
-    from stemsplit import __version__, weights
-    from stemsplit.records import Print, Records
-
-    facts = {}
-    records = Records(folder.parent)
-    record = records.read(stems.stems)
-    if record and records.are_ours(stems.stems, record):
-        names = {Print.of(path).sha256: name for name, path in weights.available().items()}
-        made_with = str(record.settings.get("weights"))
-        facts["Model"] = names.get(made_with, made_with)
-        facts["Mask"] = record.settings.get("mask") or "the model's own"
-        facts["Computed by"] = record.facts.get("how") or "not known"
-    return {**facts, "Report by": f"stemsplit {__version__}"}

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from stemsplit.audio import Reader
     from stemsplit.batch import Job, Order, Track
+    from stemsplit.export.beside import Beside
     from stemsplit.pipes import Raw, RawReader
 
 EXAMPLE = "stemsplit song.mp3 -o out --stems vocals,drums"
@@ -182,6 +183,13 @@ def command(
         ),
     ] = None,
     gain: Annotated[float, _where(metavar="DB", help="Make all stems louder, or softer (below 0).")] = 0.0,
+    daw: Annotated[
+        Literal["dawproject", "reaper"] | None,
+        _where(help="A session of the stems too, for Bitwig Studio, Cubase and others, or for REAPER."),
+    ] = None,
+    with_report: Annotated[
+        bool, _where("--report", metavar="", help="A page too, to hear and see the stems with.")
+    ] = False,
     force: Annotated[bool, _where("--force", metavar="", help="Replace stems already there.")] = False,
     skip_existing: Annotated[
         bool,
@@ -209,6 +217,8 @@ def command(
         raise typer.BadParameter("flac holds no floating point; choose --depth 24, or --format wav")
     if format == "stem.mp4" and (stems or two_stems or stdout):
         raise typer.BadParameter("a stem file holds all stems; leave out --stems, --two-stems and --stdout")
+    if (daw or with_report) and (format == "stem.mp4" or stdout or ray):
+        raise typer.BadParameter("--daw and --report need stems in files of this machine, one for each")
     if stdout and (json or dry_run):
         raise typer.BadParameter("--stdout leaves no room for --json or --dry-run")
     if gpus_per_worker > 1 and gpus_per_worker % 1:
@@ -230,6 +240,7 @@ def command(
         raise typer.BadParameter("--raw is for standard input, as the track `-`, and for --stdout")
     from stemsplit import remote
     from stemsplit.batch import Order
+    from stemsplit.export.beside import Beside
     from stemsplit.runtime import Running
 
     if not ray and any(map(remote.is_remote, [out, *named])):
@@ -282,7 +293,7 @@ def command(
     elif ray:
         _share_out(order, planned, report, address=ray, workers=jobs, gpus=gpus_per_worker)
     elif todo:
-        _split(order, opened, report, jobs or 1)
+        _split(order, opened, report, jobs or 1, Beside(daw, with_report))
     report.end(len(planned))
     raise typer.Exit(1 if report.failures else 0)
 
@@ -403,7 +414,7 @@ def _share_out(order: Order, planned: Sequence[Job], report: console.Report, **c
         report.failed(problem)
 
 
-def _split(order: Order, todo: dict[Job, Reader], report: console.Report, jobs: int) -> None:
+def _split(order: Order, todo: dict[Job, Reader], report: console.Report, jobs: int, beside: Beside) -> None:
     """Split the tracks, `jobs` of them at a time; one that fails stops no other."""
     from stemsplit.separator import Estimator
 
@@ -433,10 +444,12 @@ def _split(order: Order, todo: dict[Job, Reader], report: console.Report, jobs: 
                 update(done, total)
                 tell(done)
 
+            beside.check(job.track.path, job.outputs, force=order.force)
             result = order.carry_out(job, separator, progress)
             if fitted:
                 report.remark(f"{job.track.path.name}: {result.how}")
-            report.done(job.track, result)
+            made = beside.write(result, order, say=partial(report.remark, detail=True))
+            report.done(job.track, result, made)
 
     def guarded(*task: Any) -> None:
         try:

@@ -14,11 +14,12 @@ from string import Template
 from tempfile import TemporaryDirectory
 from typing import TextIO
 
-from stemsplit import charts
+from stemsplit import __version__, charts, weights
 from stemsplit.analysis import Analysis, analyse
 from stemsplit.audio import Block, Reader, resample
 from stemsplit.errors import EncodeError, OutputExists, StemsplitError
 from stemsplit.export.report import pictures
+from stemsplit.records import Print, Records
 from stemsplit.stemset import MIXTURE, StemSet, in_step
 from stemsplit.writer import Writer
 
@@ -72,6 +73,20 @@ def write(
         found = pictures.survey(_mixture_and_stems(stemset), stemset.sample_rate, stemset.frames)
         _publish(path, _page(stemset, names, analyses, found, facts), encoded)
     return path
+
+
+def facts(stems: StemSet, out: Path) -> dict[str, str]:
+    """Return what the record in the folder `out` says of how stems were made, if they are still the same."""
+    found = {}
+    records = Records(out)
+    record = records.read(stems.stems)
+    if record and records.are_ours(stems.stems, record):
+        names = {Print.of(path).sha256: name for name, path in weights.available().items()}
+        made_with = str(record.settings.get("weights"))
+        found["Model"] = names.get(made_with, made_with)
+        found["Mask"] = record.settings.get("mask") or "the model's own"
+        found["Computed by"] = record.facts.get("how") or "not known"
+    return {**found, "Report by": f"stemsplit {__version__}"}
 
 
 def _check_mixture(stemset: StemSet) -> None:

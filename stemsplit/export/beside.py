@@ -1,0 +1,68 @@
+"""What else is made of a track's stems, as soon as they are there: a session for a DAW, a report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stemsplit import charts, naming
+from stemsplit.batch import Order
+from stemsplit.errors import OutputExists
+from stemsplit.export import daw, report
+from stemsplit.pipeline import SplitResult
+from stemsplit.stemset import StemSet
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What is wanted beside the stems of each track: a `session` of a kind that `daw` knows, a `page`."""
+
+    session: str | None = None
+    page: bool = False
+
+    def paths(self, track: Path, outputs: Mapping[str, Path]) -> dict[str, Path]:
+        """Return where it goes: into the folder of the first stem, by names that say of which track it is."""
+        folder, name = next(iter(outputs.values())).parent, naming.track_name(track)
+        found = {}
+        if self.session:
+            found["session"] = folder / f"{name}{daw.SUFFIXES[self.session]}"
+        if self.page:
+            found["report"] = folder / ("report.html" if folder.name == name else f"{name}.html")
+        return found
+
+    def check(self, track: Path, outputs: Mapping[str, Path], *, force: bool) -> None:
+        """Refuse before any work what could not be written after it.
+
+        Raises:
+            OutputExists: it is there already, and `force` is not given.
+            StemsplitError: something that it needs is not installed.
+        """
+        if self.page:
+            charts.check()
+        for path in self.paths(track, outputs).values():
+            if os.path.exists(path) and not force:
+                raise OutputExists(f"`{path}` is there already", "use --force to replace it")
+
+    def write(self, result: SplitResult, order: Order, *, say: Callable[[str], None]) -> dict[str, Path]:
+        """Write it, and return the paths; `say` is called with what is about to be done.
+
+        Raises:
+            EncodeError: something cannot be written.
+        """
+        paths = self.paths(result.input, result.outputs)
+        whole = not order.start_seconds and order.duration_seconds is None and not order.gain_db
+        stems = StemSet(
+            naming.track_name(result.input),
+            result.outputs,
+            result.input if whole else None,
+            result.sample_rate,
+            result.channels,
+        )
+        if self.session:
+            daw.write(self.session, stems, paths["session"], daw.analyse(stems), order.force)
+        if self.page:
+            facts = report.facts(stems, order.out)
+            report.write(stems, paths["report"], facts=facts, force=order.force, progress=say)
+        return paths

@@ -1,0 +1,73 @@
+"""`stemsplit split --daw --report`: what is made of the stems as soon as they are there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from stemsplit.cli import app
+from tests.conftest import events
+
+RATE = 44_100
+
+
+@pytest.fixture
+def song(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    noise = 0.1 * np.random.default_rng(0).standard_normal((RATE, 2))
+    soundfile.write("song.wav", noise, RATE)
+
+
+def run(*words: str):
+    return CliRunner().invoke(app, ["song.wav", "--stems", "bass,other", *words])
+
+
+def test_both_lie_beside_the_stems(song, tmp_path):
+    result = run("--daw", "dawproject", "--report", "--json")
+    assert result.exit_code == 0, result.stderr
+    (done,) = (event for event in events(result.stdout) if event["event"] == "track")
+    assert done["session"] == "stems/song/song.dawproject"
+    assert done["report"] == "stems/song/report.html"
+    names = {path.name for path in (tmp_path / "stems" / "song").iterdir()}
+    assert names >= {"bass.wav", "other.wav", "song.dawproject", "report.html"}
+    page = (tmp_path / "stems" / "song" / "report.html").read_text(encoding="utf-8")
+    assert "binary-mask-cnn" in page, "the record of the stems says by what"
+    assert page.count("<audio controls") == 3, "the song, too"
+
+
+def test_names_that_share_a_folder_say_of_which_track_they_are(song):
+    result = run("--template", "{track} {stem}.{ext}", "--daw", "reaper", "--report")
+    assert result.stdout.splitlines()[2:] == ["stems/song.rpp", "stems/song.html"]
+
+
+def test_a_part_of_a_song_is_no_mixture_of_it(song, tmp_path):
+    assert run("--report", "--duration", "0.5").exit_code == 0
+    page = (tmp_path / "stems" / "song" / "report.html").read_text(encoding="utf-8")
+    assert page.count("<audio controls") == 2
+
+
+def test_what_is_there_is_refused_before_the_work(song, tmp_path):
+    (tmp_path / "stems" / "song").mkdir(parents=True)
+    (tmp_path / "stems" / "song" / "song.rpp").write_text("mine")
+    result = run("--daw", "reaper")
+    assert result.exit_code == 1
+    assert "song.rpp` is there already" in result.stderr
+    assert not (tmp_path / "stems" / "song" / "bass.wav").exists()
+    assert run("--daw", "reaper", "--force").exit_code == 0
+
+
+def test_without_matplotlib_there_is_no_page(song, tmp_path, monkeypatch):
+    monkeypatch.setattr("stemsplit.charts.find_spec", lambda name: None)
+    result = run("--report")
+    assert result.exit_code == 1
+    assert "stemsplit[plot]" in result.stderr
+    assert not list(tmp_path.rglob("*.html"))
+
+
+@pytest.mark.parametrize("words", [["--stdout", "bass"], ["--ray", "local"]])
+def test_files_of_this_machine_are_needed(song, words):
+    result = run("--report", *words)
+    assert result.exit_code == 2
+    assert "stems in files" in result.stderr
