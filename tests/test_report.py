@@ -236,7 +236,10 @@ def test_short_silent_and_odd_ones(tmp_path, frames, channels, rate):
     assert len(sounds(page)) == 1
 
 
-def test_memory_does_not_grow_with_the_track(tmp_path):
+def test_memory_does_not_grow_with_the_track(page, tmp_path, monkeypatch):
+    # They have the same size whatever the length, but leave rubbish that is collected at any time.
+    monkeypatch.setattr(pictures, "_draw", lambda *_, **__: b"")
+
     def peak(seconds):
         there = tmp_path / str(seconds)
         there.mkdir()
@@ -249,8 +252,8 @@ def test_memory_does_not_grow_with_the_track(tmp_path):
         tracemalloc.stop()
         return most
 
-    peak(1)  # imports
-    assert peak(100) - peak(10) < 0.4 * 2 * 90 * 32_000 * 4  # of two stems as floats
+    # The page has had all that is imported, and compiled, already.
+    assert peak(60) - peak(10) < 0.2 * 2 * 50 * 32_000 * 4  # of two stems as floats
 
 
 def test_the_mixture_must_be_theirs(folder, tmp_path):
