@@ -20,6 +20,10 @@ from stemsplit.writer import Writer, quantised
 NAME = "stdin"
 """What a track from standard input is called."""
 _DEPTHS = {"s16": "16", "s24": "24", "s32": "24", "f32": "32f"}
+_EXTENSIBLE = 0xFFFE
+"""The kind of samples is told further on in the header."""
+_LONGEST_CHUNK = 1 << 24
+"""Of what stands before the samples: tags and a cover."""
 _UNKNOWN_BYTES = (1 << 32) - 1
 """What a WAV file says of its length when it does not know it, or cannot tell."""
 
@@ -123,6 +127,49 @@ class RawReader:
         if position <= self._start:
             start = f" after {position / self.sample_rate:g} s" if position else ""
             raise DecodeError(f"Nothing came through standard input{start}")
+
+
+def read_header(stream: BinaryIO) -> tuple[Raw, int | None]:
+    """Read a WAV file up to its samples; return their form and, where it is known, how many bytes they are.
+
+    Raises DecodeError if it is no WAV file, or one of samples that are not plain.
+    """
+    if not re.fullmatch(b"(RIFF|RF64)....WAVE", _exactly(stream, 12), re.DOTALL):
+        raise DecodeError("Standard input is no WAV file", "say what its samples are: --raw 44100:2:f32")
+    form = b""
+    while True:
+        name, size = struct.unpack("<4sI", _exactly(stream, 8))
+        if name == b"data":
+            break
+        if size > _LONGEST_CHUNK:
+            raise DecodeError("The WAV file on standard input is damaged", "send plain samples, with --raw")
+        chunk = _exactly(stream, size + size % 2)
+        form = chunk if name == b"fmt " else form
+    if len(form) < 16:
+        raise DecodeError("The WAV file on standard input does not say what its samples are", "use --raw")
+    kind, channels, sample_rate, _, _, bits = struct.unpack("<HHIIHH", form[:16])
+    if kind == _EXTENSIBLE:
+        kind = int.from_bytes(form[24:26], "little")
+    samples = {1: f"s{bits}", 3: f"f{bits}"}.get(kind)
+    if samples not in _DEPTHS:
+        raise DecodeError(
+            f"The WAV file on standard input has samples of {bits} bits and kind {kind}",
+            f"send one of {', '.join(_DEPTHS)}, as in ffmpeg -i FILE -c:a pcm_f32le -f wav -",
+        )
+    # Largest, or none: whoever wrote it did not know yet.
+    known = 0 < size < _UNKNOWN_BYTES - (1 << 12)
+    return Raw.parse(f"{sample_rate}:{channels}:{samples}"), size if known else None
+
+
+def _exactly(stream: BinaryIO, count: int) -> bytes:
+    """Read so many bytes of a stream that gives what it has."""
+    data = b""
+    while len(data) < count:
+        more = stream.read(count - len(data))
+        if not more:
+            raise DecodeError("Standard input ends before any sound", "see what the program before it says")
+        data += more
+    return data
 
 
 def spool(stream: BinaryIO, folder: Path, raw: Raw | None = None) -> Path:

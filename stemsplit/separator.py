@@ -78,6 +78,17 @@ Method = Separator | Estimator
 """What separates: ready to, or to be fitted to each track first."""
 
 
+def overlap(stft: Stft, step: int = 1, places: int = 0) -> tuple[int, int]:
+    """Return how far around a segment masks are needed, in frames, and for how many more answers.
+
+    The latter are what a network must be asked for beyond the one for every `step` frames of the segment.
+    """
+    before = stft.n_fft // stft.hop_length - 1  # frames that begin before the segment and end in it
+    after = 1 if step > 1 else 0  # the last answer lies beyond the last frame
+    around = step * math.ceil((before + after + places) / step)
+    return around, (2 * around - before - 1) // step + 1
+
+
 @dataclass(frozen=True)
 class MaskSeparator:
     """Multiplies the mixture's spectrum by a mask a stem.
@@ -109,10 +120,7 @@ class MaskSeparator:
     def spec(self) -> Spec:
         """The context is what network and filter hear around the frames that overlap with a segment."""
         step, hop_length = self.step, self.stft.hop_length
-        before = self.stft.n_fft // hop_length - 1  # frames that begin before the segment and end in it
-        after = 1 if step > 1 else 0  # the last answer lies beyond the last frame
-        around = step * math.ceil((before + after + self.places) / step)
-        asked = (2 * around - before - 1) // step + 1  # answers more than the segment's own
+        around, asked = overlap(self.stft, step, self.places)
         batches = max(1, round((SEGMENT_FRAMES / step + asked) / self.batch))
         return Spec(
             stems=self.stems,

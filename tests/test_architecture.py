@@ -35,6 +35,7 @@ ORDER = [
     "runtime",
     "pipeline",
     "remix",
+    "live",
     "records",
     "batch",
     "cluster",

@@ -21,6 +21,7 @@ from stemsplit.cli import (
     doctor,
     evaluate,
     inspect,
+    live,
     models,
     remix,
     report,
@@ -45,6 +46,7 @@ VERBS = {
     "remix": remix,
     "daw": daw,
     "report": report,
+    "live": live,
 }
 
 
