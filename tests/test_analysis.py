@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import matplotlib.image
 import numpy as np
 import pyloudnorm
 import pytest
@@ -155,3 +156,15 @@ def test_inspect_tells_programs(files):
         ("other", 0),
     ]
     assert stems[2]["lufs"] is None
+
+
+def test_inspect_draws_a_sound_or_a_set_of_stems(files):
+    heights = []
+    for source in ("clicks.wav", "song"):
+        run = CliRunner().invoke(app, ["inspect", source, "--plot", f"{source}.png"])
+        assert run.exit_code == 0, run.stderr
+        heights.append(matplotlib.image.imread(f"{source}.png").shape[0])
+    assert heights[1] > 2 * heights[0], "the mixture and three stems"
+    for words in (["clicks.wav", "--plot", "no/where.png"], ["clicks.wav", "--plot", "a.xyz"]):
+        assert CliRunner().invoke(app, ["inspect", *words]).exit_code == 1
+    assert CliRunner().invoke(app, ["inspect", "clicks.wav", "song", "--plot", "a.png"]).exit_code == 2

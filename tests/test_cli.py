@@ -278,7 +278,7 @@ def test_the_schema_knows_every_code_and_nothing_else_passes():
 def test_verbose_names_the_model_and_the_device(pipeline):
     said = run("-v", "-d", "cpu", "a.wav").stderr
     assert "binary-mask-cnn by torch on cpu: vocals, drums, bass, other\n" in said
-    assert "drums 0.500" in said
+    assert "drums         #####################...   -6.0 dBFS" in said
 
 
 def test_the_bar_goes_to_stderr_alone(monkeypatch, capfd):
@@ -536,3 +536,16 @@ def test_nobody_else_prints_to_stdout_while_it_is_ours(capfd):
         console.event(event="ours")
     sys.stdout.write("done\n")
     assert capfd.readouterr() == ('{"event": "ours"}\ndone\n', "a library's remark\n")
+
+
+@pytest.mark.parametrize(
+    ("peak", "shown"),
+    [
+        (1.0, "########################    0.0 dBFS"),
+        (2.0, "########################    6.0 dBFS"),
+        (10 ** (-24 / 20), "############............  -24.0 dBFS"),
+        (0.0, "........................   -inf dBFS"),
+    ],
+)
+def test_a_peak_is_shown_as_a_bar(peak, shown):
+    assert console.meter(peak) == shown

@@ -58,6 +58,13 @@ def count_stems(names: Collection[str]) -> str:
     return f"{len(names)} stem{'s' if len(names) != 1 else ''}"
 
 
+def meter(peak: float) -> str:
+    """Return a peak as a bar from -48 dBFS to full scale, and in dBFS."""
+    decibels = 20 * math.log10(peak) if peak else -math.inf
+    filled = round(max(0.0, min(1.0, 1 + decibels / 48)) * 24)
+    return f"{'#' * filled:.<24} {decibels:6.1f} dBFS"
+
+
 def say(text: str) -> None:
     """Write to stderr."""
     typer.echo(printable(text), err=True)
@@ -180,9 +187,9 @@ class Report:
             self.remark(f"warning: {warning}")
         speed = f"{seconds:.1f} s ({times:.1f} x real time)"
         self.remark(f"{result.input.name}: {count_stems(result.peaks)} in {speed}")
-        peaks = ", ".join(f"{stem} {peak:.3f}" for stem, peak in result.peaks.items())
         rate = f"{result.frames} frames at {result.sample_rate} Hz in {result.channels} channels"
-        self.remark(f"  {rate}\n  peaks: {peaks}", detail=True)
+        meters = "".join(f"\n  {stem:14}{meter(peak)}" for stem, peak in result.peaks.items())
+        self.remark(f"  {rate}{meters}", detail=True)
 
     def _tell(self, track: Track, result: SplitResult, beside: Mapping[str, Path]) -> None:
         self.summarise(result)

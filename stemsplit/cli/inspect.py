@@ -24,6 +24,10 @@ def command(
         list[Path], typer.Argument(metavar="FILE|FOLDER", help="Sound files, or the folders of their stems.")
     ],
     *,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw the spectrogram; of stems, their masks too."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object a sound.")] = False,
 ) -> None:
     """Tell format, length, levels, tempo and key, and whether a stereo file is mono or has been lossy.
@@ -31,6 +35,8 @@ def command(
     Of a folder of stems: the levels of each, and its share of the energy of all. A file that cannot be read
     does not stop the others; the exit status is then 1.
     """
+    if plot and len(sources) > 1:
+        raise typer.BadParameter("--plot draws one sound, or the stems of one folder")
     report = console.Report(quiet=False, verbose=False, json=json)
     for source in sources:
         with report.failing(source):
@@ -38,6 +44,8 @@ def command(
                 _tell_stems(source, json=json)
             else:
                 _tell_sound(source, json=json)
+            if plot:
+                _draw(source, plot)
     raise typer.Exit(1 if report.failures else 0)
 
 
@@ -97,6 +105,27 @@ def _tell_stems(folder: Path, *, json: bool) -> None:
         else:
             lufs = "-" if each.lufs is None else f"{each.lufs:.1f}"
             typer.echo(f"  {console.printable(name):12}{_db(each.peak):>11}{lufs:>10}{share:>10.1%}")
+
+
+def _draw(source: Path, path: Path) -> None:
+    import numpy as np
+
+    from stemsplit import charts, stemset
+    from stemsplit.audio import Reader
+    from stemsplit.export.report import pictures
+
+    charts.check()
+    if source.is_dir():
+        stems = stemset.find(source)
+        names = [stemset.MIXTURE, *stems.stems]
+    else:
+        reader = Reader(source)
+        stems = stemset.StemSet(source.stem, {source.name: source}, None, reader.sample_rate, reader.channels)
+        names = [source.name]
+    # What has no mixture beside it is drawn above its stems as their sum.
+    blocks = (np.concatenate([block.sum(axis=0, keepdims=True), block]) for block in stems.blocks())
+    found = pictures.survey(blocks if len(names) > 1 else stems.blocks(), stems.sample_rate, stems.frames)
+    pictures.sheet(found, names, stems.frames / stems.sample_rate, path)
 
 
 def _db(amplitude: float) -> str:

@@ -6,12 +6,14 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stemsplit.audio import Block
+from stemsplit.errors import EncodeError
 from stemsplit.stft import Stft, magnitude
 
 COLUMNS = 800
@@ -163,6 +165,52 @@ def spectrograms(found: Survey) -> list[bytes]:
 def mask_pictures(found: Survey) -> list[bytes]:
     """Return a WebP picture of each stem's share in all of them."""
     return [_draw(mask, found.sample_rate, cmap="cividis", vmin=0, vmax=1) for mask in found.masks]
+
+
+def sheet(found: Survey, names: Sequence[str], seconds: float, path: Path) -> None:
+    """Write one picture: a row a sound, its spectrogram on the left, and of stems the mask on the right.
+
+    Raises:
+        EncodeError: the file cannot be written.
+    """
+    import librosa.display
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows, columns = len(names), 2 if len(names) > 1 else 1
+    figure = Figure(figsize=(9 * columns, 1 + 2.4 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True)
+    loudest = float(found.bands.max()) or 1.0
+    level = librosa.amplitude_to_db(found.bands, ref=loudest, amin=1e-7, top_db=None)
+    scale: dict[str, Any] = {
+        "sr": found.sample_rate,
+        "fmax": min(found.sample_rate / 2, HIGHEST_HZ),
+        "y_axis": "mel",
+    }
+    times = np.linspace(0, seconds, level.shape[-1])
+    images: list[Any] = [None, None]
+    for row, name in enumerate(names):
+        options = {**scale, "x_coords": times, "x_axis": "time" if row == rows - 1 else None}
+        spectrogram, *rest = axes[row]
+        images[0] = librosa.display.specshow(
+            level[row], ax=spectrogram, cmap="magma", vmin=-RANGE_DB, vmax=0, **options
+        )
+        spectrogram.set_title(name, loc="left")
+        for mask in rest:
+            if row:
+                images[1] = librosa.display.specshow(
+                    found.masks[row - 1], ax=mask, cmap="cividis", vmin=0, vmax=1, **options
+                )
+                mask.set_title(f"share of {name}", loc="left")
+            else:
+                mask.set_axis_off()
+    for column, label in enumerate(("dB", "of all stems")[:columns]):
+        figure.colorbar(images[column], ax=axes[:, column], label=label, location="bottom", shrink=0.5)
+    try:
+        figure.savefig(path, dpi=100)
+    except (OSError, ValueError) as error:
+        raise EncodeError(f"Cannot write `{path}`: {error}", "choose another --plot, a PNG") from error
 
 
 def ticks(sample_rate: int) -> Sequence[tuple[int, float]]:
