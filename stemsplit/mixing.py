@@ -58,7 +58,8 @@ def parse(text: str, stems: Sequence[str]) -> dict[str, Channel]:
         StemsplitError: there is no such stem, or it is not clear what is to happen to it.
     """
     channels = dict.fromkeys(stems, Channel())
-    for word in PRESETS.get(text.strip(), text).split():
+    for word in text.split():
+        word = PRESETS.get(word.lower(), word)
         name, equals, actions = word.partition("=")
         if word.startswith("practice:"):
             name, equals, actions = word.partition(":")[2], "=", f"{PRACTICE_DB}dB"

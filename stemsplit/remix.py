@@ -13,6 +13,7 @@ import numpy as np
 
 from . import stemset
 from .audio import Block, Reader
+from .errors import EncodeError
 from .levels import Peaks
 from .mixing import Mixer, parse
 from .pipeline import depth_for, fit, load_method, separate_stream, stem_names
@@ -71,6 +72,10 @@ def remix(
         DecodeError, EncodeError: a file cannot be read or written.
         StemsplitError: the text is no remix, or whatever `load_method` raises.
     """
+    if out.exists() and source.exists() and out.samefile(source):
+        raise EncodeError(f"`{out}` would replace the song itself", "choose another file with --out")
+    if source.is_dir() and out.parent.resolve() == source.resolve():
+        raise EncodeError(f"`{out}` would be one of the stems", "choose another folder with --out")
     song = _from_folder(source) if source.is_dir() else _from_song(source, options)
     settings = parse(text, song.stems)
     reader = song.reader

@@ -54,11 +54,14 @@ def find(folder: Path) -> StemSet:
     """
     if not folder.is_dir():
         raise DecodeError(f"No folder `{folder}`", "name the folder with the stems of one track")
-    paths = {
-        path.stem: path
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    }
+    paths: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+            continue
+        if path.stem in paths:
+            both = f"`{paths[path.stem].name}` and `{path.name}`"
+            raise DecodeError(f"{both} in `{folder}` are one stem twice", "move one of them elsewhere")
+        paths[path.stem] = path
     mixture = paths.pop(MIXTURE, None)
     if not paths:
         raise DecodeError(f"No stems in `{folder}`", "name the folder with the stems of one track")

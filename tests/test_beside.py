@@ -71,3 +71,14 @@ def test_files_of_this_machine_are_needed(song, words):
     result = run("--report", *words)
     assert result.exit_code == 2
     assert "stems in files" in result.stderr
+
+
+def test_what_would_be_written_is_told(song):
+    assert run("--daw", "reaper", "--dry-run").stdout.splitlines()[2:] == ["stems/song/song.rpp"]
+
+
+def test_a_track_that_is_done_already_gets_no_page_and_says_so(song):
+    assert run().exit_code == 0
+    again = run("--report", "--skip-existing")
+    assert again.exit_code == 0
+    assert "no `stems/song/report.html`; `stemsplit daw` and `stemsplit report`" in again.stderr

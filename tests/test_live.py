@@ -502,3 +502,9 @@ def test_who_stops_listening_ends_it(music):
         process.stdin = None
         assert process.wait(timeout=60) == 141
         assert process.stderr.read() == b""
+
+
+def test_a_form_of_samples_that_is_none_is_wrong_usage():
+    result = CliRunner().invoke(app, ["live", "--stem", "vocals", "--raw", "44100:2"], input=b"x")
+    assert result.exit_code == 2
+    assert "--raw" in result.stderr

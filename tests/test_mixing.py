@@ -141,3 +141,9 @@ def test_what_is_no_set_of_stems_is_refused(folder, tmp_path, sound):
     soundfile.write(folder / "piano.wav", sound[0].T, 48_000)
     with pytest.raises(DecodeError, match="differ in sample rate"):
         stemset.find(folder)
+
+
+def test_one_stem_twice_is_refused(folder, sound):
+    soundfile.write(folder / "vocals.flac", sound[0].T, RATE)
+    with pytest.raises(DecodeError, match="are one stem twice"):
+        stemset.find(folder)

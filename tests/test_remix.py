@@ -127,3 +127,26 @@ def test_what_cannot_be_done_is_refused(folder, tmp_path, words, said):
     assert result.stderr.startswith("error: ")
     assert said in result.stderr
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_presets_and_words_go_together(folder):
+    assert run("song", "Karaoke", "drums=-6dB", "-o", "mix.wav").exit_code == 0
+    mix, _ = soundfile.read("mix.wav")
+    assert level_db(mix.T - folder[2] - folder[3], folder[1]) == pytest.approx(-6, abs=0.001)
+
+
+@pytest.mark.parametrize("out", ["song/mix.wav", "song/vocals.wav"])
+def test_a_remix_becomes_no_stem(folder, tmp_path, out):
+    before = (tmp_path / "song" / "vocals.wav").read_bytes()
+    result = run("song", "karaoke", "-o", out, "--force")
+    assert result.exit_code == 1
+    assert "one of the stems" in result.stderr
+    assert (tmp_path / "song" / "vocals.wav").read_bytes() == before
+    assert len(list((tmp_path / "song").iterdir())) == 4
+
+
+def test_a_song_does_not_replace_itself(folder):
+    soundfile.write("a.wav", folder.sum(axis=0).T, RATE)
+    result = run("a.wav", "karaoke", "-o", "a.wav", "--force")
+    assert result.exit_code == 1
+    assert "replace the song itself" in result.stderr

@@ -269,6 +269,9 @@ def test_a_page_is_not_replaced_unasked_nor_left_half_written(folder, tmp_path, 
     with pytest.raises(OutputExists):
         report.write(stemset.find(folder), page, facts={})
 
+    with pytest.raises(EncodeError, match="is a folder"):
+        report.write(stemset.find(folder), tmp_path, facts={}, force=True)
+
     def full(*_):
         raise OSError(28, "No space left on device")
 

@@ -12,6 +12,7 @@ import typer
 
 from stemsplit import DEFAULT_MODEL
 from stemsplit.cli import console, models, running
+from stemsplit.errors import StemsplitError
 
 if TYPE_CHECKING:
     from stemsplit.live import Card, Live, Pipe
@@ -98,7 +99,12 @@ def _through_pipes(engine: Live, form: str | None) -> Pipe:
 
     # Not buffered: what has come is there at once, and no lock is held by a thread that waits for more.
     stream = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
-    raw, length = (Raw.parse(form), None) if form else read_header(stream)
+    try:
+        raw, length = (Raw.parse(form), None) if form else read_header(stream)
+    except StemsplitError as problem:
+        if form:
+            raise typer.BadParameter(f"--raw: {problem.message}; {problem.hint}") from problem
+        raise
     engine.check(raw.sample_rate, raw.channels)
     frames = None if length is None else length // raw.bytes_per_frame
     outlet = Outlet(sys.stdout.buffer, raw, wav=form is None, frames=frames)

@@ -31,7 +31,7 @@ def command(
     ],
     *,
     out: Annotated[
-        Path | None, _where("--out", "-o", metavar="FILE", help="What to write. [song-karaoke.mp3]")
+        Path | None, _where("--out", "-o", metavar="FILE", help="What to write; default: song-karaoke.mp3.")
     ] = None,
     depth: Annotated[
         Literal["same", "16", "24", "32f"], _where(help="Bits a sample, for wav and flac; 32f is float.")

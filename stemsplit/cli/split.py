@@ -284,16 +284,17 @@ def command(
         raise typer.Exit(1) from problem
     report.start(len(planned))
     # Whoever splits a track far away also looks whether it can be.
-    opened: dict[Job, Reader] = {} if ray else _opened(order, planned, report)
+    beside = Beside(daw, with_report)
+    opened: dict[Job, Reader] = {} if ray else _opened(order, planned, report, beside)
     todo = planned if ray else list(opened)
     report.plan(todo, opened)
     if dry_run:
         for job in () if json else todo:
-            report.paths(job.outputs)
+            report.paths({**job.outputs, **beside.paths(job.track.path, job.outputs)})
     elif ray:
         _share_out(order, planned, report, address=ray, workers=jobs, gpus=gpus_per_worker)
     elif todo:
-        _split(order, opened, report, jobs or 1, Beside(daw, with_report))
+        _split(order, opened, report, jobs or 1, beside)
     report.end(len(planned))
     raise typer.Exit(1 if report.failures else 0)
 
@@ -369,7 +370,9 @@ def _to_stdout(
     report.summarise(result)
 
 
-def _opened(order: Order, planned: Sequence[Job], report: console.Report) -> dict[Job, Reader]:
+def _opened(
+    order: Order, planned: Sequence[Job], report: console.Report, beside: Beside
+) -> dict[Job, Reader]:
     """Look at all tracks before any work that may take hours; tell of those that are done, or cannot be."""
 
     def look(job: Job) -> Reader | StemsplitError | None:
@@ -383,6 +386,10 @@ def _opened(order: Order, planned: Sequence[Job], report: console.Report) -> dic
         for job, seen in zip(planned, pool.map(look, planned), strict=True):
             if seen is None:
                 report.skipped(job)
+                for path in beside.paths(job.track.path, job.outputs).values():
+                    if not path.exists():
+                        verbs = "`stemsplit daw` and `stemsplit report` work on the stems"
+                        report.remark(f"{job.track.path.name}: no `{path}`; {verbs}")
             elif isinstance(seen, StemsplitError):
                 _did_you_mean(seen, job.track.path)
                 report.failed(seen, job.track)

@@ -52,6 +52,8 @@ def write(
     """
     charts.check()
     path, say = Path(path), progress or (lambda _: None)
+    if path.is_dir():
+        raise EncodeError(f"`{path}` is a folder", "choose a file with --out")
     if os.path.exists(path) and not force:
         raise OutputExists(f"`{path}` is there already", "use --force to replace it")
     names = [MIXTURE, *stemset.stems]
