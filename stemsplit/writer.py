@@ -63,6 +63,12 @@ def together(writers: Sequence[Writer], finished: Callable[[], None] | None = No
             writer.abandon()
 
 
+def refuse_to_replace(path: Path, *, force: bool) -> None:
+    """Raise OutputExists for what is there already, unless `force` is given."""
+    if os.path.exists(path) and not force:  # false, not an error, in a folder that is closed to us
+        raise OutputExists(f"`{path}` is there already", "use --force to replace it")
+
+
 class Writer:
     """One file that appears whole or not at all: `name.part`, renamed on success, removed on failure.
 
@@ -89,8 +95,7 @@ class Writer:
         self.path = Path(path)
         self.format = format or self.path.suffix.lower().lstrip(".")
         _check(self.format, sample_rate, depth, bitrate)
-        if os.path.exists(self.path) and not force:  # false, not an error, in a folder that is closed to us
-            raise OutputExists(f"`{self.path}` is there already", "use --force to replace it")
+        refuse_to_replace(self.path, force=force)
         if os.path.isdir(self.path):
             raise EncodeError(f"`{self.path}` is a folder", "choose another folder with --out")
         self.part = self.path.with_name(self.path.name + ".part")

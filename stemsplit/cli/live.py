@@ -12,7 +12,6 @@ import typer
 
 from stemsplit import DEFAULT_MODEL
 from stemsplit.cli import console, models, running
-from stemsplit.errors import StemsplitError
 
 if TYPE_CHECKING:
     from stemsplit.live import Card, Live, Pipe
@@ -95,16 +94,12 @@ def command(
 def _through_pipes(engine: Live, form: str | None) -> Pipe:
     """Return the way from standard input to standard output, in the form of the former."""
     from stemsplit.live import Pipe
-    from stemsplit.pipes import Outlet, Raw, read_header
+    from stemsplit.pipes import Outlet, read_header
 
     # Not buffered: what has come is there at once, and no lock is held by a thread that waits for more.
     stream = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
-    try:
-        raw, length = (Raw.parse(form), None) if form else read_header(stream)
-    except StemsplitError as problem:
-        if form:
-            raise typer.BadParameter(f"--raw: {problem.message}; {problem.hint}") from problem
-        raise
+    given = running.raw_form(form)
+    raw, length = (given, None) if given else read_header(stream)
     engine.check(raw.sample_rate, raw.channels)
     frames = None if length is None else length // raw.bytes_per_frame
     outlet = Outlet(sys.stdout.buffer, raw, wav=form is None, frames=frames)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from stemsplit.errors import StemsplitError
+
+if TYPE_CHECKING:
+    from stemsplit.pipes import Raw
 
 _run = partial(typer.Option, rich_help_panel="How to run")
 
@@ -53,3 +58,15 @@ Fast = Annotated[
     bool,
     _run("--fast", metavar="", help="Networks hear every third frame only: faster, drums a little blurred."),
 ]
+
+
+def raw_form(text: str | None) -> Raw | None:
+    """Return the form of samples that --raw names. Raises BadParameter if it is none."""
+    if text is None:
+        return None
+    from stemsplit.pipes import Raw
+
+    try:
+        return Raw.parse(text)
+    except StemsplitError as problem:
+        raise typer.BadParameter(f"--raw: {problem.message}; {problem.hint}") from problem

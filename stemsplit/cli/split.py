@@ -60,17 +60,6 @@ def _listed(source: str | None) -> list[str]:
     return [os.fsdecode(name) for name in names if name.strip()]
 
 
-def _raw(text: str | None) -> Raw | None:
-    if text is None:
-        return None
-    from stemsplit.pipes import Raw
-
-    try:
-        return Raw.parse(text)
-    except StemsplitError as problem:
-        raise typer.BadParameter(f"--raw: {problem.message}; {problem.hint}") from problem
-
-
 def _angles(text: str | None) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(",")) if text is not None else ()
@@ -227,7 +216,7 @@ def command(
         raise typer.BadParameter("--duration must be more than nothing")
     if not -60 <= gain <= 60:
         raise typer.BadParameter("--gain takes -60 to 60 dB")
-    form, named = _raw(raw), [*(tracks or []), *_listed(from_file)]
+    form, named = running.raw_form(raw), [*(tracks or []), *_listed(from_file)]
     if not named:
         raise typer.BadParameter("no tracks were named")
     if "-" in named and sys.stdin.isatty():

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from stemsplit import charts, naming
 from stemsplit.batch import Order
-from stemsplit.errors import OutputExists
 from stemsplit.export import daw, report
 from stemsplit.pipeline import SplitResult
 from stemsplit.stemset import StemSet
+from stemsplit.writer import refuse_to_replace
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,7 @@ class Beside:
         if self.page:
             charts.check()
         for path in self.paths(track, outputs).values():
-            if os.path.exists(path) and not force:
-                raise OutputExists(f"`{path}` is there already", "use --force to replace it")
+            refuse_to_replace(path, force=force)
 
     def write(self, result: SplitResult, order: Order, *, say: Callable[[str], None]) -> dict[str, Path]:
         """Write it, and return the paths; `say` is called with what is about to be done.

@@ -9,10 +9,11 @@ from pathlib import Path
 from stemsplit import analysis
 from stemsplit.analysis import Analysis
 from stemsplit.audio import Reader
-from stemsplit.errors import EncodeError, OutputExists
+from stemsplit.errors import EncodeError
 from stemsplit.export import dawproject, reaper
 from stemsplit.export.session import session
 from stemsplit.stemset import StemSet
+from stemsplit.writer import refuse_to_replace
 
 SUFFIXES = {"dawproject": ".dawproject", "reaper": ".rpp"}
 WRITERS = {"dawproject": dawproject.write, "reaper": reaper.write}
@@ -37,8 +38,7 @@ def check(kind: str, path: Path, force: bool = False) -> None:
         raise EncodeError(f"`{path}` is no name for {kind}", f"let it end in {SUFFIXES[kind]}")
     if path.is_dir():
         raise EncodeError(f"`{path}` is a folder", "choose another name with --out")
-    if os.path.exists(path) and not force:
-        raise OutputExists(f"`{path}` is there already", "use --force to replace it")
+    refuse_to_replace(path, force=force)
 
 
 def write(kind: str, stems: StemSet, path: Path, analysis: Analysis, force: bool = False) -> Path:

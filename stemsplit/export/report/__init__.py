@@ -17,11 +17,11 @@ from typing import TextIO
 from stemsplit import __version__, charts, weights
 from stemsplit.analysis import Analysis, analyse
 from stemsplit.audio import Block, Reader, resample
-from stemsplit.errors import EncodeError, OutputExists, StemsplitError
+from stemsplit.errors import EncodeError, StemsplitError
 from stemsplit.export.report import pictures
 from stemsplit.records import Print, Records
 from stemsplit.stemset import MIXTURE, StemSet, in_step
-from stemsplit.writer import Writer
+from stemsplit.writer import Writer, refuse_to_replace
 
 BITRATE = "160k"
 RATES = (32_000, 44_100, 48_000)
@@ -54,8 +54,7 @@ def write(
     path, say = Path(path), progress or (lambda _: None)
     if path.is_dir():
         raise EncodeError(f"`{path}` is a folder", "choose a file with --out")
-    if os.path.exists(path) and not force:
-        raise OutputExists(f"`{path}` is there already", "use --force to replace it")
+    refuse_to_replace(path, force=force)
     names = [MIXTURE, *stemset.stems]
     sounds: list[Iterable[Block]] = [stemset.mix(), *map(Reader, stemset.stems.values())]
     _check_mixture(stemset)
