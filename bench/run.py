@@ -29,11 +29,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from stemsplit import nets
 from stemsplit.audio import Reader
 from stemsplit.nets.binary_mask_cnn import FRAMES, BinaryMaskCNN
 from stemsplit.pipeline import load_separator
 from stemsplit.runtime import cores, openvino_runtime
-from stemsplit.runtime.torch_runtime import CPU_BATCH, AllStems
+from stemsplit.runtime.torch_runtime import AllStems
 from stemsplit.stream import separate_blocks
 from stemsplit.writer import Writer
 
@@ -42,6 +43,7 @@ SONG = HERE.parent / "examples" / "caesium-30s.mp3"
 COMMAND = [str(Path(sys.executable).with_name("stemsplit")), "--quiet", "--force"]
 PEERS = HERE.parent / "build" / "peers" / "bin" / "python"
 SAMPLE_RATE = 44_100
+BATCH = nets.find("binary-mask-cnn").batch
 CORES = cores()
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 WAYS = {
@@ -120,12 +122,16 @@ class WindowByWindow(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward_frames(self, frames: Tensor, step: int) -> Tensor:
-        """Return logits `(1, window, bin)` for features `(1, frame, bin)`."""
-        count = frames.shape[1] - FRAMES + 1
-        windows = torch.stack([frames[0, k : k + count] for k in range(FRAMES)], dim=1)
-        logits: Tensor = self.network(windows)
-        return logits[None]
+    def forward(self, features: Tensor) -> Tensor:
+        """Return logits `(1, 1, 1, frame, bin)` for features `(1, 1, frame, bin)`."""
+        count = features.shape[2] - FRAMES + 1
+        windows = torch.stack([features[0, 0, k : k + count] for k in range(FRAMES)], dim=1)
+        logits: Tensor = self.network.forward_windows(windows)
+        return logits[None, None, None]
+
+    def masks(self, outputs: Tensor) -> Tensor:
+        """Return the probabilities that logits stand for."""
+        return torch.sigmoid(outputs)
 
 
 def networks(limits: dict[str, float]) -> tuple[list[Row], dict[str, Any]]:
@@ -133,8 +139,8 @@ def networks(limits: dict[str, float]) -> tuple[list[Row], dict[str, Any]]:
     network = BinaryMaskCNN().eval()
     forms = {
         "window by window": (WindowByWindow(network), 8, 1),
-        "shared columns": (network, CPU_BATCH, 1),
-        "shared columns, every third": (network, CPU_BATCH, 3),
+        "shared columns": (network, BATCH, 1),
+        "shared columns, every third": (network, BATCH, 3),
     }
     rows, facts = [], {}
     # A processor that does not compute in bfloat16 makes it up from float32, which is no use to anyone.
@@ -142,8 +148,8 @@ def networks(limits: dict[str, float]) -> tuple[list[Row], dict[str, Any]]:
     for runtime, (precision, dtype) in itertools.product(("torch", "openvino"), useful):
         ways, flops = {}, {}
         for form, (module, batch, step) in forms.items():
-            together = AllStems([module], step)
-            frames = torch.randn(1, (batch - 1) * step + FRAMES, network.bins)
+            together = AllStems([module], reach=network.reach, step=step)
+            frames = torch.randn(1, 1, (batch - 1) * step + FRAMES, network.bins)
             with torch.inference_mode(), FlopCounterMode(display=False) as counter:
                 together(frames)
             flops[form] = counter.get_total_flops() / batch / step

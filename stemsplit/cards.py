@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import weights
+from . import nets, weights
 from .weights import ModelCard
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ SYSTEMS = {
     "soft": "soft mask",
     "wiener": "Wiener filter after the soft mask",
     "binary": "binary mask",
+    "waveform": "the network's own samples",
     "mixture": "unprocessed mixture",
     "ideal binary": "ideal binary mask",
     "ideal ratio": "ideal ratio mask",
@@ -39,15 +40,14 @@ def save(path: Path, card: ModelCard, networks: Mapping[str, Mapping[str, Tensor
 def rewrite(path: Path, **changes: Any) -> ModelCard:
     """Change the card in a weights file and the page beside it, and return the new card."""
     card = replace(weights.read_card(path), **changes)
-    save(path, card, weights.load(path, card.stems))
+    save(path, card, weights.load(path, nets.find(card.network).parts(card.stems)))
     return card
 
 
 def page(card: ModelCard) -> str:
     """Return the page in markdown."""
     facts = {
-        "Network": f"`{card.network}`, {card.parameters // len(card.stems):,} parameters a stem, "
-        f"{card.parameters:,} in all",
+        "Network": _size(card),
         "Stems": ", ".join(card.stems) + ("" if card.complete else "; songs hold more than these"),
         "Works at": f"{card.sample_rate / 1000:g} kHz, n_fft {card.n_fft}, hop {card.hop_length}",
         "Learnt": f"the mask B = (S > {card.threshold:g} * M)",
@@ -73,6 +73,14 @@ def page(card: ModelCard) -> str:
         ]
     parts += ["## Limits", card.limits] if card.limits else []
     return "\n\n".join(parts) + "\n"
+
+
+def _size(card: ModelCard) -> str:
+    network = f"`{card.network}`"
+    if nets.find(card.network).joint:
+        return f"{network}, {card.parameters:,} parameters for all stems"
+    each = card.parameters // len(card.stems)
+    return f"{network}, {each:,} parameters a stem, {card.parameters:,} in all"
 
 
 def _plain(value: Any) -> str:

@@ -7,15 +7,20 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
 from .bsseval import Pool
 from .masks import between
 from .metrics import BinCounts, Scores, count_bins, sdr, si_sdr, si_snr
 from .oracles import Oracle
-from .separator import MaskSeparator, Samples, Spec
+from .pipeline import separate_stream
+from .separator import Estimator, MaskSeparator, Method, Samples, Spec
 from .songs import Song
 from .stft import magnitude
 from .stream import separate_blocks
+
+SAMPLE_RATE = 44_100
+"""That all songs are measured at, whatever a separator works at."""
 
 
 @dataclass(frozen=True)
@@ -32,31 +37,40 @@ class SongScores:
 
 @dataclass(frozen=True)
 class Systems:
-    """What is measured: one model's masks by several rules, the mixture if asked for, and oracles.
+    """What is measured: a model, the mixture if asked for, and oracles.
 
-    `separators` share one network, which runs once a song; `threshold` is T of the binary mask that it
-    learnt.
+    `separators` are one of any kind, or one model's masks by several rules, which share one network that runs
+    once a song; `threshold` is T of the binary mask that it learnt. What a method that is fitted to each song
+    finds has no names: each of the `stems` gets what is nearest to it.
     """
 
-    separators: Mapping[str, MaskSeparator]
+    stems: tuple[str, ...]
+    separators: Mapping[str, Method]
     oracles: Mapping[str, Oracle]
     threshold: float
     mixture: bool = True
 
     def measure(self, split: str, song: Song, pool: Pool | None = None) -> SongScores:
         """Return a song's scores; those of BSSEval are added to them by the time the `pool` closes."""
-        separator = next(iter(self.separators.values()))
-        estimates, probabilities = separated(self.separators, song)
         result = SongScores(split, song.name)
-        result.bins.update(score_bins(song, separator, probabilities, self.threshold))
+        masking = {name: each for name, each in self.separators.items() if isinstance(each, MaskSeparator)}
+        if masking:
+            estimates, probabilities = separated(masking, song)
+            first = next(iter(masking.values()))
+            result.bins.update(score_bins(song, first, probabilities, self.threshold))
+        else:
+            estimates = {name: _separated(each, song) for name, each in self.separators.items()}
         heard = audible(song)
-        names = [separator.stems[index] for index in heard]
+        names = [self.stems[index] for index in heard]
         for system, stems in self._all(song, estimates):
-            scores = score_stems(song, stems, separator.stems)
+            scores = score_stems(song, stems, self.stems)
             result.systems[system] = scores
             if pool and names:
                 pool.measure(scores, song.parts[heard], stems[heard])
-        result.systems["bins"] = {name: result.bins[name].scores() for name in names if name in result.bins}
+        if masking:
+            result.systems["bins"] = {
+                name: result.bins[name].scores() for name in names if name in result.bins
+            }
         return result
 
     def _all(self, song: Song, estimates: Mapping[str, Samples]) -> Iterator[tuple[str, Samples]]:
@@ -74,16 +88,17 @@ class Once:
     network: Callable[[Samples], Samples]
     reach: int
     step: int
-    features: Samples = field(default_factory=lambda: np.zeros((0, 0), np.float32))
-    probabilities: Samples = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
+    features: Samples = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
+    probabilities: Samples = field(default_factory=lambda: np.zeros((0, 0, 0, 0), np.float32))
 
     def __call__(self, features: Samples) -> Samples:
-        """Return the network's probabilities `(stem, frame, bin)`, of every `step`-th frame."""
-        edge = max(0, len(self.features) - len(features)) // 2
-        if not np.array_equal(features, self.features[edge : edge + len(features)]):
+        """Return the network's probabilities `(stem, channel, frame, bin)`, of every `step`-th frame."""
+        frames = features.shape[1]
+        edge = max(0, self.features.shape[1] - frames) // 2
+        if not np.array_equal(features, self.features[:, edge : edge + frames]):
             self.features, self.probabilities, edge = features, self.network(features), 0
-        count = (len(features) - 2 * self.reach - 1) // self.step + 1
-        return self.probabilities[:, edge // self.step :][:, :count]
+        count = (frames - 2 * self.reach - 1) // self.step + 1
+        return self.probabilities[:, :, edge // self.step :][:, :, :count]
 
 
 @dataclass(frozen=True)
@@ -103,7 +118,7 @@ def separated(separators: Mapping[str, MaskSeparator], song: Song) -> tuple[dict
     """Return each separator's stems `(stem, channel, time)` of a song, and their network's probabilities.
 
     The separators differ in nothing but what they do with the probabilities, and the network runs once. The
-    probabilities `(stem, frame, bin)` are of the frames that lie in the song whole.
+    probabilities `(stem, frame, bin)`, means over channels, are of the frames that lie in the song whole.
     """
     # The widest first: what the others ask the network is the middle of what it has asked.
     order = sorted(separators, key=lambda name: -separators[name].spec.context)
@@ -123,9 +138,33 @@ def separated(separators: Mapping[str, MaskSeparator], song: Song) -> tuple[dict
         for name, stems in zip(order, segments, strict=True):
             pieces[name].append(stems)
         frames = -(-segments[0].shape[-1] // hop_length)
-        seen.append(between(once.probabilities, widest.step)[:, lead : lead + frames])
+        found = once.probabilities.mean(axis=1)
+        seen.append(between(found, widest.step)[:, lead : lead + frames])
     probabilities = np.concatenate(seen, axis=1)[:, : widest.stft.frames(song.length)]
     return {name: np.concatenate(kept, axis=-1) for name, kept in pieces.items()}, probabilities
+
+
+def _separated(method: Method, song: Song) -> Samples:
+    fitted = method.fit([song.mixture], SAMPLE_RATE) if isinstance(method, Estimator) else method
+    found = np.concatenate(list(separate_stream(fitted, [song.mixture], SAMPLE_RATE)), axis=-1)
+    return assigned(song, found) if isinstance(method, Estimator) else found
+
+
+def assigned(song: Song, found: Samples) -> Samples:
+    """Return for each stem of a song one of the sources found `(source, channel, time)`, all of them others.
+
+    The choice is the one with the highest sum of SDR: the best case for a method that gives no names. Where
+    there are more stems than sources, each gets the best, though another may have it, too.
+    """
+    heard = audible(song)
+    ratios = np.array([[sdr(song.parts[stem], source) for source in found] for stem in heard])
+    chosen = np.zeros(len(song.known), int)
+    if len(found) >= len(heard):
+        rows, sources = linear_sum_assignment(ratios, maximize=True)
+        chosen[[heard[row] for row in rows]] = sources
+    else:
+        chosen[heard] = ratios.argmax(axis=1)
+    return found[chosen]
 
 
 def unprocessed(song: Song) -> Samples:

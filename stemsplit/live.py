@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from . import spatial, weights
+from . import nets, spatial, weights
 from .audio import check_finite
 from .errors import DecodeError, DeviceUnavailable, StemsplitError
 from .pipeline import load_separator
@@ -71,10 +71,14 @@ def load(
         StemsplitError: it must hear the whole song first, or whatever `load_separator` raises.
     """
     card = read_card(model)
-    step = Running(fast=fast).step
-    grid = step * card.hop_length
-    _, asked = overlap(Stft(card.n_fft, card.hop_length), step)
-    batch = block_length(grid, card.sample_rate, block_ms) // grid + asked
+    step, network = Running(fast=fast).step, nets.find(card.network)
+    if network.hears_waves:
+        batch = block_length(network.grid, card.sample_rate, block_ms)
+    else:
+        stft = Stft(card.n_fft, card.hop_length)
+        _, asked = overlap(stft, reach=network.reach, grid=network.grid, step=step)
+        hop_length = step * stft.hop_length
+        batch = block_length(network.grid * hop_length, card.sample_rate, block_ms) // hop_length + asked
     stems = None if stem is None else [stem]
     return load_separator(model, stems=stems, batch=batch, threads=1, fast=fast, **running)
 

@@ -4,7 +4,8 @@ A network says for each bin how probable it is that its stem holds more than the
 mixture. With all stems at hand the masks add up to one in every bin, hence the stems to the mixture; with
 some of them, each mask stands against its own complement.
 
-Shapes: probabilities and masks are `(stem, frame, bin)`, spectra `(channel, frame, bin)`.
+Shapes: probabilities and masks are `(stem, channel, frame, bin)`, with one channel where a mask is the same
+for all; spectra are `(channel, frame, bin)`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ def binary(probabilities: Masks, *, complete: bool) -> Masks:
     """
     claims = probabilities > 0.5
     if complete:
-        best = probabilities.argmax(axis=0) == np.arange(len(claims))[:, None, None]
+        stems = np.arange(len(claims)).reshape(-1, *[1] * (claims.ndim - 1))
+        best = probabilities.argmax(axis=0) == stems
         claims |= best & ~claims.any(axis=0)
     masks: Masks = claims.astype(np.float32)
     return masks / masks.sum(axis=0) if complete else masks
@@ -74,11 +76,22 @@ def joint(probabilities: Masks, *, combination: Masks) -> Masks:
     sure, the others need not be believed.
     """
     # Not by BLAS, whose threads go on spinning for a while when there is nothing more to do.
-    scores = np.einsum("ij,jtf->itf", combination[:, :-1], logits(probabilities))
-    scores += combination[:, -1, None, None]
+    scores = np.einsum("ij,j...->i...", combination[:, :-1], logits(probabilities))
+    scores += combination[:, -1].reshape(-1, *[1] * (scores.ndim - 1))
     scores = np.exp(scores - scores.max(axis=0))
     masks: Masks = scores / scores.sum(axis=0)
     return masks
+
+
+def for_channels(masks: Masks, channels: int) -> Masks:
+    """Return the masks for so many channels: those of left and right for every other one, or their mean."""
+    there = masks.shape[1]
+    if there in (1, channels):
+        return masks
+    if channels == 1:
+        mono: Masks = masks.mean(axis=1, keepdims=True)
+        return mono
+    return masks[:, np.arange(channels) % there]
 
 
 def wiener(masks: Masks, spectra: Spectra, reach: int) -> Iterator[Spectra]:
@@ -88,12 +101,13 @@ def wiener(masks: Masks, spectra: Spectra, reach: int) -> Iterator[Spectra]:
     full-rank spatial covariance model", 2010: where stem j has the covariance v_j R_j, its estimate is
     v_j R_j inv(sum(v_k R_k)) x, and all of them add up to x. Here v_j = m_j P, for the mixture's power P
     over channels, which cancels, and R_j = sum(m_j x x^H) / sum(m_j P) over `reach` frames to either side is
-    the stem's place in the stereo image. This is one iteration of the paper's EM algorithm. In mono there
-    are no places, and the estimate is m_j x.
+    the stem's place in the stereo image; m_j is the mean of a stem's masks over channels. This is one
+    iteration of the paper's EM algorithm. In mono there are no places, and the estimate is m_j x.
     """
     if len(spectra) == 1:
-        yield from masks[:, None] * spectra
+        yield from masks * spectra
         return
+    masks = masks.mean(axis=1)
     left, right = spectra
     squared, cross = _squared(left), left * right.conj()
     power = (squared + _squared(right)) / 2
@@ -134,12 +148,12 @@ def between(probabilities: Masks, step: int) -> Masks:
     """Return the probabilities of every frame, of those of every `step`-th one, along straight lines."""
     if step == 1:
         return probabilities
-    stems, count, bins = probabilities.shape
-    every = np.empty((stems, (count - 1) * step + 1, bins), np.float32)
-    every[:, ::step] = probabilities
-    earlier, rise = probabilities[:, :-1], np.diff(probabilities, axis=1)
+    *lead, count, bins = probabilities.shape
+    every = np.empty((*lead, (count - 1) * step + 1, bins), np.float32)
+    every[..., ::step, :] = probabilities
+    earlier, rise = probabilities[..., :-1, :], np.diff(probabilities, axis=-2)
     for frame in range(1, step):
-        every[:, frame::step] = earlier + np.float32(frame / step) * rise
+        every[..., frame::step, :] = earlier + np.float32(frame / step) * rise
     return every
 
 
@@ -150,5 +164,7 @@ def extend(masks: Masks, bins: int) -> Masks:
     keeps what the masks add up to.
     """
     missing = bins - masks.shape[-1]
+    if not missing:
+        return masks
     top = masks[..., -EXTENSION_BINS:].mean(axis=-1, keepdims=True)
     return np.concatenate([masks, np.repeat(top, missing, axis=-1)], axis=-1)

@@ -1,7 +1,7 @@
 """Stems by masks and filters that are made from the true stems: what the best separator of a kind could give.
 
-Each works on the separator's own transform. With them a score says how much a network left undone, and how
-much no mask could have done.
+Each works on the transform of the network that it is compared with. With them a score says how much a network
+left undone, and how much no mask could have done.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .masks import extend
-from .separator import MaskSeparator, Samples
+from .separator import Samples
 from .songs import Song
 from .stft import FLOOR, Spectra, Stft, magnitude
 
@@ -23,9 +23,8 @@ DIFFUSE = np.float32(1e-4)
 """Share of a source that the Wiener filter takes to come from everywhere: keeps its matrices invertible."""
 
 
-def all_oracles(separator: MaskSeparator, threshold: float) -> dict[str, Oracle]:
-    """Return the oracles with a separator's own transform and band; `threshold` is T of the binary mask."""
-    stft, bins = separator.stft, separator.bins
+def all_oracles(stft: Stft, bins: int, threshold: float) -> dict[str, Oracle]:
+    """Return the oracles with a network's transform and band; `threshold` is T of the binary mask."""
     return {
         "ideal binary": IdealMask(stft, bins, ideal_binary(threshold)),
         "ideal ratio": IdealMask(stft, bins, ideal_ratio),

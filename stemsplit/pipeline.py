@@ -20,7 +20,7 @@ from .audio import LOUDEST, Reader, resample
 from .errors import BadWeights, EncodeError, StemsplitError
 from .pipes import Outlet, Raw, RawReader
 from .runtime import Running
-from .separator import Estimator, MaskSeparator, Method, Samples, Separator, WithRest
+from .separator import Estimator, MaskSeparator, Method, Samples, Separator, WaveformSeparator, WithRest
 from .stem_mp4 import SUFFIX, StemFile
 from .stft import Stft
 from .stream import separate_blocks
@@ -74,7 +74,7 @@ def load_separator(
         StemsplitError: the model has no such stem, or no such mask.
     """
     wanted = _asked_for(stems, two_stems)
-    separator = load_masks(model, stems=wanted, mask=mask, running=Running(**running))
+    separator = load_network(model, stems=wanted, mask=mask, running=Running(**running))
     return separator if two_stems is None else WithRest(separator, REST)
 
 
@@ -147,6 +147,42 @@ def _chosen(there: tuple[str, ...], stems: Sequence[str] | None, model: str) -> 
     return tuple(name for name in there if name in wanted)
 
 
+def load_network(
+    model: str | os.PathLike[str],
+    *,
+    stems: Sequence[str] | None = None,
+    mask: str | None = None,
+    running: Running = AS_IT_IS_BEST,
+) -> MaskSeparator | WaveformSeparator:
+    """Return a trained model, as `load_separator` does."""
+    card = weights.read_card(model)
+    if not nets.find(card.network).hears_waves:
+        return load_masks(model, stems=stems, mask=mask, running=running)
+    if mask:
+        raise StemsplitError(f"{card.name} gives the stems themselves, without masks", "leave out --mask")
+    return _load_waves(model, card, _wanted(card, stems), running)
+
+
+def _load_waves(
+    model: str | os.PathLike[str], card: weights.ModelCard, wanted: tuple[str, ...], running: Running
+) -> WaveformSeparator:
+    network = nets.find(card.network)
+    runtime = running.start(card.network, weights.find(model), network.parts(wanted), _each(card))
+    return WaveformSeparator(
+        stems=wanted,
+        sample_rate=card.sample_rate,
+        reach=network.reach,
+        network=runtime,
+        picked=_picked(card, wanted),
+        channels=network.channels,
+        grid=network.grid,
+        complete=wanted == card.stems and card.complete,
+        batch=runtime.batch,
+        workers=runtime.workers,
+        how=f"{runtime.name} on {runtime.device} in {runtime.precision}",
+    )
+
+
 def load_masks(
     model: str | os.PathLike[str],
     *,
@@ -166,7 +202,7 @@ def load_masks(
     network = nets.find(card.network)
     if network.bins > card.n_fft // 2 + 1:
         raise BadWeights(f"{card.name} has too few bins for its network", "get the file again")
-    runtime = running.start(card.network, weights.find(model), wanted)
+    runtime = running.start(card.network, weights.find(model), network.parts(wanted), _each(card))
     return MaskSeparator(
         stems=wanted,
         sample_rate=card.sample_rate,
@@ -174,7 +210,9 @@ def load_masks(
         bins=network.bins,
         reach=network.reach,
         network=runtime,
-        rule=_rule(card, mask, complete),
+        rule=_rule(card, mask, wanted),
+        views=network.views,
+        grid=network.grid,
         complete=complete,
         places=PLACES_FRAMES if mask == "wiener" else 0,
         step=running.step,
@@ -184,13 +222,29 @@ def load_masks(
     )
 
 
-def _rule(card: weights.ModelCard, mask: str, complete: bool) -> Callable[[Samples], Samples]:
-    """Return how probabilities become masks."""
+def _each(card: weights.ModelCard) -> int:
+    """Return how many stems each network of a model gives."""
+    return len(card.stems) if nets.find(card.network).joint else 1
+
+
+def _picked(card: weights.ModelCard, wanted: tuple[str, ...]) -> tuple[int, ...]:
+    """Return where the wanted stems are among those that the networks give."""
+    there = card.stems if nets.find(card.network).joint else wanted
+    return tuple(there.index(name) for name in wanted)
+
+
+def _rule(card: weights.ModelCard, mask: str, wanted: tuple[str, ...]) -> Callable[[Samples], Samples]:
+    """Return how probabilities become masks of the wanted stems."""
+    all_there = nets.find(card.network).joint or wanted == card.stems
+    complete = all_there and card.complete
     if mask == "binary":
-        return partial(masks.binary, complete=complete)
-    if complete and card.combination:
-        return partial(masks.joint, combination=np.array(card.combination, np.float32))
-    return partial(masks.soft, complete=complete, power=card.mask_power)
+        rule = partial(masks.binary, complete=complete)
+    elif complete and card.combination:
+        rule = partial(masks.joint, combination=np.array(card.combination, np.float32))
+    else:
+        rule = partial(masks.soft, complete=complete, power=card.mask_power)
+    picked = list(_picked(card, wanted))
+    return rule if len(picked) == len(card.stems) or not all_there else lambda found: rule(found)[picked]
 
 
 def split_file(

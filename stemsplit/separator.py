@@ -11,8 +11,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from .masks import between, extend, wiener
-from .stft import Spectra, Stft, log_magnitude, magnitude
+from .masks import between, extend, for_channels, wiener
+from .stft import Spectra, Stft, log_magnitude, view
 
 Samples = NDArray[np.float32]
 
@@ -78,14 +78,16 @@ Method = Separator | Estimator
 """What separates: ready to, or to be fitted to each track first."""
 
 
-def overlap(stft: Stft, step: int = 1, places: int = 0) -> tuple[int, int]:
+def overlap(stft: Stft, *, reach: int = 0, grid: int = 1, step: int = 1, places: int = 0) -> tuple[int, int]:
     """Return how far around a segment masks are needed, in frames, and for how many more answers.
 
-    The latter are what a network must be asked for beyond the one for every `step` frames of the segment.
+    The latter are what a network must be asked for beyond the one for every `step` frames of the segment. A
+    network that reaches further begins to hear on its `grid`.
     """
     before = stft.n_fft // stft.hop_length - 1  # frames that begin before the segment and end in it
     after = 1 if step > 1 else 0  # the last answer lies beyond the last frame
     around = step * math.ceil((before + after + places) / step)
+    around += -(reach + around) % grid
     return around, (2 * around - before - 1) // step + 1
 
 
@@ -93,11 +95,11 @@ def overlap(stft: Stft, step: int = 1, places: int = 0) -> tuple[int, int]:
 class MaskSeparator:
     """Multiplies the mixture's spectrum by a mask a stem.
 
-    `network` maps log magnitudes `(frame + 2 * reach, bin)` to probabilities `(stem, frame, bin)` of every
-    `step`-th frame and the bins up to `bins`; `rule` turns these into masks. A mask is the same for all
-    channels, so a stem keeps the mixture's place in the stereo image, and mono stays mono; unless `places`,
-    the number of frames to either side that a Wiener filter finds the stems' own places from, is more than
-    none.
+    `network` maps log magnitudes `(view, frame + 2 * reach, bin)` to probabilities `(stem, channel, frame,
+    bin)` of every `step`-th frame and the bins up to `bins`; `rule` turns these into masks. Where the network
+    gives the same mask for all channels, a stem keeps the mixture's place in the stereo image; unless
+    `places`, the number of frames to either side that a Wiener filter finds the stems' own places from, is
+    more than none. Mono stays mono.
     """
 
     stems: tuple[str, ...]
@@ -107,6 +109,10 @@ class MaskSeparator:
     reach: int
     network: Callable[[Samples], Samples]
     rule: Callable[[Samples], Samples]
+    views: str = "power"
+    """What the network hears, one of `stft.VIEWS`."""
+    grid: int = 1
+    """Frames that what the network hears must begin at a multiple of."""
     complete: bool = True
     places: int = 0
     step: int = 1
@@ -117,18 +123,23 @@ class MaskSeparator:
     how: str = ""
 
     @cached_property
+    def _overlap(self) -> tuple[int, int]:
+        return overlap(self.stft, reach=self.reach, grid=self.grid, step=self.step, places=self.places)
+
+    @cached_property
     def spec(self) -> Spec:
         """The context is what network and filter hear around the frames that overlap with a segment."""
-        step, hop_length = self.step, self.stft.hop_length
-        around, asked = overlap(self.stft, step, self.places)
-        batches = max(1, round((SEGMENT_FRAMES / step + asked) / self.batch))
+        hop_length, grid = self.stft.hop_length, self.step * self.grid
+        around, asked = self._overlap
+        batches = max(1, round((SEGMENT_FRAMES / self.step + asked) / self.batch))
+        fitting = (batches * self.batch - asked) * self.step // grid
         return Spec(
             stems=self.stems,
             sample_rate=self.sample_rate,
             context=(self.reach + around) * hop_length,
-            grid=step * hop_length,
+            grid=grid * hop_length,
             complete=self.complete,
-            segment=max(1, batches * self.batch - asked) * step * hop_length,
+            segment=max(1, fitting) * grid * hop_length,
             workers=self.workers,
             how=self.how,
         )
@@ -138,9 +149,9 @@ class MaskSeparator:
         context = self.spec.context
         segment = window[:, context : window.shape[-1] - context]
         spectra = self.stft.transform(window)
-        probabilities = self.probabilities(magnitude(spectra[..., : self.bins]))
-        masks = extend(self.rule(probabilities), self.stft.bins)
-        spectra = spectra[:, self.reach : self.reach + masks.shape[1]]
+        masks = self.rule(self.probabilities(spectra))
+        masks = extend(for_channels(masks, len(spectra)), self.stft.bins)
+        spectra = spectra[:, self.reach : self.reach + masks.shape[2]]
         start = context - self.reach * self.stft.hop_length
         stems = np.empty((len(self.stems), *segment.shape), np.float32)
         masked = wiener(masks, spectra, self.places) if self.places else (mask * spectra for mask in masks)
@@ -152,12 +163,80 @@ class MaskSeparator:
             stems[-1] = segment - inverted.sum(axis=0)
         return stems
 
-    def probabilities(self, magnitudes: Samples) -> Samples:
-        """Return the network's word on each bin, `(stem, frame, bin)`.
+    def probabilities(self, spectra: Spectra) -> Samples:
+        """Return the network's word on each bin, `(stem, channel, frame, bin)`.
 
-        Shapes: magnitudes `(frame + 2 * reach, bin)`, of the first `bins` bins.
+        Shapes: spectra `(channel, frame + 2 * reach, bin)`.
         """
-        return between(self.network(log_magnitude(magnitudes)), self.step)
+        features = log_magnitude(view(spectra[..., : self.bins], self.views))
+        return between(self.network(features), self.step)
+
+
+@dataclass(frozen=True)
+class WaveformSeparator:
+    """Asks a network for the stems' samples themselves.
+
+    `network` maps a mixture `(channel, time + 2 * reach)` to stems `(stem, channel, time)`, with as many
+    channels as it `channels` hears; or with one, each of them by itself. `picked` are the stems of the
+    network's that are wanted.
+    """
+
+    stems: tuple[str, ...]
+    sample_rate: int
+    reach: int
+    network: Callable[[Samples], Samples]
+    picked: tuple[int, ...]
+    channels: int = 2
+    grid: int = 1
+    complete: bool = True
+    batch: int = 1
+    """How many samples the network gives at a time."""
+    workers: int = 1
+    how: str = ""
+
+    @cached_property
+    def spec(self) -> Spec:
+        """The context is what the network hears around a segment."""
+        return Spec(
+            stems=self.stems,
+            sample_rate=self.sample_rate,
+            context=math.ceil(self.reach / self.grid) * self.grid,
+            grid=self.grid,
+            complete=self.complete,
+            segment=max(1, self.batch // self.grid) * self.grid,
+            workers=self.workers,
+            how=self.how,
+        )
+
+    def separate(self, window: Samples) -> Samples:
+        """Return stems `(stem, channel, time)` of the segment in the middle of a window."""
+        context, edge = self.spec.context, self.spec.context - self.reach
+        segment = window[:, context : window.shape[-1] - context]
+        heard = _grouped(window, self.channels)
+        stems = np.stack([self.network(group)[..., edge:][..., : segment.shape[-1]] for group in heard])
+        stems = stems[:, list(self.picked)].swapaxes(0, 1).reshape(len(self.stems), -1, segment.shape[-1])
+        if len(window) < self.channels:
+            stems = stems.mean(axis=1, keepdims=True)
+        # A network that hears nothing may still say something.
+        heard_any = _near((window != 0).max(axis=0), self.reach)[edge:][: segment.shape[-1]]
+        found: Samples = np.where(heard_any, stems[:, : len(window)], np.float32(0))
+        if self.complete:
+            found[-1] = segment - found[:-1].sum(axis=0)
+        return found
+
+
+def _near(there: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """Return for each place but the first and last `reach` whether there is any within `reach` of it."""
+    counts = np.concatenate([[0], np.cumsum(there)])
+    near: NDArray[np.bool_] = counts[2 * reach + 1 :] > counts[: -2 * reach - 1]
+    return near
+
+
+def _grouped(window: Samples, channels: int) -> Samples:
+    """Return a signal `(channel, time)` as `(group, channel, time)`; the last group may hold one twice."""
+    missing = -len(window) % channels
+    full = np.concatenate([window, window[-missing:]]) if missing else window
+    return full.reshape(-1, channels, window.shape[-1])
 
 
 @dataclass(frozen=True)

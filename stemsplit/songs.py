@@ -26,6 +26,7 @@ MUSDB18 = "musdb18:"
 """What a data folder in the layout of MUSDB18 begins with."""
 MUSDB18_TRACKS = ("mixture", "drums", "bass", "other", "vocals")
 """What the sound tracks of a `.stem.mp4` hold."""
+MUSDB18_STEMS = ("vocals", "drums", "bass", "other")
 MUSDB18_FOLDERS = {"train": "train", "valid": "train", "test": "test"}
 MUSDB18_VALID = frozenset(
     {

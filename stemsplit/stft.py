@@ -102,6 +102,31 @@ def magnitude(spectra: Spectra) -> Floats:
     return magnitudes
 
 
+VIEWS = {"power": 1, "stereo": 2, "sides": 4}
+"""What a network may hear of a mixture, and how many magnitudes a bin that is."""
+
+
+def view(spectra: Spectra, kind: str) -> Floats:
+    """Return magnitudes `(..., view, frame, bin)` of spectra `(..., channel, frame, bin)`.
+
+    `power` is their root mean square over channels; `stereo` are those of left and right, and `sides` of
+    left, right, their mean (mid) and half their difference (side). A single channel is both left and right.
+    Of more than two, every other one is on the left; they have no phase then.
+    """
+    if kind == "power":
+        return magnitude(spectra)[..., None, :, :]
+    channels = spectra.shape[-3]
+    if channels > 2:
+        both: Spectra | Floats = np.stack([magnitude(spectra[..., k::2, :, :]) for k in (0, 1)], axis=-3)
+    else:
+        both = spectra if channels == 2 else np.repeat(spectra, 2, axis=-3)
+    if kind == "sides":
+        left, right = both[..., :1, :, :], both[..., 1:, :, :]
+        both = np.concatenate([both, (left + right) / 2, (left - right) / 2], axis=-3)
+    magnitudes: Floats = np.abs(both)
+    return magnitudes
+
+
 def log_magnitude(magnitudes: Floats) -> Floats:
     """Return natural logarithms of magnitudes, never below that of `FLOOR`."""
     logarithms: Floats = np.log(np.maximum(magnitudes, np.float32(FLOOR)))

@@ -1,12 +1,14 @@
 """Weights that describe themselves: one safetensors file a model, its card as JSON in the header.
 
 The header is read with the standard library alone, so that listing models costs nothing. Tensors are named
-`STEM.LAYER...` and are stored as float16. There is no pickle anywhere.
+`STEM.LAYER...`, or `network.LAYER...` where one network gives all stems, and are stored as float16. There is
+no pickle anywhere.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import struct
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SUFFIX = ".safetensors"
+BEST = "best"
+"""What the shipped model with the highest scores can be called, whichever it is."""
 HEADER_LIMIT = 1 << 20
 """Bytes: a safetensors header of ours has a few thousand."""
 
@@ -94,13 +98,29 @@ def available() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}"))}
 
 
+def best() -> str:
+    """Return the name of the shipped model with the highest SDR, a mean over stems, on validation songs.
+
+    The test songs are for judging what was chosen, and not for choosing.
+    """
+    return max(available(), key=lambda name: _mean_sdr(read_card(name)))
+
+
+def _mean_sdr(card: ModelCard) -> float:
+    measured = card.scores.get("valid", {}).get(card.mask, {})
+    ratios = [measured.get(stem, {}).get("sdr_db") for stem in card.stems]
+    return -math.inf if None in ratios else sum(ratios) / len(ratios)
+
+
 def find(model: str | os.PathLike[str]) -> Path:
-    """Return the weights file of a model given by name or by path.
+    """Return the weights file of a model given by name or by path, or of the `best` one.
 
     Raises:
         UnknownModel: no shipped model has this name, and no file either.
     """
     shipped = available()
+    if str(model) == BEST:
+        return shipped[best()]
     if str(model) in shipped:
         return shipped[str(model)]
     path = Path(model)
@@ -161,8 +181,8 @@ def _is_shallow(tree: Any, most: int = 9) -> bool:
     return most > 0 and all(_is_shallow(value, most - 1) for value in inner)
 
 
-def load(model: str | os.PathLike[str], stems: Sequence[str]) -> dict[str, dict[str, Tensor]]:
-    """Return the tensors, in float32, of the networks of some stems.
+def load(model: str | os.PathLike[str], parts: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+    """Return the tensors, in float32, of some of a model's networks: by stem, or of the one for all stems.
 
     Raises:
         UnknownModel: there is no such model.
@@ -172,16 +192,16 @@ def load(model: str | os.PathLike[str], stems: Sequence[str]) -> dict[str, dict[
     from safetensors import SafetensorError, safe_open
 
     path = find(model)
-    found: dict[str, dict[str, Tensor]] = {stem: {} for stem in stems}
+    found: dict[str, dict[str, Tensor]] = {part: {} for part in parts}
     try:
         with safe_open(path, "pt") as file:
             for key in file.keys():  # noqa: SIM118 (no mapping)
-                stem, _, name = key.partition(".")
-                if stem in found:
+                part, _, name = key.partition(".")
+                if part in found:
                     tensor = file.get_tensor(key)
                     if tensor.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
                         raise ValueError(f"{key} is of type {tensor.dtype}")
-                    found[stem][name] = tensor.to(torch.float32)
+                    found[part][name] = tensor.to(torch.float32)
     except (SafetensorError, OSError, ValueError) as error:
         raise BadWeights(f"`{path}` is damaged: {error}", "get the file again") from error
     if not all(torch.isfinite(tensor).all() for tensors in found.values() for tensor in tensors.values()):
@@ -190,13 +210,14 @@ def load(model: str | os.PathLike[str], stems: Sequence[str]) -> dict[str, dict[
 
 
 def save(path: Path, card: ModelCard, networks: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Write the tensors of each stem's network and the card into one file, whole or not at all."""
+    """Write the tensors of each network and the card into one file, whole or not at all."""
     import torch
     from safetensors.torch import save_file
 
     tensors = {
-        f"{stem}.{name}": tensor.detach().cpu().to(torch.float16).contiguous()
-        for stem, network in networks.items()
+        # Whole numbers only count the batches that were learnt from, and soon more than float16 can.
+        f"{part}.{name}": (tensor.detach().cpu() * tensor.is_floating_point()).to(torch.float16).contiguous()
+        for part, network in networks.items()
         for name, tensor in network.items()
     }
     part = path.with_name(path.name + ".part")

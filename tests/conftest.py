@@ -36,7 +36,7 @@ def random_network(seed: int) -> BinaryMaskCNN:
 
 def mask_separator(mask: str = "soft", stems: tuple[str, ...] = STEMS, **options: object) -> MaskSeparator:
     networks = [random_network(STEMS.index(name)) for name in stems]
-    runtime = TorchRuntime(networks, reach=BinaryMaskCNN.reach, **options)
+    runtime = TorchRuntime(networks, reach=BinaryMaskCNN.reach, **{"batch": 64, **options})
     complete = stems == STEMS
     return MaskSeparator(
         stems=stems,

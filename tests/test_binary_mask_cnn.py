@@ -13,7 +13,7 @@ EQUAL = 1e-5  # in probability, float32
 def window_by_window(network, frames):
     """The reference: each of the 25-frame windows on its own."""
     windows = frames.unfold(0, FRAMES, 1).transpose(1, 2)
-    return torch.sigmoid(network(windows))
+    return torch.sigmoid(network.forward_windows(windows))
 
 
 def music_like(frames, seed=440):
@@ -71,7 +71,7 @@ def test_both_forms_learn_alike(step):
     frames = music_like(31)
     gradients = []
     windows = frames.unfold(0, 25, step).transpose(1, 2)
-    for logits in (network.forward_frames(frames[None], step)[0], network(windows)):
+    for logits in (network.forward_frames(frames[None], step)[0], network.forward_windows(windows)):
         network.zero_grad()
         logits.square().mean().backward()
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in network.parameters()]))

@@ -111,19 +111,19 @@ def panned(frames=30, bins=6):
 
 def test_a_wiener_filter_tells_apart_by_place_what_masks_cannot():
     stems = panned()
-    masks = np.full((2, 30, 6), 0.5, np.float32)
-    masks[0, :10] = masks[1, 10:20] = 1
-    masks[1, :10] = masks[0, 10:20] = 0
+    masks = np.full((2, 1, 30, 6), 0.5, np.float32)
+    masks[0, :, :10] = masks[1, :, 10:20] = 1
+    masks[1, :, :10] = masks[0, :, 10:20] = 0
     mixture = stems.sum(axis=0)
     filtered = np.stack(list(wiener(masks, mixture, reach=30)))
     error = np.abs(filtered - stems)[:, :, 20:].mean()
-    assert error < 0.65 * np.abs(masks[:, None] * mixture - stems)[:, :, 20:].mean()
+    assert error < 0.65 * np.abs(masks * mixture - stems)[:, :, 20:].mean()
     np.testing.assert_allclose(filtered.sum(axis=0), mixture, atol=1e-4)
 
 
 def test_a_wiener_filter_leaves_mono_and_silence_to_the_masks():
-    masks = np.random.default_rng(0).dirichlet((1, 1, 1), (4, 5)).transpose(2, 0, 1).astype(np.float32)
+    masks = np.random.default_rng(0).dirichlet((1, 1, 1), (1, 4, 5)).transpose(3, 0, 1, 2).astype(np.float32)
     mixture = panned(4, 5).sum(axis=0)
     for spectra in (mixture[:1], mixture[[0, 0]], 0 * mixture):
         filtered = np.stack(list(wiener(masks, spectra, reach=2)))
-        np.testing.assert_allclose(filtered, masks[:, None] * spectra, atol=1e-5)
+        np.testing.assert_allclose(filtered, masks * spectra, atol=1e-5)

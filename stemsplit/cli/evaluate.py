@@ -94,22 +94,25 @@ def command(
         bool, typer.Option("--keep", metavar="", help="Write the medians into the weights file and its card.")
     ] = False,
 ) -> None:
-    """Measure a model on songs whose stems are known.
+    """Measure a model, or a method, on songs whose stems are known.
 
     SDR, SI-SDR and SI-SNR in dB over each whole song, of the model, of the unprocessed mixture, and of
     masks and filters made from the true stems; accuracy of the masks over all bins. Median over the songs,
-    with the mean in brackets.
+    with the mean in brackets. Of a method that finds sources by their place, each stem
+    gets the source that is nearest to it.
     """
-    from stemsplit import cards, charts, results, weights
+    from stemsplit import cards, charts, results, spatial, weights
     from stemsplit.runtime import cores
 
     _refuse(*(path for path in (csv, json, plot) if path))
     if plot:
         charts.check()
-    card = weights.read_card(model)
+    card = _method_card(model) if model in spatial.METHODS else weights.read_card(model)
+    if keep and model in spatial.METHODS:
+        raise EncodeError(f"{model} was not trained, and has no weights file", "leave out --keep")
     splits = split or (["train", "valid"] if paper else ["test"])
     how = {"fast": fast, "runtime": runtime, "device": device, "precision": precision}
-    systems = _systems(card, model, mask or [card.mask], oracle or list(ORACLES), baseline == "mixture", how)
+    systems = _systems(card, model, mask, oracle or list(ORACLES), baseline == "mixture", how)
     songs = _measure(card, systems, data, splits, (jobs or cores()) if museval else 0)
     if keep:
         cards.rewrite(weights.find(model), scores={**card.scores, **results.for_card(songs)})
@@ -125,6 +128,33 @@ def command(
     _print(card, songs, paper=paper)
 
 
+def _method_card(method: str) -> ModelCard:
+    """Return what a trained model says of itself, for a method that is fitted to each song."""
+    from stemsplit import spatial
+    from stemsplit.evaluation import SAMPLE_RATE
+    from stemsplit.songs import MUSDB18_STEMS
+    from stemsplit.stft import Stft
+    from stemsplit.weights import ModelCard
+
+    return ModelCard(
+        name=method,
+        title=spatial.METHODS[method].title,
+        network="",
+        stems=MUSDB18_STEMS,
+        sample_rate=SAMPLE_RATE,
+        n_fft=Stft.n_fft,
+        hop_length=Stft.hop_length,
+        parameters=0,
+        mask="by place",
+        mask_power=1.0,
+        threshold=0.5,
+        data="",
+        licence="",
+        commit="",
+        seed=0,
+    )
+
+
 def _refuse(*paths: Path) -> None:
     """Raise what would otherwise be raised an hour later."""
     for path in paths:
@@ -135,20 +165,31 @@ def _refuse(*paths: Path) -> None:
 def _systems(
     card: ModelCard,
     model: str,
-    masks: Sequence[str],
+    masks: Sequence[str] | None,
     oracles: Sequence[OracleName],
     mixture: bool,
     how: dict[str, Any],
 ) -> Systems:
+    from stemsplit import nets, spatial
     from stemsplit.evaluation import Systems
     from stemsplit.oracles import all_oracles
-    from stemsplit.pipeline import load_masks
+    from stemsplit.pipeline import load_method, load_network
     from stemsplit.runtime import Running
+    from stemsplit.separator import Method
+    from stemsplit.stft import Stft
 
-    separators = {mask: load_masks(model, mask=mask, running=Running(**how)) for mask in masks}
-    ideal = all_oracles(separators[masks[0]], card.threshold)
+    running, stft, mask = Running(**how), Stft(card.n_fft, card.hop_length), masks[0] if masks else None
+    bins, separators = 0, dict[str, Method]()
+    if model in spatial.METHODS:
+        separators[card.mask] = load_method(model, mask=mask)
+    elif nets.find(card.network).hears_waves:
+        separators[card.mask] = load_network(model, mask=mask, running=running)
+    else:
+        bins = nets.find(card.network).bins
+        separators |= {name: load_network(model, mask=name, running=running) for name in masks or [card.mask]}
+    ideal = all_oracles(stft, bins or stft.bins, card.threshold)
     chosen = {ORACLES[name]: ideal[ORACLES[name]] for name in oracles if name in ORACLES}
-    return Systems(separators, chosen, card.threshold, mixture)
+    return Systems(card.stems, separators, chosen, card.threshold, mixture)
 
 
 def _measure(
@@ -158,14 +199,15 @@ def _measure(
     from contextlib import nullcontext
 
     from stemsplit.bsseval import Pool
+    from stemsplit.evaluation import SAMPLE_RATE
     from stemsplit.songs import find_songs
 
     sources = [(split, source) for split in splits for source in find_songs(data, split, card.stems)]
     songs = []
-    with Pool(jobs, card.sample_rate) if jobs else nullcontext() as pool:
+    with Pool(jobs, SAMPLE_RATE) if jobs else nullcontext() as pool:
         for number, (split, source) in enumerate(sources, 1):
             console.say(f"[{number}/{len(sources)}] {source.name}")
-            songs.append(systems.measure(split, source.load(card.sample_rate), pool))
+            songs.append(systems.measure(split, source.load(SAMPLE_RATE), pool))
     return songs
 
 
@@ -222,6 +264,8 @@ def _tables(card: ModelCard, songs: Sequence[SongScores]) -> dict[str, list[list
         for measure, heading in RATIOS.items()
         if measure in measured
     }
+    if "bins" not in both[0]:
+        return tables
     return tables | {"all bins": [row(text, "bins", name, 3) for name, text in cards.BINS.items()]}
 
 

@@ -22,7 +22,8 @@ def complete(incomplete: str) -> list[str]:
     """Give the models whose names begin like this, to the shell."""
     from stemsplit import spatial, weights
 
-    return [name for name in (*weights.available(), *spatial.METHODS) if name.startswith(incomplete)]
+    names = (*weights.available(), weights.BEST, *spatial.METHODS)
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def option(**where: Any) -> Any:
@@ -41,11 +42,17 @@ def command(
         typer.Argument(metavar="NAME", autocompletion=complete, help="Print the card of this model."),
     ] = None,
     *,
+    networks: Annotated[
+        bool, typer.Option("--networks", metavar="", help="What `stemsplit train` can train instead.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object a model.")] = False,
 ) -> None:
     """List the models: their stems, sizes and scores."""
     from stemsplit import cards, spatial, weights
 
+    if networks:
+        _list_networks(json=json)
+        return
     if name in spatial.METHODS:
         _tell_method(name, json=json)
         return
@@ -63,6 +70,17 @@ def command(
         return
     for path, card in found.items():
         console.event(**asdict(card), path=path)
+
+
+def _list_networks(*, json: bool) -> None:
+    from stemsplit import nets
+
+    width = max(map(len, nets.REGISTRY)) + 3
+    for name, entry in nets.REGISTRY.items():
+        if json:
+            console.event(name=name, title=entry.title)
+        else:
+            typer.echo(f"{name:{width}}{entry.title}")
 
 
 def _tell_method(name: str, *, json: bool) -> None:

@@ -7,13 +7,24 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from stemsplit.cli import console, models
 
 EXAMPLE = "stemsplit train --data stems-of-songs --run runs/mine"
+
+DEFAULTS = {"examples": 8, "frames": 32, "loss": "weighted-bce", "learning_rate": 1.5e-3}
+"""For networks that nothing else suits better."""
+
+
+def networks(incomplete: str) -> list[str]:
+    """Give the networks whose names begin like this, to the shell."""
+    from stemsplit import nets
+
+    return [name for name in nets.REGISTRY if name.startswith(incomplete)]
+
 
 _what = partial(typer.Option, rich_help_panel="What to learn from")
 _varied = partial(typer.Option, rich_help_panel="How examples are varied")
@@ -32,9 +43,20 @@ def command(
             help="Holds train/SONG/STEM.wav and valid/SONG/...; `musdb18:DIR` for that layout. Repeatable.",
         ),
     ] = None,
-    stems: Annotated[str, _what(metavar="NAMES", help="A network each.")] = "vocals,drums,bass,other",
-    examples: Annotated[int, _what(min=1, metavar="N", help="Excerpts of songs in a batch.")] = 8,
-    frames: Annotated[int, _what(min=1, metavar="N", help="Frames of an excerpt, of 12 ms.")] = 32,
+    stems: Annotated[
+        str, _what(metavar="NAMES", help="What to give, in this order.")
+    ] = "vocals,drums,bass,other",
+    network: Annotated[
+        str,
+        _what(autocompletion=networks, metavar="NAME", help="What learns; `stemsplit models --networks`."),
+    ] = "binary-mask-cnn",
+    examples: Annotated[
+        int | None, _what(min=1, metavar="N", help="Excerpts of songs in a batch. [as suits the network]")
+    ] = None,
+    frames: Annotated[
+        int | None,
+        _what(min=1, metavar="N", help="Frames, or samples, of an excerpt. [as suits the network]"),
+    ] = None,
     validation: Annotated[int, _what(min=1, metavar="N", help="Excerpts in a validation.")] = 48,
     seed: Annotated[int, _what(metavar="N", help="The same seed draws the same examples.")] = 0,
     across: Annotated[
@@ -63,14 +85,18 @@ def command(
         float | None, _varied(metavar="DB", help="Greatest level of white noise, over the mixture's.")
     ] = None,
     loss: Annotated[
-        Literal["mse", "bce", "weighted-bce", "ratio", "magnitude-l1", "si-snr"],
-        _how(help="What is made small; `mse` is the paper's."),
-    ] = "weighted-bce",
+        Literal["mse", "bce", "weighted-bce", "ratio", "magnitude-l1", "si-snr", "l1", "l2", "snr", "snr-l1"]
+        | None,
+        _how(help="What is made small. [as suits the network]"),
+    ] = None,
     weighting: Annotated[
         float, _how(min=0, metavar="POWER", help="Weights of bins in the weighted losses: magnitude to this.")
     ] = 1.0,
     threshold: Annotated[float, _how(min=0, max=1, metavar="T", help="T of the mask B = (S > T * M).")] = 0.5,
-    learning_rate: Annotated[float, _how(min=0, metavar="RATE", help="Of AdamW, at its highest.")] = 1.5e-3,
+    learning_rate: Annotated[
+        float | None,
+        _how(min=0, metavar="RATE", help="Of AdamW, at its highest. [as suits the network]"),
+    ] = None,
     dropout: Annotated[float, _how(min=0, max=0.9, metavar="SHARE", help="After each pooling.")] = 0.0,
     dropout_dense: Annotated[
         float, _how(min=0, max=0.9, metavar="SHARE", help="Before the last layer.")
@@ -120,7 +146,7 @@ def command(
     ] = None,
     quiet: Annotated[bool, _result("--quiet", "-q", metavar="", help="Only the path and errors.")] = False,
 ) -> None:
-    """Train a binary-mask CNN for each stem on your own songs.
+    """Train a network on your own songs: a binary-mask CNN for each stem, or another one.
 
     Interrupt it whenever you like: the same command goes on from the last
     checkpoint, no more than a minute old, and a higher --steps goes on for longer.
@@ -135,6 +161,7 @@ def command(
 
         typer.echo(join_models(join, run, name, data=data or (), device=device))
         return
+    from stemsplit import nets
     from stemsplit.training import view
     from stemsplit.training.augment import Augmentation
     from stemsplit.training.recipe import Recipe
@@ -143,13 +170,21 @@ def command(
     names = tuple(stem.strip() for stem in stems.split(","))
     if len(set(names)) < len(names) or not all(names):
         raise typer.BadParameter("name each stem once", param_hint="--stems")
+    suits = nets.find(network).training
+    chosen: dict[str, Any] = {
+        "examples": examples,
+        "frames": frames,
+        "loss": loss,
+        "learning_rate": learning_rate,
+    }
+    chosen = {key: suits.get(key, DEFAULTS[key]) if given is None else given for key, given in chosen.items()}
     settings = Settings(
         data=tuple(data or ()),
         run=run,
         name=name,
         stems=names,
-        examples=examples,
-        frames=frames,
+        examples=chosen["examples"],
+        frames=chosen["frames"],
         validation=validation,
         augmentation=Augmentation(
             across=across,
@@ -170,11 +205,12 @@ def command(
         source=source,
     )
     recipe = Recipe(
+        network=network,
         steps=steps,
-        learning_rate=learning_rate,
+        learning_rate=chosen["learning_rate"],
         warmup=warmup,
         schedule=schedule,
-        loss=loss,
+        loss=chosen["loss"],
         threshold=threshold,
         weighting=weighting,
         dropout=dropout,

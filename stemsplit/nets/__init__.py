@@ -1,17 +1,32 @@
-"""Networks by name: one paper, one file."""
+"""Networks by name: one paper, one file.
+
+A network is a `torch.nn.Module` made for a number of stems, `Name(stems, config)`. What it hears and gives:
+
+- A mask network maps log magnitudes `(example, view, frame, bin)` to outputs `(example, stem, channel, frame,
+  bin)`, and its method `masks` turns these into numbers from 0 to 1: the stem's magnitude in the mixture's,
+  by the network's word. `channel` is one where it hears both channels as one, else two.
+- A waveform network maps a mixture `(example, channel, time)` to stems `(example, stem, channel, time)`.
+
+There may be fewer frames or samples in the output than in the input, by as many at either end.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadWeights
+from ..stft import VIEWS
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+WHOLE = "network"
+"""What the tensors of a network are filed under that gives all stems."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +35,85 @@ class Entry:
 
     module: str
     name: str
-    bins: int
+    title: str
+    """One line, for cards and lists."""
     reach: int
-    """Frames that the network hears on either side of the one it masks."""
+    """Frames, of waveform networks samples, that it hears on either side of what it answers for."""
+    config: str = ""
+    """The module's constant that it is made with, where that is not the paper's configuration."""
+    views: str = "power"
+    """What a mask network hears, one of `stft.VIEWS`."""
+    bins: int = 0
+    """The lowest bins, which it hears and masks. None: a waveform network."""
+    channels: int = 2
+    """That a waveform network hears at once; with one, each by itself."""
+    grid: int = 1
+    """Frames or samples that an input must begin at a multiple of, for equal answers."""
+    joint: bool = True
+    """Whether one network gives all stems, and not one each."""
+    valid: bool = False
+    """Whether it answers only for what it hears all around of, and not for `reach` at either end."""
+    gives_logits: bool = False
+    """Whether its outputs are the logits of its masks."""
+    gives_ratios: bool = False
+    """Whether its outputs are its masks, before these are bounded by one."""
+    steps: tuple[int, ...] = (1,)
+    """How many frames apart the masked frames may be."""
+    sample_rate: int = 44_100
+    n_fft: int = 2048
+    hop_length: int = 512
+    batch: int = 256
+    """Frames or samples to answer for at a time on a processor: so many are fastest."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """What `training.Recipe` and the examples have for this network, where it is not their default."""
+
+    @property
+    def hears_waves(self) -> bool:
+        """Whether it is a waveform network."""
+        return self.bins == 0
+
+    @property
+    def margin(self) -> int:
+        """Frames or samples at either end of an input that it does not answer for."""
+        return self.reach if self.valid else 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """How many views or channels it hears, and how many bins where there are bins."""
+        return (self.channels,) if self.hears_waves else (VIEWS[self.views], self.bins)
+
+    def parts(self, stems: Sequence[str]) -> tuple[str, ...]:
+        """Return what each of its networks is filed under, for so many stems."""
+        return (WHOLE,) if self.joint else tuple(stems)
 
 
-REGISTRY = {"binary-mask-cnn": Entry("binary_mask_cnn", "BinaryMaskCNN", bins=513, reach=12)}
+REGISTRY = {
+    "binary-mask-cnn": Entry(
+        "binary_mask_cnn",
+        "BinaryMaskCNN",
+        "Binary-mask CNN: one small network a stem, after O. Tkachuk",
+        reach=12,
+        bins=513,
+        joint=False,
+        valid=True,
+        gives_logits=True,
+        steps=(1, 3),
+        batch=64,
+    ),
+    "sub-band-unet": Entry(
+        "sub_band_unet",
+        "SubBandUNet",
+        "Sub-band U-Net: one small network for all stems, in stereo",
+        reach=147,
+        grid=8,
+        views="sides",
+        bins=2048,
+        n_fft=4096,
+        hop_length=1024,
+        batch=512,
+        training={"loss": "snr-l1", "frames": 128, "examples": 4, "learning_rate": 2e-3},
+    ),
+}
 
 
 def find(network: str) -> Entry:
@@ -42,35 +130,50 @@ def find(network: str) -> Entry:
 
 
 def source(network: str) -> bytes:
-    """Return the program text of a network."""
-    return (Path(__file__).parent / f"{REGISTRY[network].module}.py").read_bytes()
+    """Return the program text of a network, and of those that it may be made of."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return REGISTRY[network].config.encode() + b"".join(file.read_bytes() for file in files)
 
 
-def build(network: str, tensors: Mapping[str, Mapping[str, Tensor]]) -> list[Any]:
-    """Return one network a stem, with its weights.
+def make(network: str, stems: int, **changes: Any) -> Any:
+    """Return a network with random weights; `changes` are to its configuration.
+
+    Raises:
+        TypeError: it can not be configured so.
+    """
+    entry = find(network)
+    module = import_module(f".{entry.module}", __package__)
+    config = getattr(module, entry.config) if entry.config else module.Config()
+    return getattr(module, entry.name)(stems, replace(config, **changes))
+
+
+def build(network: str, tensors: Mapping[str, Mapping[str, Tensor]], stems: int = 1) -> list[Any]:
+    """Return one network for each part of a model, with its weights; `stems` are those of each.
 
     Raises:
         BadWeights: no network has this name, or its layers are of another shape.
     """
     entry = find(network)
-    kind = getattr(import_module(f".{entry.module}", __package__), entry.name)
     networks = []
-    for stem, state in tensors.items():
-        built = kind()
+    for part, state in tensors.items():
+        built = make(network, stems)
         try:
             built.load_state_dict(state)
         except RuntimeError as error:
-            raise BadWeights(f"The weights of `{stem}` do not fit {network}", "get the file again") from error
-        _check_numbers(built, entry, stem)
+            raise BadWeights(f"The weights of `{part}` do not fit {network}", "get the file again") from error
+        _check_numbers(built.eval(), entry, part)
         networks.append(built)
     return networks
 
 
-def _check_numbers(network: Any, entry: Entry, stem: str) -> None:
+def _check_numbers(network: Any, entry: Entry, part: str) -> None:
     """Refuse weights that divide by zero, or grow beyond what a float holds, at silence or at great noise."""
     import torch
 
-    extremes = torch.tensor([-12.0, 35.0])[:, None, None].expand(2, 2 * entry.reach + 1, entry.bins)
+    length = math.ceil((2 * entry.reach + 1) / entry.grid) * entry.grid
+    heard, *bins = entry.shape
+    extremes = torch.tensor([0.0, 1e4] if entry.hears_waves else [-12.0, 35.0])
+    extremes = extremes.reshape(2, *[1] * (2 + len(bins))).expand(2, heard, length, *bins)
     with torch.inference_mode():
         if not torch.isfinite(network(extremes)).all():
-            raise BadWeights(f"The weights of `{stem}` do not end in numbers", "get the file again")
+            raise BadWeights(f"The weights of `{part}` do not end in numbers", "get the file again")

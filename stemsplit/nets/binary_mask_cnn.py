@@ -10,7 +10,7 @@ network is too small to learn songs by heart, and was better without), `same` pa
 demand it), and the scaling of the input, which is a fixed mean and deviation a bin, measured on the
 training data.
 
-Windows share almost all of their work. `forward` computes window after window and is the reference;
+Windows share almost all of their work. `forward_windows` computes window after window and is the reference;
 `forward_frames` gives the same numbers for a run of consecutive windows, several times faster.
 """
 
@@ -48,8 +48,10 @@ class BinaryMaskCNN(nn.Module):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, config: Config | None = None) -> None:
+    def __init__(self, stems: int = 1, config: Config | None = None) -> None:
         super().__init__()
+        if stems != 1:
+            raise ValueError(f"stems={stems}: this network is for one")
         self.config = config = config or Config()
         self.register_buffer("mean", torch.zeros(BINS))
         self.register_buffer("deviation", torch.ones(BINS))
@@ -67,7 +69,15 @@ class BinaryMaskCNN(nn.Module):
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, windows: Tensor) -> Tensor:
+    def forward(self, features: Tensor, step: int = 1) -> Tensor:
+        """Return logits `(example, 1, 1, frame, bin)` for log magnitudes `(example, 1, frame, bin)`."""
+        return self.forward_frames(features[:, 0], step)[:, None, None]
+
+    def masks(self, outputs: Tensor) -> Tensor:
+        """Return the probabilities that logits stand for."""
+        return torch.sigmoid(outputs)
+
+    def forward_windows(self, windows: Tensor) -> Tensor:
         """Return logits `(window, bin)` for log magnitudes `(window, frame, bin)`, 25 frames each."""
         x = ((windows - self.mean) / self.deviation).unsqueeze(1)
         x = F.max_pool2d(self._leaky(self.conv2(self._leaky(self.conv1(x)))), 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from .. import nets, weights
-from ..errors import DeviceUnavailable
+from ..errors import DeviceUnavailable, StemsplitError
 from ..separator import Samples
 
 RUNTIMES = ("auto", "torch", "openvino")
@@ -34,7 +35,10 @@ class Runtime(Protocol):
     """How many calls are best made side by side."""
 
     def __call__(self, features: Samples) -> Samples:
-        """Return probabilities `(stem, window, bin)` for features `(frame, bin)`."""
+        """Return answers `(stem, channel, position, ...)` for features `(view, position, ...)`.
+
+        Positions are frames, followed by bins, or samples.
+        """
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Running:
     device: str = "auto"
     precision: str = "auto"
     batch: int | None = None
-    """Frames at a time."""
+    """Frames or samples to answer for at a time."""
     threads: int | None = None
     """Processor cores to use."""
     fast: bool = False
@@ -69,35 +73,39 @@ class Running:
         """How many frames apart the networks are asked."""
         return FAST_STEP if self.fast else 1
 
-    def start(self, network: str, file: Path, stems: Sequence[str]) -> Runtime:
-        """Return the networks of some stems, ready to run.
+    def start(self, network: str, file: Path, parts: Sequence[str], stems: int = 1) -> Runtime:
+        """Return the networks of a model's parts, ready to run; each gives so many `stems`.
 
         Raises:
             DeviceUnavailable: what is asked for is not there. It is never replaced by something else.
             BadWeights: the weights file is damaged.
+            StemsplitError: the networks cannot be asked for every third frame only.
         """
+        entry = nets.find(network)
+        if self.step not in entry.steps:
+            raise StemsplitError(f"There is no --fast for {network}", "leave it out")
         device = pick_device(self.device)
         threads = self.threads or min(MOST_THREADS, cores())
+        # What noise half precision makes, a mask only spreads a little; a waveform is the stem itself.
+        precision = "float32" if entry.hears_waves and self.precision == "auto" else self.precision
+        batch = math.ceil((self.batch or entry.batch) / entry.grid) * entry.grid
         if self._with_openvino(device):
             from .openvino_runtime import OpenVinoRuntime
 
             return OpenVinoRuntime(
-                network,
-                file,
-                stems,
-                precision=self.precision,
-                batch=self.batch,
-                threads=threads,
-                step=self.step,
+                network, file, parts, stems, batch=batch, precision=precision, threads=threads, step=self.step
             )
-        from .torch_runtime import TorchRuntime
+        from .torch_runtime import GPU_FACTOR, TorchRuntime
 
+        if device != "cpu" and not self.batch:
+            batch *= GPU_FACTOR
         return TorchRuntime(
-            nets.build(network, weights.load(file, stems)),
-            reach=nets.REGISTRY[network].reach,
+            nets.build(network, weights.load(file, parts), stems),
+            reach=entry.reach,
+            batch=batch,
+            grid=entry.grid,
             device=device,
-            precision=self.precision,
-            batch=self.batch,
+            precision=precision,
             threads=threads,
             step=self.step,
         )

@@ -24,8 +24,6 @@ from . import cache
 if TYPE_CHECKING:
     from torch import nn
 
-BATCH = 64
-"""Frames at a time: so many stay in a processor's cache (32 and 100 were slower or no faster)."""
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
 
@@ -64,7 +62,10 @@ def imported() -> Any:
 
 
 class OpenVinoRuntime:
-    """Runs one network a stem over the frames of a song, for every `step`-th of them.
+    """Runs networks over a song: over its frames, of which every `step`-th is asked for, or its samples.
+
+    The networks are those of a model's `parts`, each of which gives so many `stems`; `batch` is how many
+    frames or samples they answer for at a time.
 
     Raises:
         DeviceUnavailable: the processor does not compute in this precision.
@@ -78,57 +79,62 @@ class OpenVinoRuntime:
         self,
         network: str,
         file: Path,
-        stems: Sequence[str],
+        parts: Sequence[str],
+        stems: int,
         *,
+        batch: int,
         precision: str = "auto",
-        batch: int | None = None,
         threads: int = 1,
         step: int = 1,
     ) -> None:
         openvino = imported()
         core = openvino.Core()
+        entry = nets.find(network)
         self.precision = best_precision(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"), precision)
-        self.reach, self.step = nets.REGISTRY[network].reach, step
-        self.batch, self.workers = batch or BATCH, threads
+        self.reach, self.step = entry.reach, step
+        self.batch, self.workers = batch, threads
         config = configuration(self.precision, threads)
-        self._stems, self._bins = len(stems), nets.REGISTRY[network].bins
-        self._frames = (self.batch - 1) * step + 2 * self.reach + 1
+        views, *bins = entry.shape
+        self._positions = (batch - 1) * step + 2 * entry.reach + 1
+        shape = (1, views, self._positions, *bins)
 
         def compiled() -> bytes:
             from .torch_runtime import AllStems
 
-            together = AllStems(nets.build(network, weights.load(file, stems)), step)
-            graph = translated(together, (1, self._frames, self._bins))
+            networks = nets.build(network, weights.load(file, parts), stems)
+            graph = translated(AllStems(networks, reach=entry.reach, step=step), shape)
             blob: bytes = core.compile_model(graph, "CPU", config).export_model().getvalue()
             return blob
 
         processor = core.get_property("CPU", "FULL_DEVICE_NAME")
-        source = nets.source(network)
-        made_of = [__version__, openvino.get_version(), processor, config, step, self.batch, *stems]
-        key = cache.key(repr(made_of).encode(), source, file.read_bytes())
+        made_of = [__version__, openvino.get_version(), processor, config, step, batch, *parts]
+        key = cache.key(repr(made_of).encode(), nets.source(network), file.read_bytes())
         model = core.import_model(cache.kept(key, compiled), "CPU", config)
         self._requests: SimpleQueue[Any] = SimpleQueue()
         for _ in range(threads):
             self._requests.put(model.create_infer_request())
 
     def __call__(self, features: Samples) -> Samples:
-        """Return probabilities `(stem, window, bin)` for features `(frame, bin)`."""
-        count = (len(features) - 2 * self.reach - 1) // self.step + 1
-        found = np.empty((self._stems, count, self._bins), np.float32)
+        """Return answers `(stem, channel, position, ...)` for features `(view, position, ...)`."""
+        count = (features.shape[1] - 2 * self.reach - 1) // self.step + 1
+        found: Samples | None = None
         request = self._requests.get()
         try:
             for start in range(0, count, self.batch):
-                frames = features[start * self.step :][: self._frames]
-                missing = self._frames - len(frames)
+                part = features[:, start * self.step :][:, : self._positions]
+                missing = self._positions - part.shape[1]
                 if missing:
-                    frames = np.pad(frames, ((0, missing), (0, 0)))
+                    part = np.pad(part, ((0, 0), (0, missing), *[(0, 0)] * (part.ndim - 2)))
                 with _alone_at_first():
-                    answers = request.infer([frames[None]], share_inputs=True, share_outputs=True)
+                    answers = request.infer([part[None]], share_inputs=True, share_outputs=True)
                     (answer,) = answers.values()
-                part = found[:, start : start + self.batch]
-                part[:] = answer[:, : part.shape[1]]
+                if found is None:
+                    found = np.empty((*answer.shape[:2], count, *answer.shape[3:]), np.float32)
+                kept = found[:, :, start : start + self.batch]
+                kept[:] = answer[:, :, : kept.shape[2]]
         finally:
             self._requests.put(request)
+        assert found is not None
         return found
 
 

@@ -12,34 +12,45 @@ from torch import Tensor, nn
 from ..errors import DeviceUnavailable
 from ..separator import Samples
 
-CPU_BATCH = 64
-"""Frames at a time: so many stay in a processor's cache (32, 100 and 256 were slower or no faster)."""
-GPU_BATCH = 4096
+GPU_FACTOR = 64
+"""How much more than on a processor is asked for at a time."""
 
 
 class AllStems(nn.Module):
-    """One network a stem, side by side."""
+    """The networks of a model, side by side, each of which gives one stem or all of them.
 
-    def __init__(self, networks: Sequence[nn.Module], step: int) -> None:
+    With a `step` they are asked for every so many frames.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module], *, reach: int, step: int = 1) -> None:
         super().__init__()
-        self.networks, self.step = nn.ModuleList(networks), step
+        self.networks, self.reach, self.step = nn.ModuleList(networks), reach, step
         self.eval().requires_grad_(False)
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """Return probabilities `(stem, window, bin)` for features `(1, frame, bin)`."""
-        logits = [self._logits(network, frames) for network in self.networks]
-        return torch.sigmoid(torch.cat(logits).float())
+    def forward(self, features: Tensor) -> Tensor:
+        """Return answers `(stem, channel, position, ...)` for features `(1, view, position, ...)`.
 
-    def _logits(self, network: Any, frames: Tensor) -> Tensor:
-        logits: Tensor = network.forward_frames(frames, self.step)
-        return logits
+        Positions are frames, followed by bins, or samples; there are `reach` fewer at either end.
+        """
+        return torch.cat([self._answers(network, features) for network in self.networks], dim=1)[0]
+
+    def _answers(self, network: Any, features: Tensor) -> Tensor:
+        outputs: Tensor = network(features, self.step) if self.step > 1 else network(features)
+        outputs = outputs.float()
+        if hasattr(network, "masks"):
+            outputs = network.masks(outputs)
+        if self.step == 1:
+            margin = (features.shape[2] - outputs.shape[3]) // 2
+            outputs = outputs.narrow(3, self.reach - margin, features.shape[2] - 2 * self.reach)
+        return outputs
 
 
 class TorchRuntime:
-    """Runs one network a stem over the frames of a song, for every `step`-th of them.
+    """Runs networks over a song: over its frames, of which every `step`-th is asked for, or its samples.
 
     On a processor each call keeps to one thread: segments are separated side by side, which takes less time
-    than sharing out each layer. Raises DeviceUnavailable for a precision that the device does not have.
+    than sharing out each layer. `batch` is a multiple of `grid`, at which the networks' input begins. Raises
+    DeviceUnavailable for a precision that the device does not have.
     """
 
     name = "torch"
@@ -49,27 +60,28 @@ class TorchRuntime:
         networks: Sequence[nn.Module],
         *,
         reach: int,
+        batch: int,
+        grid: int = 1,
         device: str = "cpu",
         precision: str = "float32",
-        batch: int | None = None,
         threads: int = 1,
         step: int = 1,
     ) -> None:
-        self.device, self.reach, self.step = device, reach, step
+        self.device, self.reach, self.step, self.grid = device, reach, step, grid
         on_cpu = device == "cpu"
-        self.precision = _best_precision(device) if precision == "auto" else precision
+        self.precision = best_precision(device) if precision == "auto" else precision
         if on_cpu and self.precision == "float16":
             raise DeviceUnavailable("Torch has no float16 for processors", "use --precision auto")
-        self.batch = batch or (CPU_BATCH if on_cpu else GPU_BATCH)
+        self.batch = batch
         self.workers = threads if on_cpu else 1
         self._threads = torch.get_num_threads()
-        self._all = AllStems(networks, step).to(self.device)
+        self._all = AllStems(networks, reach=reach, step=step).to(self.device)
 
     def __call__(self, features: Samples) -> Samples:
-        """Return probabilities `(stem, window, bin)` for features `(frame, bin)`.
+        """Return answers `(stem, channel, position, ...)` for features `(view, position, ...)`.
 
         Raises:
-            DeviceUnavailable: the device is out of memory even for a single frame.
+            DeviceUnavailable: the device is out of memory even for the smallest part.
         """
         if self.device != "cpu":
             return self._run(features)
@@ -82,33 +94,32 @@ class TorchRuntime:
     @torch.inference_mode()
     def _run(self, features: Samples) -> Samples:
         around, step = 2 * self.reach, self.step
-        count = (len(features) - around - 1) // step + 1
-        found = np.empty((len(self._all.networks), count, features.shape[1]), np.float32)
+        count = (features.shape[1] - around - 1) // step + 1
+        found = []
         half = self.precision != "float32"
         start = 0
         while start < count:
             stop = min(start + self.batch, count)
             try:
-                frames = features[None, start * step : (stop - 1) * step + around + 1]
+                part = features[None, :, start * step : (stop - 1) * step + around + 1]
                 with torch.autocast(self.device, getattr(torch, self.precision), enabled=half):
-                    probabilities = self._all(torch.from_numpy(frames).to(self.device))
-                found[:, start:stop] = probabilities.cpu().numpy()
+                    found.append(self._all(torch.from_numpy(part).to(self.device)).cpu().numpy())
             except RuntimeError as error:
                 if "out of memory" not in str(error).lower():  # as the messages of cuda and mps have it
                     raise
-                if self.batch == 1:
+                if self.batch == self.grid:
                     raise DeviceUnavailable(
                         f"Out of memory on {self.device} for even one frame",
                         "close other programs, or use --device cpu",
                     ) from error
                 # Half as much fits where a batch did not; the result does not depend on it.
-                self.batch = max(1, self.batch // 2)
+                self.batch = max(1, self.batch // 2 // self.grid) * self.grid
                 continue
             start = stop
-        return found
+        return np.concatenate(found, axis=2)
 
 
-def _best_precision(device: str) -> str:
+def best_precision(device: str) -> str:
     """Return the fastest precision that costs nothing one could hear, of those the device computes in."""
     if device == "cuda":
         if torch.cuda.get_device_capability() >= (8, 0):

@@ -14,7 +14,7 @@ import soxr
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from ..stft import Floats, Spectra, Stft, magnitude
+from ..stft import Floats, Spectra, Stft
 
 CURVE_TERMS = 4
 """Cosines over a logarithmic frequency axis that an equaliser's curve is the sum of."""
@@ -53,6 +53,13 @@ class Warp:
         every = sliding_window_view(signal, stft.n_fft, axis=-1)
         # Each is a signal of its own, which has just one frame.
         return stft.transform(every[:, self._positions(stft, frames)])[..., 0, :]
+
+    def resample(self, signal: Floats, samples: int) -> Floats:
+        """Return so many samples of a signal `(channel, time)` at another pitch, and tempo with it."""
+        if self.pitch != 1:
+            signal = soxr.resample(signal.T, self.pitch, 1.0, quality="MQ").T
+        missing = max(0, samples - signal.shape[-1])
+        return np.pad(signal, ((0, 0), (0, missing)))[:, :samples] if missing else signal[:, :samples]
 
 
 @dataclass(frozen=True)
@@ -120,13 +127,14 @@ class Augmentation:
         curves: NDArray[np.float64] = weights @ cosines
         return curves
 
-    def add_noise(self, rng: np.random.Generator, stft: Stft, mixture: Spectra) -> None:
-        """Add white noise to a mixture's spectra `(channel, frame, bin)`, up to 30 dB below `noise_db`."""
+    def add_noise(self, rng: np.random.Generator, stft: Stft | None, mixture: Floats | Spectra) -> None:
+        """Add white noise to a mixture `(channel, ...)`, up to 30 dB below `noise_db`."""
         if self.noise_db is None:
             return
-        channels, frames, bins = mixture.shape
-        signal = rng.standard_normal((channels, stft.samples(frames)), dtype=np.float32)
-        noise = stft.transform(signal)[..., :bins]
+        channels, length, *bins = mixture.shape
+        samples = stft.samples(length) if stft else length
+        signal = rng.standard_normal((channels, samples), dtype=np.float32)
+        noise = stft.transform(signal)[..., : bins[0]] if stft else signal
         level_db = self.noise_db - rng.uniform(0, NOISE_RANGE_DB)
-        power = np.square(magnitude(mixture)).mean() / np.square(magnitude(noise)).mean()
+        power = np.square(np.abs(mixture)).mean() / np.square(np.abs(noise)).mean()
         mixture += noise * np.float32(10 ** (level_db / 20) * math.sqrt(power))

@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import cards
+from .. import cards, nets, weights
 from ..masks import logits
 from ..pipeline import load_masks
 from ..runtime import Running
 from ..separator import MaskSeparator, Samples
 from ..songs import Song
-from ..stft import magnitude
 
 EXCERPT_SECONDS = 8.0
 EXCERPTS = 128
@@ -29,13 +28,16 @@ LEARNING_RATE = 0.05
 def combine(path: Path, songs: Sequence[Song], *, device: str) -> None:
     """Find out whether a model's stems are all there is in songs, and how its masks add up to one then.
 
-    Both are written into the card. The songs are those to validate on: where the networks have learnt from
-    songs, they are surer of themselves than elsewhere.
+    Both are written into the card; one network for all stems knows the latter by itself. The songs are those
+    to validate on: where the networks have learnt from songs, they are surer of themselves than elsewhere.
     """
-    separator = load_masks(path, mask="binary", running=Running(device=device, precision="float32"))
     whole = [song for song in songs if all(song.known)]
     complete = bool(whole) and not any(song.parts[-1].any() for song in whole)
-    cards.rewrite(path, complete=complete, combination=fit(separator, whole) if complete else ())
+    combination: tuple[tuple[float, ...], ...] = ()
+    if complete and not nets.find(weights.read_card(path).network).joint:
+        running = Running(device=device, precision="float32")
+        combination = fit(load_masks(path, mask="binary", running=running), whole)
+    cards.rewrite(path, complete=complete, combination=combination)
 
 
 def fit(separator: MaskSeparator, songs: Sequence[Song]) -> tuple[tuple[float, ...], ...]:
@@ -53,10 +55,10 @@ def fit(separator: MaskSeparator, songs: Sequence[Song]) -> tuple[tuple[float, .
     if not audible.any():
         return ()
     for _ in range(STEPS):
-        scores = torch.einsum("jk,ektf->ejtf", combination[:, :-1], opinions)
-        masks = torch.softmax(scores + combination[:, -1, None, None], dim=1)
+        scores = torch.einsum("jk,ekctf->ejctf", combination[:, :-1], opinions)
+        masks = torch.softmax(scores + combination[:, -1, None, None, None], dim=1)
         # sum|S - m X|**2, multiplied out; the mixture's and the stem's phases are in the products.
-        errors = energies + (masks * (masks * mixture[:, None] - 2 * products)).sum(dim=(2, 3))
+        errors = energies + (masks * (masks * mixture[:, None] - 2 * products)).sum(dim=(2, 3, 4))
         ratios = errors.clamp_min(1e-12) / energies.clamp_min(1e-12)
         loss = torch.log10(ratios)[audible].mean()
         optimizer.zero_grad()
@@ -76,16 +78,22 @@ def _cut(separator: MaskSeparator, songs: Sequence[Song]) -> Iterable[Samples]:
 
 
 def _excerpt(separator: MaskSeparator, parts: Samples) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return logits, the mixture's energy, its products with the stems, and the stems' energies."""
+    """Return logits, the mixture's energy, its products with the stems, and the stems' energies.
+
+    Where masks are for all channels together, so are energies and products.
+    """
     reach, bins = separator.reach, separator.bins
     spectra = separator.stft.transform(parts)[..., :bins]
     mixture, stems = spectra.sum(axis=0), spectra[: len(separator.stems)]
-    opinions = logits(separator.probabilities(magnitude(mixture))[:, ::FRAME_STEP])
+    opinions = logits(separator.probabilities(mixture)[:, :, ::FRAME_STEP])
     kept = slice(reach, -reach, FRAME_STEP)
     mixture, stems = mixture[:, kept], stems[:, :, kept]
+    energy, products = np.square(np.abs(mixture)), (stems * mixture.conj()).real
+    if opinions.shape[1] == 1:
+        energy, products = energy.sum(axis=0, keepdims=True), products.sum(axis=1, keepdims=True)
     return (
         torch.from_numpy(opinions),
-        torch.from_numpy(np.square(np.abs(mixture)).sum(axis=0)),
-        torch.from_numpy((stems * mixture.conj()).real.sum(axis=1)),
+        torch.from_numpy(energy),
+        torch.from_numpy(products),
         torch.from_numpy(np.square(np.abs(stems)).sum(axis=(1, 2, 3))),
     )

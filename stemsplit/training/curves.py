@@ -8,6 +8,8 @@ from typing import Any
 
 PANELS = {"loss": ("loss", "loss"), "accuracy, weighted by magnitude": ("accuracy", "weighted_accuracy")}
 """Title to the measure's name in training and in validation."""
+SDR = {"loss": ("loss", "loss"), "SDR, dB, in validation": ("", "sdr_db")}
+"""The same for networks without masks."""
 
 
 def draw(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -24,10 +26,12 @@ def draw(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
     stems = list(dict.fromkeys(stem for entry in entries for stem in entry["loss"]))
     validated = [entry for entry in entries if "valid" in entry]
     handles = []
-    for axes, (title, (train, valid)) in zip(figure.subplots(1, 2), PANELS.items(), strict=True):
+    panels = PANELS if any(entry["accuracy"] for entry in entries) else SDR
+    for axes, (title, (train, valid)) in zip(figure.subplots(1, 2), panels.items(), strict=True):
         for number, stem in enumerate(stems):
             colour = colormaps["tab10"](number % 10)
-            axes.plot(*_series(entries, train, stem), color=colour, linewidth=0.8, alpha=0.5)
+            if train:
+                axes.plot(*_series(entries, train, stem), color=colour, linewidth=0.8, alpha=0.5)
             steps, values = _series(validated, "valid", stem, valid)
             (line,) = axes.plot(steps, values, color=colour, linewidth=2, label=stem)
             best = _best(validated, stem)

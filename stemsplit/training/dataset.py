@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 
 from ..errors import DecodeError
 from ..songs import CHANNELS, Song, SongSource, find_songs
-from ..stft import Floats, Spectra, Stft, magnitude
+from ..stft import Floats, Spectra, Stft
 from .augment import Augmentation, Warp
+
+Signals = Floats | Spectra
 
 DECODED = "decoded"
 """Where in its folder a run keeps the songs, ready to be mapped into memory."""
@@ -99,29 +102,29 @@ def _decode(source: SongSource, sample_rate: int, path: Path) -> None:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some examples, of each of which a network hears the mixture and is told the stems."""
+    """Some examples, of each of which a network hears the mixture and is told the stems.
 
-    mixture: Floats
-    """Magnitudes `(example, frame, bin)`."""
-    stems: Floats
-    """Magnitudes `(example, stem, frame, bin)`."""
+    Both are spectra, with `frame, bin` for the dots, or waveforms, with `time`.
+    """
+
+    mixture: Signals
+    """`(example, channel, ...)`."""
+    stems: Signals
+    """`(example, stem, channel, ...)`; they add up to the mixture but for what is no stem's."""
     known: NDArray[np.bool_]
     """`(example, stem)`: false where a stem could not be told from another one."""
-    mixture_spectra: Spectra
-    """`(example, channel, frame, bin)`."""
-    stem_spectra: Spectra
-    """`(example, stem, channel, frame, bin)`; they add up to the mixture but for what is no stem's."""
 
 
 @dataclass(frozen=True)
 class Examples:
     """An endless, reproducible stream of batches: number and seed alone decide what is in a batch.
 
-    Each is of `size` examples of `frames` frames, with the lowest `bins` bins of their spectra.
+    Each is of `size` examples of `frames` frames, with the lowest `bins` bins of their spectra; without an
+    `stft` they are waveforms, and frames are samples.
     """
 
     songs: Sequence[Song]
-    stft: Stft
+    stft: Stft | None
     bins: int
     frames: int
     size: int
@@ -131,26 +134,26 @@ class Examples:
     def __call__(self, number: int) -> Batch:
         """Return batch `number`."""
         rng = np.random.default_rng((self.seed, number))
-        size, stems, grid = self.size, len(self.songs[0].known), (self.frames, self.bins)
+        size, stems = self.size, len(self.songs[0].known)
+        kind = np.complex64 if self.stft else np.float32
         batch = Batch(
-            np.empty((size, *grid), np.float32),
-            np.empty((size, stems, *grid), np.float32),
+            np.empty((size, CHANNELS, *self._grid), kind),
+            np.empty((size, stems, CHANNELS, *self._grid), kind),
             np.empty((size, stems), bool),
-            np.empty((size, CHANNELS, *grid), np.complex64),
-            np.empty((size, stems, CHANNELS, *grid), np.complex64),
         )
         for example in range(size):
             parts, batch.known[example] = self._parts(rng)
-            mixture, spectra = batch.mixture_spectra[example], batch.stem_spectra[example]
-            spectra[:] = parts[:stems]
-            parts.sum(axis=0, out=mixture)
-            self.augmentation.add_noise(rng, self.stft, mixture)
-            batch.mixture[example] = magnitude(mixture)
-            batch.stems[example] = magnitude(spectra)
+            batch.stems[example] = parts[:stems]
+            parts.sum(axis=0, out=batch.mixture[example])
+            self.augmentation.add_noise(rng, self.stft, batch.mixture[example])
         return batch
 
-    def _parts(self, rng: np.random.Generator) -> tuple[Spectra, tuple[bool, ...]]:
-        """Draw the spectra `(stem + 1, channel, frame, bin)` of an example, and which stems are known."""
+    @property
+    def _grid(self) -> tuple[int, ...]:
+        return (self.frames, self.bins) if self.stft else (self.frames,)
+
+    def _parts(self, rng: np.random.Generator) -> tuple[Signals, tuple[bool, ...]]:
+        """Draw the signals `(stem + 1, channel, ...)` of an example, and which stems are known."""
         rows = range(len(self.songs[0].known) + 1)
         across = bool(rng.random() < self.augmentation.across)
         if across:
@@ -161,12 +164,15 @@ class Examples:
         else:
             song = self._draw(rng)
             excerpts, known = dict(self._cut(song, rows, rng)), song.known
-        parts = np.zeros((len(rows), CHANNELS, self.frames, self.bins), np.complex64)
+        parts = np.zeros((len(rows), CHANNELS, *self._grid), np.complex64 if self.stft else np.float32)
         audible = np.array([row in excerpts for row in rows])
-        factors = self.augmentation.factors(rng, audible, self.bins, across=across)
-        for row, (signal, warp) in excerpts.items():
-            spectra = warp.transform(self.stft, signal, self.frames)[..., : self.bins]
-            np.multiply(spectra, factors[row], out=parts[row])
+        factors = self.augmentation.factors(rng, audible, self._grid[-1], across=across)
+        for row, (excerpt, warp) in excerpts.items():
+            if self.stft:
+                signal: Signals = warp.transform(self.stft, excerpt, self.frames)[..., : self.bins]
+            else:
+                signal = warp.resample(excerpt, self.frames)
+            np.multiply(signal, factors[row], out=parts[row])
         return parts, known
 
     @cached_property
@@ -190,7 +196,7 @@ class Examples:
     ) -> Iterator[tuple[int, tuple[Floats, Warp]]]:
         """Yield from one place in a song those of its parts `(channel, time)` that are not silent there."""
         warp = self.augmentation.warp(rng)
-        time = warp.samples(self.stft, self.frames)
+        time = warp.samples(self.stft, self.frames) if self.stft else math.ceil(self.frames * warp.pitch)
         start = rng.integers(max(1, song.length - time + 1))
         order = -1 if rng.random() < self.augmentation.swap else 1
         for row in rows:

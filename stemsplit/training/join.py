@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .. import cards, weights
+from .. import cards, nets, weights
 from ..errors import BadWeights
 from ..weights import ModelCard
 from .combination import combine
@@ -34,6 +34,8 @@ def join(
     for fact in SAME:
         if len({getattr(card, fact) for card in parts}) > 1:
             raise BadWeights(f"The models differ in {fact}", "join models that were trained alike")
+    if nets.find(parts[0].network).joint:
+        raise BadWeights(f"One {parts[0].network} gives all stems", "join models with a network a stem")
     if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
         raise BadWeights(f"Two of the models have {', '.join(twice)}", "join models of different stems")
     card = replace(

@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from .. import nets
 from ..metrics import Scores
-from ..nets.binary_mask_cnn import BinaryMaskCNN
-from ..stft import FLOOR, log_magnitude
+from ..stft import FLOOR
 from .dataset import Batch, Examples
-from .losses import LOSSES, MEASURES, Truth, measure, weighted_accuracy
+from .losses import MEASURES, Truth, measure, sdr_db, weighted_accuracy
 from .pupil import Pupil, seed
 from .recipe import Recipe
 
@@ -38,14 +37,14 @@ class Progress:
     """What the step took, without any validation."""
     loss: dict[str, Tensor]
     accuracy: dict[str, Tensor]
-    """Share of bins on the right side of one half, weighted by magnitude."""
+    """Share of bins on the right side of one half, weighted by magnitude; none of waveform networks."""
     learning_rate: dict[str, float]
     valid: Scores
     """What the averaged networks reach on the validation examples; empty after most steps."""
 
 
 class Trainer:
-    """Trains one network a stem, `pupils`, each on its own loss but all on the same examples.
+    """Trains a model's networks, `pupils`: one for all stems, or one a stem, each on its own loss.
 
     With several devices each draws other examples, and they learn together from all of them.
 
@@ -55,7 +54,7 @@ class Trainer:
         validation: what the networks are judged by, in its first `validation_batches`.
         recipe: how they learn.
         fabric: where they learn.
-        weights: stem to tensors to begin with, in place of random ones.
+        weights: a network's name to tensors to begin with, in place of random ones.
         workers: threads that make examples.
     """
 
@@ -75,8 +74,12 @@ class Trainer:
         self.recipe, self.fabric, self.workers = recipe, fabric, workers
         self.validation_batches = validation_batches
         self.given = weights is not None
+        self.entry = nets.find(recipe.network)
+        parts = self.entry.parts(self.stems)
+        each = len(self.stems) // len(parts)
         self.pupils = {
-            stem: Pupil(stem, recipe, fabric, weights[stem] if weights else None) for stem in stems
+            part: Pupil(part, recipe, fabric, weights[part] if weights else None, stems=each)
+            for part in parts
         }
         self.step = 0
         self.seconds = 0.0
@@ -84,14 +87,15 @@ class Trainer:
 
     def start(self) -> None:
         """Measure the input's mean and deviation a bin, on the first batches, unless weights are given."""
-        if self.given:
+        networks = [network for pupil in self.pupils.values() for network in pupil.networks.values()]
+        if self.given or not hasattr(networks[0], "mean"):
             return
-        logs = np.concatenate([log_magnitude(self.examples(i).mixture) for i in range(STATISTICS_BATCHES)])
-        mean, deviation = logs.mean(axis=(0, 1)), logs.std(axis=(0, 1)) + np.float32(1e-3)
-        for pupil in self.pupils.values():
-            for network in pupil.networks.values():
-                network.mean.copy_(torch.from_numpy(mean))
-                network.deviation.copy_(torch.from_numpy(deviation))
+        batches = (self.examples(number).mixture for number in range(STATISTICS_BATCHES))
+        logs = torch.cat([self._heard(torch.from_numpy(mixture)).flatten(0, 2) for mixture in batches])
+        mean, deviation = logs.mean(dim=0), logs.std(dim=0, correction=0) + 1e-3
+        for network in networks:
+            network.mean.copy_(mean)
+            network.deviation.copy_(deviation)
 
     def run(self, after_step: Callable[[Progress], None]) -> None:
         """Train from `self.step` to the recipe's end, or until every network has stopped."""
@@ -100,26 +104,32 @@ class Trainer:
             learning = self._learning()
             if not learning:
                 return
-            rates = {pupil.stem: pupil.learning_rate(self.step) for pupil in learning}
+            rates = {pupil.name: pupil.learning_rate(self.step) for pupil in learning}
             losses, accuracies = self._train_step(batch, learning)
             self.step += 1
             seconds = time.monotonic() - before
             ends = self.step % self.recipe.validate_steps == 0 or self.step == self.recipe.steps
             valid = self.validate() if ends else {}
-            for stem, scores in valid.items():
-                self.pupils[stem].judge(scores, self.step)
+            for name, scores in valid.items():
+                self.pupils[name].judge(scores, self.step)
             self.seconds += time.monotonic() - before
             after_step(Progress(self.step, seconds, losses, accuracies, rates, valid))
             before = time.monotonic()
 
     @property
     def frames(self) -> int:
-        """Number of frames that the networks mask in an example."""
-        return self.examples.frames - 2 * BinaryMaskCNN.reach
+        """Number of frames, or samples, that the networks answer for in an example."""
+        return self.examples.frames - 2 * self.entry.margin
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights that are learnt, of all networks together."""
+        networks = [pupil.networks["network"] for pupil in self.pupils.values()]
+        return sum(parameter.numel() for network in networks for parameter in network.parameters())
 
     def best(self) -> dict[str, dict[str, Tensor]]:
-        """Return each stem's tensors at its best validation, or as they are now if it had none."""
-        return {stem: pupil.networks[pupil.kept].state_dict() for stem, pupil in self.pupils.items()}
+        """Return each network's tensors at its best validation, or as they are now if it had none."""
+        return {name: pupil.networks[pupil.kept].state_dict() for name, pupil in self.pupils.items()}
 
     def _learning(self) -> list[Pupil]:
         return [pupil for pupil in self.pupils.values() if not pupil.stopped]
@@ -141,54 +151,76 @@ class Trainer:
         losses, accuracies = {}, {}
         inputs, truths = self._tensors(batch)
         for pupil in learning:
-            truth = truths[pupil.stem]
+            truth = truths[pupil.name]
             # A step's dropout depends on the step alone, so that a resumed run is the same run.
-            torch.manual_seed(seed(self.recipe.seed, pupil.stem, self.step, self.fabric.global_rank))
-            logits = pupil.predict(inputs)
-            loss = LOSSES[self.recipe.loss](logits, truth)
+            torch.manual_seed(seed(self.recipe.seed, pupil.name, self.step, self.fabric.global_rank))
+            outputs = pupil.predict(inputs)
+            loss = pupil.loss(outputs, truth)
             pupil.learn(loss, self.step)
-            losses[pupil.stem] = loss.detach()
-            accuracies[pupil.stem] = weighted_accuracy(logits.detach(), truth)
+            losses[pupil.name] = loss.detach()
+            if not self.entry.hears_waves:
+                accuracies[pupil.name] = weighted_accuracy(pupil.logits(outputs.detach()), truth)
         return losses, accuracies
 
     @torch.no_grad()
     def validate(self) -> Scores:
-        """Return what the averages reach, for the stems that still learn and are known in the examples."""
+        """Return what the averages reach, for the networks that still learn and are known in the examples."""
         learning = self._learning()
-        sums = torch.zeros(len(learning), len(MEASURES) + 1, device=self.fabric.device)
+        names = ("loss", "sdr_db", *(() if self.entry.hears_waves else MEASURES))
+        sums = torch.zeros(len(learning), len(names) + 1, device=self.fabric.device)
         for number in range(self.fabric.global_rank, self.validation_batches, self.fabric.world_size):
             inputs, truths = self._tensors(self.validation(number))
             for row, pupil in zip(sums, learning, strict=True):
-                truth = truths[pupil.stem]
-                logits = pupil.predict(inputs, averaged=True)
-                found = measure(logits, truth, LOSSES[self.recipe.loss])
-                row += truth.known.sum() * torch.stack([*found.values(), torch.ones_like(found["loss"])])
+                truth = truths[pupil.name]
+                outputs = pupil.predict(inputs, averaged=True)
+                found = [pupil.loss(outputs, truth), sdr_db(pupil.estimates(outputs, truth), truth)]
+                if not self.entry.hears_waves:
+                    found += measure(pupil.logits(outputs), truth).values()
+                row += truth.known.sum() * torch.stack([*found, torch.ones_like(found[0])])
         total = self.fabric.all_reduce(sums, reduce_op="sum")
         assert isinstance(total, Tensor)
         return {
-            pupil.stem: dict(zip(MEASURES, (row[:-1] / row[-1]).tolist(), strict=True))
+            pupil.name: dict(zip(names, (row[:-1] / row[-1]).tolist(), strict=True))
             for pupil, row in zip(learning, total, strict=True)
             if row[-1] > 0
         }
 
     def _tensors(self, batch: Batch) -> tuple[Tensor, dict[str, Truth]]:
-        """Return the networks' input `(example, frame, bin)` and each stem's truth, on the device."""
-        frames = slice(BinaryMaskCNN.reach, -BinaryMaskCNN.reach)
-        mixture = self.fabric.to_device(torch.from_numpy(batch.mixture))
-        stems = self.fabric.to_device(torch.from_numpy(batch.stems[:, :, frames]))
-        known = self.fabric.to_device(torch.from_numpy(batch.known).float())
-        mixture_spectra, stem_spectra = map(torch.from_numpy, (batch.mixture_spectra, batch.stem_spectra))
+        """Return the networks' input `(example, view, ...)` and the truth of each, on the device."""
+        mixture, stems, known = (
+            self.fabric.to_device(torch.from_numpy(each))
+            for each in (batch.mixture, batch.stems, batch.known)
+        )
+        if self.entry.hears_waves and self.entry.channels == 1:  # each channel is an example
+            mixture = mixture.flatten(0, 1)[:, None]
+            stems = stems.transpose(1, 2).flatten(0, 1)[:, :, None]
+            known = known.repeat_interleave(batch.mixture.shape[1], dim=0)
+        margin, length = self.entry.margin, mixture.shape[2]
+        inner = slice(margin, length - margin)
+        stft = self.examples.stft
+        each = len(self.stems) // len(self.pupils)
         truths = {
-            stem: Truth(
-                mixture[:, frames],
-                stems[:, row],
-                known[:, row],
-                mixture_spectra[:, :, frames],
-                stem_spectra[:, row, :, frames],
-                self.examples.stft.n_fft // self.examples.stft.hop_length,
+            name: Truth(
+                mixture[:, None, :, inner],
+                stems[:, row * each : (row + 1) * each, :, inner],
+                known[:, row * each : (row + 1) * each].float(),
+                self.entry.views == "power",
+                stft.n_fft // stft.hop_length if stft else 1,
                 self.recipe.threshold,
                 self.recipe.weighting,
             )
-            for row, stem in enumerate(self.stems)
+            for row, name in enumerate(self.pupils)
         }
-        return mixture.clamp_min(FLOOR).log(), truths
+        return self._heard(mixture), truths
+
+    def _heard(self, mixture: Tensor) -> Tensor:
+        """Return what the networks hear of `(example, channel, ...)`; of spectra as `stft.view` has it."""
+        if self.entry.hears_waves:
+            return mixture
+        if self.entry.views == "sides":
+            left, right = mixture[:, :1], mixture[:, 1:]
+            mixture = torch.cat([mixture, (left + right) / 2, (left - right) / 2], dim=1)
+        heard = mixture.abs()
+        if self.entry.views == "power":
+            heard = heard.square().mean(dim=1, keepdim=True).sqrt()
+        return heard.clamp_min(FLOOR).log()

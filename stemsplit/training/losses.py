@@ -1,14 +1,19 @@
 """What the networks learn to make small: losses by name, and the measures they are judged by.
 
-Notation, for one stem: S its magnitude, M the mixture's, p = sigmoid(logits) the network's mask, and
-B = (S > T * M) the binary mask of O. Tkachuk's paper. Every loss is a weighted mean over the bins of the
-examples in which the stem is known; where it is known in none, the loss is zero.
+Losses of masks are of logits. Notation: S a stem's magnitude, M the mixture's, p = sigmoid(logits) the
+network's mask, and B = (S > T * M) the binary mask of O. Tkachuk's paper. Losses of signals are of estimates
+of the stems themselves, spectra or waveforms. Every loss is a weighted mean over what is known of the
+examples; where nothing is, the loss is zero.
+
+Shapes: logits and estimates are `(example, stem, channel, ...)`, with `frame, bin` for the dots, or `time`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -17,28 +22,42 @@ from torch import Tensor
 TINY = 1e-12
 SOFTENING = 1e-4
 """Of the mixture's energy (-40 dB): how far SI-SNR goes on counting. It also gives silent stems a loss."""
+FLOOR = 1e-3
+"""Of the mixture's energy (-30 dB): below it, errors and stems count no further for `snr`."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What is true of one stem in a batch, in the frames that the network masks.
+    """What is true of some stems in a batch, in the frames or samples that the network answers for."""
 
-    Magnitudes `(example, frame, bin)`, spectra `(example, channel, frame, bin)` of the same bins, `known`
-    `(example,)` one or zero.
-    """
-
-    mixture: Tensor
-    stem: Tensor
+    mixture_signal: Tensor
+    """`(example, 1, channel, ...)`, spectra or waveforms, as the estimates are."""
+    stem_signal: Tensor
+    """`(example, stem, channel, ...)`."""
     known: Tensor
-    mixture_spectra: Tensor
-    stem_spectra: Tensor
-    """Spectra may lie on another device than the rest: only one loss wants them."""
+    """`(example, stem)`, one or zero."""
+    merged: bool = True
+    """Whether masks are for all channels together, whose magnitude is the root mean square of theirs."""
     overlap: int = 4
     """Frames that cover each sample: n_fft / hop_length."""
     threshold: float = 0.5
     """T of the binary mask."""
     weighting: float = 1.0
     """Weighted losses weight a bin by M to this power: quiet bins are many and matter little."""
+
+    @cached_property
+    def mixture(self) -> Tensor:
+        """The mixture's magnitudes `(example, 1, channel, frame, bin)`; one channel where they are merged."""
+        return self._magnitude(self.mixture_signal)
+
+    @cached_property
+    def stem(self) -> Tensor:
+        """The stems' magnitudes `(example, stem, channel, frame, bin)`."""
+        return self._magnitude(self.stem_signal)
+
+    def _magnitude(self, spectra: Tensor) -> Tensor:
+        magnitude = spectra.abs()
+        return magnitude.square().mean(dim=2, keepdim=True).sqrt() if self.merged else magnitude
 
     @property
     def mask(self) -> Tensor:
@@ -47,19 +66,19 @@ class Truth:
 
     @property
     def alike(self) -> Tensor:
-        """A weight of one for each bin of the known examples."""
-        return self.known[:, None, None].expand_as(self.mixture)
+        """A weight of one for each bin of what is known."""
+        return self.known[:, :, None, None, None].expand_as(self.stem)
 
     @property
     def by_magnitude(self) -> Tensor:
-        """A weight of M ** weighting for each bin of the known examples, with mean one in each example."""
+        """A weight of M ** weighting for each bin of what is known, with mean one in each example."""
         weight = self.mixture**self.weighting
-        weight = weight / weight.mean(dim=(1, 2), keepdim=True).clamp_min(TINY)
-        return weight * self.known[:, None, None]
+        weight = weight / weight.mean(dim=(2, 3, 4), keepdim=True).clamp_min(TINY)
+        return weight * self.alike
 
 
 Loss = Callable[[Tensor, Truth], Tensor]
-"""Maps logits `(example, frame, bin)` and the truth to a number."""
+"""Maps logits or estimates `(example, stem, channel, ...)` and the truth to a number."""
 
 
 def mse(logits: Tensor, truth: Truth) -> Tensor:
@@ -85,8 +104,8 @@ def ratio(logits: Tensor, truth: Truth) -> Tensor:
 
 def magnitude_l1(logits: Tensor, truth: Truth) -> Tensor:
     """Sum of |p M - S| relative to the sum of M, over the known examples."""
-    distance = (torch.sigmoid(logits) * truth.mixture - truth.stem).abs() * truth.known[:, None, None]
-    return distance.sum() / (truth.mixture * truth.known[:, None, None]).sum().clamp_min(TINY)
+    distance = (torch.sigmoid(logits) * truth.mixture - truth.stem).abs() * truth.alike
+    return distance.sum() / (truth.mixture * truth.alike).sum().clamp_min(TINY)
 
 
 def si_snr(logits: Tensor, truth: Truth) -> Tensor:
@@ -97,17 +116,16 @@ def si_snr(logits: Tensor, truth: Truth) -> Tensor:
     Both energies are raised by a ten-thousandth of the mixture's, within which nothing more can be won, so
     that a silent stem asks for silence instead of dividing by zero.
     """
-    mixture = truth.mixture_spectra.to(logits.device)
-    masked = _sound(torch.sigmoid(logits)[:, None] * mixture, truth.overlap)
-    stem, whole = (_sound(x.to(logits.device), truth.overlap) for x in (truth.stem_spectra, mixture))
-    scale = (masked * stem).sum(1, keepdim=True) / stem.square().sum(1, keepdim=True).clamp_min(TINY)
-    floor = SOFTENING * whole.square().sum(1) + TINY
-    wanted = (scale * stem).square().sum(1) + floor
-    unwanted = (masked - scale * stem).square().sum(1) + floor
+    masked = _sound(torch.sigmoid(logits) * truth.mixture_signal, truth.overlap)
+    stem, whole = (_sound(x, truth.overlap) for x in (truth.stem_signal, truth.mixture_signal))
+    scale = (masked * stem).sum(-1, keepdim=True) / stem.square().sum(-1, keepdim=True).clamp_min(TINY)
+    floor = SOFTENING * whole.square().sum(-1) + TINY
+    wanted = (scale * stem).square().sum(-1) + floor
+    unwanted = (masked - scale * stem).square().sum(-1) + floor
     return _mean(10 * torch.log10(unwanted / wanted), truth.known)
 
 
-LOSSES: dict[str, Loss] = {
+MASK_LOSSES: dict[str, Loss] = {
     "mse": mse,
     "bce": bce,
     "weighted-bce": weighted_bce,
@@ -117,7 +135,63 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-MEASURES = ("loss", "weighted_accuracy", "accuracy", "mse", "base_rate")
+def l1(estimates: Tensor, truth: Truth) -> Tensor:
+    """Sum of |E - S|, a modulus where they are complex, relative to that of the mixture, stem by stem."""
+    return _relative(_modulus, estimates, truth)
+
+
+def l2(estimates: Tensor, truth: Truth) -> Tensor:
+    """Sum of |E - S| ** 2 relative to that of the mixture, stem by stem."""
+    return _relative(_power, estimates, truth)
+
+
+def snr(estimates: Tensor, truth: Truth) -> Tensor:
+    """Mean of log(|E - S| ** 2 / |S| ** 2) over known stems, both raised by -30 dB of the mixture's.
+
+    The measure that separators are compared by, but for the floor, which gives a silent stem a loss. Each
+    stem of each example weighs the same, however loud it is.
+    """
+    ratios = torch.log(_error(estimates, truth) / _error(torch.zeros_like(estimates), truth))
+    return _mean(ratios, truth.known)
+
+
+def snr_l1(estimates: Tensor, truth: Truth) -> Tensor:
+    """`snr`, which is about the loudest bins, and `l1`, which is about the others too."""
+    return snr(estimates, truth) + l1(estimates, truth)
+
+
+SIGNAL_LOSSES: dict[str, Loss] = {"l1": l1, "l2": l2, "snr": snr, "snr-l1": snr_l1}
+LOSSES = MASK_LOSSES | SIGNAL_LOSSES
+
+
+def sdr_db(estimates: Tensor, truth: Truth) -> Tensor:
+    """Return the mean of 10 log10(|S| ** 2 / |E - S| ** 2) over the known stems, bounded as in `snr`."""
+    return -10 / math.log(10) * snr(estimates, truth)
+
+
+def _relative(size: Callable[[Tensor], Tensor], estimates: Tensor, truth: Truth) -> Tensor:
+    dims = tuple(range(2, estimates.ndim))
+    errors = size(estimates - truth.stem_signal).sum(dims)
+    return _mean(errors / size(truth.mixture_signal).sum(dims).clamp_min(TINY), truth.known)
+
+
+def _error(estimates: Tensor, truth: Truth) -> Tensor:
+    """Return the energies `(example, stem)` of the errors, and the floor of what counts."""
+    dims = tuple(range(2, estimates.ndim))
+    floor = FLOOR * _power(truth.mixture_signal).sum(dims) + TINY
+    return _power(estimates - truth.stem_signal).sum(dims) + floor
+
+
+def _power(signal: Tensor) -> Tensor:
+    """The squares of moduli: of a complex number its own would have no gradient at zero."""
+    return signal.real.square() + signal.imag.square() if signal.is_complex() else signal.square()
+
+
+def _modulus(signal: Tensor) -> Tensor:
+    return (_power(signal) + TINY).sqrt() if signal.is_complex() else signal.abs()
+
+
+MEASURES = ("weighted_accuracy", "accuracy", "mse", "base_rate")
 
 
 def weighted_accuracy(logits: Tensor, truth: Truth) -> Tensor:
@@ -125,13 +199,12 @@ def weighted_accuracy(logits: Tensor, truth: Truth) -> Tensor:
     return _mean(_right(logits, truth), truth.by_magnitude)
 
 
-def measure(logits: Tensor, truth: Truth, loss: Loss) -> dict[str, Tensor]:
-    """Return the `MEASURES`: the loss, and how well logits tell the binary mask.
+def measure(logits: Tensor, truth: Truth) -> dict[str, Tensor]:
+    """Return the `MEASURES`: how well logits tell the binary mask.
 
     `accuracy` and `mse` are the paper's, over all bins alike; `base_rate` is the accuracy of an empty mask.
     """
     return {
-        "loss": loss(logits, truth),
         "weighted_accuracy": weighted_accuracy(logits, truth),
         "accuracy": _mean(_right(logits, truth), truth.alike),
         "mse": mse(logits, truth),
@@ -152,7 +225,7 @@ def _mean(values: Tensor, weight: Tensor) -> Tensor:
 
 
 def _sound(spectra: Tensor, overlap: int) -> Tensor:
-    """Return the signal `(example, channel and time)` of spectra `(example, channel, frame, bin)`.
+    """Return the signal `(example, stem, channel and time)` of spectra `(..., channel, frame, bin)`.
 
     As if the band were the whole spectrum, hence at a lower sample rate, which costs less and, the rest of
     the spectrum being empty, changes no ratio of energies.
@@ -160,7 +233,7 @@ def _sound(spectra: Tensor, overlap: int) -> Tensor:
     n_fft = 2 * (spectra.shape[-1] - 1)
     window = torch.hann_window(n_fft, device=spectra.device)
     frames = torch.fft.irfft(spectra, n_fft) * window
-    frames = frames.unflatten(-1, (overlap, n_fft // overlap))  # (example, channel, frame, part, time)
+    frames = frames.unflatten(-1, (overlap, n_fft // overlap))  # (example, stem, channel, frame, part, time)
     # Part i of frame j belongs at j + i.
     parts = [F.pad(frames[..., part, :], (0, 0, part, overlap - 1 - part)) for part in range(overlap)]
-    return torch.stack(parts).sum(dim=0).flatten(1)
+    return torch.stack(parts).sum(dim=0).flatten(2)

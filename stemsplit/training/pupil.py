@@ -1,4 +1,4 @@
-"""One stem's network as it learns."""
+"""A network as it learns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..nets.binary_mask_cnn import BinaryMaskCNN, Config
+from .. import nets
+from ..errors import StemsplitError
+from .losses import MASK_LOSSES, SIGNAL_LOSSES, Truth
 from .recipe import Recipe, learning_rate
 
 if TYPE_CHECKING:
@@ -36,25 +38,31 @@ class Standing:
 
 
 class Pupil:
-    """Trains one stem's network, `module`.
+    """Trains one network, `module`, which is filed under the name of its stem, or gives all `stems`.
 
     `networks` holds it, as `network`, beside the running `average` of its weights and the `best` of the
     averages that were validated: what is kept in the end.
     """
 
     def __init__(
-        self, stem: str, recipe: Recipe, fabric: Fabric, weights: Mapping[str, Tensor] | None
+        self,
+        name: str,
+        recipe: Recipe,
+        fabric: Fabric,
+        weights: Mapping[str, Tensor] | None = None,
+        *,
+        stems: int = 1,
     ) -> None:
-        torch.manual_seed(seed(recipe.seed, stem))
-        self.stem, self.fabric, self.recipe = stem, fabric, recipe
-        network = BinaryMaskCNN(Config(dropout=recipe.dropout, dropout_dense=recipe.dropout_dense))
+        torch.manual_seed(seed(recipe.seed, name))
+        self.name, self.fabric, self.recipe = name, fabric, recipe
+        self.entry = nets.find(recipe.network)
+        network = nets.make(recipe.network, stems, **_configured(recipe))
         if weights is not None:
             network.load_state_dict(weights)
         average = deepcopy(network).eval().requires_grad_(False).to(fabric.device)
         self.networks = {"network": network, "average": average, "best": deepcopy(average)}
         optimizer = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=1e-2)
         self.module, self.optimizer = fabric.setup(network, optimizer)
-        self.module.mark_forward_method("forward_frames")
         self.standing = Standing()
 
     @property
@@ -72,11 +80,33 @@ class Pupil:
         return learning_rate(self.recipe, step, self.standing.halvings)
 
     def predict(self, inputs: Tensor, *, averaged: bool = False) -> Tensor:
-        """Return logits `(example, frame, bin)`, in float32, of the network or of its average."""
+        """Return outputs `(example, stem, channel, ...)`, in float32, of the network or of its average."""
         network: Any = self.networks["average"] if averaged else self.module
         with self.fabric.autocast():  # which Fabric itself sees to only for several devices
-            logits: Tensor = network.forward_frames(inputs)
-        return logits.float()
+            outputs: Tensor = network(inputs)
+        return outputs.float()
+
+    def loss(self, outputs: Tensor, truth: Truth) -> Tensor:
+        """Return the recipe's loss."""
+        if self.recipe.loss in SIGNAL_LOSSES:
+            return SIGNAL_LOSSES[self.recipe.loss](self.estimates(outputs, truth), truth)
+        return MASK_LOSSES[self.recipe.loss](self.logits(outputs), truth)
+
+    def estimates(self, outputs: Tensor, truth: Truth) -> Tensor:
+        """Return the stems' spectra or waveforms that outputs stand for."""
+        if self.entry.hears_waves:
+            return outputs
+        # A ratio beyond one is as wrong as any other, and only later bounded.
+        masks = outputs if self.entry.gives_ratios else self._masks(outputs)
+        return masks * truth.mixture_signal
+
+    def logits(self, outputs: Tensor) -> Tensor:
+        """Return the logits of the masks that outputs stand for."""
+        return outputs if self.entry.gives_logits else torch.logit(self._masks(outputs), eps=1e-6)
+
+    def _masks(self, outputs: Tensor) -> Tensor:
+        masks: Tensor = self.networks["network"].masks(outputs)
+        return masks
 
     def learn(self, loss: Tensor, step: int) -> None:
         """Change the weights so that the loss falls."""
@@ -93,9 +123,12 @@ class Pupil:
     def _average(self, step: int) -> None:
         # A short memory at first: the average must not remember the random start.
         decay = min(self.recipe.average, (1 + step) / (10 + step))
-        pairs = zip(self.networks["average"].parameters(), self.networks["network"].parameters(), strict=True)
-        for average, value in pairs:
-            average.lerp_(value, 1 - decay)
+        averages, values = (self.networks[kind].state_dict() for kind in ("average", "network"))
+        for key, average in averages.items():
+            if average.is_floating_point():
+                average.lerp_(values[key], 1 - decay)
+            else:
+                average.copy_(values[key])
 
     def judge(self, scores: dict[str, float], step: int) -> None:
         """Take note of what the average has reached after so many steps, and keep it if it is the best."""
@@ -107,6 +140,15 @@ class Pupil:
         standing.waiting += 1
         if standing.waiting % self.recipe.plateau == 0:
             standing.halvings += 1
+
+
+def _configured(recipe: Recipe) -> dict[str, float]:
+    """Return what a recipe changes of the network's configuration."""
+    changes = {"dropout": recipe.dropout, "dropout_dense": recipe.dropout_dense}
+    changes = {name: rate for name, rate in changes.items() if rate}
+    if changes and recipe.network != "binary-mask-cnn":
+        raise StemsplitError(f"There is no --dropout for {recipe.network}", "leave it out")
+    return changes
 
 
 def seed(*facts: int | str) -> int:

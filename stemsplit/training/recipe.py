@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..nets.binary_mask_cnn import Config
-
 SCHEDULES = ("linear", "cosine", "plateau")
 
 
@@ -14,6 +12,7 @@ SCHEDULES = ("linear", "cosine", "plateau")
 class Recipe:
     """All that decides how networks are trained, apart from their data."""
 
+    network: str = "binary-mask-cnn"
     steps: int = 4000
     learning_rate: float = 1.5e-3
     """Of AdamW, at its highest."""
@@ -33,8 +32,9 @@ class Recipe:
     """Weighted losses and accuracies weight a bin by mixture magnitude to this power."""
     average: float = 0.999
     """Decay of the running average of the weights, which is what is validated and kept."""
-    dropout: float = Config.dropout
-    dropout_dense: float = Config.dropout_dense
+    dropout: float = 0.0
+    """After each pooling, and before the last layer: of the binary-mask CNN only."""
+    dropout_dense: float = 0.0
     validate_steps: int = 250
     """Steps from one validation to the next."""
     patience: int = 0

@@ -11,9 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import cards, weights
-from ..errors import BadWeights, EncodeError
-from ..nets.binary_mask_cnn import BINS, FRAMES, PARAMETERS
+from .. import cards, nets, weights
+from ..errors import BadWeights, EncodeError, StemsplitError
 from ..songs import Song, SongSource, summary
 from ..stft import Stft
 from . import checkpoint, combination
@@ -28,11 +27,12 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
     from torch import Tensor
 
-NETWORK = "binary-mask-cnn"
-SAMPLE_RATE = 44_100
+WAVEFORM = "waveform"
+"""What stands in the place of a mask for networks that give the stems themselves."""
 TELL_SECONDS = 5
 VALIDATION_SIZE, VALIDATION_FRAMES = 4, 128
-"""Excerpts in a batch of the validation, and frames of each."""
+"""Excerpts in a batch of the validation, and frames of each; waveform networks are asked for more samples."""
+VALIDATION_SECONDS = 4
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Settings:
     examples: int = 8
     """Excerpts in a batch, on each device."""
     frames: int = 32
-    """Of an excerpt."""
+    """Of an excerpt; samples, for waveform networks."""
     validation: int = 48
     """Excerpts of the validation songs, always the same, in whole fours."""
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -74,14 +74,21 @@ def train(
         DeviceUnavailable: the devices asked for are not there.
         EncodeError: the folder cannot be written.
     """
-    given = _given(recipe.init, settings.stems)
+    entry = nets.find(recipe.network)
+    varied = settings.augmentation
+    if entry.hears_waves and (varied.stretch or varied.equalise_db):
+        raise StemsplitError(f"There is no --stretch or --equalise for {recipe.network}", "leave them out")
+    given = _given(recipe, settings.stems)
     fabric = launch(
         settings.device, precision=recipe.precision, devices=settings.devices, nodes=settings.nodes
     )
     sources = splits(settings.data, settings.stems)
     _prepare(settings.run)
     with fabric.rank_zero_first():
-        songs = {split: _map(settings.run, split, found, say) for split, found in sources.items()}
+        songs = {
+            split: _map(settings.run, split, found, entry.sample_rate, say)
+            for split, found in sources.items()
+        }
     trainer = _trainer(settings, recipe, songs, fabric, given)
     saved = settings.run / "checkpoint.safetensors"
     if saved.exists():
@@ -96,14 +103,17 @@ def train(
     elif trainer.step:
         say(f"going on from step {trainer.step:,}")
     trainer.run(Journal(trainer, settings.run, show))
-    say("fitting how the masks are shared out")
+    if not entry.joint:
+        say("fitting how the masks are shared out")
     path = settings.run / f"{settings.name}{weights.SUFFIX}"
     cards.save(path, _card(settings, trainer), trainer.best())
     combination.combine(path, songs["valid"], device=settings.device)
     return path
 
 
-def _map(run: Path, split: str, sources: Sequence[SongSource], say: Callable[[str], None]) -> list[Song]:
+def _map(
+    run: Path, split: str, sources: Sequence[SongSource], sample_rate: int, say: Callable[[str], None]
+) -> list[Song]:
     told = time.monotonic()
     say(f"{split}: {summary(sources)}")
 
@@ -113,7 +123,7 @@ def _map(run: Path, split: str, sources: Sequence[SongSource], say: Callable[[st
             told = time.monotonic()
             say(f"{split}: {done} of {songs} songs decoded")
 
-    return map_songs(sources, sample_rate=SAMPLE_RATE, cache=run / DECODED, progress=tell)
+    return map_songs(sources, sample_rate=sample_rate, cache=run / DECODED, progress=tell)
 
 
 def _prepare(run: Path) -> None:
@@ -124,19 +134,22 @@ def _prepare(run: Path) -> None:
         raise EncodeError(f"Cannot write into `{run}`: {error.strerror}", "choose another --run") from error
 
 
-def _given(init: str, stems: Sequence[str]) -> Mapping[str, Mapping[str, Tensor]] | None:
+def _given(recipe: Recipe, stems: Sequence[str]) -> Mapping[str, Mapping[str, Tensor]] | None:
     """Return the weights to begin with, if any."""
+    init = recipe.init
     if not init:
         return None
-    card, stft = weights.read_card(init), Stft()
-    ours = (NETWORK, SAMPLE_RATE, stft.n_fft, stft.hop_length)
+    card, entry = weights.read_card(init), nets.find(recipe.network)
+    ours = (recipe.network, entry.sample_rate, entry.n_fft, entry.hop_length)
     if (card.network, card.sample_rate, card.n_fft, card.hop_length) != ours:
         raise BadWeights(f"`{init}` is another kind of network, or hears another grid", "leave out --init")
     if missing := [stem for stem in stems if stem not in card.stems]:
         raise BadWeights(
             f"`{init}` has no {', '.join(missing)}", f"choose --stems of {', '.join(card.stems)}"
         )
-    return weights.load(init, stems)
+    if entry.joint and tuple(stems) != card.stems:
+        raise BadWeights(f"`{init}` gives {', '.join(card.stems)}", "choose these --stems, in this order")
+    return weights.load(init, entry.parts(stems))
 
 
 def _trainer(
@@ -146,19 +159,23 @@ def _trainer(
     fabric: Fabric,
     given: Mapping[str, Mapping[str, Tensor]] | None,
 ) -> Trainer:
-    stft, around = Stft(), FRAMES - 1
+    entry = nets.find(recipe.network)
+    around = 2 * entry.margin
+    frames = VALIDATION_SECONDS * entry.sample_rate if entry.hears_waves else VALIDATION_FRAMES
+    frames = max(1, frames // entry.grid) * entry.grid
+    stft = None if entry.hears_waves else Stft(entry.n_fft, entry.hop_length)
     size = min(VALIDATION_SIZE, settings.validation)
     examples = Examples(
         songs["train"],
         stft,
-        BINS,
+        entry.bins,
         settings.frames + around,
         settings.examples,
         recipe.seed,
         settings.augmentation,
     )
     validation = Examples(
-        songs["valid"], stft, BINS, VALIDATION_FRAMES + around, size, recipe.seed, Augmentation.none()
+        songs["valid"], stft, entry.bins, frames + around, size, recipe.seed, Augmentation.none()
     )
     return Trainer(
         settings.stems,
@@ -173,7 +190,7 @@ def _trainer(
 
 
 def _card(settings: Settings, trainer: Trainer) -> weights.ModelCard:
-    stft, recipe = Stft(), trainer.recipe
+    recipe, entry = trainer.recipe, trainer.entry
     frames = settings.examples * settings.frames * trainer.fabric.world_size
     facts = {
         **asdict(recipe),
@@ -185,21 +202,21 @@ def _card(settings: Settings, trainer: Trainer) -> weights.ModelCard:
         "trained_frames": trainer.step * frames,
         "trained_hours": round(trainer.seconds / 3600, 2),
         "validation": {
-            stem: {"step": pupil.standing.step}
-            | {name: round(x, 4) for name, x in pupil.standing.scores.items()}
-            for stem, pupil in trainer.pupils.items()
+            name: {"step": pupil.standing.step}
+            | {measure: round(x, 4) for measure, x in pupil.standing.scores.items()}
+            for name, pupil in trainer.pupils.items()
         },
     }
     return weights.ModelCard(
         name=settings.name,
-        title="Binary-mask CNN: one small network a stem, after O. Tkachuk",
-        network=NETWORK,
+        title=entry.title,
+        network=recipe.network,
         stems=settings.stems,
-        sample_rate=SAMPLE_RATE,
-        n_fft=stft.n_fft,
-        hop_length=stft.hop_length,
-        parameters=PARAMETERS * len(settings.stems),
-        mask="soft",
+        sample_rate=entry.sample_rate,
+        n_fft=entry.n_fft,
+        hop_length=entry.hop_length,
+        parameters=trainer.parameters,
+        mask=WAVEFORM if entry.hears_waves else "soft",
         mask_power=1.0,
         threshold=recipe.threshold,
         data=settings.source or ", ".join(settings.data),

@@ -25,15 +25,23 @@ class Lines:
         if not logged:
             return
         stems = [
-            f"{stem} loss {loss:.4f} accuracy {entry['accuracy'][stem]:.3f}" + _validated(entry, stem)
+            f"{stem} loss {loss:.4f}" + _accuracy(entry, stem) + _validated(entry, stem)
             for stem, loss in entry["loss"].items()
         ]
         self.say("; ".join([summary(entry, self.steps), *stems]))
 
 
+def _accuracy(entry: Entry, stem: str) -> str:
+    return f" accuracy {entry['accuracy'][stem]:.3f}" if stem in entry["accuracy"] else ""
+
+
 def _validated(entry: Entry, stem: str) -> str:
     scores = entry.get("valid", {}).get(stem)
-    return f" (validation {scores['loss']:.4f}, {scores['weighted_accuracy']:.3f})" if scores else ""
+    if not scores:
+        return ""
+    accuracy = f", {scores['weighted_accuracy']:.3f}" if "weighted_accuracy" in scores else ""
+    sdr = f", {scores['sdr_db']:.2f} dB" if "sdr_db" in scores else ""
+    return f" (validation {scores['loss']:.4f}{accuracy}{sdr})"
 
 
 def summary(entry: Entry, steps: int) -> str:
@@ -85,7 +93,12 @@ class LiveTable:
     def _cells(self, stem: str) -> list[str]:
         found = self.validations.get(stem, [])
         chosen = [found[-1], min(found, key=lambda scores: scores["loss"])] if found else [{}, {}]
-        return [_cell(scores.get(name)) for scores in chosen for name in ("loss", "weighted_accuracy")]
+        # Of waveforms there is no accuracy.
+        return [
+            _cell(value)
+            for scores in chosen
+            for value in (scores.get("loss"), scores.get("weighted_accuracy", scores.get("sdr_db")))
+        ]
 
 
 def _cell(value: float | None) -> str:
