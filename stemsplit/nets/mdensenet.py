@@ -1,0 +1,187 @@
+"""MDenseNet: densely connected convolutions at several resolutions, from the finest to an eighth and back.
+
+N. Takahashi and Y. Mitsufuji, "Multi-scale multi-band DenseNets for audio source separation", IEEE Workshop
+on Applications of Signal Processing to Audio and Acoustics (WASPAA), 2017, arXiv:1706.09588: section 2.2 and
+the right-most column of Table 1. It hears both channels of 1024 bins (n_fft 2048, without the highest bin),
+and gives the magnitudes of a stem in both channels, divided by the mixture's. Layer l of a dense block hears
+the block's input and all that the layers before it gave, x_l = H_l([x_l-1, ..., x_0]), where H is batch
+normalisation, ReLU and a 3 x 3 convolution; L layers give k channels each. Between blocks the resolution is
+halved by pooling, or doubled by transposed convolution, after which what the block of the same resolution
+gave on the way down is heard as well.
+
+Left open by the paper, or done otherwise here:
+
+* A block gives its last layer's k channels only. All L * k would make 0.29 million parameters of these
+  121,030 (and 0.64 million of MMDenseNet's 270,100), input and all 3.6 million (7.8 million): for MMDenseNet
+  some 0.3 million are quoted, which nothing else comes near to. The table does not say.
+* Pooling takes the mean, and has no 1 x 1 convolution before it: the table has none, and blocks that give k
+  channels have none to save. Transposed convolutions keep the number of channels.
+* Kernels of even size, 3 x 4 and 1 x 2, are padded by one bin more above than below.
+* In place of magnitudes the network hears their logarithms, at mean zero and deviation one in each bin:
+  magnitudes are almost nothing in almost all bins, which batch normalisation does not change.
+* What the last convolution and a ReLU give is taken for the ratio of magnitudes itself, and not for a
+  magnitude that is to be divided by the mixture's. The same function can be learned, but the start is a
+  mask of one share a stem instead of noise, and a quiet bin's error is as small as the bin.
+* For several stems at once, the last convolution gives two channels for each.
+* `SMALL` has eight channels at the finest resolution, which is what costs, and up to 24 at coarser ones; and
+  eight in the last block too, which four stems share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+BINS = 1024
+CHANNELS = 2
+GRID = 8
+"""The network halves the number of frames three times."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of Table 1: from the first convolution to the seventh dense block."""
+
+    first: int = 32
+    """Channels of the first convolution."""
+    kernel: tuple[int, int] = (3, 4)
+    """Frames and bins of the first convolution."""
+    growth: tuple[int, ...] = (12,) * 7
+    """k of each dense block."""
+    layers: tuple[int, ...] = (4,) * 7
+    """L of each dense block."""
+
+    @property
+    def reach(self) -> int:
+        """Frames on either side that an answer depends on: a layer's one frame is eight at an eighth."""
+        scales = (1, 2, 4, 8, 4, 2, 1)
+        convolved = sum(scale * count for scale, count in zip(scales, self.layers, strict=True))
+        return self.kernel[0] // 2 + convolved + GRID - 1
+
+
+@dataclass(frozen=True)
+class Config:
+    """The paper's sizes."""
+
+    column: Column = Column()
+    last_growth: int = 4
+    last_layers: int = 2
+
+    @property
+    def reach(self) -> int:
+        """Frames on either side that an answer depends on."""
+        return self.column.reach + self.last_layers
+
+
+SMALL = Config(
+    Column(first=8, growth=(8, 16, 16, 24, 16, 16, 8), layers=(2, 2, 3, 4, 3, 2, 2)), last_growth=8
+)
+
+
+class MDenseNet(nn.Module):
+    """Log magnitudes in, magnitudes of stems divided by the mixture's out."""
+
+    bins = BINS
+    channels = CHANNELS
+    grid = GRID
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, stems: int, config: Config | None = None) -> None:
+        super().__init__()
+        self.config = config = config or Config()
+        self.reach = config.reach
+        self.stems = stems
+        self.register_buffer("mean", torch.zeros(BINS))
+        self.register_buffer("deviation", torch.ones(BINS))
+        self.trunk = Trunk(config.column)
+        self.head = Head(self.trunk.channels, config.last_growth, config.last_layers, stems)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return V / M `(example, stem, channel, frame, bin)` for logs `(example, channel, frame, bin)`."""
+        x = whole_blocks((features - self.mean) / self.deviation)
+        ratios: Tensor = self.head(self.trunk(x))
+        return ratios[..., : features.shape[2], :]
+
+    def masks(self, outputs: Tensor) -> Tensor:
+        """Return masks of the same shape: the ratios where they are possible."""
+        return outputs.clamp(0, 1)
+
+
+def whole_blocks(x: Tensor) -> Tensor:
+    """Pad `(example, channel, frame, bin)` at the end to a multiple of GRID frames, channels last in memory.
+
+    Convolutions on processors are twice as fast like this.
+    """
+    x = F.pad(x, (0, 0, 0, -x.shape[2] % GRID))
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+class Trunk(nn.Module):
+    """A column of Table 1, from the first convolution to the seventh dense block."""
+
+    def __init__(self, column: Column) -> None:
+        super().__init__()
+        first, growth = column.first, column.growth
+        self.channels = growth[6]
+        frames, bins = column.kernel
+        self.padding = ((bins - 1) // 2, bins // 2, (frames - 1) // 2, frames // 2)
+        self.convolution = nn.Conv2d(CHANNELS, first, column.kernel)
+        heard = [first, *growth[:3], *(growth[3 + i] + growth[2 - i] for i in range(3))]
+        self.dense = nn.ModuleList(
+            DenseBlock(*sizes) for sizes in zip(heard, growth, column.layers, strict=True)
+        )
+        self.up = nn.ModuleList(nn.ConvTranspose2d(k, k, 2, stride=2) for k in growth[3:6])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `(example, channel, frame, bin)`, as many frames and bins as in: both multiples of eight."""
+        x = self.convolution(F.pad(x, self.padding))
+        kept = []
+        for block in self.dense[:3]:
+            x = block(x)
+            kept.append(x)
+            x = F.avg_pool2d(x, 2)
+        x = self.dense[3](x)
+        for up, block in zip(self.up, self.dense[4:], strict=True):
+            x = block(torch.cat([up(x), kept.pop()], dim=1))
+        return x
+
+
+class DenseBlock(nn.Module):
+    """Layers that hear the block's input and each other, of which the last one's channels are given."""
+
+    def __init__(self, heard: int, growth: int, layers: int) -> None:
+        super().__init__()
+        counts = [heard + i * growth for i in range(layers)]
+        self.norms = nn.ModuleList(nn.BatchNorm2d(count) for count in counts)
+        self.convolutions = nn.ModuleList(nn.Conv2d(count, growth, 3, padding=1) for count in counts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `(example, channel, frame, bin)` with `growth` channels."""
+        new = x
+        for i, (norm, convolution) in enumerate(zip(self.norms, self.convolutions, strict=True)):
+            x = torch.cat([x, new], dim=1) if i else x
+            new = convolution(F.relu(norm(x), inplace=True))
+        return new
+
+
+class Head(nn.Module):
+    """The last dense block and convolution, which give each stem's ratios."""
+
+    def __init__(self, heard: int, growth: int, layers: int, stems: int) -> None:
+        super().__init__()
+        self.stems = stems
+        self.dense = DenseBlock(heard, growth, layers)
+        self.convolution = nn.Conv2d(growth, stems * CHANNELS, (1, 2))
+        # A ReLU that must not be dead from the start.
+        assert self.convolution.bias is not None
+        nn.init.constant_(self.convolution.bias, 1 / max(stems, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ratios `(example, stem, channel, frame, bin)` for `(example, channel, frame, bin)`."""
+        x = F.relu(self.convolution(F.pad(self.dense(x), (0, 1))))
+        examples, _, frames, bins = x.shape
+        return x.float().reshape(examples, self.stems, CHANNELS, frames, bins)
