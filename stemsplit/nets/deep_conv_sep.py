@@ -1,4 +1,4 @@
-"""DeepConvSep: a convolutional autoencoder of half a second at a time, which decodes each stem by itself.
+"""DeepConvSep: a convolutional autoencoder of a third of a second at a time, a decoder for each stem.
 
 P. Chandna, M. Miron, J. Janer and E. Gomez, "Monoaural audio source separation using deep convolutional
 neural networks", International Conference on Latent Variable Analysis and Signal Separation (LVA/ICA), 2017:
