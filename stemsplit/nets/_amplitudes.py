@@ -1,0 +1,52 @@
+"""What networks that estimate amplitudes have in common: the units that they count in, and bands of bins."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+KNEE = 1 / 31.5
+"""Where bands stop being equally wide and become equally wide in log frequency, as a share of all bins.
+
+That of mel bands: 700 Hz of 22,050 Hz.
+"""
+
+
+def relative(features: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    """Return magnitudes `(example, channel, frame, bin)` in units of what is loud, but usual, in each bin.
+
+    Without such units the treble, 60 dB below the bass, would be learned last or never. Matrices before and
+    after could hold them as well: they do not change what a network can learn, but how soon.
+    """
+    return (features.float() - mean - deviation).exp()
+
+
+def ratios(estimates: Tensor, mixture: Tensor, stems: int) -> Tensor:
+    """Return estimates divided by the mixture, `(example, stem, channel, frame, bin)`.
+
+    Shapes: estimates `(example, frame, stem * channel * bin)`, mixture `(example, channel, frame, bin)`.
+    """
+    examples, channels, frames, bins = mixture.shape
+    split = estimates.float().reshape(examples, frames, stems, channels, bins).permute(0, 2, 3, 1, 4)
+    return split / mixture.unsqueeze(1)
+
+
+def together(x: Tensor) -> Tensor:
+    """Return all that is in a frame side by side: `(example, frame, channel * bin)`."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def band_means(bins: int, bands: int) -> Tensor:
+    """Return the matrix `(bin, band)` that averages bins into mel-like bands, of one bin or more each."""
+    knee = bins * KNEE
+    top = math.log1p(bins / knee)
+    edges = [0]
+    for band in range(1, bands + 1):
+        edge = round(knee * math.expm1(top * band / bands))
+        edges.append(min(max(edge, edges[-1] + 1), bins - bands + band))
+    matrix = torch.zeros(bins, bands)
+    for band, (start, stop) in enumerate(zip(edges, edges[1:], strict=False)):
+        matrix[start:stop, band] = 1 / (stop - start)
+    return matrix
