@@ -72,10 +72,10 @@ def learns(network, config, steps=120, rate=3e-3):
         optimizer.step()
     network.eval()
     with torch.inference_mode():
-        return loss(network, features, truth).item() / loss(_half, features, truth).item()
+        return loss(network, features, truth).item() / loss(half_of_it, features, truth).item()
 
 
-def _half(features):
+def half_of_it(features):
     return torch.full((len(features), 2, *features.shape[1:]), 0.5)
 
 

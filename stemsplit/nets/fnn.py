@@ -21,7 +21,8 @@ Left open by the paper, or done otherwise here:
 * Amplitudes are counted in units of what is usual in their bin, and gamma is a root mean square of these
   (see `_amplitudes.relative`). The matrices could hold those units: they only help Adam, which trains this.
 * The paper grows the network layer by layer, each from a least-squares solution, by L-BFGS. Here all layers
-  are trained at once, from the identity: the paper's "baseline initialization", for every layer; and in training the last ReLU is leaky, or else outputs die.
+  are trained at once, from the identity: the paper's "baseline initialization", for every layer.
+* In training the last ReLU is leaky, or else nodes that fell silent stay silent.
 * Frames before the beginning and after the end are zero.
 * The sizes of 2017 (the text was not at hand) may be others.
 * `SMALL` is one network for all stems, with 256 hidden nodes, and its context frames are averaged into 64
