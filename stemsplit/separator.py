@@ -110,7 +110,7 @@ class MaskSeparator:
     network: Callable[[Samples], Samples]
     rule: Callable[[Samples], Samples]
     views: str = "power"
-    """What the network hears, one of `stft.VIEWS`."""
+    """What the network hears, as `stft.view` has it."""
     grid: int = 1
     """Frames that what the network hears must begin at a multiple of."""
     complete: bool = True

@@ -102,12 +102,8 @@ def magnitude(spectra: Spectra) -> Floats:
     return magnitudes
 
 
-VIEWS = {"power": 1, "stereo": 2, "sides": 4}
-"""What a network may hear of a mixture, and how many magnitudes a bin that is."""
-
-
 def view(spectra: Spectra, kind: str) -> Floats:
-    """Return magnitudes `(..., view, frame, bin)` of spectra `(..., channel, frame, bin)`.
+    """Return what a network may hear, magnitudes `(..., view, frame, bin)`, of `(..., channel, frame, bin)`.
 
     `power` is their root mean square over channels; `stereo` are those of left and right, and `sides` of
     left, right, their mean (mid) and half their difference (side). A single channel is both left and right.

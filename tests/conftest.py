@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from functools import partial
+import tempfile
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
 import jsonschema
@@ -12,11 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from stemsplit import masks
+from stemsplit import masks, nets, weights
 from stemsplit.cli import console
 from stemsplit.nets.binary_mask_cnn import BinaryMaskCNN
+from stemsplit.pipeline import load_network
+from stemsplit.runtime import Running
 from stemsplit.runtime.torch_runtime import TorchRuntime
-from stemsplit.separator import MaskSeparator, WithRest
+from stemsplit.separator import MaskSeparator, Separator, WithRest
 from stemsplit.songs import Song
 from stemsplit.stft import Stft
 
@@ -54,6 +58,50 @@ def mask_separator(mask: str = "soft", stems: tuple[str, ...] = STEMS, **options
     )
 
 
+def random_networks(name: str, stems: tuple[str, ...] = STEMS) -> list[torch.nn.Module]:
+    """A model's networks in their initial state, which depends on the name alone."""
+    entry = nets.find(name)
+    torch.manual_seed(sum(map(ord, name)))
+    parts = entry.parts(stems)
+    networks = [nets.make(name, len(stems) // len(parts)).eval() for _ in parts]
+    for network in networks:
+        if hasattr(network, "mean"):
+            network.mean.fill_(-6.0)
+            network.deviation.fill_(3.0)
+    return networks
+
+
+@cache
+def random_model(name: str) -> Path:
+    """A weights file of a network that no one trained."""
+    path = Path(tempfile.mkdtemp()) / f"{name}.safetensors"
+    entry, networks = nets.find(name), random_networks(name)
+    card = replace(
+        weights.read_card("binary-mask-cnn"),
+        name=name,
+        network=name,
+        sample_rate=entry.sample_rate,
+        n_fft=entry.n_fft,
+        hop_length=entry.hop_length,
+        parameters=sum(p.numel() for network in networks for p in network.parameters()),
+        mask="waveform" if entry.hears_waves else "soft",
+        combination=(),
+        scores={},
+    )
+    parts = entry.parts(STEMS)
+    weights.save(path, card, {part: net.state_dict() for part, net in zip(parts, networks, strict=True)})
+    return path
+
+
+def any_network(name: str) -> Separator:
+    running = Running(runtime="torch", device="cpu", precision="float32", threads=1)
+    return load_network(random_model(name), running=running)
+
+
+LIGHT = [name for name in nets.REGISTRY if f"{name}-small" not in nets.REGISTRY]
+"""Of networks that there are in two sizes, the small one: the other has tests of its own."""
+
+
 def events(lines: str) -> list[dict]:
     """Return the objects that a program printed, each of which is as the schema says."""
     path = Path(console.__file__).with_name("events.schema.json")
@@ -83,6 +131,7 @@ METHODS = {
     "fast": lambda: mask_separator("soft", step=3),
     "side by side": lambda: mask_separator("soft", threads=3),
     "one stem": lambda: mask_separator("soft", ("bass",)),
+    **{name: partial(any_network, name) for name in LIGHT if name != "binary-mask-cnn"},
     "two stems": lambda: WithRest(mask_separator("soft", ("vocals",)), "accompaniment"),
 }
 

@@ -8,8 +8,8 @@ import torch
 
 from stemsplit.metrics import si_sdr
 from stemsplit.stft import Stft
+from stemsplit.training.losses import ALPHA, MEASURES, SIGNAL_LOSSES, Truth, measure, sdr_db
 from stemsplit.training.losses import MASK_LOSSES as LOSSES
-from stemsplit.training.losses import MEASURES, Truth, measure
 
 TO_BINARY = ("mse", "bce", "weighted-bce")
 STFT = Stft()
@@ -106,3 +106,76 @@ def test_measures_are_those_of_the_paper(truth):
     assert found["mse"] < 1e-9
     empty = measure(torch.full_like(truth.mixture, -12.0), truth)
     assert empty["accuracy"] == empty["base_rate"] == pytest.approx(1 - truth.mask.mean().item())
+
+
+SIGNALS = pytest.mark.parametrize("spectral", [True, False], ids=["spectra", "waves"])
+
+
+def signals(spectral, stems=3):
+    """Stems that are all of a mixture, the last of them unknown in the second example."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, stems, 2, 6, 9) if spectral else (2, stems, 2, 54)
+    parts = torch.randn(shape, generator=generator, dtype=torch.complex64 if spectral else torch.float32)
+    known = torch.ones(2, stems)
+    known[1, -1] = 0
+    return Truth(parts.sum(dim=1, keepdim=True), parts, known, merged=False)
+
+
+@SIGNALS
+@pytest.mark.parametrize("loss", SIGNAL_LOSSES)
+def test_the_stems_themselves_have_the_lowest_loss(loss, spectral):
+    truth = signals(spectral)
+    lowest = SIGNAL_LOSSES[loss](truth.stem_signal, truth)
+    rest = truth.mixture_signal - truth.stem_signal
+    for way in (-1.0, -0.05, 0.05, 1.0):
+        assert SIGNAL_LOSSES[loss](truth.stem_signal + way * (rest - truth.stem_signal), truth) > lowest
+
+
+@SIGNALS
+@pytest.mark.parametrize("loss", SIGNAL_LOSSES)
+def test_a_step_towards_the_stems_makes_the_loss_smaller_and_what_is_unknown_does_not_count(loss, spectral):
+    truth = signals(spectral)
+    estimates = torch.zeros_like(truth.stem_signal, requires_grad=True)
+    before = SIGNAL_LOSSES[loss](estimates, truth)
+    (gradient,) = torch.autograd.grad(before, estimates)
+    assert gradient.isfinite().all()
+    assert gradient[1, -1].abs().max() == 0
+    assert (gradient[0] != 0).all()
+    assert SIGNAL_LOSSES[loss](-0.1 * gradient / gradient.abs().max(), truth) < before
+
+
+@SIGNALS
+@pytest.mark.parametrize("loss", SIGNAL_LOSSES)
+def test_silent_signals_have_a_finite_loss_and_gradient(loss, spectral):
+    truth = signals(spectral)
+    silent = replace(truth, mixture_signal=0 * truth.mixture_signal, stem_signal=0 * truth.stem_signal)
+    estimates = torch.zeros_like(truth.stem_signal, requires_grad=True)
+    found = SIGNAL_LOSSES[loss](estimates, silent)
+    (gradient,) = torch.autograd.grad(found, estimates)
+    assert found.isfinite()
+    assert gradient.isfinite().all()
+
+
+def test_the_dissimilarity_is_that_of_the_paper():
+    truth = signals(spectral=False)
+    truth = replace(truth, known=torch.ones(2, 3))
+    estimates = torch.randn(truth.stem_signal.shape, generator=torch.Generator().manual_seed(1))
+    total = 0.0
+    for example in range(2):
+        for stem in range(3):
+            rest = sum(truth.stem_signal[example, other] for other in range(3) if other != stem)
+            distance = (estimates[example, stem] - rest).abs().sum()
+            total += distance / truth.mixture_signal[example].abs().sum()
+    found = SIGNAL_LOSSES["l1-dissimilar"](estimates, truth) - SIGNAL_LOSSES["l1"](estimates, truth)
+    assert found.item() == pytest.approx(-ALPHA * total.item() / 6)
+
+
+def test_sdr_is_in_decibels():
+    truth = replace(signals(spectral=False), known=torch.ones(2, 3))
+    error = torch.randn(truth.stem_signal.shape, generator=torch.Generator().manual_seed(1))
+    dims = (2, 3)
+    error = (
+        error
+        * (0.1 * truth.stem_signal.square().sum(dims) / error.square().sum(dims)).sqrt()[..., None, None]
+    )
+    assert sdr_db(truth.stem_signal + error, truth).item() == pytest.approx(10, abs=0.2)

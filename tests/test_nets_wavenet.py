@@ -110,6 +110,20 @@ def test_all_layers_reach_the_end():
         assert (further.abs().max() > 0) == (layer is not built.layers[-1])
 
 
+@pytest.mark.parametrize("open_layer", range(6))
+def test_each_layer_alone_hears_as_far_to_both_sides_as_it_should(open_layer):
+    """What comes in goes on past the shut layers before it, and what it gives stays where it is."""
+    built = network(2).double()
+    for place, layer in enumerate(built.layers):
+        if place != open_layer:
+            torch.nn.init.zeros_(layer.gated.weight)
+    mixture = sound(2 * TINY.reach + 1).double().requires_grad_()
+    (gradient,) = torch.autograd.grad(built(mixture)[0, 0, 0, 0], mixture)
+    heard = [int(place) - TINY.reach for place in gradient[0, 0].nonzero()]
+    furthest = 1 + 2 ** (open_layer % TINY.layers) + 2
+    assert (heard[0], heard[-1]) == (-furthest, furthest)
+
+
 def test_stems_add_up():
     mixture = sound(50 + 2 * TINY.reach)
     with torch.inference_mode():

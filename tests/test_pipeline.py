@@ -244,11 +244,11 @@ def test_a_loaded_separator_serves_many_times(music, separator):
 
 
 def test_only_the_networks_asked_for_are_loaded():
-    features = np.zeros((30, 513), np.float32)
+    features = np.zeros((1, 30, 513), np.float32)
     for runtime in ("torch", "auto"):
         running = Running(runtime=runtime, device="cpu")
         alone = pipeline.load_masks("binary-mask-cnn", stems=["bass"], running=running)
-        assert alone.network(features).shape == (1, 6, 513)
+        assert alone.network(features).shape == (1, 1, 6, 513)
     assert pipeline.load_separator(stems=["bass", "vocals"]).spec.stems == ("vocals", "bass")
 
 

@@ -85,7 +85,19 @@ def command(
         float | None, _varied(metavar="DB", help="Greatest level of white noise, over the mixture's.")
     ] = None,
     loss: Annotated[
-        Literal["mse", "bce", "weighted-bce", "ratio", "magnitude-l1", "si-snr", "l1", "l2", "snr", "snr-l1"]
+        Literal[
+            "mse",
+            "bce",
+            "weighted-bce",
+            "ratio",
+            "magnitude-l1",
+            "si-snr",
+            "l1",
+            "l2",
+            "snr",
+            "snr-l1",
+            "l1-dissimilar",
+        ]
         | None,
         _how(help="What is made small. [as suits the network]"),
     ] = None,

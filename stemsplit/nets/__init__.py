@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BadWeights
-from ..stft import VIEWS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+VIEWS = {"power": 1, "stereo": 2, "sides": 4}
+"""What a mask network may hear of a mixture, as `stft.view` has it, and how many magnitudes a bin that is."""
 WHOLE = "network"
 """What the tensors of a network are filed under that gives all stems."""
 
@@ -42,7 +43,7 @@ class Entry:
     config: str = ""
     """The module's constant that it is made with, where that is not the paper's configuration."""
     views: str = "power"
-    """What a mask network hears, one of `stft.VIEWS`."""
+    """What a mask network hears, one of `VIEWS`."""
     bins: int = 0
     """The lowest bins, which it hears and masks. None: a waveform network."""
     channels: int = 2
@@ -64,6 +65,8 @@ class Entry:
     hop_length: int = 512
     batch: int = 256
     """Frames or samples to answer for at a time on a processor: so many are fastest."""
+    gpu_batch: int = 0
+    """The same on a graphics card; 0: four times as many."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """What `training.Recipe` and the examples have for this network, where it is not their default."""
 
@@ -87,6 +90,9 @@ class Entry:
         return (WHOLE,) if self.joint else tuple(stems)
 
 
+_ADAM = {"learning_rate": 1e-3, "loss": "snr-l1"}
+_SHORT = {**_ADAM, "frames": 256, "examples": 4}
+
 REGISTRY = {
     "binary-mask-cnn": Entry(
         "binary_mask_cnn",
@@ -99,6 +105,7 @@ REGISTRY = {
         gives_logits=True,
         steps=(1, 3),
         batch=64,
+        gpu_batch=4096,
     ),
     "sub-band-unet": Entry(
         "sub_band_unet",
@@ -111,9 +118,134 @@ REGISTRY = {
         n_fft=4096,
         hop_length=1024,
         batch=512,
-        training={"loss": "snr-l1", "frames": 128, "examples": 4, "learning_rate": 2e-3},
+        training={"learning_rate": 2e-3, "loss": "snr-l1", "frames": 128, "examples": 4},
+    ),
+    "mdensenet": Entry(
+        "mdensenet",
+        "MDenseNet",
+        "MDenseNet: dense blocks at four resolutions (Takahashi, Mitsufuji 2017)",
+        reach=98,
+        grid=8,
+        views="stereo",
+        bins=1024,
+        joint=False,
+        gives_ratios=True,
+        training=_SHORT,
+    ),
+    "mmdensenet": Entry(
+        "mmdensenet",
+        "MMDenseNet",
+        "MMDenseNet: dense blocks of all bands and of each half (Takahashi, Mitsufuji 2017)",
+        reach=98,
+        grid=8,
+        views="stereo",
+        bins=1024,
+        joint=False,
+        gives_ratios=True,
+        training=_SHORT,
+    ),
+    "deep-conv-sep": Entry(
+        "deep_conv_sep",
+        "DeepConvSep",
+        "DeepConvSep: an autoencoder of a third of a second (Chandna et al. 2017)",
+        reach=29,
+        grid=15,
+        bins=513,
+        gives_ratios=True,
+        batch=255,
+        training={**_ADAM, "frames": 240, "examples": 8},
+    ),
+    "fnn": Entry(
+        "fnn",
+        "FNN",
+        "FNN: fully connected layers over context frames (Uhlich et al. 2015)",
+        reach=12,
+        bins=513,
+        joint=False,
+        gives_ratios=True,
+        training=_SHORT,
+    ),
+    "blstm": Entry(
+        "blstm",
+        "BLSTM",
+        "BLSTM: three recurrent layers in both directions (Uhlich et al. 2017)",
+        reach=96,
+        views="stereo",
+        bins=1025,
+        joint=False,
+        gives_ratios=True,
+        training=_SHORT,
+    ),
+    "blend": Entry(
+        "blend",
+        "Blend",
+        "BLEND: a weighted sum of an FNN and a BLSTM (Uhlich et al. 2017)",
+        reach=96,
+        views="stereo",
+        bins=1025,
+        joint=False,
+        gives_ratios=True,
+        training=_SHORT,
+    ),
+    "nug": Entry(
+        "nug",
+        "NUG",
+        "NUG: all sources' spectra for multichannel EM (Nugraha et al. 2016)",
+        reach=8,
+        bins=1025,
+        gives_ratios=True,
+        training=_SHORT,
+    ),
+    "deep-nmf": Entry(
+        "deep_nmf",
+        "DeepNMF",
+        "DeepNMF: unfolded iterations of matrix factorization (Le Roux et al. 2015)",
+        reach=8,
+        bins=1025,
+        gives_ratios=True,
+        training=_SHORT,
+    ),
+    "wave-u-net": Entry(
+        "wave_unet",
+        "WaveUNet",
+        "Wave-U-Net: a U-Net over samples (Stoller et al. 2018)",
+        reach=65_536,
+        grid=4096,
+        valid=True,
+        sample_rate=22_050,
+        batch=1 << 18,
+        training={**_ADAM, "frames": 1 << 14, "examples": 4},
+    ),
+    "wavenet": Entry(
+        "wavenet",
+        "Wavenet",
+        "Wavenet: stacks of dilated convolutions over samples (Lluis, Pons, Serra 2019)",
+        reach=4095,
+        channels=1,
+        valid=True,
+        sample_rate=16_000,
+        batch=1 << 16,
+        training={**_ADAM, "frames": 1 << 13, "examples": 4},
     ),
 }
+
+
+def _small(name: str, **changes: Any) -> None:
+    """File a configuration for processors, of one network for all stems, under a name of its own."""
+    entry = REGISTRY[name]
+    title = entry.title.replace(":", ", small:", 1)
+    REGISTRY[f"{name}-small"] = replace(entry, config="SMALL", title=title, joint=True, **changes)
+
+
+_small("mdensenet", reach=78)
+_small("mmdensenet", reach=90)
+_small("fnn", bins=744)
+_small("blstm", views="power", bins=744)
+_small("blend", views="power", bins=744)
+_small("nug")
+_small("deep-nmf", reach=3)
+_small("wave-u-net", reach=16_384, grid=1024, training={**_ADAM, "frames": 1 << 16, "examples": 4})
+_small("wavenet", reach=2049, training={**_ADAM, "frames": 1 << 15, "examples": 4})
 
 
 def find(network: str) -> Entry:

@@ -95,10 +95,10 @@ class Running:
             return OpenVinoRuntime(
                 network, file, parts, stems, batch=batch, precision=precision, threads=threads, step=self.step
             )
-        from .torch_runtime import GPU_FACTOR, TorchRuntime
+        from .torch_runtime import TorchRuntime
 
         if device != "cpu" and not self.batch:
-            batch *= GPU_FACTOR
+            batch = entry.gpu_batch or 4 * batch
         return TorchRuntime(
             nets.build(network, weights.load(file, parts), stems),
             reach=entry.reach,

@@ -12,9 +12,6 @@ from torch import Tensor, nn
 from ..errors import DeviceUnavailable
 from ..separator import Samples
 
-GPU_FACTOR = 64
-"""How much more than on a processor is asked for at a time."""
-
 
 class AllStems(nn.Module):
     """The networks of a model, side by side, each of which gives one stem or all of them.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -22,6 +22,8 @@ from torch import Tensor
 TINY = 1e-12
 SOFTENING = 1e-4
 """Of the mixture's energy (-40 dB): how far SI-SNR goes on counting. It also gives silent stems a loss."""
+ALPHA = 0.05
+"""Of the dissimilarity loss."""
 FLOOR = 1e-3
 """Of the mixture's energy (-30 dB): below it, errors and stems count no further for `snr`."""
 
@@ -160,7 +162,25 @@ def snr_l1(estimates: Tensor, truth: Truth) -> Tensor:
     return snr(estimates, truth) + l1(estimates, truth)
 
 
-SIGNAL_LOSSES: dict[str, Loss] = {"l1": l1, "l2": l2, "snr": snr, "snr-l1": snr_l1}
+def l1_dissimilar(estimates: Tensor, truth: Truth) -> Tensor:
+    """`l1`, less a twentieth of the same distance from the rest: an estimate shall not be like that, either.
+
+    F. Lluís, J. Pons and X. Serra, "End-to-end music source separation: is it possible in the waveform
+    domain?", Interspeech 2019 (arXiv 1810.12187): L_d = -alpha |e - r|, where r is the sum of all other
+    stems; alpha is that of the authors' code, which has it for the voice alone. For alpha below one the stem
+    remains the best estimate of itself: a step away from it costs more than L_d can give back.
+    """
+    rest = replace(truth, stem_signal=truth.mixture_signal - truth.stem_signal)
+    return l1(estimates, truth) - ALPHA * l1(estimates, rest)
+
+
+SIGNAL_LOSSES: dict[str, Loss] = {
+    "l1": l1,
+    "l2": l2,
+    "snr": snr,
+    "snr-l1": snr_l1,
+    "l1-dissimilar": l1_dissimilar,
+}
 LOSSES = MASK_LOSSES | SIGNAL_LOSSES
 
 

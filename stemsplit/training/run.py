@@ -152,6 +152,11 @@ def _given(recipe: Recipe, stems: Sequence[str]) -> Mapping[str, Mapping[str, Te
     return weights.load(init, entry.parts(stems))
 
 
+def stft_of(entry: nets.Entry) -> Stft | None:
+    """Return the transform that a network hears, none where it hears waves."""
+    return None if entry.hears_waves else Stft(entry.n_fft, entry.hop_length)
+
+
 def _trainer(
     settings: Settings,
     recipe: Recipe,
@@ -163,7 +168,7 @@ def _trainer(
     around = 2 * entry.margin
     frames = VALIDATION_SECONDS * entry.sample_rate if entry.hears_waves else VALIDATION_FRAMES
     frames = max(1, frames // entry.grid) * entry.grid
-    stft = None if entry.hears_waves else Stft(entry.n_fft, entry.hop_length)
+    stft = stft_of(entry)
     size = min(VALIDATION_SIZE, settings.validation)
     examples = Examples(
         songs["train"],

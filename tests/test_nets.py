@@ -1,0 +1,212 @@
+"""What holds of every network in the registry, whichever paper it is from."""
+
+from __future__ import annotations
+
+import math
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+
+from stemsplit import nets, weights
+from stemsplit.errors import StemsplitError
+from stemsplit.pipeline import load_network
+from stemsplit.runtime import Running
+from stemsplit.runtime.torch_runtime import AllStems
+from stemsplit.songs import Song
+from stemsplit.stft import FLOOR
+from stemsplit.training.augment import Augmentation
+from stemsplit.training.dataset import Examples
+from stemsplit.training.devices import launch
+from stemsplit.training.loop import Trainer
+from stemsplit.training.recipe import Recipe
+from stemsplit.training.run import stft_of
+from tests.conftest import LIGHT, NOISES, SAMPLE_RATE, STEMS, band_noise, random_model, random_networks
+
+EVERY = pytest.mark.parametrize("name", nets.REGISTRY)
+PARAMETERS = {
+    # Of the papers' configurations; where a paper states a count, the network's own test says so.
+    "binary-mask-cnn": 323_233,
+    "mdensenet": 121_030,
+    "mmdensenet": 270_100,
+    "deep-conv-sep": 357_482,
+    "wave-u-net": 10_263_498,
+    "wavenet": 3_277_763,
+}
+TINY = {
+    "sub-band-unet": (40, 3e-3, 8.0),
+    "mdensenet-small": (80, 1e-2, 4.0),
+    "mmdensenet-small": (80, 1e-2, 5.0),
+    "deep-conv-sep": (40, 3e-3, 7.0),
+    "fnn-small": (40, 3e-3, 5.0),
+    "blstm-small": (40, 1e-2, 5.0),
+    "blend-small": (60, 1e-2, 5.0),
+    "nug-small": (60, 3e-3, 6.0),
+    "deep-nmf-small": (40, 3e-2, 6.0),
+    "wave-u-net-small": (40, 1e-3, 2.0),
+    "wavenet-small": (30, 3e-3, 4.0),
+}
+"""Steps, learning rate, and the SDR in dB that tones and a noise must then have; equal shares have 2.9 dB."""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def features(entry, length, seed=0):
+    """What a network may hear: `(1, view, position, ...)`."""
+    heard, *bins = entry.shape
+    noise = torch.randn((1, heard, length, *bins), generator=torch.Generator().manual_seed(seed))
+    return 0.1 * noise if entry.hears_waves else 2 * noise - 6
+
+
+def whole_grid(entry, positions):
+    return math.ceil(positions / entry.grid) * entry.grid
+
+
+@EVERY
+def test_the_registry_says_what_a_network_is(name):
+    entry = nets.REGISTRY[name]
+    (network,) = random_networks(name)[:1]
+    assert f"class {entry.name}(" in nets.source(name).decode()
+    if name in PARAMETERS:
+        assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS[name]
+    length = whole_grid(entry, 2 * entry.reach + 2 * entry.grid)
+    heard = features(entry, length)
+    with torch.inference_mode():
+        outputs = network(heard)
+        assert outputs.shape[:2] == (1, len(STEMS) if entry.joint else 1)
+        assert outputs.shape[3] == length - 2 * entry.margin
+        assert outputs.shape[4:] == heard.shape[3:]
+        if not entry.hears_waves:
+            assert outputs.shape[2] == (1 if entry.views == "power" else 2)
+            masks = network.masks(outputs)
+            assert 0 <= masks.min() <= masks.max() <= 1
+            assert masks.std() > 1e-4
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_a_network_hears_as_far_as_the_registry_says_and_no_further(name):
+    entry = nets.REGISTRY[name]
+    together = AllStems(random_networks(name), reach=entry.reach)
+    room = whole_grid(entry, entry.reach + 3 * entry.grid)
+    heard = features(entry, 2 * room)
+    recurrent = "blstm" in name or "blend" in name
+    with torch.inference_mode():
+        before = together(heard)
+        changed = heard.clone()
+        changed[:, :, : entry.grid] += 3
+        changed[:, :, -1:] -= 3
+        after = together(changed)
+        # Answers begin at `reach`: those of the middle are further than that from both ends.
+        inner = slice(entry.grid, before.shape[2] - 1)
+        tolerance = 1e-3 if recurrent else 1e-5
+        torch.testing.assert_close(after[:, :, inner], before[:, :, inner], atol=tolerance, rtol=0)
+        shifted = together(heard[:, :, entry.grid :])
+        torch.testing.assert_close(shifted, before[:, :, entry.grid :], atol=tolerance, rtol=0)
+
+
+@EVERY
+def test_what_a_network_learns_from_is_what_the_engine_gives_it(name):
+    """One step of training, from a batch of songs."""
+    entry = nets.REGISTRY[name]
+    assert entry.training.get("frames", 32) % entry.grid == 0
+    if name not in LIGHT:
+        return
+    trainer = tiny(name, [], frames=entry.grid)
+    spectra = np.random.default_rng(0).standard_normal((2, 2, 9, max(1, entry.bins))).astype(np.complex64)
+    heard = trainer._heard(torch.from_numpy(spectra))
+    if not entry.hears_waves:
+        from stemsplit.stft import log_magnitude, view
+
+        np.testing.assert_allclose(heard.numpy(), log_magnitude(view(spectra, entry.views)), atol=1e-5)
+        assert heard.shape[1] == entry.shape[0]
+        assert FLOOR == 1e-5
+
+
+@pytest.fixture(scope="module")
+def songs():
+    """Two songs of a noise and of twenty tones, which lie in the same band."""
+
+    def song(seed):
+        rng = np.random.default_rng(seed)
+        time = np.arange(3 * SAMPLE_RATE) / SAMPLE_RATE
+        tones = sum(np.sin(2 * np.pi * 311.0 * k * time + rng.random((2, 1))) for k in range(1, 20))
+        parts = [band_noise(seed, 50, 7000), 0.02 * tones, 0 * tones]
+        return Song(f"song {seed}", np.stack(parts).astype(np.float32), (True, True))
+
+    return [song(0), song(1)]
+
+
+def tiny(name, songs, *, frames, examples=2):
+    entry = nets.REGISTRY[name]
+    frames = whole_grid(entry, frames) + 2 * entry.margin
+    heard, judged = (
+        Examples(songs, stft_of(entry), entry.bins, frames, examples, seed, Augmentation.none())
+        for seed in (0, 5)
+    )
+    steps, rate, _ = TINY.get(name, (1, 1e-3, 0.0))
+    suits = {"loss": "snr-l1", **{key: entry.training[key] for key in ("loss",) if key in entry.training}}
+    recipe = Recipe(network=name, steps=steps, warmup=5, learning_rate=rate, average=0.9, **suits)
+    return Trainer(NOISES, heard, judged, recipe, launch(), validation_batches=1)
+
+
+@pytest.mark.parametrize("name", [name for name in LIGHT if name != "binary-mask-cnn"])
+def test_a_tiny_task_is_learnt_by_every_network(name, songs):
+    """The binary-mask CNN has tests of its own, with each of its losses."""
+    entry = nets.REGISTRY[name]
+    trainer = tiny(name, songs, frames=4096 if entry.hears_waves else 16)
+    trainer.start()
+    trainer.run(lambda progress: None)
+    assert min(scores["sdr_db"] for scores in trainer.validate().values()) > TINY[name][2]
+
+
+@pytest.mark.skipif(not find_spec("openvino"), reason="needs stemsplit[openvino]")
+@pytest.mark.parametrize("name", LIGHT)
+def test_both_runtimes_give_the_same(name, music):
+    entry = nets.REGISTRY[name]
+    batch = whole_grid(entry, 4096 if entry.hears_waves else 32)
+    found = {}
+    for runtime in ("torch", "openvino"):
+        running = Running(runtime=runtime, device="cpu", precision="float32", threads=1, batch=batch)
+        separator = load_network(random_model(name), running=running)
+        spec = separator.spec
+        time = spec.grid * math.ceil(6000 / spec.grid)
+        window = np.resize(music, (2, time + 2 * spec.context))
+        found[runtime] = separator.separate(window)
+        assert found[runtime].shape == (4, 2, time)
+    np.testing.assert_allclose(found["openvino"], found["torch"], atol=1e-4)
+    assert np.abs(found["torch"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", [name for name in LIGHT if nets.REGISTRY[name].joint])
+def test_some_stems_of_a_network_for_all_are_what_they_are_among_all(name, music):
+    running = Running(runtime="torch", device="cpu", precision="float32", threads=1)
+    every, some = (
+        load_network(random_model(name), stems=stems, running=running) for stems in (None, ["drums", "other"])
+    )
+    window = np.resize(music, (2, 2 * every.spec.context + every.spec.grid))
+    np.testing.assert_allclose(some.separate(window), every.separate(window)[[1, 3]], atol=1e-5)
+    assert some.spec.stems == ("drums", "other")
+    assert not some.spec.complete
+
+
+def test_what_a_network_cannot_do_is_said():
+    with pytest.raises(StemsplitError, match="no --fast for sub-band-unet"):
+        load_network(random_model("sub-band-unet"), running=Running(fast=True))
+    with pytest.raises(StemsplitError, match="without masks"):
+        load_network(random_model("wavenet-small"), mask="soft")
+
+
+def test_weights_of_a_network_for_all_stems_come_back_as_they_were():
+    path = random_model("sub-band-unet")
+    (network,) = random_networks("sub-band-unet")
+    state = weights.load(path, (nets.WHOLE,))[nets.WHOLE]
+    for key, value in network.state_dict().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(state[key], value, atol=1e-3, rtol=1e-3)
