@@ -83,15 +83,20 @@ def joint(probabilities: Masks, *, combination: Masks) -> Masks:
     return masks
 
 
-def for_channels(masks: Masks, channels: int) -> Masks:
-    """Return the masks for so many channels: those of left and right for every other one, or their mean."""
-    there = masks.shape[1]
-    if there in (1, channels):
+def for_channels(masks: Masks, spectra: Spectra) -> Masks:
+    """Return the masks for the channels of spectra: those of left and right for every other one, or the mean.
+
+    The latter where there is one channel, and in frames that are the same left and right, to stay so.
+    """
+    there, channels = masks.shape[1], len(spectra)
+    if there == 1:
         return masks
+    mean: Masks = masks.mean(axis=1, keepdims=True)
     if channels == 1:
-        mono: Masks = masks.mean(axis=1, keepdims=True)
-        return mono
-    return masks[:, np.arange(channels) % there]
+        return mean
+    same = (spectra[:1] == spectra[1:]).all(axis=(0, 2))
+    each: Masks = np.where(same[:, None], mean, masks[:, np.arange(channels) % there])
+    return each
 
 
 def wiener(masks: Masks, spectra: Spectra, reach: int) -> Iterator[Spectra]:

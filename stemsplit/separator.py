@@ -150,8 +150,8 @@ class MaskSeparator:
         segment = window[:, context : window.shape[-1] - context]
         spectra = self.stft.transform(window)
         masks = self.rule(self.probabilities(spectra))
-        masks = extend(for_channels(masks, len(spectra)), self.stft.bins)
         spectra = spectra[:, self.reach : self.reach + masks.shape[2]]
+        masks = extend(for_channels(masks, spectra), self.stft.bins)
         start = context - self.reach * self.stft.hop_length
         stems = np.empty((len(self.stems), *segment.shape), np.float32)
         masked = wiener(masks, spectra, self.places) if self.places else (mask * spectra for mask in masks)
@@ -217,9 +217,15 @@ class WaveformSeparator:
         stems = stems[:, list(self.picked)].swapaxes(0, 1).reshape(len(self.stems), -1, segment.shape[-1])
         if len(window) < self.channels:
             stems = stems.mean(axis=1, keepdims=True)
+        stems = stems[:, : len(window)]
+
+        def near(there: NDArray[np.bool_]) -> NDArray[np.bool_]:
+            return _near(there, self.reach)[edge:][: segment.shape[-1]]
+
+        if len(window) == 2 == self.channels:  # what is the same left and right stays so
+            stems = np.where(near(window[0] != window[1]), stems, stems.mean(axis=1, keepdims=True))
         # A network that hears nothing may still say something.
-        heard_any = _near((window != 0).max(axis=0), self.reach)[edge:][: segment.shape[-1]]
-        found: Samples = np.where(heard_any, stems[:, : len(window)], np.float32(0))
+        found: Samples = np.where(near((window != 0).max(axis=0)), stems, np.float32(0))
         if self.complete:
             found[-1] = segment - found[:-1].sum(axis=0)
         return found

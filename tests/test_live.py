@@ -48,7 +48,7 @@ def stems_of(result: np.ndarray) -> np.ndarray:
 
 
 def offline(separator, music: np.ndarray) -> np.ndarray:
-    return np.stack(list(pipeline.split(music, SAMPLE_RATE, separator=separator).values()))
+    return np.stack(list(pipeline.split(music, separator.spec.sample_rate, separator=separator).values()))
 
 
 # The engine

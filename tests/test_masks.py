@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stemsplit.masks import EXTENSION_BINS, binary, extend, joint, soft, wiener
+from stemsplit.masks import EXTENSION_BINS, binary, extend, for_channels, joint, soft, wiener
 
 PROBABILITIES = arrays(np.float32, (4, 2, 5), elements=st.floats(0, 1, width=32))
 
@@ -127,3 +127,17 @@ def test_a_wiener_filter_leaves_mono_and_silence_to_the_masks():
     for spectra in (mixture[:1], mixture[[0, 0]], 0 * mixture):
         filtered = np.stack(list(wiener(masks, spectra, reach=2)))
         np.testing.assert_allclose(filtered, masks * spectra, atol=1e-5)
+
+
+def test_masks_of_left_and_right_are_for_any_channels():
+    masks = np.arange(12, dtype=np.float32).reshape(3, 2, 2, 1) / 12
+    spectra = panned(2, 1).sum(axis=0)
+    np.testing.assert_array_equal(for_channels(masks, spectra), masks)
+    mean = masks.mean(axis=1, keepdims=True)
+    np.testing.assert_array_equal(for_channels(masks, spectra[:1]), mean)
+    np.testing.assert_array_equal(for_channels(masks, spectra[[0, 1, 0]]), masks[:, [0, 1, 0]])
+    spectra[1, 1] = spectra[0, 1]
+    found = for_channels(masks, spectra)
+    np.testing.assert_array_equal(found[:, :, 0], masks[:, :, 0])
+    np.testing.assert_array_equal(found[:, :, 1], np.repeat(mean[:, :, 1], 2, axis=1))
+    np.testing.assert_array_equal(for_channels(mean, spectra), mean)
