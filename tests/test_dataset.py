@@ -4,6 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import sliding_window_view
 
 from stemsplit.errors import DecodeError
 from stemsplit.songs import Song, find_songs
@@ -102,6 +103,34 @@ def test_what_no_one_could_tell_apart_is_never_a_target(noise_songs):
         batch = examples([joined, noise_songs[1]], across=0.5)(number)
         silent_low = np.abs(batch.stems[:, 1]).max(axis=(1, 2, 3)) == 0
         np.testing.assert_array_equal(silent_low & batch.known[:, 1], False)
+
+
+@pytest.mark.parametrize("across", [0.0, 1.0])
+def test_the_first_stem_sounds_as_often_as_asked_for(noise_songs, across):
+    high, low, rest = noise_songs[0].parts
+    halved = high * (np.arange(high.shape[-1]) < high.shape[-1] // 2)
+    song = Song("a pause", np.stack([halved, low, rest]), (True, True))
+
+    def sounding(voiced):
+        batch = examples([song], size=100, frames=2, across=across, voiced=voiced)(0)
+        return np.mean(np.abs(batch.stems[:, 0]).max(axis=(1, 2, 3)) > 0)
+
+    assert 0.3 < sounding(0.0) < 0.7
+    assert sounding(1.0) == 1
+
+
+def test_waveforms_are_what_spectra_are_made_of(noise_songs):
+    options = {"across": 0.0, "pitch": 2.0, "polarity": 0.5, "noise_db": -20.0}
+    batch = Examples(noise_songs, None, 0, 5000, 4, augmentation=Augmentation(**options))(3)
+    assert batch.mixture.shape == (4, 2, 5000)
+    assert batch.stems.shape == (4, 2, 2, 5000)
+    assert batch.stems.dtype == np.float32
+    noise = batch.mixture - batch.stems.sum(axis=1)
+    assert 0.001 < np.abs(noise).max() / np.abs(batch.mixture).max() < 0.5
+    plain = Examples(noise_songs, None, 0, 5000, 4, augmentation=Augmentation.none())(3)
+    np.testing.assert_allclose(plain.mixture, plain.stems.sum(axis=1), atol=1e-6)
+    places = sliding_window_view(np.concatenate([s.parts[0, 0] for s in noise_songs]), 5000)
+    assert all((np.abs(places - each).max(axis=-1) < 1e-6).any() for each in plain.stems[:, 0, 0])
 
 
 def write_song(path, parts):

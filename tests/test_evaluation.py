@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from stemsplit import charts, evaluation, masks, results
+from stemsplit import charts, evaluation, masks, results, spatial
 from stemsplit.bsseval import MEASURES, Pool, bss_eval
 from stemsplit.cli import app
 from stemsplit.errors import EncodeError, StemsplitError
@@ -309,3 +309,20 @@ def test_evaluate_keeps_the_medians_in_the_card(data, tmp_path):
     page = model.with_suffix(".md").read_text()
     assert "ideal multichannel Wiener filter" in page
     assert "ideal ratio mask" not in page.partition("## Scores: test")[0]
+
+
+def test_sources_without_names_go_to_the_stems_that_they_are_nearest_to(song):
+    found = song.parts[[2, 0, 3, 1]] + np.float32(0.1) * song.parts[[1, 2, 0, 3]]
+    np.testing.assert_array_equal(evaluation.assigned(song, found), found[[1, 3, 0, 2]])
+    few = found[:2]
+    np.testing.assert_array_equal(evaluation.assigned(song, few)[[0, 2]], few[[1, 0]])
+    song.parts[3] = 0
+    np.testing.assert_array_equal(evaluation.assigned(song, found)[:3], found[[1, 3, 0]])
+
+
+@pytest.mark.parametrize("method", ["adress", "ica"])
+def test_a_method_that_is_fitted_to_each_song_is_measured_at_its_best(song, method):
+    found = Systems(STEMS, {"by place": spatial.build(method)}, {}, 0.5).measure("test", song)
+    assert list(found.systems) == ["by place", "mixture"]
+    for name in STEMS:
+        assert found.systems["by place"][name]["sdr_db"] > found.systems["mixture"][name]["sdr_db"]

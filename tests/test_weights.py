@@ -176,3 +176,17 @@ def test_layers_of_another_shape_are_refused(networks):
         nets.build("binary-mask-cnn", {"drums": other})
     with pytest.raises(BadWeights, match="no-such-network"):
         nets.build("no-such-network", {})
+
+
+def test_the_best_model_is_the_one_with_the_highest_validation_scores(tmp_path, monkeypatch):
+    shipped = weights.read_card("binary-mask-cnn")
+    paths = {}
+    for name, more in (("worse", -1.0), ("better", 1.0), ("unmeasured", None)):
+        valid = {stem: {"sdr_db": 3.0 + (more or 0)} for stem in shipped.stems}
+        scores = {} if more is None else {"valid": {"soft": valid}, "test": {"soft": {}}}
+        paths[name] = tmp_path / f"{name}.safetensors"
+        content = weights.load("binary-mask-cnn", shipped.stems)
+        weights.save(paths[name], replace(shipped, name=name, scores=scores), content)
+    monkeypatch.setattr(weights, "available", lambda: paths)
+    assert weights.find("best") == paths["better"]
+    assert weights.read_card("best").name == "better"

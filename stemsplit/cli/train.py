@@ -81,6 +81,9 @@ def command(
     stretch: Annotated[
         float, _varied(min=0, max=1, metavar="SHARE", help="Greatest change of tempo: 0.1 is a tenth.")
     ] = 0.0,
+    voiced: Annotated[
+        float, _varied(min=0, max=1, metavar="SHARE", help="Examples in which the first stem must sound.")
+    ] = 0.0,
     noise: Annotated[
         float | None, _varied(metavar="DB", help="Greatest level of white noise, over the mixture's.")
     ] = None,
@@ -207,6 +210,7 @@ def command(
             equalise_db=equalise,
             pitch=pitch,
             stretch=stretch,
+            voiced=voiced,
             noise_db=noise,
         ),
         device=device,

@@ -86,6 +86,8 @@ class Augmentation:
     """Greatest change of pitch, up or down, in semitones: of all stems of a song together."""
     stretch: float = 0.0
     """Greatest change of tempo, faster or slower, as a share of it: of all stems of a song together."""
+    voiced: float = 0.0
+    """Share of examples in which the first stem must sound; in the others it may, as it comes."""
     noise_db: float | None = None
     """Greatest level, over the mixture's own in dB, of white noise in it that is no stem's."""
 

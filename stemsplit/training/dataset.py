@@ -20,6 +20,10 @@ from .augment import Augmentation, Warp
 
 Signals = Floats | Spectra
 
+TRIES = 20
+"""How often at most an example is drawn until its first stem sounds."""
+AUDIBLE = 1e-5
+"""Mean square (-50 dB of full scale) above which it does."""
 DECODED = "decoded"
 """Where in its folder a run keeps the songs, ready to be mapped into memory."""
 HELD_OUT = 10
@@ -154,6 +158,25 @@ class Examples:
 
     def _parts(self, rng: np.random.Generator) -> tuple[Signals, tuple[bool, ...]]:
         """Draw the signals `(stem + 1, channel, ...)` of an example, and which stems are known."""
+        for _ in range(TRIES if rng.random() < self.augmentation.voiced else 1):
+            excerpts, known, across = self._excerpts(rng)
+            if 0 in excerpts and np.square(excerpts[0][0]).mean() > AUDIBLE:
+                break
+        parts = np.zeros((len(known) + 1, CHANNELS, *self._grid), np.complex64 if self.stft else np.float32)
+        audible = np.array([row in excerpts for row in range(len(parts))])
+        factors = self.augmentation.factors(rng, audible, self._grid[-1], across=across)
+        for row, (excerpt, warp) in excerpts.items():
+            if self.stft:
+                signal: Signals = warp.transform(self.stft, excerpt, self.frames)[..., : self.bins]
+            else:
+                signal = warp.resample(excerpt, self.frames)
+            np.multiply(signal, factors[row], out=parts[row])
+        return parts, known
+
+    def _excerpts(
+        self, rng: np.random.Generator
+    ) -> tuple[dict[int, tuple[Floats, Warp]], tuple[bool, ...], bool]:
+        """Draw excerpts of parts, by their rows, which stems are known, and whether songs are mixed."""
         rows = range(len(self.songs[0].known) + 1)
         across = bool(rng.random() < self.augmentation.across)
         if across:
@@ -164,16 +187,7 @@ class Examples:
         else:
             song = self._draw(rng)
             excerpts, known = dict(self._cut(song, rows, rng)), song.known
-        parts = np.zeros((len(rows), CHANNELS, *self._grid), np.complex64 if self.stft else np.float32)
-        audible = np.array([row in excerpts for row in rows])
-        factors = self.augmentation.factors(rng, audible, self._grid[-1], across=across)
-        for row, (excerpt, warp) in excerpts.items():
-            if self.stft:
-                signal: Signals = warp.transform(self.stft, excerpt, self.frames)[..., : self.bins]
-            else:
-                signal = warp.resample(excerpt, self.frames)
-            np.multiply(signal, factors[row], out=parts[row])
-        return parts, known
+        return excerpts, known, across
 
     @cached_property
     def _pools(self) -> list[tuple[list[Song], NDArray[np.float64]]]:
