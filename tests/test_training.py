@@ -14,7 +14,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from stemsplit import weights
+from stemsplit import nets, pipeline, weights
 from stemsplit.cli import app
 from stemsplit.cli import train as cli
 from stemsplit.errors import BadWeights, DeviceUnavailable, StemsplitError
@@ -314,6 +314,50 @@ def test_training_can_begin_with_a_model(data, tmp_path):
         torch.testing.assert_close(after[key], value, atol=1e-3, rtol=1e-3)
     with pytest.raises(BadWeights, match="has no high"):
         train(settings(data, tmp_path / "c", stems=("high",)), replace(quiet, init=str(again)), say=str)
+
+
+@pytest.mark.parametrize("network", ["fnn-small", "wavenet-small"])
+def test_another_network_is_trained_by_the_same_command(data, tmp_path, network):
+    words = ["--data", data, "--stems", "high,low", "--network", network, "--frames", "64", "--examples", "2"]
+    words += ["--steps", "3", "--validation", "2", "--name", "mine", "--quiet", "--run"]
+    result = CliRunner().invoke(app, ["train", *words, str(tmp_path / "first")])
+    path = tmp_path / "first" / "mine.safetensors"
+    assert result.stdout.strip() == str(path)
+    card = weights.read_card(path)
+    assert (card.network, card.stems, card.complete) == (network, STEMS, True)
+    assert card.recipe["loss"] == nets.REGISTRY[network].training["loss"]
+    assert card.parameters == sum(p.numel() for p in nets.make(network, 2).parameters())
+    assert set(pipeline.split(np.zeros(9000), SAMPLE_RATE, model=path)) == set(STEMS)
+    again = ["--init", str(path), "--learning-rate", "0", "--run", str(tmp_path / "again")]
+    CliRunner().invoke(app, ["train", *words[:-1], *again], catch_exceptions=False)
+    before, after = (
+        weights.load(each, (nets.WHOLE,))[nets.WHOLE]
+        for each in (path, tmp_path / "again" / "mine.safetensors")
+    )
+    for key, value in before.items():
+        torch.testing.assert_close(after[key], value, atol=1e-3, rtol=1e-3)
+    with pytest.raises(BadWeights, match="gives high, low"):
+        train(
+            settings(data, tmp_path / "c", stems=("low",)),
+            Recipe(network=network, loss="l1", init=str(path)),
+            say=str,
+        )
+    with pytest.raises(BadWeights, match="gives all stems"):
+        join([str(path)], tmp_path, "joined")
+
+
+def test_what_another_network_cannot_do_is_refused(data, tmp_path):
+    for network, options, words in (
+        ("fnn-small", {"dropout": 0.1}, "no --dropout for fnn-small"),
+        ("wavenet-small", {"loss": "bce"}, "no --loss bce for wavenet-small"),
+    ):
+        with pytest.raises(StemsplitError, match=words):
+            train(settings(data, tmp_path / "run"), Recipe(network=network, **options), say=str)
+    varied = settings(data, tmp_path / "run", augmentation=Augmentation(stretch=0.1))
+    with pytest.raises(StemsplitError, match="no --stretch or --equalise"):
+        train(varied, Recipe(network="wavenet-small", loss="l1"), say=str)
+    with pytest.raises(BadWeights, match="no-such-network"):
+        train(settings(data, tmp_path / "run"), Recipe(network="no-such-network"), say=str)
 
 
 def test_models_of_single_stems_join_into_one(data, tmp_path):

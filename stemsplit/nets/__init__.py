@@ -256,7 +256,7 @@ def find(network: str) -> Entry:
     """
     if network not in REGISTRY:
         raise BadWeights(
-            f"These weights are for `{network}`, which this version does not have", "upgrade stemsplit"
+            f"There is no network called `{network}` in this version", "see `stemsplit models --networks`"
         )
     return REGISTRY[network]
 

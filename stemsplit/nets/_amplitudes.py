@@ -13,6 +13,9 @@ KNEE = 1 / 31.5
 That of mel bands: 700 Hz of 22,050 Hz.
 """
 
+LOUDEST = 20.0
+"""A logarithm: what is 170 dB louder than usual is no music, and its square would soon be infinite."""
+
 
 def relative(features: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
     """Return magnitudes `(example, channel, frame, bin)` in units of what is loud, but usual, in each bin.
@@ -20,7 +23,7 @@ def relative(features: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
     Without such units the treble, 60 dB below the bass, would be learned last or never. Matrices before and
     after could hold them as well: they do not change what a network can learn, but how soon.
     """
-    return (features.float() - mean - deviation).exp()
+    return (features.float() - mean - deviation).clamp_max(LOUDEST).exp()
 
 
 def ratios(estimates: Tensor, mixture: Tensor, stems: int) -> Tensor:

@@ -21,6 +21,7 @@ from .dataset import DECODED, Examples, map_songs, splits
 from .devices import launch
 from .journal import Journal, Show
 from .loop import Trainer
+from .losses import MASK_LOSSES, SIGNAL_LOSSES
 from .recipe import Recipe
 
 if TYPE_CHECKING:
@@ -78,6 +79,11 @@ def train(
     varied = settings.augmentation
     if entry.hears_waves and (varied.stretch or varied.equalise_db):
         raise StemsplitError(f"There is no --stretch or --equalise for {recipe.network}", "leave them out")
+    if entry.hears_waves and recipe.loss in MASK_LOSSES:
+        losses = ", ".join(SIGNAL_LOSSES)
+        raise StemsplitError(
+            f"There is no --loss {recipe.loss} for {recipe.network}", f"choose one of {losses}"
+        )
     given = _given(recipe, settings.stems)
     fabric = launch(
         settings.device, precision=recipe.precision, devices=settings.devices, nodes=settings.nodes

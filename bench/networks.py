@@ -1,0 +1,184 @@
+"""Every model that is shipped, and every method by place, in one table: `bench/NETWORKS.md`.
+
+    python bench/networks.py DATA [NAME ...]
+
+Scores are those of `stemsplit evaluate --museval` on the validation and the test songs of DATA; what they
+cost is measured here, in this one run. What is not named keeps the figures of the last run (`networks.json`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from stemsplit import nets, spatial, weights
+from stemsplit.pipeline import load_network
+from stemsplit.runtime import Running, cores
+from stemsplit.runtime.torch_runtime import AllStems
+from stemsplit.stream import separate_blocks
+
+HERE = Path(__file__).parent
+SPLITS = ("valid", "test")
+STEMS = ("vocals", "drums", "bass", "other")
+MEASURES = {
+    "sdr_db": "SDR over each whole excerpt",
+    "museval_sdr_db": "SDR, BSSEval v4",
+    "museval_sir_db": "SIR, BSSEval v4",
+    "museval_sar_db": "SAR, BSSEval v4",
+}
+REFERENCES = ("mixture", "ideal binary", "ideal ratio", "ideal wiener")
+SECONDS = 30
+
+HEAD = """# The networks of the literature, and methods by place, side by side
+
+From `python bench/networks.py DATA`, with the weights in `models/`. Methods by place find sources without
+names: each stem gets the one that is nearest to it, which no one could choose without knowing the stems."""
+COSTS = """## What they cost
+
+On {cores} processor cores ({processor}), float32: {seconds} s of stereo, all stems, without reading and
+writing files. Multiply-adds are for a second of stereo, in billions."""
+ELSEWHERE = """## Published
+
+Of whole songs of other data, as museval measures: not comparable with the above. DSD100: Takahashi and
+Mitsufuji 2017, table 2. MUSDB18: Lluís, Pons and Serra 2019, table 2."""
+PUBLISHED = {
+    "DeepNMF (DSD100)": (2.75, 2.11, 1.88, 2.64),
+    "NUG (DSD100)": (4.55, 3.89, 2.72, 3.18),
+    "FNN (DSD100)": (4.47, 3.75, 2.54, 2.92),
+    "BLSTM (DSD100)": (4.86, 4.00, 2.89, 3.24),
+    "BLEND (DSD100)": (5.23, 4.13, 2.98, 3.52),
+    "MDenseNet (DSD100)": (4.91, 4.37, 2.74, 3.33),
+    "MMDenseNet (DSD100)": (6.00, 5.37, 3.91, 3.81),
+    "MMDenseNet+ (DSD100)": (6.06, 5.19, 4.13, 4.37),
+    "DeepConvSep, 44.1 kHz (MUSDB18)": (2.37, 3.14, 0.17, -2.13),
+    "Wavenet, 4 stacks (MUSDB18)": (3.35, 4.13, 2.49, 0.41),
+    "Wavenet, 4 stacks and L_d (MUSDB18)": (3.05, 4.09, 2.23, -0.19),
+}
+
+
+def scores(data: str, name: str, *, references: bool) -> dict[str, Any]:
+    """Return split to system to stem to measure, medians over songs."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "scores.json")
+        command = [str(Path(sys.executable).with_name("stemsplit")), "evaluate", "--data", data, "--museval"]
+        command += [word for split in SPLITS for word in ("--split", split)]
+        command += [] if references else ["--oracle", "none", "--baseline", "none"]
+        subprocess.run([*command, "--model", name, "--json", str(path)], check=True)
+        found = json.loads(path.read_text(encoding="utf-8"))
+    return {split: found["splits"][split]["median"] for split in SPLITS}
+
+
+def cost(name: str) -> dict[str, Any]:
+    """Return what a model needs: parameters, multiply-adds a second of sound, and how fast it is."""
+    card = weights.read_card(name)
+    entry = nets.find(card.network)
+    parts = entry.parts(card.stems)
+    networks = nets.build(card.network, weights.load(name, parts), len(card.stems) // len(parts))
+    heard, *bins = entry.shape
+    features = torch.zeros(1, heard, entry.batch + 2 * entry.reach, *bins)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        AllStems(networks, reach=entry.reach)(features)
+    rate = card.sample_rate / (1 if entry.hears_waves else card.hop_length)
+    channels = 2 if entry.hears_waves and entry.channels == 1 else 1
+    separator = load_network(name, running=Running(device="cpu", precision="float32"))
+    noise = np.random.default_rng(0).standard_normal((2, SECONDS * card.sample_rate)).astype(np.float32)
+    seconds = []
+    for _ in range(3):
+        began = time.monotonic()
+        for _ in separate_blocks(separator, [0.1 * noise]):
+            pass
+        seconds.append(time.monotonic() - began)
+    return {
+        "title": card.title,
+        "parameters": card.parameters,
+        "multiply_adds_a_second": channels * counter.get_total_flops() / 2 / entry.batch * rate,
+        "x_real_time": SECONDS / min(seconds),
+        "runtime": separator.spec.how,
+        "mask": card.mask,
+        "trained_hours": card.recipe.get("trained_hours"),
+    }
+
+
+def table(heading: str, rows: dict[str, list[str]], columns: tuple[str, ...]) -> str:
+    """Return a table in markdown."""
+    lines = [
+        [heading, *columns],
+        ["---", *["--:"] * len(columns)],
+        *([name, *row] for name, row in rows.items()),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def page(facts: dict[str, Any]) -> str:
+    """Return all tables."""
+    models, references = facts["models"], facts["references"]
+    costs = {
+        name: [
+            f"{each['cost']['parameters']:,}",
+            f"{each['cost']['multiply_adds_a_second'] / 1e9:.2f}",
+            f"{each['cost']['x_real_time']:.1f}",
+            f"{each['cost']['trained_hours'] or '-'}",
+        ]
+        for name, each in models.items()
+        if each["cost"]
+    }
+    parts = [HEAD, COSTS.format(cores=facts["cores"], processor=facts["processor"], seconds=SECONDS)]
+    parts.append(table("model", costs, ("parameters", "multiply-adds", "x real time", "hours trained")))
+    for split, (measure, text) in itertools.product(SPLITS, MEASURES.items()):
+        rows = {name: _cells(each["scores"][split][each["system"]], measure) for name, each in models.items()}
+        rows |= {name: _cells(references[split][name], measure) for name in REFERENCES}
+        rows = dict(sorted(rows.items(), key=lambda row: -float(row[1][-1])))
+        parts += [f"## {split}: {text}, dB", table("", rows, (*STEMS, "mean"))]
+    published = {name: [f"{value:.2f}" for value in row] for name, row in PUBLISHED.items()}
+    parts += [ELSEWHERE, table("SDR, dB", published, STEMS)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _cells(found: dict[str, Any], measure: str) -> list[str]:
+    values = [found[stem][measure] for stem in STEMS]
+    return [f"{value:.2f}" for value in (*values, float(np.mean(values)))]
+
+
+def main() -> None:
+    """Measure what is named, or everything, and write the tables."""
+    data, *names = sys.argv[1:]
+    there = [*weights.available(), *spatial.METHODS]
+    kept = HERE / "networks.json"
+    facts = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {"models": {}}
+    for name in names or there:
+        trained = name not in spatial.METHODS
+        found = scores(data, name, references=name == "binary-mask-cnn")
+        if name == "binary-mask-cnn":
+            facts["references"] = {
+                split: {system: found[split].pop(system) for system in REFERENCES} for split in SPLITS
+            }
+        system = weights.read_card(name).mask if trained else "by place"
+        facts["models"][name] = {
+            "system": system,
+            "cost": cost(name) if trained else None,
+            "scores": {split: {system: found[split][system]} for split in SPLITS},
+        }
+    facts["models"] = {name: facts["models"][name] for name in there if name in facts["models"]}
+    facts["cores"], facts["processor"] = cores(), _processor()
+    kept.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    (HERE / "NETWORKS.md").write_text(page(facts), encoding="utf-8")
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+if __name__ == "__main__":
+    main()
