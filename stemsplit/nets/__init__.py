@@ -205,6 +205,16 @@ REGISTRY = {
         gives_ratios=True,
         training=_SHORT,
     ),
+    "band-transformer": Entry(
+        "band_transformer",
+        "BandTransformer",
+        "Band-split Transformer: bands that attend to each other, and in time (after Lu et al. 2024)",
+        reach=97,
+        grid=2,
+        views="stereo",
+        bins=1025,
+        training=_SHORT,
+    ),
     "wave-u-net": Entry(
         "wave_unet",
         "WaveUNet",
