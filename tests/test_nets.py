@@ -167,6 +167,18 @@ def test_a_tiny_task_is_learnt_by_every_network(name, songs):
     assert min(scores["sdr_db"] for scores in trainer.validate().values()) > TINY[name][2]
 
 
+def test_a_blend_finds_its_weights_in_the_end(songs):
+    trainer = tiny("blend-small", songs, frames=16)
+    trainer.start()
+    trainer.run(lambda progress: None)
+    before, (pupil,) = trainer.validate(), trainer.pupils.values()
+    average, best = pupil.networks["average"], pupil.networks["best"]
+    trainer.finish()
+    assert (best.weight != average.weight).all()
+    average.load_state_dict(best.state_dict())
+    assert trainer.validate()["network"]["sdr_db"] > before["network"]["sdr_db"] - 0.2
+
+
 @pytest.mark.skipif(not find_spec("openvino"), reason="needs stemsplit[openvino]")
 @pytest.mark.parametrize("name", LIGHT)
 def test_both_runtimes_give_the_same(name, music):

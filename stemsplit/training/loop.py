@@ -131,6 +131,21 @@ class Trainer:
         """Return each network's tensors at its best validation, or as they are now if it had none."""
         return {name: pupil.networks[pupil.kept].state_dict() for name, pupil in self.pupils.items()}
 
+    def finish(self) -> None:
+        """Let networks that were trained apart fit their shares of the answer to the validation examples."""
+        for name, pupil in self.pupils.items():
+            network = pupil.networks[pupil.kept]
+            if hasattr(network, "fit_weight"):
+                network.fit_weight(self._ratios(name))
+
+    def _ratios(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield what a network hears of the validation and the true ratios, where these are known."""
+        for number in range(self.validation_batches):
+            inputs, truths = self._tensors(self.validation(number))
+            truth = truths[name]
+            whole = truth.known.bool().all(dim=1)
+            yield inputs[whole], (truth.stem / truth.mixture.clamp_min(FLOOR))[whole]
+
     def _learning(self) -> list[Pupil]:
         return [pupil for pupil in self.pupils.values() if not pupil.stopped]
 

@@ -109,6 +109,7 @@ def train(
     elif trainer.step:
         say(f"going on from step {trainer.step:,}")
     trainer.run(Journal(trainer, settings.run, show))
+    trainer.finish()
     if not entry.joint:
         say("fitting how the masks are shared out")
     path = settings.run / f"{settings.name}{weights.SUFFIX}"
