@@ -7,14 +7,14 @@ source separation with band-split RNN", IEEE/ACM Transactions on Audio, Speech, 
 2023 (arXiv 2209.15174). It hears the log magnitudes of two channels, and gives scores of all stems for each
 channel, frame and bin; a softmax over the stems makes masks of them.
 
-Left open by the papers, or done otherwise here: this is a network for processors, about a hundredth of the
-paper's size, and all sizes are its own (the paper's: some 60 bands, 384 features, 12 blocks).
+Left open by the papers, or done otherwise here: this is a network for processors, far smaller than the
+paper's, and all sizes are its own (the paper's: some 60 bands, 384 features, 12 blocks).
 
 * Time: the paper attends to the whole of its excerpt. Here a step attends to `window` steps on either side,
   so that the network depends on `Config.reach` frames and no more, and gives the same numbers in a stream.
 * `merged` neighbouring frames make one step: half the tokens, and twice as far a reach for the same work.
-* Bands: 33, the finer the lower as in both papers, but of powers of two in bins, so that all bands of one
-  size are one product of matrices.
+* Bands: 33, the finer the lower as in both papers, but (save the last) of powers of two in bins, and all
+  bands of one size are one product of matrices.
 * Masks: real ones from log magnitudes, where the papers make complex ones from complex spectra; these are
   between 0 and 1 and add up to one. One network gives all stems; the papers train one a stem.
 * A band's head is one linear layer (in the papers a perceptron with a hidden layer). But few features cannot

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 STATISTICS_BATCHES = 32
+LEAST_DEVIATION = 0.5
+"""Of log magnitudes in a bin: songs that lossy codecs cut off at 16 kHz have none above, others do."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Trainer:
             return
         batches = (self.examples(number).mixture for number in range(STATISTICS_BATCHES))
         logs = torch.cat([self._heard(torch.from_numpy(mixture)).flatten(0, 2) for mixture in batches])
-        mean, deviation = logs.mean(dim=0), logs.std(dim=0, correction=0) + 1e-3
+        mean, deviation = logs.mean(dim=0), logs.std(dim=0, correction=0).clamp_min(LEAST_DEVIATION)
         for network in networks:
             network.mean.copy_(mean)
             network.deviation.copy_(deviation)
