@@ -486,7 +486,8 @@ def test_a_block_comes_out_while_more_may_come_and_interrupting_ends_it(music):
         process.stdin.flush()
         data = process.stdout.read(4608 * 8)  # the input is open still
         process.send_signal(signal.SIGINT)
-        rest, words = process.communicate(timeout=60)
+        process.wait(timeout=60)  # before the input is closed, which is another way to end
+        rest, words = process.communicate()
     assert (len(data), rest, process.returncode) == (4608 * 8, b"", 130)
     assert b"1 blocks late" in words
     assert words.endswith(b"interrupted\n")

@@ -9,7 +9,7 @@ from typing import Any
 PANELS = {"loss": ("loss", "loss"), "accuracy, weighted by magnitude": ("accuracy", "weighted_accuracy")}
 """Title to the measure's name in training and in validation."""
 SDR = {"loss": ("loss", "loss"), "SDR, dB, in validation": ("", "sdr_db")}
-"""The same for networks without masks."""
+"""The same where no accuracy is kept: losses of signals."""
 
 
 def draw(entries: Sequence[Mapping[str, Any]], path: Path) -> None:

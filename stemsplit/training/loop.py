@@ -17,7 +17,7 @@ from .. import nets
 from ..metrics import Scores
 from ..stft import FLOOR
 from .dataset import Batch, Examples
-from .losses import MEASURES, Truth, measure, sdr_db, weighted_accuracy
+from .losses import MASK_LOSSES, MEASURES, Truth, measure, sdr_db, weighted_accuracy
 from .pupil import Pupil, seed
 from .recipe import Recipe
 
@@ -39,7 +39,7 @@ class Progress:
     """What the step took, without any validation."""
     loss: dict[str, Tensor]
     accuracy: dict[str, Tensor]
-    """Share of bins on the right side of one half, weighted by magnitude; none of waveform networks."""
+    """Share of bins on the right side of one half, weighted by magnitude; of losses of masks only."""
     learning_rate: dict[str, float]
     valid: Scores
     """What the averaged networks reach on the validation examples; empty after most steps."""
@@ -175,7 +175,7 @@ class Trainer:
             loss = pupil.loss(outputs, truth)
             pupil.learn(loss, self.step)
             losses[pupil.name] = loss.detach()
-            if not self.entry.hears_waves:
+            if self.recipe.loss in MASK_LOSSES:
                 accuracies[pupil.name] = weighted_accuracy(pupil.logits(outputs.detach()), truth)
         return losses, accuracies
 
