@@ -18,8 +18,9 @@ demo: setup
 	@echo; echo "stems/$(SONG)"; ls -1sh stems/$(SONG) | tail -n +2
 	@echo; echo "Listen: open stems/$(SONG)/vocals.wav in any player."
 
+# A file at a time on each core, with one thread: a second one would wait for the core more than it computes.
 test: setup
-	$(BIN)/pytest $(PYTEST_OPTIONS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(PYTEST_OPTIONS)
 
 check: setup
 	$(BIN)/ruff check .
