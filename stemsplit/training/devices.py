@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import logging
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 PRECISIONS = ("float32", "bfloat16", "float16")
-MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_MAX = -1, -4  # glibc, malloc.h
 PACKAGES = ("lightning_fabric", "matplotlib")
 
 
@@ -42,8 +39,6 @@ def launch(device: str = "cpu", *, precision: str = "float32", devices: int = 1,
         raise DeviceUnavailable("float16 is for graphics cards", "use --precision bfloat16 or float32")
     from lightning_fabric import Fabric
 
-    if kind == "cpu":
-        _keep_memory()
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(
         accelerator=kind,
@@ -54,18 +49,6 @@ def launch(device: str = "cpu", *, precision: str = "float32", devices: int = 1,
     )
     fabric.launch()
     return fabric
-
-
-def _keep_memory() -> None:
-    """Let the allocator keep what is freed, where it is glibc's.
-
-    It gives large blocks back to the system at once, which hands them out again page by page, each of them
-    wiped: with convolutional networks that took half of the time, and more.
-    """
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # another library, or none to ask for
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(MALLOC_MMAP_MAX, 0)
-        mallopt(MALLOC_TRIM_THRESHOLD, -1)
 
 
 def _precision(precision: str, kind: str) -> Any:
