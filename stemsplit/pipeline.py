@@ -19,7 +19,7 @@ from . import DEFAULT_MODEL, masks, naming, nets, spatial, weights
 from .audio import LOUDEST, Reader, resample
 from .errors import BadWeights, EncodeError, StemsplitError
 from .pipes import Outlet, Raw, RawReader
-from .runtime import Running
+from .runtime import Running, Runtime
 from .separator import Estimator, MaskSeparator, Method, Samples, Separator, WaveformSeparator, WithRest
 from .stem_mp4 import SUFFIX, StemFile
 from .stft import Stft
@@ -179,7 +179,7 @@ def _load_waves(
         complete=wanted == card.stems and card.complete,
         batch=runtime.batch,
         workers=runtime.workers,
-        how=f"{runtime.name} on {runtime.device} in {runtime.precision}",
+        how=_how(runtime),
     )
 
 
@@ -218,8 +218,12 @@ def load_masks(
         step=running.step,
         batch=runtime.batch,
         workers=runtime.workers,
-        how=f"{runtime.name} on {runtime.device} in {runtime.precision}",
+        how=_how(runtime),
     )
+
+
+def _how(runtime: Runtime) -> str:
+    return f"{runtime.name} on {runtime.device} in {runtime.precision}"
 
 
 def _each(card: weights.ModelCard) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 KNEE = 1 / 31.5
@@ -13,6 +14,8 @@ KNEE = 1 / 31.5
 That of mel bands: 700 Hz of 22,050 Hz.
 """
 
+LEAK = 0.1
+"""The slope below zero of a last ReLU in training: otherwise nodes that fell silent stay so."""
 LOUDEST = 20.0
 """A logarithm: what is 170 dB louder than usual is no music, and its square would soon be infinite."""
 
@@ -24,6 +27,11 @@ def relative(features: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
     after could hold them as well: they do not change what a network can learn, but how soon.
     """
     return (features.float() - mean - deviation).clamp_max(LOUDEST).exp()
+
+
+def last_relu(x: Tensor, *, training: bool) -> Tensor:
+    """Return amplitudes, which are never below zero; in training they may be, a little."""
+    return F.leaky_relu(x, LEAK) if training else F.relu(x)
 
 
 def ratios(estimates: Tensor, mixture: Tensor, stems: int) -> Tensor:

@@ -33,15 +33,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._amplitudes import band_means, ratios, relative, together
+from ._amplitudes import band_means, last_relu, ratios, relative, together
 
 OPEN = 0.1
 """What the dense layer answers at first."""
-LEAK = 0.1
-"""The slope below zero of the last ReLU in training."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ class BLSTM(nn.Module):
                 heard = heard @ self.averages
             remembered, _ = self.recurrent(together(heard))
         x = self.dense(remembered)
-        x = F.leaky_relu(x, LEAK) if self.training else F.relu(x)
+        x = last_relu(x, training=self.training)
         loudness = mixture.square().mean(dim=(1, 3), keepdim=True).sqrt()
         return ratios(x, mixture / loudness, self.stems)
 

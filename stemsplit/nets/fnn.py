@@ -39,12 +39,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._amplitudes import band_means, ratios, relative, together
+from ._amplitudes import band_means, last_relu, ratios, relative, together
 
 OPEN = 0.1
 """What the last layer answers at first where no identity fits."""
-LEAK = 0.1
-"""The slope below zero of the last layer's ReLU in training: otherwise nodes that fell silent stay so."""
 NOISE = 0.1
 """What else a layer does at first than to be the identity, relative to a usual initialization."""
 
@@ -135,7 +133,7 @@ class FNN(nn.Module):
         x = x.float() / gamma.unsqueeze(-1) + self.bias
         for layer in self.dense:
             x = layer(F.relu(x))
-        x = F.leaky_relu(x, LEAK) if self.training else F.relu(x)
+        x = last_relu(x, training=self.training)
         return ratios(x, mixture / gamma[:, None, :, None], self.stems)
 
     def _gamma(self, mixture: Tensor) -> Tensor:

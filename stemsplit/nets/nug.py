@@ -34,12 +34,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._amplitudes import band_means, ratios, relative, together
+from ._amplitudes import band_means, last_relu, ratios, relative, together
 
 OPEN = 0.1
 """What the last layer answers at first."""
-LEAK = 0.1
-"""The slope below zero of the last ReLU in training."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ class NUG(nn.Module):
             x = x + self.present(frames)
         for layer in self.dense:
             x = layer(F.relu(x))
-        x = F.leaky_relu(x, LEAK) if self.training else F.relu(x)
+        x = last_relu(x, training=self.training)
         return ratios(x, mixture, self.stems)
 
     def masks(self, outputs: Tensor) -> Tensor:
