@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from stemsplit.nets.band_transformer import BINS, CHANNELS, GRID, REACH, BandTransformer, Config, _turns
+from stemsplit.nets.band_transformer import BINS, CHANNELS, REACH, VIEWS, BandTransformer, Config, _turns
 
 EQUAL = 1e-5  # in scores, float32
-NARROW = Config(width=16, heads=2, blocks=2, window=3, expansion=1)
+NARROW = Config(width=16, heads=2, blocks=2, window=3, expansion=1, details=4)
 CONFIGS = [
     NARROW,
-    Config(width=16, heads=2, blocks=1, window=4, merged=1),
-    Config(width=16, heads=1, blocks=3, window=2, merged=3),
+    Config(width=16, heads=2, blocks=1, window=4, details=4),
+    Config(width=16, heads=1, blocks=3, window=2, details=4),
 ]
 
 
@@ -40,7 +40,7 @@ def attentive(config):
 
 def music_like(frames, examples=1, seed=1):
     torch.manual_seed(seed)
-    return (-6 + 2 * torch.randn(examples, CHANNELS, frames, BINS)).clamp_min(math.log(1e-5))
+    return (-6 + 2 * torch.randn(examples, VIEWS, frames, BINS)).clamp_min(math.log(1e-5))
 
 
 def count(module):
@@ -49,15 +49,16 @@ def count(module):
 
 def test_the_sizes_are_those_of_the_docstring():
     network = BandTransformer(4)
-    width, (bands, bins) = 48, (33, 1025)
+    width, details, (bands, bins) = 64, 12, (33, 2049)
     assert sum(count for count, _ in network.config.bands) == bands
     block = 4 * width**2 + 4 * width + width * 4 * width + 4 * width + 2 * width**2 + width
-    split = 2 * 2 * bins * width + bands * width
-    heads = (width + 1) * 4 * 2 * (2 * bins + bands)
+    split = VIEWS * bins * width + bands * width
+    heads = (width + 1) * 4 * 2 * (bins + details * bands)
     assert [count(part) for part in (network.across, network.along)] == [3 * block] * 2
     assert (count(network.split), count(network.heads)) == (split, heads)
-    assert count(network) == 6 * block + split + heads + 2 * width == 1_155_848
-    assert (REACH, GRID) == (97, 2)
+    rest = 2 * width + details * (9 * VIEWS + 1)
+    assert count(network) == 6 * block + split + heads + rest == 2_047_844
+    assert REACH == 48
 
 
 def test_bands_that_leave_bins_out_are_an_error():
@@ -79,7 +80,7 @@ def test_any_number_of_frames_gives_as_many(config, frames):
 def test_nothing_beyond_the_reach_is_heard_and_all_within(config):
     reach, network = config.reach, attentive(config)
     frames = 2 * reach + 8
-    frame = reach + 4 - (reach + 4) % config.grid  # the first of a step hears farthest on
+    frame = reach + 4
     features = music_like(frames)
     changed = {
         name: torch.cat([features[:, :, :first], music_like(many, seed=2), features[:, :, first + many :]], 2)
@@ -97,31 +98,15 @@ def test_nothing_beyond_the_reach_is_heard_and_all_within(config):
     assert moved["farthest"] > EQUAL
 
 
-def test_the_last_frame_of_a_step_hears_as_far_back():
-    network, reach, grid = attentive(NARROW), NARROW.reach, NARROW.grid
-    features = music_like(2 * reach + 8)
-    frame = reach + 4 - (reach + 4) % grid + grid - 1
-    with torch.inference_mode():
-        before = network(features)[:, :, :, frame]
-        features[:, :, : frame - reach] -= 2
-        assert torch.allclose(network(features)[:, :, :, frame], before, rtol=0, atol=1e-6)
-        features[:, :, frame - reach] -= 2
-        assert (network(features)[:, :, :, frame] - before).abs().max() > EQUAL
-
-
 @pytest.mark.parametrize("config", CONFIGS)
-def test_what_begins_on_the_grid_gets_the_same_answers(config):
-    reach, grid, network = config.reach, config.grid, attentive(config)
-    features = music_like(2 * reach + 9 * grid)
+def test_wherever_it_begins_it_gives_the_same_answers(config):
+    reach, network = config.reach, attentive(config)
+    features = music_like(2 * reach + 9)
     with torch.inference_mode():
         whole = network(features)
-        for start in (grid, 5 * grid):
+        for start in (1, 5):
             part = network(features[:, :, start:])[:, :, :, reach:-reach]
-            moved = (part - whole[:, :, :, start + reach : -reach]).abs()
-            assert moved.max() < EQUAL
-        if grid > 1:
-            part = network(features[:, :, 1:])[:, :, :, reach:-reach]
-            assert (part - whole[:, :, :, 1 + reach : -reach]).abs().max() > 100 * EQUAL
+            assert (part - whole[:, :, :, start + reach : -reach]).abs().max() < EQUAL
 
 
 def test_far_places_are_as_exact_as_near_ones():
@@ -141,44 +126,63 @@ def test_every_band_hears_every_other():
 
 
 def test_bins_are_in_their_places():
-    """A head's slopes put each bin's own deviation into that very bin, frame, channel and stem's score."""
+    """A head puts each bin's own details into that very bin, frame, channel and stem's score."""
     network = build()
     features = music_like(7)
     network.mean.copy_(torch.linspace(-8, -4, BINS))
     with torch.no_grad():
+        network.details.weight.zero_()
+        network.details.weight[1, 3, 1, 1] = 1  # the second detail is the side's own magnitude
         for layer, (_, size) in zip(network.heads, network.config.bands, strict=True):
             layer.weight.zero_()
             scores = layer.bias.unflatten(-1, (4, CHANNELS, -1))
-            assert scores.shape[-1] == 1 + 2 * size
-            scores[..., 0] = torch.arange(8.0).view(4, CHANNELS)
+            assert scores.shape[-1] == 4 + size
+            scores.zero_()[..., 1] = torch.arange(8.0).view(4, CHANNELS)
+        network.details.bias.zero_()
         offsets = network.heads[0].bias.unflatten(-1, (4, CHANNELS, -1))
-        offsets[3, 0, 2, 1, 1 + 4 + 1] = 100  # the fourth band's second bin, in every second frame
+        offsets[3, 0, 2, 1, 4 + 1] = 100  # the fourth band's second bin
         outputs = network(features)
-    expected = torch.arange(8.0).view(4, CHANNELS, 1, 1) * (features - network.mean)[:, None]
-    expected[:, 2, 1, 1::2, 3 * 4 + 1] += 100
+    expected = torch.arange(8.0).view(4, CHANNELS, 1, 1) * (features[:, 3:] - network.mean)[:, None].relu()
+    expected[:, 2, 1, :, 3 * 8 + 1] += 100
     assert torch.allclose(outputs, expected, rtol=1e-5, atol=1e-4)
 
 
-def test_a_band_s_features_are_of_its_own_bins_and_step():
-    network = build(config=Config(width=16, heads=2, blocks=0, window=2))
+def test_a_band_s_features_are_of_its_own_bins_and_frame():
+    network = build(config=Config(width=16, heads=2, blocks=0, window=2, details=4))
     features = music_like(8)
-    with torch.inference_mode():
+    with torch.no_grad():
+        network.details.weight.zero_()
         before = network(features)
-        features[0, 1, 5, 32 + 8 + 3] -= 2
+        features[0, 1, 5, 64 + 16 + 3] -= 2
         moved = (network(features) != before)[0].any(0)
     where = moved.nonzero()
-    assert moved.sum() == CHANNELS * 2 * 8
-    assert set(where[:, 1].tolist()) == {4, 5}
-    assert set(where[:, 2].tolist()) == set(range(32 + 8, 32 + 16))
+    assert moved.sum() == CHANNELS * 16
+    assert set(where[:, 1].tolist()) == {5}
+    assert set(where[:, 2].tolist()) == set(range(64 + 16, 64 + 32))
+
+
+def test_details_are_of_the_bins_next_to_it():
+    network = build(config=Config(width=16, heads=2, blocks=0, window=2, details=4))
+    features = music_like(8)
+    with torch.no_grad():
+        for layer, head in zip(network.split, network.heads, strict=True):
+            layer.weight.zero_()
+            head.bias.fill_(1)
+        before = network(features)
+        features[0, 1, 5, 83] += 9
+        moved = (network(features) != before)[0].any(0).any(0)
+    where = moved.nonzero()
+    assert set(where[:, 0].tolist()) == {4, 5, 6}
+    assert set(where[:, 1].tolist()) == {82, 83, 84}
 
 
 def test_what_is_filled_up_with_is_not_heard():
-    """Where all steps hear all, the window makes no difference but to how much is filled up."""
+    """Where all frames hear all, the window makes no difference but to how much is filled up."""
     features = music_like(13)
     with torch.inference_mode():
         exact, *filled = (
-            build(config=Config(width=16, heads=2, blocks=2, window=window))(features)
-            for window in (7, 8, 20)
+            build(config=Config(width=16, heads=2, blocks=2, window=window, details=4))(features)
+            for window in (13, 16, 20)
         )
     for outputs in filled:
         assert torch.allclose(outputs, exact, rtol=0, atol=EQUAL)
@@ -187,16 +191,17 @@ def test_what_is_filled_up_with_is_not_heard():
 @pytest.mark.parametrize("axis", ["time", "bands"])
 def test_order_counts(axis):
     """Turned round in time, or with all bands alike and turned round, a song is not only turned round."""
-    config = Config(bands=((205, 5),), width=16, heads=2, blocks=1, window=8, merged=1)
+    config = Config(bands=((683, 3),), width=16, heads=2, blocks=1, window=8, details=4)
     network = attentive(config)
     with torch.no_grad():
+        network.details.weight.zero_()
         for layer in (*network.split, *network.heads):
             layer.weight.copy_(layer.weight[:1].clone())
     features = music_like(6)
-    turned = features.flip(2) if axis == "time" else features.unflatten(-1, (205, 5)).flip(3).flatten(3)
+    turned = features.flip(2) if axis == "time" else features.unflatten(-1, (683, 3)).flip(3).flatten(3)
     with torch.inference_mode():
         there, back = network(features), network(turned)
-    back = back.flip(3) if axis == "time" else back.unflatten(-1, (205, 5)).flip(4).flatten(4)
+    back = back.flip(3) if axis == "time" else back.unflatten(-1, (683, 3)).flip(4).flatten(4)
     assert (there - back).abs().max() > 100 * EQUAL
 
 
@@ -217,7 +222,7 @@ def test_masks_share_the_mixture_out():
 def test_silence_and_loudness_give_numbers(level):
     network = build()
     with torch.inference_mode():
-        masks = network.masks(network(torch.full((1, CHANNELS, 9, BINS), level)))
+        masks = network.masks(network(torch.full((1, VIEWS, 9, BINS), level)))
     assert masks.isfinite().all()
 
 
@@ -247,11 +252,12 @@ def test_openvino_gives_the_same():
 def test_it_learns_to_tell_tones_from_clicks():
     """What stays on in a band is one stem, and what is on in all bands at times the other."""
     torch.manual_seed(2)
-    tones = (torch.rand(2, CHANNELS, 1, 41, 1) < 0.5).float().expand(-1, -1, 12, -1, 25).flatten(3)
+    tones = (torch.rand(2, CHANNELS, 1, 683, 1) < 0.5).float().expand(-1, -1, 12, -1, 3).flatten(3)
     clicks = (torch.arange(12) % 4 == 1).float().view(12, 1) * (1 - tones)
     stems = 0.1 * torch.stack([tones, clicks], 1) * torch.rand(2, 2, CHANNELS, 12, BINS)
     mixture = stems.sum(1)
-    features = mixture.clamp_min(1e-5).log()
+    sides = (mixture[:, :1] + mixture[:, 1:]) / 2, (mixture[:, :1] - mixture[:, 1:]).abs() / 2
+    features = torch.cat([mixture, *sides], 1).clamp_min(1e-5).log()
     network = build(2).train()
     network.mean.copy_(features.mean((0, 1, 2)))
     network.deviation.copy_(features.std((0, 1, 2)))

@@ -4,22 +4,24 @@ W.-T. Lu, J.-C. Wang, Q. Kong and Y.-N. Hung, "Music source separation with band
 ICASSP 2024 (arXiv 2309.02612), section 2: a spectrum in bands, Transformers along time and across bands in
 turn with rotary position embeddings, and masks band by band. The split is that of Y. Luo and J. Yu, "Music
 source separation with band-split RNN", IEEE/ACM Transactions on Audio, Speech, and Language Processing 31,
-2023 (arXiv 2209.15174). It hears the log magnitudes of two channels, and gives scores of all stems for each
-channel, frame and bin; a softmax over the stems makes masks of them.
+2023 (arXiv 2209.15174). It hears the log magnitudes of left, right, mid and side, and gives scores of all
+stems for each channel, frame and bin; a softmax over the stems makes masks of them.
 
 Left open by the papers, or done otherwise here: this is a network for processors, far smaller than the
 paper's, and all sizes are its own (the paper's: some 60 bands, 384 features, 12 blocks).
 
-* Time: the paper attends to the whole of its excerpt. Here a step attends to `window` steps on either side,
+* Time: the paper attends to the whole of its excerpt. Here a frame attends to `window` frames on either side,
   so that the network depends on `Config.reach` frames and no more, and gives the same numbers in a stream.
-* `merged` neighbouring frames make one step: half the tokens, and twice as far a reach for the same work.
+* Frames: 93 ms long and 23 ms apart (the paper's: 46 and 10 ms), which tells harmonics of a low voice
+  apart, and makes fewer tokens.
 * Bands: 33, the finer the lower as in both papers, but (save the last) of powers of two in bins, and all
   bands of one size are one product of matrices.
 * Masks: real ones from log magnitudes, where the papers make complex ones from complex spectra; these are
   between 0 and 1 and add up to one. One network gives all stems; the papers train one a stem.
 * A band's head is one linear layer (in the papers a perceptron with a hidden layer). But few features cannot
-  say which of a wide band's many bins stand out: so a head also gives a slope for each stem and channel, by
-  which the bins' own log magnitudes count in that stem's scores.
+  say which of a wide band's many bins stand out. So a convolution over 3 x 3 bins finds `details` of each
+  bin, such as whether it is a ridge, a click, or from one side, and a band's head says how much each of them
+  counts in the scores of each stem: the mask follows harmonics that no band could describe.
 * Order: across bands first, then along time. Feed-forward layers are gated (SwiGLU: N. Shazeer, "GLU variants
   improve Transformer", 2020) in the place of the GELU; norms are LayerNorms in the place of RMSNorms, which
   were no faster. There is no dropout.
@@ -30,51 +32,47 @@ A softmax between products of matrices is as fast on one thread as `scaled_dot_p
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-BINS = 1025
+BINS = 2049
 CHANNELS = 2
+VIEWS = 4
 
 
 @dataclass(frozen=True)
 class Config:
     """The sizes, this project's own; `width` must be a multiple of twice the `heads`."""
 
-    bands: tuple[tuple[int, int], ...] = ((8, 4), (6, 8), (6, 16), (6, 32), (5, 64), (1, 128), (1, 209))
+    bands: tuple[tuple[int, int], ...] = ((8, 8), (6, 16), (6, 32), (6, 64), (5, 128), (1, 256), (1, 417))
     """From the lowest frequency up: how many bands, of how many bins each."""
-    width: int = 48
-    """Features of a band in a step."""
+    width: int = 64
+    """Features of a band in a frame."""
     heads: int = 4
     blocks: int = 3
     """Pairs of Transformers, one across bands and one along time."""
     window: int = 16
-    """Steps on either side that a Transformer along time attends to."""
-    merged: int = 2
-    """Neighbouring frames that make one step."""
+    """Frames on either side that a Transformer along time attends to."""
     expansion: int = 2
     """How many times `width` the inner size of the feed-forward layers is."""
+    details: int = 12
+    """What is known of each bin from those next to it."""
 
     @property
     def reach(self) -> int:
         """Frames on either side that an answer depends on."""
-        return self.merged * (self.blocks * self.window + 1) - 1
-
-    @property
-    def grid(self) -> int:
-        """What the first frame's number must be a multiple of for equal answers."""
-        return self.merged
+        return max(1, self.blocks * self.window)
 
 
 REACH = Config().reach
-GRID = Config().grid
 
 
 class BandTransformer(nn.Module):
-    """Log magnitudes of two channels in, scores of all stems out."""
+    """Log magnitudes of left, right, mid and side in, scores of all stems in each channel out."""
 
     bins = BINS
     channels = CHANNELS
@@ -89,32 +87,30 @@ class BandTransformer(nn.Module):
             raise ValueError(f"bands={config.bands} must be of {BINS} bins together")
         self.register_buffer("mean", torch.zeros(BINS))
         self.register_buffer("deviation", torch.ones(BINS))
-        width, merged = config.width, config.merged
-        self.split = nn.ModuleList(
-            _BandLinear(count, CHANNELS * merged * size, width) for count, size in config.bands
-        )
+        width, scores = config.width, stems * CHANNELS
+        self.split = nn.ModuleList(_BandLinear(count, VIEWS * size, width) for count, size in config.bands)
         self.across = nn.ModuleList(_Transformer(config) for _ in range(config.blocks))
         self.along = nn.ModuleList(_Transformer(config) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(width)
+        self.details = nn.Conv2d(VIEWS, config.details, 3, padding=1)
         self.heads = nn.ModuleList(
-            _BandLinear(count, width, stems * CHANNELS * (merged * size + 1)) for count, size in config.bands
+            _BandLinear(count, width, scores * (config.details + size)) for count, size in config.bands
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return scores `(example, stem, channel, frame, bin)` for `(example, channel, frame, bin)`."""
+        """Return scores `(example, stem, channel, frame, bin)` for `(example, view, frame, bin)`."""
         config, frames = self.config, features.shape[2]
         x = (features.float() - self.mean) / self.deviation
-        x = F.pad(x, (0, 0, 0, -frames % (config.merged * config.window)))
-        x = torch.unflatten(x, 2, (-1, config.merged))  # (example, channel, step, merged, bin)
+        details = F.relu(self.details(x))
+        x = F.pad(x, (0, 0, 0, -frames % config.window))
         tokens = self._split(x)
         bands, steps, size = tokens.shape[1], tokens.shape[2], config.width // config.heads
         turns_across, turns_along = _turns(bands, size, x.device), _turns(steps, size, x.device)
-        heard = _heard(steps, (frames + config.merged - 1) // config.merged, config.window, x.device)
+        heard = _heard(steps, frames, config.window, x.device)
         for across, along in zip(self.across, self.along, strict=True):
             tokens = across(tokens.transpose(1, 2), turns_across).transpose(1, 2)
             tokens = along(tokens, turns_along, heard)
-        scores = self._scores(self.norm(tokens), x)
-        return scores.flatten(3, 4)[:, :, :, :frames]
+        return self._scores(self.norm(tokens[:, :, :frames]), details)
 
     def masks(self, outputs: Tensor) -> Tensor:
         """Return masks for scores, of one stem alone a sigmoid."""
@@ -122,25 +118,31 @@ class BandTransformer(nn.Module):
         return outputs.softmax(1) if self.stems > 1 else outputs.sigmoid()
 
     def _split(self, x: Tensor) -> Tensor:
-        """Return `(example, band, step, feature)` for `(example, channel, step, merged, bin)`."""
-        tokens, start = [], 0
-        for (count, size), layer in zip(self.config.bands, self.split, strict=True):
-            run = torch.unflatten(x[..., start : start + count * size], -1, (count, size))
-            tokens.append(layer(run.permute(4, 0, 2, 1, 3, 5).flatten(3)))
-            start += count * size
+        """Return `(example, band, frame, feature)` for `(example, view, frame, bin)`."""
+        tokens = [layer(run.flatten(3)) for layer, run in zip(self.split, self._runs(x), strict=True)]
         return torch.cat(tokens).transpose(0, 1)
 
-    def _scores(self, tokens: Tensor, x: Tensor) -> Tensor:
-        """Return `(example, stem, channel, step, merged, bin)` for what `_split` gives, and takes."""
-        scores, band, start = [], 0, 0
-        for (count, size), layer in zip(self.config.bands, self.heads, strict=True):
-            y = layer(tokens[:, band : band + count].transpose(0, 1))
-            y = torch.unflatten(y, -1, (self.stems, CHANNELS, -1)).permute(1, 3, 4, 2, 0, 5)
-            slopes, offsets = y[..., None, :, :1], torch.unflatten(y[..., 1:], -1, (self.config.merged, size))
-            run = torch.unflatten(x[..., start : start + count * size], -1, (count, size))
-            scores.append((offsets.transpose(4, 5) + slopes * run[:, None]).flatten(5))
-            band, start = band + count, start + count * size
+    def _scores(self, tokens: Tensor, details: Tensor) -> Tensor:
+        """Return `(example, stem, channel, frame, bin)` for tokens as `_split` gives them."""
+        examples, _, frames, _ = tokens.shape
+        scores = []
+        bands = torch.split(tokens.transpose(0, 1), [count for count, _ in self.config.bands])
+        for (count, size), layer, band, run in zip(
+            self.config.bands, self.heads, bands, self._runs(details), strict=True
+        ):
+            y = layer(band)
+            y = y.view(-1, self.stems * CHANNELS, self.config.details + size)
+            weights, offsets = y.split([self.config.details, size], -1)
+            run = torch.baddbmm(offsets, weights, run.flatten(0, 2))
+            run = run.view(count, examples, frames, self.stems, CHANNELS, size)
+            scores.append(run.permute(1, 3, 4, 2, 0, 5).flatten(4))
         return torch.cat(scores, -1)
+
+    def _runs(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield bands of one size, `(band, example, frame, map, bin)`, of `(example, map, frame, bin)`."""
+        runs = torch.split(x, [count * size for count, size in self.config.bands], -1)
+        for run, (count, size) in zip(runs, self.config.bands, strict=True):
+            yield torch.unflatten(run, -1, (count, size)).permute(3, 0, 2, 1, 4)
 
 
 class _BandLinear(nn.Module):
@@ -153,7 +155,7 @@ class _BandLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(bands, 1, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map `(band, example, step, feature)` to as many other features."""
+        """Map `(band, example, frame, feature)` to as many other features."""
         return torch.unflatten(torch.baddbmm(self.bias, x.flatten(1, 2), self.weight), 1, x.shape[1:3])
 
 

@@ -139,12 +139,12 @@ MASK_LOSSES: dict[str, Loss] = {
 
 def l1(estimates: Tensor, truth: Truth) -> Tensor:
     """Sum of |E - S|, a modulus where they are complex, relative to that of the mixture, stem by stem."""
-    return _relative(_modulus, estimates, truth)
+    return _relative(_modulus(estimates - truth.stem_signal), _modulus(truth.mixture_signal), truth)
 
 
 def l2(estimates: Tensor, truth: Truth) -> Tensor:
     """Sum of |E - S| ** 2 relative to that of the mixture, stem by stem."""
-    return _relative(_power, estimates, truth)
+    return _relative(_power(estimates - truth.stem_signal), _power(truth.mixture_signal), truth)
 
 
 def snr(estimates: Tensor, truth: Truth) -> Tensor:
@@ -153,13 +153,13 @@ def snr(estimates: Tensor, truth: Truth) -> Tensor:
     The measure that separators are compared by, but for the floor, which gives a silent stem a loss. Each
     stem of each example weighs the same, however loud it is.
     """
-    ratios = torch.log(_error(estimates, truth) / _error(torch.zeros_like(estimates), truth))
-    return _mean(ratios, truth.known)
+    return _snr(_power(estimates - truth.stem_signal), truth)
 
 
 def snr_l1(estimates: Tensor, truth: Truth) -> Tensor:
     """`snr`, which is about the loudest bins, and `l1`, which is about the others too."""
-    return snr(estimates, truth) + l1(estimates, truth)
+    errors = _power(estimates - truth.stem_signal)  # the largest tensors of a step: made but once
+    return _snr(errors, truth) + _relative((errors + TINY).sqrt(), _modulus(truth.mixture_signal), truth)
 
 
 def l1_dissimilar(estimates: Tensor, truth: Truth) -> Tensor:
@@ -189,17 +189,18 @@ def sdr_db(estimates: Tensor, truth: Truth) -> Tensor:
     return -10 / math.log(10) * snr(estimates, truth)
 
 
-def _relative(size: Callable[[Tensor], Tensor], estimates: Tensor, truth: Truth) -> Tensor:
-    dims = tuple(range(2, estimates.ndim))
-    errors = size(estimates - truth.stem_signal).sum(dims)
-    return _mean(errors / size(truth.mixture_signal).sum(dims).clamp_min(TINY), truth.known)
+def _relative(errors: Tensor, mixture: Tensor, truth: Truth) -> Tensor:
+    """Return the mean over known stems of the sum of errors relative to that of the mixture."""
+    dims = tuple(range(2, errors.ndim))
+    return _mean(errors.sum(dims) / mixture.sum(dims).clamp_min(TINY), truth.known)
 
 
-def _error(estimates: Tensor, truth: Truth) -> Tensor:
-    """Return the energies `(example, stem)` of the errors, and the floor of what counts."""
-    dims = tuple(range(2, estimates.ndim))
+def _snr(errors: Tensor, truth: Truth) -> Tensor:
+    """Return the mean over known stems of the log of the powers of errors relative to the stem's."""
+    dims = tuple(range(2, errors.ndim))
     floor = FLOOR * _power(truth.mixture_signal).sum(dims) + TINY
-    return _power(estimates - truth.stem_signal).sum(dims) + floor
+    ratios = (errors.sum(dims) + floor) / (_power(truth.stem_signal).sum(dims) + floor)
+    return _mean(torch.log(ratios), truth.known)
 
 
 def _power(signal: Tensor) -> Tensor:
