@@ -99,6 +99,15 @@ def test_a_silent_stem_asks_for_silence(truth):
     assert quiet < loud - 10
 
 
+@pytest.mark.parametrize("merged", [True, False])
+def test_only_what_is_in_phase_is_a_share(truth, merged):
+    pair = replace(truth, mixture_signal=truth.mixture_signal.expand(-1, -1, 2, -1, -1), merged=merged)
+    for factor, share in ((0.3, 0.3), (-0.3, 0.0), (0.3j, 0.0), (0.4 + 3j, 0.4), (2.0, 1.0)):
+        found = replace(pair, stem_signal=factor * pair.mixture_signal).share
+        assert found.shape[2] == 1 + (not merged)
+        torch.testing.assert_close(found, torch.full_like(found, share))
+
+
 def test_measures_are_those_of_the_paper(truth):
     found = measure(24 * truth.mask - 12, truth)
     assert tuple(found) == MEASURES

@@ -93,6 +93,7 @@ def command(
             "bce",
             "weighted-bce",
             "ratio",
+            "phase-sensitive",
             "magnitude-l1",
             "si-snr",
             "l1",

@@ -67,6 +67,15 @@ class Truth:
         return (self.stem > self.threshold * self.mixture).to(self.mixture.dtype)
 
     @property
+    def share(self) -> Tensor:
+        """How much of the mixture is the stem's and in phase with it, Re(S / M) within 0 and 1."""
+        stem, mixture = self.stem_signal, self.mixture_signal
+        common, power = stem.real * mixture.real + stem.imag * mixture.imag, _power(mixture)
+        if self.merged:
+            common, power = common.mean(dim=2, keepdim=True), power.mean(dim=2, keepdim=True)
+        return (common / power.clamp_min(TINY)).clamp(0, 1)
+
+    @property
     def alike(self) -> Tensor:
         """A weight of one for each bin of what is known."""
         return self.known[:, :, None, None, None].expand_as(self.stem)
@@ -104,6 +113,16 @@ def ratio(logits: Tensor, truth: Truth) -> Tensor:
     return _mean(_cross_entropy(logits, target), truth.by_magnitude)
 
 
+def phase_sensitive(logits: Tensor, truth: Truth) -> Tensor:
+    """Mean cross-entropy to `share`, a bin weighted by M ** weighting.
+
+    H. Erdogan, J. R. Hershey, S. Watanabe and J. Le Roux, "Phase-sensitive and recognition-boosted speech
+    separation using deep recurrent neural networks", ICASSP 2015: of all masks from 0 to 1 this is the one
+    with the least error, where that of magnitudes alone, which `ratio` asks for, lets too much through.
+    """
+    return _mean(_cross_entropy(logits, truth.share), truth.by_magnitude)
+
+
 def magnitude_l1(logits: Tensor, truth: Truth) -> Tensor:
     """Sum of |p M - S| relative to the sum of M, over the known examples."""
     distance = (torch.sigmoid(logits) * truth.mixture - truth.stem).abs() * truth.alike
@@ -132,6 +151,7 @@ MASK_LOSSES: dict[str, Loss] = {
     "bce": bce,
     "weighted-bce": weighted_bce,
     "ratio": ratio,
+    "phase-sensitive": phase_sensitive,
     "magnitude-l1": magnitude_l1,
     "si-snr": si_snr,
 }
