@@ -130,12 +130,11 @@ class BandTransformer(nn.Module):
         for (count, size), layer, band, run in zip(
             self.config.bands, self.heads, bands, self._runs(details), strict=True
         ):
-            y = layer(band)
-            y = y.view(-1, self.stems * CHANNELS, self.config.details + size)
+            y = layer(band).view(-1, self.stems * CHANNELS, self.config.details + size)
             weights, offsets = y.split([self.config.details, size], -1)
-            run = torch.baddbmm(offsets, weights, run.flatten(0, 2))
-            run = run.view(count, examples, frames, self.stems, CHANNELS, size)
-            scores.append(run.permute(1, 3, 4, 2, 0, 5).flatten(4))
+            y = torch.baddbmm(offsets, weights, run.flatten(0, 2))
+            y = y.view(count, examples, frames, self.stems, CHANNELS, size)
+            scores.append(y.permute(1, 3, 4, 2, 0, 5).flatten(4))
         return torch.cat(scores, -1)
 
     def _runs(self, x: Tensor) -> Iterator[Tensor]:
