@@ -50,7 +50,7 @@ def page(card: ModelCard) -> str:
         "Network": _size(card),
         "Stems": ", ".join(card.stems) + ("" if card.complete else "; songs hold more than these"),
         "Works at": f"{card.sample_rate / 1000:g} kHz, n_fft {card.n_fft}, hop {card.hop_length}",
-        "Learnt": f"the mask B = (S > {card.threshold:g} * M)",
+        "Learnt": _learnt(card),
         "Default mask": card.mask,
         "Soft masks": "joint" if card.combination else f"power {card.mask_power:g}",
         "Trained on": card.data,
@@ -75,6 +75,14 @@ def page(card: ModelCard) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _learnt(card: ModelCard) -> str:
+    if card.mask == "waveform":
+        return "the stems' samples"
+    if nets.find(card.network).gives_logits:
+        return f"the mask B = (S > {card.threshold:g} * M)"
+    return "the stems' shares of the mixture's spectrum"
+
+
 def _size(card: ModelCard) -> str:
     network = f"`{card.network}`"
     if nets.find(card.network).joint:
@@ -97,11 +105,16 @@ def _scores(card: ModelCard, split: str, scores: dict[str, Any]) -> list[str]:
         for name, text in SYSTEMS.items()
         if name in scores
     }
-    bins = {text: cells(scores.get("bins", {}), card.stems, name, 3) for name, text in BINS.items()}
-    return [
+    lines = [
         f"## Scores: {split}",
         songs + " SDR in dB, over each whole excerpt; higher is better.",
         _table("SDR", card.stems, sdr),
+    ]
+    if "bins" not in scores:  # waveform networks have no masks
+        return lines
+    bins = {text: cells(scores["bins"], card.stems, name, 3) for name, text in BINS.items()}
+    return [
+        *lines,
         "The binary mask over all bins alike, as the paper counts; the base rate is what an empty mask "
         "reaches.",
         _table("Bins", card.stems, bins),
