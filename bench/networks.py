@@ -1,4 +1,4 @@
-"""Every model that is shipped, and every method by place, in one table: `bench/NETWORKS.md`.
+"""Every model that is shipped, and every method by place, in one table: `bench/NETWORKS.md`, `pareto.png`.
 
     python bench/networks.py DATA [NAME ...]
 
@@ -64,6 +64,14 @@ PUBLISHED = {
     "Wavenet, 4 stacks (MUSDB18)": (3.35, 4.13, 2.49, 0.41),
     "Wavenet, 4 stacks and L_d (MUSDB18)": (3.05, 4.09, 2.23, -0.19),
 }
+ELSEWHERE_FAST = {
+    "open-unmix (umxhq)": (5.41, 8.2),
+    "HT Demucs": (7.52, 1.2),
+    "xumx-sliCQ-v2, realtime": (4.07, 21.0),
+    "MobileNet sub-band, 0.3 M (vocals alone)": (7.2, 6.1),
+}
+"""Mean of the stems' published SDR on MUSDB18's test songs, and x real time: of the first two as
+`bench/run.py` measures it, of the others as published: four minutes on a Ryzen 5950X, one on an i7."""
 
 
 def scores(data: str, name: str, *, references: bool) -> dict[str, Any]:
@@ -144,9 +152,53 @@ def page(facts: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def pareto(path: Path, facts: dict[str, Any]) -> None:
+    """Draw how good each model is on the validation songs, over how fast it is."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+
+    def mark(name: str, speed: float, sdr: float, look: str) -> None:
+        axes.plot(speed, sdr, look, mfc="none" if look == "s" else None)
+        axes.annotate(name, (speed, sdr), xytext=(6, 4), textcoords="offset points", fontsize=8)
+
+    points = {
+        name: (each["cost"]["x_real_time"], _mean(each["scores"]["valid"][each["system"]], "sdr_db"))
+        for name, each in facts["models"].items()
+        if each["cost"]
+    }
+    for name, point in points.items():
+        mark(name, *point, "C0o")
+    front = sorted(
+        (speed, sdr)
+        for speed, sdr in points.values()
+        if not any(s >= speed and d >= sdr and (s, d) != (speed, sdr) for s, d in points.values())
+    )
+    axes.plot(*zip(*front, strict=True), "C0-", alpha=0.4)
+    for name, (sdr, speed) in ELSEWHERE_FAST.items():
+        mark(f"{name}: other data", speed, sdr, "s")
+    for name in REFERENCES:
+        sdr = _mean(facts["references"]["valid"][name], "sdr_db")
+        axes.axhline(sdr, color="grey", linestyle=":")
+        place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+        axes.annotate(name, (0.99, sdr), **place, fontsize=8)
+    axes.set(
+        xscale="log",
+        xlabel=f"x real time, {facts['cores']} cores of {facts['processor']}, float32",
+        ylabel="mean over stems of the median SDR on the validation songs, dB",
+    )
+    figure.savefig(path, dpi=110)
+
+
+def _mean(found: dict[str, Any], measure: str) -> float:
+    return float(np.mean([found[stem][measure] for stem in STEMS]))
+
+
 def _cells(found: dict[str, Any], measure: str) -> list[str]:
-    values = [found[stem][measure] for stem in STEMS]
-    return [f"{value:.2f}" for value in (*values, float(np.mean(values)))]
+    return [f"{value:.2f}" for value in (*(found[stem][measure] for stem in STEMS), _mean(found, measure))]
 
 
 def main() -> None:
@@ -172,6 +224,7 @@ def main() -> None:
     facts["cores"], facts["processor"] = cores(), _processor()
     kept.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     (HERE / "NETWORKS.md").write_text(page(facts), encoding="utf-8")
+    pareto(HERE / "pareto.png", facts)
 
 
 def _processor() -> str:

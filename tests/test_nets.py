@@ -152,8 +152,8 @@ def tiny(name, songs, *, frames, examples=2):
         for seed in (0, 5)
     )
     steps, rate, _ = TINY.get(name, (1, 1e-3, 0.0))
-    suits = {"loss": "snr-l1", **{key: entry.training[key] for key in ("loss",) if key in entry.training}}
-    recipe = Recipe(network=name, steps=steps, warmup=5, learning_rate=rate, average=0.9, **suits)
+    loss = entry.training.get("loss", Recipe.loss)
+    recipe = Recipe(network=name, steps=steps, warmup=5, learning_rate=rate, average=0.9, loss=loss)
     return Trainer(NOISES, heard, judged, recipe, launch(), validation_batches=1)
 
 

@@ -90,8 +90,8 @@ class Entry:
         return (WHOLE,) if self.joint else tuple(stems)
 
 
-_ADAM = {"learning_rate": 1e-3, "loss": "snr-l1"}
-_SHORT = {**_ADAM, "frames": 256, "examples": 4}
+_RATIOS = {"learning_rate": 2e-3, "loss": "l2", "frames": 64, "examples": 3}
+_WAVES = {"learning_rate": 1e-3, "loss": "l2", "frames": 1 << 14, "examples": 2}
 
 REGISTRY = {
     "binary-mask-cnn": Entry(
@@ -118,7 +118,7 @@ REGISTRY = {
         n_fft=4096,
         hop_length=1024,
         batch=512,
-        training={"learning_rate": 2e-3, "loss": "snr-l1", "frames": 128, "examples": 4},
+        training=_RATIOS,
     ),
     "mdensenet": Entry(
         "mdensenet",
@@ -130,7 +130,7 @@ REGISTRY = {
         bins=1024,
         joint=False,
         gives_ratios=True,
-        training=_SHORT,
+        training=_RATIOS,
     ),
     "mmdensenet": Entry(
         "mmdensenet",
@@ -142,7 +142,7 @@ REGISTRY = {
         bins=1024,
         joint=False,
         gives_ratios=True,
-        training=_SHORT,
+        training=_RATIOS,
     ),
     "deep-conv-sep": Entry(
         "deep_conv_sep",
@@ -153,7 +153,7 @@ REGISTRY = {
         bins=513,
         gives_ratios=True,
         batch=255,
-        training={**_ADAM, "frames": 240, "examples": 8},
+        training={**_RATIOS, "frames": 75},
     ),
     "fnn": Entry(
         "fnn",
@@ -163,7 +163,7 @@ REGISTRY = {
         bins=513,
         joint=False,
         gives_ratios=True,
-        training=_SHORT,
+        training=_RATIOS,
     ),
     "blstm": Entry(
         "blstm",
@@ -174,7 +174,7 @@ REGISTRY = {
         bins=1025,
         joint=False,
         gives_ratios=True,
-        training=_SHORT,
+        training=_RATIOS,
     ),
     "blend": Entry(
         "blend",
@@ -185,7 +185,7 @@ REGISTRY = {
         bins=1025,
         joint=False,
         gives_ratios=True,
-        training=_SHORT,
+        training=_RATIOS,
     ),
     "nug": Entry(
         "nug",
@@ -194,7 +194,7 @@ REGISTRY = {
         reach=8,
         bins=1025,
         gives_ratios=True,
-        training=_SHORT,
+        training=_RATIOS,
     ),
     "deep-nmf": Entry(
         "deep_nmf",
@@ -203,7 +203,7 @@ REGISTRY = {
         reach=8,
         bins=1025,
         gives_ratios=True,
-        training=_SHORT,
+        training=_RATIOS,
     ),
     "band-transformer": Entry(
         "band_transformer",
@@ -225,7 +225,7 @@ REGISTRY = {
         valid=True,
         sample_rate=22_050,
         batch=1 << 18,
-        training={**_ADAM, "frames": 1 << 14, "examples": 4},
+        training=_WAVES,
     ),
     "wavenet": Entry(
         "wavenet",
@@ -236,7 +236,7 @@ REGISTRY = {
         valid=True,
         sample_rate=16_000,
         batch=1 << 16,
-        training={**_ADAM, "frames": 1 << 13, "examples": 4},
+        training={**_WAVES, "loss": "l1", "frames": 1 << 13},
     ),
 }
 
@@ -255,8 +255,8 @@ _small("blstm", views="power", bins=744)
 _small("blend", views="power", bins=744)
 _small("nug")
 _small("deep-nmf", reach=3)
-_small("wave-u-net", reach=16_384, grid=1024, training={**_ADAM, "frames": 1 << 16, "examples": 4})
-_small("wavenet", reach=2049, training={**_ADAM, "frames": 1 << 15, "examples": 4})
+_small("wave-u-net", reach=16_384, grid=1024, training={**_WAVES, "frames": 1 << 16})
+_small("wavenet", reach=2049, training={**_WAVES, "loss": "l1", "frames": 1 << 15})
 
 
 def find(network: str) -> Entry:
