@@ -8,6 +8,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from stemsplit import nets, weights
 from stemsplit.errors import StemsplitError
@@ -165,6 +166,17 @@ def test_a_tiny_task_is_learnt_by_every_network(name, songs):
     trainer.start()
     trainer.run(lambda progress: None)
     assert min(scores["sdr_db"] for scores in trainer.validate().values()) > TINY[name][2]
+
+
+def test_batch_norms_are_of_the_weights_that_are_kept(songs):
+    trainer = tiny("mdensenet-small", songs, frames=16)
+    trainer.run(lambda progress: None)
+    average = trainer.pupils["network"].networks["average"]
+    heard = [trainer._tensors(trainer.examples(number))[0] for number in range(32)]
+    with torch.inference_mode():
+        inputs = [average.trunk.convolution(F.pad(x, average.trunk.padding)) for x in heard]
+    found = average.trunk.dense[0].norms[0].running_mean
+    torch.testing.assert_close(found, torch.cat(inputs).mean(dim=(0, 2, 3)), atol=1e-4, rtol=1e-3)
 
 
 def test_a_blend_finds_its_weights_in_the_end(songs):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import update_bn
 
 from .. import nets
 from ..metrics import Scores
@@ -92,8 +93,7 @@ class Trainer:
         networks = [network for pupil in self.pupils.values() for network in pupil.networks.values()]
         if self.given or not hasattr(networks[0], "mean"):
             return
-        batches = (self.examples(number).mixture for number in range(STATISTICS_BATCHES))
-        logs = torch.cat([self._heard(torch.from_numpy(mixture)).flatten(0, 2) for mixture in batches])
+        logs = torch.cat([inputs.flatten(0, 2).cpu() for inputs in self._inputs()])
         mean, deviation = logs.mean(dim=0), logs.std(dim=0, correction=0).clamp_min(LEAST_DEVIATION)
         for network in networks:
             network.mean.copy_(mean)
@@ -185,6 +185,10 @@ class Trainer:
         learning = self._learning()
         names = ("loss", "sdr_db", *(() if self.entry.hears_waves else MEASURES))
         sums = torch.zeros(len(learning), len(names) + 1, device=self.fabric.device)
+        for pupil in learning:
+            # What batch norms remember is of the weights that went into the average, and not of the average.
+            with self.fabric.autocast():
+                update_bn(self._inputs(), pupil.networks["average"])
         for number in range(self.fabric.global_rank, self.validation_batches, self.fabric.world_size):
             inputs, truths = self._tensors(self.validation(number))
             for row, pupil in zip(sums, learning, strict=True):
@@ -229,6 +233,11 @@ class Trainer:
             for row, name in enumerate(self.pupils)
         }
         return self._heard(mixture), truths
+
+    def _inputs(self) -> Iterator[Tensor]:
+        """Yield what the networks hear of the first batches."""
+        for number in range(STATISTICS_BATCHES):
+            yield self._tensors(self.examples(number))[0]
 
     def _heard(self, mixture: Tensor) -> Tensor:
         """Return what the networks hear of `(example, channel, ...)`; of spectra as `stft.view` has it."""
