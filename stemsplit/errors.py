@@ -78,6 +78,14 @@ class ClusterUnavailable(StemsplitError):
     code = "cluster"
 
 
+class TooFewPositions(StemsplitError):
+    """A mixture has fewer positions that can be told apart than were asked for: so many were `found`."""
+
+    def __init__(self, found: int, message: str, hint: str) -> None:
+        super().__init__(message, hint)
+        self.found = found
+
+
 class WorkerLost(StemsplitError):
     """A track was given up because every worker that had it was lost."""
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from .bsseval import Pool
+from .errors import TooFewPositions
 from .masks import between
 from .metrics import BinCounts, Scores, count_bins, sdr, si_sdr, si_snr
 from .oracles import Oracle
@@ -145,9 +147,24 @@ def separated(separators: Mapping[str, MaskSeparator], song: Song) -> tuple[dict
 
 
 def _separated(method: Method, song: Song) -> Samples:
-    fitted = method.fit([song.mixture], SAMPLE_RATE) if isinstance(method, Estimator) else method
-    found = np.concatenate(list(separate_stream(fitted, [song.mixture], SAMPLE_RATE)), axis=-1)
-    return assigned(song, found) if isinstance(method, Estimator) else found
+    if isinstance(method, Estimator):
+        return assigned(song, sources(method, song))
+    return np.concatenate(list(separate_stream(method, [song.mixture], SAMPLE_RATE)), axis=-1)
+
+
+def sources(method: Estimator, song: Song) -> Samples:
+    """Return as many sources `(source, channel, time)` as a method can tell apart in a song.
+
+    Where that are fewer than it was asked for, it is asked for those; the only one there is is the mixture.
+    """
+    try:
+        fitted = method.fit([song.mixture], SAMPLE_RATE)
+    except TooFewPositions as error:
+        if error.found < 2:
+            return song.mixture[None]
+        fewer: Any = method  # a dataclass, of which no protocol can speak
+        return sources(replace(fewer, sources=error.found), song)
+    return _separated(fitted, song)
 
 
 def assigned(song: Song, found: Samples) -> Samples:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from stemsplit import charts, evaluation, masks, results, spatial
 from stemsplit.bsseval import MEASURES, Pool, bss_eval
 from stemsplit.cli import app
-from stemsplit.errors import EncodeError, StemsplitError
+from stemsplit.errors import EncodeError, StemsplitError, TooFewPositions
 from stemsplit.evaluation import SongScores, Systems
 from stemsplit.metrics import count_bins
 from stemsplit.oracles import all_oracles
@@ -326,3 +326,26 @@ def test_a_method_that_is_fitted_to_each_song_is_measured_at_its_best(song, meth
     assert list(found.systems) == ["by place", "mixture"]
     for name in STEMS:
         assert found.systems["by place"][name]["sdr_db"] > found.systems["mixture"][name]["sdr_db"]
+
+
+@dataclass(frozen=True)
+class TellsTwoApart:
+    sources: int = 4
+
+    @property
+    def stems(self):
+        return spatial.names(self.sources)
+
+    def fit(self, mixture, sample_rate):
+        if self.sources > 2:
+            raise TooFewPositions(2, "two", "ask for 2 sources")
+        return spatial.build("ica").fit(mixture, sample_rate)
+
+
+def test_of_a_song_with_few_positions_a_method_is_asked_for_few(song):
+    assert evaluation.sources(TellsTwoApart(), song).shape == (2, *song.mixture.shape)
+    mono = replace(song, parts=np.repeat(song.parts[:, :1], 2, axis=1))
+    for method in ("adress", "duet"):
+        np.testing.assert_array_equal(evaluation.sources(spatial.build(method), mono), mono.mixture[None])
+    scores = Systems(STEMS, {"by place": spatial.build("adress")}, {}, 0.5).measure("test", mono).systems
+    assert scores["by place"] == scores["mixture"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from stemsplit.errors import StemsplitError
+from stemsplit.errors import StemsplitError, TooFewPositions
 from stemsplit.separator import Samples
 from stemsplit.stft import Spectra, Stft
 
@@ -22,18 +22,19 @@ def checked(mixture: Iterable[Samples]) -> Iterator[Samples]:
     """Yield the blocks `(channel, time)` of a mixture that has positions.
 
     Raises:
-        StemsplitError: it is mono, both channels are the same, or there is nothing to hear.
+        TooFewPositions: it is mono, or both channels are the same.
+        StemsplitError: there is nothing to hear.
     """
     heard = apart = False
     for block in mixture:
         if len(block) != 2:
-            raise StemsplitError("A mono track has no positions to separate by", TRAINED)
+            raise TooFewPositions(1, "A mono track has no positions to separate by", TRAINED)
         heard, apart = heard or bool(block.any()), apart or bool((block[0] != block[1]).any())
         yield block
     if not heard:
         raise StemsplitError("There is only silence, and no position in it")
     if not apart:
-        raise StemsplitError("Both channels are the same: there is but one position", TRAINED)
+        raise TooFewPositions(1, "Both channels are the same: there is but one position", TRAINED)
 
 
 def spectra(mixture: Iterable[Samples], stft: Stft, frames: int = 256) -> Iterator[Spectra]:
@@ -63,8 +64,8 @@ def peaks(
 
 
 def enough(found: int, sources: int) -> None:
-    """Raise StemsplitError if fewer positions were found than `sources`."""
+    """Raise TooFewPositions if fewer positions were found than `sources`."""
     if found < sources:
         positions = f"{found} position{'s' if found != 1 else ''}"
         hint = f"ask for {found} sources" if found > 1 else TRAINED
-        raise StemsplitError(f"Only {positions} can be told apart", hint)
+        raise TooFewPositions(found, f"Only {positions} can be told apart", hint)
