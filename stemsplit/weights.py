@@ -98,12 +98,12 @@ def available() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}"))}
 
 
-def best() -> str:
-    """Return the name of the shipped model with the highest SDR, a mean over stems, on validation songs.
+def ranked() -> list[str]:
+    """Return the names of the shipped models, that with the highest SDR on the validation songs first.
 
-    The test songs are for judging what was chosen, and not for choosing.
+    A mean over stems. The test songs are for judging what was chosen, and not for choosing.
     """
-    return max(available(), key=lambda name: _mean_sdr(read_card(name)))
+    return sorted(available(), key=lambda name: -_mean_sdr(read_card(name)))
 
 
 def _mean_sdr(card: ModelCard) -> float:
@@ -120,7 +120,7 @@ def find(model: str | os.PathLike[str]) -> Path:
     """
     shipped = available()
     if str(model) == BEST:
-        return shipped[best()]
+        return shipped[ranked()[0]]
     if str(model) in shipped:
         return shipped[str(model)]
     path = Path(model)

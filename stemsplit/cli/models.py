@@ -59,7 +59,7 @@ def command(
     if name and not json:
         _print_markdown(cards.page(weights.read_card(name)))
         return
-    paths = [weights.find(model) for model in ([name] if name else weights.available())]
+    paths = [weights.find(model) for model in ([name] if name else weights.ranked())]
     found = {path: weights.read_card(path) for path in paths}
     if not json:
         _print_table(found)
@@ -99,17 +99,19 @@ def _print_table(cards: dict[Path, ModelCard]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("model", "stem", box=None, padding=(0, 3, 0, 0), header_style="bold")
-    for heading in ("test SDR", "parameters", "size"):
+    stems = list(dict.fromkeys(stem for card in cards.values() for stem in card.stems))
+    table = Table("model", box=None, padding=(0, 3, 0, 0), header_style="bold")
+    for heading in (*stems, "parameters", "size"):
         table.add_column(heading, justify="right")
     table.add_column("licence")
     for path, card in cards.items():
         measured = card.scores.get("test", {}).get(card.mask, {})
-        sdr = [f"{measured[stem]['sdr_db']:.1f} dB" if stem in measured else "-" for stem in card.stems]
+        sdr = [f"{measured[stem]['sdr_db']:.1f} dB" if stem in measured else "-" for stem in stems]
         size = f"{path.stat().st_size / 1e6:.1f} MB"
-        stems, scores = "\n".join(card.stems), "\n".join(sdr)
-        table.add_row(card.name, stems, scores, f"{card.parameters:,}", size, card.licence)
+        licence, _, _ = card.licence.partition(",")
+        table.add_row(card.name, *sdr, f"{card.parameters:,}", size, licence)
     Console(width=None if sys.stdout.isatty() else 200).print(table)
+    typer.echo("\nMedian SDR on the test songs. `stemsplit models NAME` prints a card.")
 
 
 def _print_markdown(text: str) -> None:
