@@ -4,16 +4,16 @@
 
 Scores are those of `stemsplit evaluate --museval` on the validation and the test songs of DATA; what they
 cost is measured here, in this one run. What is not named keeps the figures of the last run (`networks.json`).
+On two cores it takes some three minutes for each name.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,13 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from stemsplit import nets, spatial, weights
+from stemsplit import nets, results, spatial, weights
+from stemsplit.bsseval import Pool
+from stemsplit.evaluation import SAMPLE_RATE, SongScores, systems_of
 from stemsplit.pipeline import load_network
 from stemsplit.runtime import Running, cores
 from stemsplit.runtime.torch_runtime import AllStems
+from stemsplit.songs import find_songs
 from stemsplit.stream import separate_blocks
 
 HERE = Path(__file__).parent
@@ -36,6 +39,8 @@ MEASURES = {
     "museval_sir_db": "SIR, BSSEval v4",
     "museval_sar_db": "SAR, BSSEval v4",
 }
+FIRST = "binary-mask-cnn"
+"""With which the references are measured: the ideal masks are of its grid."""
 REFERENCES = ("mixture", "ideal binary", "ideal ratio", "ideal wiener")
 SECONDS = 30
 
@@ -74,16 +79,25 @@ ELSEWHERE_FAST = {
 `bench/run.py` measures it, of the others as published: four minutes on a Ryzen 5950X, one on an i7."""
 
 
-def scores(data: str, name: str, *, references: bool) -> dict[str, Any]:
-    """Return split to system to stem to measure, medians over songs."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "scores.json")
-        command = [str(Path(sys.executable).with_name("stemsplit")), "evaluate", "--data", data, "--museval"]
-        command += [word for split in SPLITS for word in ("--split", split)]
-        command += [] if references else ["--oracle", "none", "--baseline", "none"]
-        subprocess.run([*command, "--model", name, "--json", str(path)], check=True)
-        found = json.loads(path.read_text(encoding="utf-8"))
-    return {split: found["splits"][split]["median"] for split in SPLITS}
+def scores(data: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return name to split to system to stem to measure, medians over songs, as of `stemsplit evaluate`.
+
+    Song by song, all models one after the other: BSSEval's matrices are of the song's stems, and kept.
+    """
+    systems = {}
+    for name in names:
+        measured = REFERENCES[1:] if name == FIRST else ()
+        systems[name] = systems_of(name, oracles=measured, mixture=name == FIRST)
+    found: dict[str, list[SongScores]] = {name: [] for name in names}
+    with Pool(cores(), SAMPLE_RATE) as pool:
+        for split in SPLITS:
+            for source in find_songs([data], split, STEMS):
+                print(split, source.name, flush=True)
+                song = source.load(SAMPLE_RATE)
+                for name in names:
+                    found[name].append(systems[name].measure(split, song, pool))
+    each = {name: results.by_split(songs) for name, songs in found.items()}
+    return {name: {split: results.medians(songs) for split, songs in each[name].items()} for name in names}
 
 
 def cost(name: str) -> dict[str, Any]:
@@ -207,10 +221,10 @@ def main() -> None:
     there = [*weights.available(), *spatial.METHODS]
     kept = HERE / "networks.json"
     facts = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {"models": {}}
-    for name in names or there:
+    measured = scores(data, names or there)
+    for name, found in measured.items():
         trained = name not in spatial.METHODS
-        found = scores(data, name, references=name == "binary-mask-cnn")
-        if name == "binary-mask-cnn":
+        if name == FIRST:
             facts["references"] = {
                 split: {system: found[split].pop(system) for system in REFERENCES} for split in SPLITS
             }

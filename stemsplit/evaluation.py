@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,16 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from . import nets, spatial, weights
 from .bsseval import Pool
 from .errors import TooFewPositions
 from .masks import between
 from .metrics import BinCounts, Scores, count_bins, sdr, si_sdr, si_snr
-from .oracles import Oracle
-from .pipeline import separate_stream
+from .oracles import Oracle, all_oracles
+from .pipeline import AS_IT_IS_BEST, load_method, load_network, separate_stream
+from .runtime import Running
 from .separator import Estimator, MaskSeparator, Method, Samples, Spec
-from .songs import Song
-from .stft import magnitude
+from .songs import MUSDB18_STEMS, Song
+from .stft import Stft, magnitude
 from .stream import separate_blocks
+from .weights import ModelCard
 
 SAMPLE_RATE = 44_100
 """That all songs are measured at, whatever a separator works at."""
@@ -81,6 +85,64 @@ class Systems:
             yield "mixture", unprocessed(song)
         for name, oracle in self.oracles.items():
             yield name, oracle(song)
+
+
+def card_of(model: str | os.PathLike[str]) -> ModelCard:
+    """Return what a trained model says of itself, or what it would say for a method fitted to each song.
+
+    Raises:
+        UnknownModel, BadWeights: as `weights.read_card`.
+    """
+    if model not in spatial.METHODS:
+        return weights.read_card(model)
+    return ModelCard(
+        name=str(model),
+        title=spatial.METHODS[str(model)].title,
+        network="",
+        stems=MUSDB18_STEMS,
+        sample_rate=SAMPLE_RATE,
+        n_fft=Stft.n_fft,
+        hop_length=Stft.hop_length,
+        parameters=0,
+        mask="by place",
+        mask_power=1.0,
+        threshold=0.5,
+        data="",
+        licence="",
+        commit="",
+        seed=0,
+    )
+
+
+def systems_of(
+    model: str | os.PathLike[str],
+    *,
+    masks: Sequence[str] = (),
+    oracles: Sequence[str] = (),
+    mixture: bool = True,
+    running: Running = AS_IT_IS_BEST,
+) -> Systems:
+    """Return a model, or a method that is fitted to each song, and what to compare it with.
+
+    `masks` are rules for the masks of a model that has any, in place of its default; `oracles` those of
+    `oracles.all_oracles` that are wanted.
+
+    Raises:
+        StemsplitError: as `pipeline.load_method`.
+    """
+    card, bins, separators = card_of(model), 0, dict[str, Method]()
+    first = next(iter(masks), None)
+    if model in spatial.METHODS:
+        separators[card.mask] = load_method(model, mask=first)
+    elif nets.find(card.network).hears_waves:
+        separators[card.mask] = load_network(model, mask=first, running=running)
+    else:
+        bins = nets.find(card.network).bins
+        rules = masks or [card.mask]
+        separators |= {rule: load_network(model, mask=rule, running=running) for rule in rules}
+    stft = Stft(card.n_fft, card.hop_length)
+    ideal = all_oracles(stft, bins or stft.bins, card.threshold)
+    return Systems(card.stems, separators, {name: ideal[name] for name in oracles}, card.threshold, mixture)
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -101,18 +101,23 @@ def command(
     with the mean in brackets. Of a method that finds sources by their place, each stem
     gets the source that is nearest to it.
     """
-    from stemsplit import cards, charts, results, spatial, weights
-    from stemsplit.runtime import cores
+    from stemsplit import cards, charts, evaluation, results, spatial, weights
+    from stemsplit.runtime import Running, cores
 
     _refuse(*(path for path in (csv, json, plot) if path))
     if plot:
         charts.check()
-    card = _method_card(model) if model in spatial.METHODS else weights.read_card(model)
+    card = evaluation.card_of(model)
     if keep and model in spatial.METHODS:
         raise EncodeError(f"{model} was not trained, and has no weights file", "leave out --keep")
     splits = split or (["train", "valid"] if paper else ["test"])
-    how = {"fast": fast, "runtime": runtime, "device": device, "precision": precision}
-    systems = _systems(card, model, mask, oracle or list(ORACLES), baseline == "mixture", how)
+    systems = evaluation.systems_of(
+        model,
+        masks=mask or (),
+        oracles=[ORACLES[name] for name in oracle or ORACLES if name in ORACLES],
+        mixture=baseline == "mixture",
+        running=Running(runtime, device, precision, fast=fast),
+    )
     songs = _measure(card, systems, data, splits, (jobs or cores()) if museval else 0)
     if keep:
         cards.rewrite(weights.find(model), scores={**card.scores, **results.for_card(songs)})
@@ -128,68 +133,11 @@ def command(
     _print(card, songs, paper=paper)
 
 
-def _method_card(method: str) -> ModelCard:
-    """Return what a trained model says of itself, for a method that is fitted to each song."""
-    from stemsplit import spatial
-    from stemsplit.evaluation import SAMPLE_RATE
-    from stemsplit.songs import MUSDB18_STEMS
-    from stemsplit.stft import Stft
-    from stemsplit.weights import ModelCard
-
-    return ModelCard(
-        name=method,
-        title=spatial.METHODS[method].title,
-        network="",
-        stems=MUSDB18_STEMS,
-        sample_rate=SAMPLE_RATE,
-        n_fft=Stft.n_fft,
-        hop_length=Stft.hop_length,
-        parameters=0,
-        mask="by place",
-        mask_power=1.0,
-        threshold=0.5,
-        data="",
-        licence="",
-        commit="",
-        seed=0,
-    )
-
-
 def _refuse(*paths: Path) -> None:
     """Raise what would otherwise be raised an hour later."""
     for path in paths:
         if not path.parent.is_dir():
             raise EncodeError(f"No folder `{path.parent}` for `{path.name}`", "make it first")
-
-
-def _systems(
-    card: ModelCard,
-    model: str,
-    masks: Sequence[str] | None,
-    oracles: Sequence[OracleName],
-    mixture: bool,
-    how: dict[str, Any],
-) -> Systems:
-    from stemsplit import nets, spatial
-    from stemsplit.evaluation import Systems
-    from stemsplit.oracles import all_oracles
-    from stemsplit.pipeline import load_method, load_network
-    from stemsplit.runtime import Running
-    from stemsplit.separator import Method
-    from stemsplit.stft import Stft
-
-    running, stft, mask = Running(**how), Stft(card.n_fft, card.hop_length), masks[0] if masks else None
-    bins, separators = 0, dict[str, Method]()
-    if model in spatial.METHODS:
-        separators[card.mask] = load_method(model, mask=mask)
-    elif nets.find(card.network).hears_waves:
-        separators[card.mask] = load_network(model, mask=mask, running=running)
-    else:
-        bins = nets.find(card.network).bins
-        separators |= {name: load_network(model, mask=name, running=running) for name in masks or [card.mask]}
-    ideal = all_oracles(stft, bins or stft.bins, card.threshold)
-    chosen = {ORACLES[name]: ideal[ORACLES[name]] for name in oracles if name in ORACLES}
-    return Systems(card.stems, separators, chosen, card.threshold, mixture)
 
 
 def _measure(
