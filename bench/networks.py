@@ -176,7 +176,7 @@ def pareto(path: Path, facts: dict[str, Any]) -> None:
     axes = figure.add_subplot()
 
     def mark(name: str, speed: float, sdr: float, look: str) -> None:
-        axes.plot(speed, sdr, look, mfc="none" if look == "s" else None)
+        axes.plot(speed, sdr, look)
         axes.annotate(name, (speed, sdr), xytext=(6, 4), textcoords="offset points", fontsize=8)
 
     points = {
@@ -193,17 +193,21 @@ def pareto(path: Path, facts: dict[str, Any]) -> None:
     )
     axes.plot(*zip(*front, strict=True), "C0-", alpha=0.4)
     for name, (sdr, speed) in ELSEWHERE_FAST.items():
-        mark(f"{name}: other data", speed, sdr, "s")
-    for name in REFERENCES:
+        mark(f"{name}: other data", speed, sdr, "C7s")
+    for name in REFERENCES[1:]:
         sdr = _mean(facts["references"]["valid"][name], "sdr_db")
         axes.axhline(sdr, color="grey", linestyle=":")
-        place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+        above = "top" if name == "ideal ratio" else "bottom"  # it is next to another one
+        place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": above}
         axes.annotate(name, (0.99, sdr), **place, fontsize=8)
     axes.set(
         xscale="log",
+        xlim=(0.8, 200),
+        ylim=(0, None),
         xlabel=f"x real time, {facts['cores']} cores of {facts['processor']}, float32",
         ylabel="mean over stems of the median SDR on the validation songs, dB",
     )
+    axes.xaxis.set_major_formatter("{x:g}")
     figure.savefig(path, dpi=110)
 
 
