@@ -66,18 +66,19 @@ def roughness_at(joints: Sequence[int], signal: Samples) -> float:
 
 def spectrograms(path: Path, song: Song, estimates: Samples, stems: Sequence[str]) -> None:
     """Write a picture of each stem's true spectrogram above its estimate's."""
-    stft = Stft()
+    stft, shown = Stft(), [row for row, known in enumerate(song.known) if known]
     sounding = np.all([seconds(part) > SOUNDING for part in song.parts[: len(stems)] if part.any()], axis=0)
     start = int(sounding.argmax()) * SAMPLE_RATE
-    figure = Figure(figsize=(5 * len(stems), 8), layout="constrained")
+    figure = Figure(figsize=(5 * len(shown), 8), layout="constrained")
     FigureCanvasAgg(figure)
     loudest_db: dict[str, float] = {}
     top = round(TOP_HZ / SAMPLE_RATE * stft.n_fft)
     for row, (kind, sources) in enumerate({"true": song.parts, "estimated": estimates}.items()):
-        for column, stem in enumerate(stems):
-            mono = sources[column, :, start : start + PICTURE_SECONDS * SAMPLE_RATE].mean(axis=0)
+        for column, index in enumerate(shown):
+            stem = stems[index]
+            mono = sources[index, :, start : start + PICTURE_SECONDS * SAMPLE_RATE].mean(axis=0)
             level_db = 20 * np.log10(np.abs(stft.transform(mono[None])[0, :, :top]) + 1e-6)
-            axes = figure.add_subplot(2, len(stems), row * len(stems) + column + 1)
+            axes = figure.add_subplot(2, len(shown), row * len(shown) + column + 1)
             if row == 0:
                 loudest_db[stem] = np.percentile(level_db, 99.9)
             limits = {"vmin": loudest_db[stem] - RANGE_DB, "vmax": loudest_db[stem]}
