@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stemsplit import nets, results, spatial, weights
 from stemsplit.bsseval import Pool
-from stemsplit.evaluation import SAMPLE_RATE, SongScores, systems_of
+from stemsplit.evaluation import SAMPLE_RATE, SongScores, card_of, systems_of
 from stemsplit.pipeline import load_network
 from stemsplit.runtime import Running, cores
 from stemsplit.runtime.torch_runtime import AllStems
@@ -232,7 +232,7 @@ def main() -> None:
             facts["references"] = {
                 split: {system: found[split].pop(system) for system in REFERENCES} for split in SPLITS
             }
-        system = weights.read_card(name).mask if trained else "by place"
+        system = card_of(name).mask
         facts["models"][name] = {
             "system": system,
             "cost": cost(name) if trained else None,

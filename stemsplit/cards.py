@@ -76,9 +76,10 @@ def page(card: ModelCard) -> str:
 
 
 def _learnt(card: ModelCard) -> str:
-    if card.mask == "waveform":
+    network = nets.find(card.network)
+    if network.hears_waves:
         return "the stems' samples"
-    if nets.find(card.network).gives_logits:
+    if network.gives_logits:
         return f"the mask B = (S > {card.threshold:g} * M)"
     return "the stems' shares of the mixture's spectrum"
 

@@ -90,7 +90,7 @@ class Entry:
         return (WHOLE,) if self.joint else tuple(stems)
 
 
-_RATIOS = {"learning_rate": 2e-3, "loss": "l2", "frames": 64, "examples": 3}
+_SPECTRA = {"learning_rate": 2e-3, "loss": "l2", "frames": 64, "examples": 3}
 _WAVES = {"learning_rate": 1e-3, "loss": "l2", "frames": 1 << 14, "examples": 2}
 
 REGISTRY = {
@@ -118,7 +118,7 @@ REGISTRY = {
         n_fft=4096,
         hop_length=1024,
         batch=512,
-        training=_RATIOS,
+        training=_SPECTRA,
     ),
     "mdensenet": Entry(
         "mdensenet",
@@ -130,7 +130,7 @@ REGISTRY = {
         bins=1024,
         joint=False,
         gives_ratios=True,
-        training=_RATIOS,
+        training=_SPECTRA,
     ),
     "mmdensenet": Entry(
         "mmdensenet",
@@ -142,7 +142,7 @@ REGISTRY = {
         bins=1024,
         joint=False,
         gives_ratios=True,
-        training=_RATIOS,
+        training=_SPECTRA,
     ),
     "deep-conv-sep": Entry(
         "deep_conv_sep",
@@ -153,7 +153,7 @@ REGISTRY = {
         bins=513,
         gives_ratios=True,
         batch=255,
-        training={**_RATIOS, "frames": 75},
+        training={**_SPECTRA, "frames": 75},
     ),
     "fnn": Entry(
         "fnn",
@@ -163,7 +163,7 @@ REGISTRY = {
         bins=513,
         joint=False,
         gives_ratios=True,
-        training=_RATIOS,
+        training=_SPECTRA,
     ),
     "blstm": Entry(
         "blstm",
@@ -174,7 +174,7 @@ REGISTRY = {
         bins=1025,
         joint=False,
         gives_ratios=True,
-        training=_RATIOS,
+        training=_SPECTRA,
     ),
     "blend": Entry(
         "blend",
@@ -185,7 +185,7 @@ REGISTRY = {
         bins=1025,
         joint=False,
         gives_ratios=True,
-        training=_RATIOS,
+        training=_SPECTRA,
     ),
     "nug": Entry(
         "nug",
@@ -194,7 +194,7 @@ REGISTRY = {
         reach=8,
         bins=1025,
         gives_ratios=True,
-        training=_RATIOS,
+        training=_SPECTRA,
     ),
     "deep-nmf": Entry(
         "deep_nmf",
@@ -203,7 +203,7 @@ REGISTRY = {
         reach=8,
         bins=1025,
         gives_ratios=True,
-        training=_RATIOS,
+        training=_SPECTRA,
     ),
     "band-transformer": Entry(
         "band_transformer",

@@ -22,8 +22,8 @@ authors' code; that pads its convolutions and throws away all that hears zeros, 
 It names a receptive field of 8,185 samples, without the first and the two last convolutions; with them it is
 8,191. Each channel of stereo is an example of its own here, where the paper makes one channel of two.
 Of the 128 features that the last layer gives, the 64 for a layer after it are not used, there as here.
-Training: mean absolute error, in part with `training/dissimilarity.py` (Adam, rate 1e-3, batches of 10
-excerpts of 9,785 samples, of which 1,601 come out).
+Training: mean absolute error, in part with `l1_dissimilar` of `training/losses.py` (Adam, rate 1e-3, batches
+of 10 excerpts of 9,785 samples, of which 1,601 come out).
 
 SMALL is for processors: two stacks of layers of 12 features, with 64 and 32 at the end; REACH = 2049, 31,623
 parameters.
