@@ -1,17 +1,17 @@
 """Every model that is shipped, and every method by place, in one table: `bench/NETWORKS.md`, `pareto.png`.
 
-    python bench/networks.py DATA [NAME ...]
+    python bench/networks.py [--costs] DATA [NAME ...]
 
-Scores are those of `stemsplit evaluate --museval` on the validation and the test songs of DATA; what they
-cost is measured here, in this one run. What is not named keeps the figures of the last run (`networks.json`).
-On two cores it takes some three minutes for each name.
+Scores are those of `stemsplit evaluate --museval` on the validation and the test songs of DATA: some three
+minutes for each name on two cores. What they cost is measured afterwards, which asks for an idle machine;
+`--costs` measures nothing else. What is not named keeps the figures of the last run (`networks.json`).
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +31,7 @@ from stemsplit.songs import find_songs
 from stemsplit.stream import separate_blocks
 
 HERE = Path(__file__).parent
+KEPT = HERE / "networks.json"
 SPLITS = ("valid", "test")
 STEMS = ("vocals", "drums", "bass", "other")
 MEASURES = {
@@ -221,28 +222,39 @@ def _cells(found: dict[str, Any], measure: str) -> list[str]:
 
 def main() -> None:
     """Measure what is named, or everything, and write the tables."""
-    data, *names = sys.argv[1:]
+    arguments = argparse.ArgumentParser(description="Measure models and methods.")
+    arguments.add_argument("--costs", action="store_true", help="keep the scores of the last run")
+    arguments.add_argument("data")
+    arguments.add_argument("names", nargs="*", metavar="NAME")
+    options = arguments.parse_args()
     there = [*weights.available(), *spatial.METHODS]
-    kept = HERE / "networks.json"
-    facts = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {"models": {}}
-    measured = scores(data, names or there)
+    names = options.names or there
+    facts = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {"models": {}}
+    if not options.costs:
+        _keep_scores(facts, scores(options.data, names))
+        _write(facts)
+    for name in (name for name in names if name not in spatial.METHODS):
+        facts["models"][name]["cost"] = cost(name)
+    facts["models"] = {name: facts["models"][name] for name in there if name in facts["models"]}
+    facts["cores"], facts["processor"] = cores(), _processor()
+    _write(facts)
+    (HERE / "NETWORKS.md").write_text(page(facts), encoding="utf-8")
+    pareto(HERE / "pareto.png", facts)
+
+
+def _keep_scores(facts: dict[str, Any], measured: dict[str, dict[str, Any]]) -> None:
     for name, found in measured.items():
-        trained = name not in spatial.METHODS
         if name == FIRST:
             facts["references"] = {
                 split: {system: found[split].pop(system) for system in REFERENCES} for split in SPLITS
             }
         system = card_of(name).mask
-        facts["models"][name] = {
-            "system": system,
-            "cost": cost(name) if trained else None,
-            "scores": {split: {system: found[split][system]} for split in SPLITS},
-        }
-    facts["models"] = {name: facts["models"][name] for name in there if name in facts["models"]}
-    facts["cores"], facts["processor"] = cores(), _processor()
-    kept.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    (HERE / "NETWORKS.md").write_text(page(facts), encoding="utf-8")
-    pareto(HERE / "pareto.png", facts)
+        kept = facts["models"].setdefault(name, {"cost": None})
+        kept |= {"system": system, "scores": {split: {system: found[split][system]} for split in SPLITS}}
+
+
+def _write(facts: dict[str, Any]) -> None:
+    KEPT.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def _processor() -> str:

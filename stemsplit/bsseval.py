@@ -11,6 +11,7 @@ numpy is imported in the functions, so that a process of the pool can first keep
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.util
 import multiprocessing
 import os
@@ -19,6 +20,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING
@@ -54,12 +56,32 @@ def museval() -> ModuleType:
         raise StemsplitError("museval is not installed", "pip install 'stemsplit[train]'")
     path = Path(package.submodule_search_locations[0], "metrics.py")
     module = ModuleType("museval_metrics")
-    # Where a matrix is singular it asks for a name that numpy no longer has.
-    source = path.read_text(encoding="utf-8").replace("np.linalg.linalg.", "np.linalg.")
-    source = source.replace("np.linalg.solve(", "solve(")
-    module.__dict__["solve"] = Solver()
-    exec(compile(source, path, "exec"), module.__dict__)
+    exec(compile(path.read_text(encoding="utf-8"), path, "exec"), module.__dict__)
+    # What takes most of the time, under its names for it.
+    module.__dict__["_compute_reference_correlations"] = _Last().references
+    module.__dict__["_compute_projection_filters"] = _filters
+    module.__dict__["_project"] = _project
     return module
+
+
+def _filters(references: _References, _: Matrix, estimate: Matrix) -> Matrix:
+    return references.filters(estimate)
+
+
+def _project(references: Matrix, filters: Matrix) -> Matrix:
+    """Return the sum of filtered references, `(time, channel)`, with a tail of as many taps less one.
+
+    Shapes: references `([stem,] time, channel)`, filters as `_References.filters` gives them.
+    """
+    import numpy as np
+    import scipy.fft
+
+    time, taps = references.shape[-2] + filters.shape[-2] - 1, filters.shape[-2]
+    length = scipy.fft.next_fast_len(time, real=True)
+    sources = scipy.fft.rfft(references.reshape(-1, time - taps + 1, references.shape[-1]), length, axis=1)
+    responses = scipy.fft.rfft(filters.reshape(*sources.shape[::2], taps, -1), length, axis=2)
+    found: Matrix = scipy.fft.irfft(np.einsum("sfc,scfd->df", sources, responses), length)[:, :time].T
+    return found
 
 
 def bss_eval(names: Sequence[str], references: Samples, estimates: Samples, sample_rate: int) -> Scores:
@@ -92,34 +114,96 @@ def bss_eval(names: Sequence[str], references: Samples, estimates: Samples, samp
     return scores
 
 
-class Solver:
-    """`numpy.linalg.solve` for several right sides one after the other.
+@dataclass(frozen=True)
+class _References:
+    """Stems as museval's filters are fitted to them: what is the same for all estimates is made once.
 
-    The filters of all systems that are measured on a song come from the same few matrices, of 4,096 rows for
-    four stems: these are factored once, which takes longer than all the rest.
+    The correlations of stems with each other make a matrix, of 4,096 rows for four stems in stereo and 512
+    taps; to factor it takes longer than all the rest.
     """
 
-    KEPT = 5
-    """One of all references, and one of each of four."""
+    spectra: Matrix
+    """Of each channel of each stem."""
+    matrix: Matrix
+    channels: int
+    taps: int
+    length: int
+    """In samples, of the transforms."""
 
-    def __init__(self) -> None:
-        self._factors: dict[tuple[int, float, bytes], tuple[Matrix, Matrix]] = {}
+    @classmethod
+    def of(cls, references: Matrix, taps: int) -> _References:
+        """Return those of references `(stem, time, channel)`."""
+        import numpy as np
+        import scipy.fft
 
-    def __call__(self, matrix: Matrix, right: Matrix) -> Matrix:
-        """Return x of matrix x = right. Raises numpy's LinAlgError if the matrix is singular."""
+        stems, time, channels = references.shape
+        length = scipy.fft.next_fast_len(time + taps - 1, real=True)
+        signals = np.moveaxis(references, 1, 2).reshape(stems * channels, time)
+        spectra = scipy.fft.rfft(signals, length)
+        matrix = np.empty((len(spectra), taps, len(spectra), taps))
+        delays = np.subtract.outer(np.arange(taps), np.arange(taps))
+        for i, spectrum in enumerate(spectra):
+            for j, other in enumerate(spectra[: i + 1]):
+                correlations = scipy.fft.irfft(spectrum * other.conj(), length)
+                matrix[i, :, j] = correlations[-delays]
+                matrix[j, :, i] = matrix[i, :, j].T
+        return cls(spectra, matrix.reshape(len(spectra) * taps, -1), channels, taps, length)
+
+    def __getitem__(self, stem: tuple[int, int]) -> _References:
+        """Return those of one stem alone, as museval asks for them: by its number, twice."""
+        return self._alone[stem[0]]
+
+    @functools.cached_property
+    def _alone(self) -> list[_References]:
+        parts = []
+        for first in range(0, len(self.spectra), self.channels):
+            channels = slice(first, first + self.channels)
+            rows = slice(first * self.taps, (first + self.channels) * self.taps)
+            parts.append(replace(self, spectra=self.spectra[channels], matrix=self.matrix[rows, rows]))
+        return parts
+
+    @functools.cached_property
+    def _factors(self) -> tuple[Matrix, Matrix] | None:
         import numpy as np
         from scipy.linalg import lapack
 
-        key = (len(matrix), float(matrix.sum()), matrix[0].tobytes())
-        if key not in self._factors:
-            factor, pivots, info = lapack.dgetrf(matrix)
-            if info:
-                raise np.linalg.LinAlgError("Singular matrix")
-            if len(self._factors) == self.KEPT:
-                del self._factors[next(iter(self._factors))]
-            self._factors[key] = factor, pivots
-        solution: Matrix = lapack.dgetrs(*self._factors[key], right)[0]
-        return solution
+        matrix = self.matrix + np.finfo(float).eps * np.eye(len(self.matrix))
+        factor, pivots, info = lapack.dgetrf(matrix, overwrite_a=True)
+        return None if info else (factor, pivots)
+
+    def filters(self, estimate: Matrix) -> Matrix:
+        """Return the filters of the references whose sum is nearest to an estimate `(time, channel)`.
+
+        Shapes: `(stem, channel, tap, channel of the estimate)`, without the first axis for one stem alone.
+        """
+        import numpy as np
+        import scipy.fft
+        from scipy.linalg import lapack
+
+        spectra = scipy.fft.rfft(estimate.T, self.length)
+        products = self.spectra[:, None] * spectra.conj()
+        correlations = scipy.fft.irfft(products, self.length)[..., -np.arange(self.taps)]
+        right = correlations.swapaxes(1, 2).reshape(-1, estimate.shape[1])
+        if self._factors is None:  # as museval does for stems that are alike
+            found = np.linalg.lstsq(self.matrix, right)[0]
+        else:
+            found = lapack.dgetrs(*self._factors, right)[0]
+        filters: Matrix = found.reshape(-1, self.channels, self.taps, estimate.shape[1])
+        return filters if len(filters) > 1 else filters[0]
+
+
+class _Last:
+    """The references of the last song, which is most often the next one's too."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[bytes, _References] | None = None
+
+    def references(self, references: Matrix, taps: int) -> tuple[_References, Matrix]:
+        """Return references as `_References`, and their spectra, which museval only hands on."""
+        key = hashlib.sha256(repr((references.shape, taps)).encode() + references.tobytes()).digest()
+        if self._kept is None or self._kept[0] != key:
+            self._kept = key, _References.of(references, taps)
+        return self._kept[1], self._kept[1].spectra
 
 
 class Pool:
