@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from stemsplit.errors import DecodeError
 from stemsplit.songs import Song, find_songs
 from stemsplit.stft import Stft
 from stemsplit.training.augment import Augmentation
-from stemsplit.training.dataset import Examples, map_songs, splits
+from stemsplit.training.dataset import Batch, Examples, map_songs, splits
 from stemsplit.writer import Writer
 from tests.conftest import NOISES, SAMPLE_RATE
 
@@ -19,8 +20,19 @@ BINS = 513
 HZ = np.arange(BINS) * SAMPLE_RATE / 2048
 
 
+class Arrays:
+    """Examples as arrays."""
+
+    def __init__(self, *args, **options):
+        self.examples = Examples(*args, **options)
+
+    def __call__(self, number):
+        batch = self.examples(number)
+        return Batch(*(getattr(batch, field.name).numpy() for field in fields(batch)))
+
+
 def examples(noise_songs, size=2, frames=40, seed=0, **options):
-    return Examples(noise_songs, Stft(), BINS, frames, size, seed, Augmentation(**options))
+    return Arrays(noise_songs, Stft(), BINS, frames, size, seed, Augmentation(**options))
 
 
 def test_a_batch_depends_on_its_number_and_seed_alone(noise_songs):
@@ -53,7 +65,7 @@ def test_the_parts_of_changed_songs_add_up(noise_songs):
 def test_without_augmentation_an_example_is_a_piece_of_a_song(noise_songs):
     stft, frames = Stft(), 8
     song = Song("ramp", noise_songs[0].parts[..., : stft.samples(frames)], (True, True))  # one place to cut
-    made = Examples([song], stft, BINS, frames, 3, augmentation=Augmentation.none())(0)
+    made = Arrays([song], stft, BINS, frames, 3, augmentation=Augmentation.none())(0)
     expected = stft.transform(song.parts)[..., :BINS]
     for example in range(3):
         np.testing.assert_allclose(made.stems[example], expected[:2], atol=1e-6)
@@ -121,13 +133,13 @@ def test_the_first_stem_sounds_as_often_as_asked_for(noise_songs, across):
 
 def test_waveforms_are_what_spectra_are_made_of(noise_songs):
     options = {"across": 0.0, "pitch": 2.0, "polarity": 0.5, "noise_db": -20.0}
-    batch = Examples(noise_songs, None, 0, 5000, 4, augmentation=Augmentation(**options))(3)
+    batch = Arrays(noise_songs, None, 0, 5000, 4, augmentation=Augmentation(**options))(3)
     assert batch.mixture.shape == (4, 2, 5000)
     assert batch.stems.shape == (4, 2, 2, 5000)
     assert batch.stems.dtype == np.float32
     noise = batch.mixture - batch.stems.sum(axis=1)
     assert 0.001 < np.abs(noise).max() / np.abs(batch.mixture).max() < 0.5
-    plain = Examples(noise_songs, None, 0, 5000, 4, augmentation=Augmentation.none())(3)
+    plain = Arrays(noise_songs, None, 0, 5000, 4, augmentation=Augmentation.none())(3)
     np.testing.assert_allclose(plain.mixture, plain.stems.sum(axis=1), atol=1e-6)
     places = sliding_window_view(np.concatenate([s.parts[0, 0] for s in noise_songs]), 5000)
     assert all((np.abs(places - each).max(axis=-1) < 1e-6).any() for each in plain.stems[:, 0, 0])

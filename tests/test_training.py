@@ -386,7 +386,7 @@ class Pairs(Examples):
     def __call__(self, number):
         both = [super(Pairs, self).__call__(2 * number + rank) for rank in range(2)]
         fields = Batch.__dataclass_fields__
-        return Batch(**{name: np.concatenate([getattr(b, name) for b in both]) for name in fields})
+        return Batch(**{name: torch.cat([getattr(b, name) for b in both]) for name in fields})
 
 
 def test_two_processes_learn_what_one_learns_from_twice_as_much(data, noise_songs, tmp_path):

@@ -6,16 +6,21 @@ The networks read magnitudes of an STFT, so that a change of tempo or of pitch c
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
 import numpy as np
 import soxr
-from numpy.lib.stride_tricks import sliding_window_view
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
-from ..stft import Floats, Spectra, Stft
+from ..stft import Floats, Stft
 
+LENGTHS = 64
+"""The steps, in shares of n_fft, between the lengths of frames at other pitches."""
 CURVE_TERMS = 4
 """Cosines over a logarithmic frequency axis that an equaliser's curve is the sum of."""
 NOISE_RANGE_DB = 30.0
@@ -26,40 +31,48 @@ class Warp:
     """A change of tempo and of pitch, made while an excerpt is analysed.
 
     A sound `tempo` times as fast has the frames of the sound as it is, taken that much further apart. A
-    sound `pitch` times as high is the sound resampled to be that much shorter, with frames that much closer
-    together to make up for it. Magnitudes are those of a sound so changed. Phases do not go on from one frame
-    to the next as they would there: an inverse transform sounds rough, though alike for stems and mixture.
+    sound `pitch` times as high has in n_fft samples what the sound as it is has in that many times more: the
+    spectrum of a longer frame, of which the lowest bins are kept, or of a shorter one, above which there is
+    silence. Lengths are in 64ths of n_fft, which are quick to transform: a pitch is met within an eighth of a
+    semitone. Magnitudes are those of a sound so changed. Phases do not go on from one frame to the next as
+    they would there: an inverse transform sounds rough, though alike for stems and mixture.
     """
 
     tempo: float = 1.0
     pitch: float = 1.0
 
-    def _positions(self, stft: Stft, frames: int) -> NDArray[np.intp]:
-        """Return where the frames begin, in samples of the resampled sound."""
-        hop = stft.hop_length * self.tempo / self.pitch
-        positions: NDArray[np.intp] = np.rint(np.arange(frames) * hop).astype(np.intp)
-        return positions
+    def _hop_length(self, stft: Stft) -> int:
+        return round(stft.hop_length * self.tempo)
+
+    def _length(self, stft: Stft) -> int:
+        """Samples that a frame is made from."""
+        step = max(2, stft.n_fft // LENGTHS)
+        return step * round(stft.n_fft * self.pitch / step)
 
     def samples(self, stft: Stft, frames: int) -> int:
         """Return the number of samples that so many frames are made from."""
-        return math.ceil((int(self._positions(stft, frames)[-1]) + stft.n_fft) * self.pitch)
+        return (frames - 1) * self._hop_length(stft) + self._length(stft)
 
-    def transform(self, stft: Stft, signal: Floats, frames: int) -> Spectra:
-        """Return the spectra `(channel, frame, bin)` of a signal `(channel, time)` of `samples` samples."""
-        if self == Warp():
-            return stft.transform(signal)
-        if self.pitch != 1:
-            signal = soxr.resample(signal.T, self.pitch, 1.0, quality="MQ").T
-        every = sliding_window_view(signal, stft.n_fft, axis=-1)
-        # Each is a signal of its own, which has just one frame.
-        return stft.transform(every[:, self._positions(stft, frames)])[..., 0, :]
+    def transform(self, stft: Stft, signal: Tensor) -> Tensor:
+        """Return the spectra `(channel, frame, bin)` of a signal `(channel, time)`."""
+        length = self._length(stft)
+        frames = signal.unfold(-1, length, self._hop_length(stft))
+        spectra = torch.fft.rfft(frames * _window(length, signal.device))[..., : stft.bins]
+        return F.pad(spectra, (0, stft.bins - spectra.shape[-1]))
 
-    def resample(self, signal: Floats, samples: int) -> Floats:
+    def resample(self, signal: Tensor, samples: int) -> Tensor:
         """Return so many samples of a signal `(channel, time)` at another pitch, and tempo with it."""
         if self.pitch != 1:
-            signal = soxr.resample(signal.T, self.pitch, 1.0, quality="MQ").T
-        missing = max(0, samples - signal.shape[-1])
-        return np.pad(signal, ((0, 0), (0, missing)))[:, :samples] if missing else signal[:, :samples]
+            changed = soxr.resample(signal.T.cpu().numpy(), self.pitch, 1.0, quality="MQ").T
+            signal = torch.from_numpy(changed).to(signal.device)
+        return F.pad(signal, (0, max(0, samples - signal.shape[-1])))[:, :samples]
+
+
+@functools.lru_cache(maxsize=128)
+def _window(length: int, device: torch.device) -> Tensor:
+    """A Hann window scaled as those of `Stft`: a full-scale sine has magnitude one."""
+    window = torch.hann_window(length, device=device, dtype=torch.float64)
+    return (window * (2 / window.sum())).float()
 
 
 @dataclass(frozen=True)
@@ -129,14 +142,16 @@ class Augmentation:
         curves: NDArray[np.float64] = weights @ cosines
         return curves
 
-    def add_noise(self, rng: np.random.Generator, stft: Stft | None, mixture: Floats | Spectra) -> None:
+    def add_noise(self, rng: np.random.Generator, stft: Stft | None, mixture: Tensor) -> None:
         """Add white noise to a mixture `(channel, ...)`, up to 30 dB below `noise_db`."""
         if self.noise_db is None:
             return
         channels, length, *bins = mixture.shape
         samples = stft.samples(length) if stft else length
-        signal = rng.standard_normal((channels, samples), dtype=np.float32)
-        noise = stft.transform(signal)[..., : bins[0]] if stft else signal
+        noise = torch.from_numpy(rng.standard_normal((channels, samples), dtype=np.float32))
+        noise = noise.to(mixture.device)
+        if stft:
+            noise = Warp().transform(stft, noise)[..., : bins[0]]
         level_db = self.noise_db - rng.uniform(0, NOISE_RANGE_DB)
-        power = np.square(np.abs(mixture)).mean() / np.square(np.abs(noise)).mean()
-        mixture += noise * np.float32(10 ** (level_db / 20) * math.sqrt(power))
+        power = mixture.abs().square().mean() / noise.abs().square().mean()
+        mixture += noise * (10 ** (level_db / 20) * power.sqrt())

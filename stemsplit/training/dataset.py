@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
+from typing import TypeVar
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..errors import DecodeError
+from ..separator import Samples
 from ..songs import CHANNELS, Song, SongSource, find_songs
-from ..stft import Floats, Spectra, Stft
+from ..stft import Stft
 from .augment import Augmentation, Warp
 
-Signals = Floats | Spectra
+CPU = torch.device("cpu")
+Parts = TypeVar("Parts", Samples, Tensor)
 
 TRIES = 20
 """How often at most an example is drawn until its first stem sounds."""
@@ -79,7 +85,7 @@ def _map_song(source: SongSource, sample_rate: int, cache: Path) -> Song:
     path = cache / f"{key}.npy"
     if not path.exists():
         _decode(source, sample_rate, path)
-    return Song(source.name, np.load(path, mmap_mode="r"), source.known)
+    return Song(source.name, np.load(path, mmap_mode="c"), source.known)
 
 
 def _decode(source: SongSource, sample_rate: int, path: Path) -> None:
@@ -111,12 +117,34 @@ class Batch:
     Both are spectra, with `frame, bin` for the dots, or waveforms, with `time`.
     """
 
-    mixture: Signals
+    mixture: Tensor
     """`(example, channel, ...)`."""
-    stems: Signals
+    stems: Tensor
     """`(example, stem, channel, ...)`; they add up to the mixture but for what is no stem's."""
-    known: NDArray[np.bool_]
+    known: Tensor
     """`(example, stem)`: false where a stem could not be told from another one."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A place in a part of a song, and how it is changed: `time` samples, if the song has so many."""
+
+    song: Song
+    row: int
+    start: int
+    time: int
+    swapped: bool
+    warp: Warp
+
+    def of(self, parts: Parts) -> Parts:
+        """Return the samples `(channel, time)` of the song's `parts`, wherever these are."""
+        excerpt: Parts = parts[self.row, :, self.start : self.start + self.time]
+        return excerpt
+
+    @cached_property
+    def power(self) -> float:
+        """Their mean square; nought only in silence."""
+        return float(np.square(self.of(self.song.parts), dtype=np.float32).mean())
 
 
 @dataclass(frozen=True)
@@ -124,7 +152,8 @@ class Examples:
     """An endless, reproducible stream of batches: number and seed alone decide what is in a batch.
 
     Each is of `size` examples of `frames` frames, with the lowest `bins` bins of their spectra; without an
-    `stft` they are waveforms, and frames are samples.
+    `stft` they are waveforms, and frames are samples. They are made on the `device` that learns from them,
+    where all songs are kept then.
     """
 
     songs: Sequence[Song]
@@ -134,60 +163,64 @@ class Examples:
     size: int
     seed: int = 0
     augmentation: Augmentation = Augmentation()
+    device: torch.device = CPU
 
     def __call__(self, number: int) -> Batch:
         """Return batch `number`."""
         rng = np.random.default_rng((self.seed, number))
         size, stems = self.size, len(self.songs[0].known)
-        kind = np.complex64 if self.stft else np.float32
-        batch = Batch(
-            np.empty((size, CHANNELS, *self._grid), kind),
-            np.empty((size, stems, CHANNELS, *self._grid), kind),
-            np.empty((size, stems), bool),
-        )
+        kind = torch.complex64 if self.stft else torch.float32
+        mixture = torch.empty((size, CHANNELS, *self._grid), dtype=kind, device=self.device)
+        parts = torch.zeros((size, stems + 1, CHANNELS, *self._grid), dtype=kind, device=self.device)
+        known = np.empty((size, stems), bool)
         for example in range(size):
-            parts, batch.known[example] = self._parts(rng)
-            batch.stems[example] = parts[:stems]
-            parts.sum(axis=0, out=batch.mixture[example])
-            self.augmentation.add_noise(rng, self.stft, batch.mixture[example])
-        return batch
+            known[example] = self._fill(parts[example], rng)
+            torch.sum(parts[example], dim=0, out=mixture[example])
+            self.augmentation.add_noise(rng, self.stft, mixture[example])
+        return Batch(mixture, parts[:, :stems], torch.from_numpy(known).to(self.device))
 
     @property
     def _grid(self) -> tuple[int, ...]:
         return (self.frames, self.bins) if self.stft else (self.frames,)
 
-    def _parts(self, rng: np.random.Generator) -> tuple[Signals, tuple[bool, ...]]:
-        """Draw the signals `(stem + 1, channel, ...)` of an example, and which stems are known."""
+    def _fill(self, parts: Tensor, rng: np.random.Generator) -> tuple[bool, ...]:
+        """Draw an example into `parts` `(stem + 1, channel, ...)`, and return which stems are known."""
         for _ in range(TRIES if rng.random() < self.augmentation.voiced else 1):
-            excerpts, known, across = self._excerpts(rng)
-            if 0 in excerpts and np.square(excerpts[0][0]).mean() > AUDIBLE:
+            cuts, known, across = self._cuts(rng)
+            if any(cut.row == 0 and cut.power > AUDIBLE for cut in cuts):
                 break
-        parts = np.zeros((len(known) + 1, CHANNELS, *self._grid), np.complex64 if self.stft else np.float32)
-        audible = np.array([row in excerpts for row in range(len(parts))])
+        audible = np.isin(np.arange(len(parts)), [cut.row for cut in cuts])
         factors = self.augmentation.factors(rng, audible, self._grid[-1], across=across)
-        for row, (excerpt, warp) in excerpts.items():
-            if self.stft:
-                signal: Signals = warp.transform(self.stft, excerpt, self.frames)[..., : self.bins]
-            else:
-                signal = warp.resample(excerpt, self.frames)
-            np.multiply(signal, factors[row], out=parts[row])
-        return parts, known
+        factors_there = torch.from_numpy(factors).to(self.device)
+        for cut in cuts:
+            torch.mul(self._signal(cut), factors_there[cut.row], out=parts[cut.row])
+        return known
 
-    def _excerpts(
-        self, rng: np.random.Generator
-    ) -> tuple[dict[int, tuple[Floats, Warp]], tuple[bool, ...], bool]:
-        """Draw excerpts of parts, by their rows, which stems are known, and whether songs are mixed."""
+    def _signal(self, cut: Cut) -> Tensor:
+        """Return what a cut is made into, `(channel, ...)`."""
+        excerpt = cut.of(self._there[id(cut.song)]).float()
+        excerpt = F.pad(excerpt, (0, cut.time - excerpt.shape[-1]))
+        if cut.swapped:
+            excerpt = excerpt.flip(0)
+        if self.stft:
+            return cut.warp.transform(self.stft, excerpt)[..., : self.bins]
+        return cut.warp.resample(excerpt, self.frames)
+
+    @cached_property
+    def _there(self) -> dict[int, Tensor]:
+        """The parts of each song on the device; on a processor they stay in their files."""
+        return {id(song): torch.from_numpy(song.parts).to(self.device) for song in self.songs}
+
+    def _cuts(self, rng: np.random.Generator) -> tuple[list[Cut], tuple[bool, ...], bool]:
+        """Draw places of parts that sound there, which stems are known, and whether songs are mixed."""
         rows = range(len(self.songs[0].known) + 1)
         across = bool(rng.random() < self.augmentation.across)
         if across:
             # What belongs to no stem is left out where it is always mixed up with stems.
-            cuts = [self._cut(self._draw(rng, row), [row], rng) for row in rows if self._pools[row][0]]
-            excerpts = {row: excerpt for cut in cuts for row, excerpt in cut}
-            known = (True,) * (len(rows) - 1)
-        else:
-            song = self._draw(rng)
-            excerpts, known = dict(self._cut(song, rows, rng)), song.known
-        return excerpts, known, across
+            drawn = [self._cut(self._draw(rng, row), [row], rng) for row in rows if self._pools[row][0]]
+            return [cut for cuts in drawn for cut in cuts], (True,) * (len(rows) - 1), True
+        song = self._draw(rng)
+        return self._cut(song, rows, rng), song.known, False
 
     @cached_property
     def _pools(self) -> list[tuple[list[Song], NDArray[np.float64]]]:
@@ -205,15 +238,11 @@ class Examples:
         songs, odds = self._pools[pool]
         return songs[rng.choice(len(songs), p=odds)]
 
-    def _cut(
-        self, song: Song, rows: Sequence[int], rng: np.random.Generator
-    ) -> Iterator[tuple[int, tuple[Floats, Warp]]]:
-        """Yield from one place in a song those of its parts `(channel, time)` that are not silent there."""
+    def _cut(self, song: Song, rows: Sequence[int], rng: np.random.Generator) -> list[Cut]:
+        """Return one place in those of a song's parts that are not silent there."""
         warp = self.augmentation.warp(rng)
         time = warp.samples(self.stft, self.frames) if self.stft else math.ceil(self.frames * warp.pitch)
-        start = rng.integers(max(1, song.length - time + 1))
-        order = -1 if rng.random() < self.augmentation.swap else 1
-        for row in rows:
-            excerpt = song.parts[row, ::order, start : start + time].astype(np.float32)
-            if excerpt.any():
-                yield row, (np.pad(excerpt, ((0, 0), (0, time - excerpt.shape[-1]))), warp)
+        start = int(rng.integers(max(1, song.length - time + 1)))
+        swapped = bool(rng.random() < self.augmentation.swap)
+        cuts = [Cut(song, row, start, time, swapped, warp) for row in rows]
+        return [cut for cut in cuts if cut.power > 0]

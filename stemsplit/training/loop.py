@@ -208,10 +208,7 @@ class Trainer:
 
     def _tensors(self, batch: Batch) -> tuple[Tensor, dict[str, Truth]]:
         """Return the networks' input `(example, view, ...)` and the truth of each, on the device."""
-        mixture, stems, known = (
-            self.fabric.to_device(torch.from_numpy(each))
-            for each in (batch.mixture, batch.stems, batch.known)
-        )
+        mixture, stems, known = batch.mixture, batch.stems, batch.known
         if self.entry.hears_waves and self.entry.channels == 1:  # each channel is an example
             mixture = mixture.flatten(0, 1)[:, None]
             stems = stems.transpose(1, 2).flatten(0, 1)[:, :, None]

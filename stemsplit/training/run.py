@@ -185,9 +185,17 @@ def _trainer(
         settings.examples,
         recipe.seed,
         settings.augmentation,
+        fabric.device,
     )
     validation = Examples(
-        songs["valid"], stft, entry.bins, frames + around, size, recipe.seed, Augmentation.none()
+        songs["valid"],
+        stft,
+        entry.bins,
+        frames + around,
+        size,
+        recipe.seed,
+        Augmentation.none(),
+        fabric.device,
     )
     return Trainer(
         settings.stems,
