@@ -238,6 +238,20 @@ def test_a_validation_judges_the_averages(noise_songs):
     assert tiny.validate()["high"]["loss"] != before["high"]["loss"]
 
 
+def test_a_compiled_network_learns_the_same(noise_songs, monkeypatch):
+    compiled = []
+
+    def quickly(network, **options):
+        compiled.append(id(network))
+        return compile_network(network, backend="eager", **options)
+
+    compile_network = torch.compile
+    monkeypatch.setattr("torch.compile", quickly)  # its own backend would take a minute
+    plain, ours = (learn(trainer(noise_songs, 3, frames=4, compiled=each)) for each in (False, True))
+    assert {*compiled} == {id(ours.pupils[name].networks["network"]) for name in STEMS}
+    same(plain, ours, 1e-5)
+
+
 def test_precision_changes_the_result_little(noise_songs):
     full, half = (trainer(noise_songs, 1, frames=4) for _ in range(2))
     half.fabric = launch(precision="bfloat16")

@@ -142,6 +142,12 @@ def command(
         Literal["float32", "bfloat16", "float16"],
         _where(help="bfloat16 is fast on recent processors and cards."),
     ] = "float32",
+    compiled: Annotated[
+        bool,
+        _where(
+            "--compile", metavar="", help="Translate each step first, for minutes: pays in runs of an hour."
+        ),
+    ] = False,
     devices: Annotated[int, _where(min=1, metavar="N", help="So many at once, on this machine.")] = 1,
     nodes: Annotated[
         int, _where(min=1, metavar="N", help="So many machines, as torchrun or SLURM run us.")
@@ -236,6 +242,7 @@ def command(
         patience=patience,
         init=init,
         precision=precision,
+        compiled=compiled,
         seed=seed,
     )
 

@@ -62,7 +62,8 @@ class Pupil:
         average = deepcopy(network).eval().requires_grad_(False).to(fabric.device)
         self.networks = {"network": network, "average": average, "best": deepcopy(average)}
         optimizer = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=1e-2)
-        self.module, self.optimizer = fabric.setup(network, optimizer)
+        learner: Any = torch.compile(network, dynamic=False) if recipe.compiled else network
+        self.module, self.optimizer = fabric.setup(learner, optimizer)
         self.standing = Standing()
 
     @property

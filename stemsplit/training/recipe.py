@@ -42,6 +42,8 @@ class Recipe:
     init: str = ""
     """The model to begin with in place of random weights."""
     precision: str = "float32"
+    compiled: bool = False
+    """Whether torch first translates a step into a program of its own: minutes that long runs win back."""
     seed: int = 0
 
 
