@@ -173,7 +173,7 @@ class Order:
         """All that decides what a track's stems hold, for its record."""
         trained = self.model not in spatial.METHODS
         return {
-            "weights": Print.of(weights.find(self.model)).sha256 if trained else self.model,
+            "weights": self._weights if trained else self.model,
             "sources": self.sources,
             "azimuths": list(self.azimuths),
             "stems": list(self.names),
@@ -186,6 +186,10 @@ class Order:
             "bitrate": self.bitrate,
             "gain_db": self.gain_db,
         }
+
+    @property
+    def _weights(self) -> str:
+        return "+".join(Print.of(weights.find(name)).sha256 for name in weights.members(self.model))
 
     @cached_property
     def records(self) -> Records:

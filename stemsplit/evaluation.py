@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from . import nets, spatial, weights
+from . import nets, spatial
 from .bsseval import Pool
 from .errors import TooFewPositions
 from .masks import between
 from .metrics import BinCounts, Scores, count_bins, sdr, si_sdr, si_snr
 from .oracles import Oracle, all_oracles
-from .pipeline import AS_IT_IS_BEST, load_method, load_network, separate_stream
+from .pipeline import AS_IT_IS_BEST, load_method, load_network, read_cards, separate_stream
 from .runtime import Running
 from .separator import Estimator, MaskSeparator, Method, Samples, Spec
 from .songs import MUSDB18_STEMS, Song
@@ -25,6 +25,8 @@ from .stft import Stft, magnitude
 from .stream import separate_blocks
 from .weights import ModelCard
 
+MEAN = "mean"
+"""What stands in the place of a mask for the mean of several models."""
 SAMPLE_RATE = 44_100
 """That all songs are measured at, whatever a separator works at."""
 
@@ -94,7 +96,11 @@ def card_of(model: str | os.PathLike[str]) -> ModelCard:
         UnknownModel, BadWeights: as `weights.read_card`.
     """
     if model not in spatial.METHODS:
-        return weights.read_card(model)
+        card, *others = read_cards(model)
+        if not others:
+            return card
+        parameters = card.parameters + sum(other.parameters for other in others)
+        return replace(card, name=str(model), parameters=parameters, mask=MEAN, scores={})
     return ModelCard(
         name=str(model),
         title=spatial.METHODS[str(model)].title,
@@ -134,7 +140,7 @@ def systems_of(
     first = next(iter(masks), None)
     if model in spatial.METHODS:
         separators[card.mask] = load_method(model, mask=first)
-    elif nets.find(card.network).hears_waves:
+    elif card.mask == MEAN or nets.find(card.network).hears_waves:
         separators[card.mask] = load_network(model, mask=first, running=running)
     else:
         bins = nets.find(card.network).bins

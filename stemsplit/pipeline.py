@@ -20,7 +20,16 @@ from .audio import LOUDEST, Reader, resample
 from .errors import BadWeights, EncodeError, StemsplitError
 from .pipes import Outlet, Raw, RawReader
 from .runtime import Running, Runtime
-from .separator import Estimator, MaskSeparator, Method, Samples, Separator, WaveformSeparator, WithRest
+from .separator import (
+    Estimator,
+    MaskSeparator,
+    Mean,
+    Method,
+    Samples,
+    Separator,
+    WaveformSeparator,
+    WithRest,
+)
 from .stem_mp4 import SUFFIX, StemFile
 from .stft import Stft
 from .stream import separate_blocks
@@ -120,8 +129,24 @@ def stem_names(
     """Return the stems that `load_method` would give, or raise what it would, without loading anything."""
     if str(model) in spatial.METHODS:
         return _chosen(spatial.build(str(model), sources, azimuths).stems, stems, str(model))
-    names = _wanted(weights.read_card(model), _asked_for(stems, two_stems))
+    names = _wanted(read_cards(model)[0], _asked_for(stems, two_stems))
     return names if two_stems is None else (*names, REST)
+
+
+def read_cards(model: str | os.PathLike[str]) -> list[weights.ModelCard]:
+    """Return the cards of a model, or of the several whose mean is meant.
+
+    Raises:
+        StemsplitError: their stems are not the same, or their sample rates; or as `weights.read_card`.
+    """
+    cards = [weights.read_card(name) for name in weights.members(model)]
+    for card in cards:
+        if (card.stems, card.sample_rate) != (cards[0].stems, cards[0].sample_rate):
+            raise StemsplitError(
+                f"{cards[0].name} and {card.name} have other stems, or work at other sample rates",
+                "choose models that are alike in both, see `stemsplit models`",
+            )
+    return cards
 
 
 def _asked_for(stems: Sequence[str] | None, two_stems: str | None) -> Sequence[str] | None:
@@ -153,9 +178,12 @@ def load_network(
     stems: Sequence[str] | None = None,
     mask: str | None = None,
     running: Running = AS_IT_IS_BEST,
-) -> MaskSeparator | WaveformSeparator:
-    """Return a trained model, as `load_separator` does."""
-    card = weights.read_card(model)
+) -> MaskSeparator | WaveformSeparator | Mean:
+    """Return a trained model, or the mean of several, as `load_separator` does."""
+    card, *others = read_cards(model)
+    if others:
+        members = weights.members(model)
+        return Mean(tuple(load_network(each, stems=stems, mask=mask, running=running) for each in members))
     if not nets.find(card.network).hears_waves:
         return load_masks(model, stems=stems, mask=mask, running=running)
     if mask:

@@ -287,6 +287,43 @@ class SpectralSeparator:
 
 
 @dataclass(frozen=True)
+class Mean:
+    """The mean of what several separators give: where they err in different ways, it errs less than any."""
+
+    separators: tuple[Separator, ...]
+    """Of the same stems, in the same order, at the same sample rate."""
+
+    @cached_property
+    def spec(self) -> Spec:
+        """The context is the longest that any of them needs, and the grid one that suits all."""
+        specs = [separator.spec for separator in self.separators]
+        grid = math.lcm(*(spec.grid for spec in specs))
+
+        def on_grid(samples: int) -> int:
+            return math.ceil(samples / grid) * grid
+
+        return Spec(
+            stems=specs[0].stems,
+            sample_rate=specs[0].sample_rate,
+            context=on_grid(max(spec.context for spec in specs)),
+            grid=grid,
+            complete=all(spec.complete for spec in specs),
+            segment=on_grid(max(spec.segment for spec in specs)),
+            workers=max(spec.workers for spec in specs),
+            how=specs[0].how,
+        )
+
+    def separate(self, window: Samples) -> Samples:
+        """Return stems `(stem, channel, time)` of the segment in the middle of a window."""
+        stems = np.float32(0)
+        for separator in self.separators:
+            edge = self.spec.context - separator.spec.context
+            stems = stems + separator.separate(window[:, edge : window.shape[-1] - edge])
+        found: Samples = stems / np.float32(len(self.separators))
+        return found
+
+
+@dataclass(frozen=True)
 class WithRest:
     """A separator that gives one stem more: the mixture without all the others."""
 

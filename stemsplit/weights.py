@@ -131,6 +131,13 @@ def find(model: str | os.PathLike[str]) -> Path:
     )
 
 
+def members(model: str | os.PathLike[str]) -> tuple[str | os.PathLike[str], ...]:
+    """Return the models that a name stands for: one, or several joined by `+` whose mean is meant."""
+    if "+" not in str(model) or os.path.isfile(model):
+        return (model,)
+    return tuple(str(model).split("+"))
+
+
 def read_card(model: str | os.PathLike[str]) -> ModelCard:
     """Return the card in a weights file's header, without reading its tensors.
 

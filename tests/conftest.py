@@ -20,7 +20,7 @@ from stemsplit.nets.binary_mask_cnn import BinaryMaskCNN
 from stemsplit.pipeline import load_network
 from stemsplit.runtime import Running
 from stemsplit.runtime.torch_runtime import TorchRuntime
-from stemsplit.separator import MaskSeparator, Separator, WithRest
+from stemsplit.separator import MaskSeparator, Mean, Separator, WithRest
 from stemsplit.songs import Song
 from stemsplit.stft import Stft
 
@@ -132,6 +132,7 @@ METHODS = {
     "side by side": lambda: mask_separator("soft", threads=3),
     "one stem": lambda: mask_separator("soft", ("bass",)),
     **{name: partial(any_network, name) for name in LIGHT if name != "binary-mask-cnn"},
+    "mean": lambda: Mean((mask_separator("soft"), any_network("sub-band-unet"))),
     "two stems": lambda: WithRest(mask_separator("soft", ("vocals",)), "accompaniment"),
 }
 

@@ -293,6 +293,17 @@ def test_evaluate_refuses_a_missing_folder_before_the_work(data, tmp_path, optio
     assert "[1/2]" not in run.stderr
 
 
+def test_evaluate_measures_the_mean_of_models(data):
+    both = "binary-mask-cnn+mmdensenet-small"
+    options = "--data", data, "--split", "valid", "--model", both, "--oracle", "none"
+    run = evaluate(*options, "--json", "-")
+    assert run.exit_code == 0, run.output
+    facts = json.loads(run.stdout)
+    assert facts["model"] == both
+    assert set(facts["splits"]["valid"]["median"]) == {"mean", "mixture"}
+    assert "leave out --keep" in evaluate(*options, "--keep").output
+
+
 def test_evaluate_keeps_the_medians_in_the_card(data, tmp_path):
     from stemsplit import weights
 

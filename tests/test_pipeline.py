@@ -12,7 +12,7 @@ from stemsplit.audio import Reader
 from stemsplit.errors import DecodeError, DeviceUnavailable, EncodeError, OutputExists, StemsplitError
 from stemsplit.runtime import Running
 from stemsplit.writer import Writer
-from tests.conftest import SAMPLE_RATE, STEMS, mask_separator, whole
+from tests.conftest import SAMPLE_RATE, STEMS, mask_separator, random_model, whole
 
 ROUNDING = {"16": 4 / 2**16, "24": 4 / 2**24 + 1e-6, "32f": 2e-6}  # four stems, each half a step off
 
@@ -267,6 +267,32 @@ def test_what_is_not_there_is_named(options, kind, words):
     with pytest.raises(kind, match=words) as caught:
         pipeline.load_separator(**options)
     assert caught.value.hint
+
+
+def test_models_joined_by_a_plus_are_averaged(music):
+    paths = [str(random_model(name)) for name in ("sub-band-unet", "binary-mask-cnn")]
+    options = {"runtime": "torch", "device": "cpu", "precision": "float32"}
+    both, *each = (stemsplit.split(music, SAMPLE_RATE, model=m, **options) for m in ("+".join(paths), *paths))
+    for stem in STEMS:
+        np.testing.assert_allclose(both[stem], (each[0][stem] + each[1][stem]) / 2, atol=1e-6)
+    assert np.abs(each[0]["bass"] - each[1]["bass"]).max() > 1e-3
+    (bass,) = stemsplit.split(music, SAMPLE_RATE, model="+".join(paths), stems=["bass"], **options)
+    assert bass == "bass"
+
+
+def test_models_that_are_not_alike_have_no_mean():
+    waves = str(random_model("wave-u-net-small"))
+    for load in (pipeline.stem_names, pipeline.load_separator):
+        with pytest.raises(StemsplitError, match="other sample rates"):
+            load(f"binary-mask-cnn+{waves}")
+        with pytest.raises(StemsplitError, match="No model called `nothing`"):
+            load("binary-mask-cnn+nothing")
+
+
+def test_a_file_with_a_plus_in_its_name_is_one_model(tmp_path):
+    path = tmp_path / "one+two.safetensors"
+    path.write_bytes(random_model("binary-mask-cnn").read_bytes())
+    assert len(pipeline.read_cards(path)) == 1
 
 
 def test_a_device_that_is_not_there_is_not_replaced(monkeypatch):

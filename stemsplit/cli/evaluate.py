@@ -108,8 +108,8 @@ def command(
     if plot:
         charts.check()
     card = evaluation.card_of(model)
-    if keep and model in spatial.METHODS:
-        raise EncodeError(f"{model} was not trained, and has no weights file", "leave out --keep")
+    if keep and (model in spatial.METHODS or card.mask == evaluation.MEAN):
+        raise EncodeError(f"{model} has no weights file of its own", "leave out --keep")
     splits = split or (["train", "valid"] if paper else ["test"])
     systems = evaluation.systems_of(
         model,
