@@ -124,12 +124,16 @@ class Pupil:
     def _average(self, step: int) -> None:
         # A short memory at first: the average must not remember the random start.
         decay = min(self.recipe.average, (1 + step) / (10 + step))
-        averages, values = (self.networks[kind].state_dict() for kind in ("average", "network"))
-        for key, average in averages.items():
-            if average.is_floating_point():
-                average.lerp_(values[key], 1 - decay)
-            else:
-                average.copy_(values[key])
+        average, network = (
+            list(self.networks[kind].state_dict().values()) for kind in ("average", "network")
+        )
+        learnt = [index for index, tensor in enumerate(average) if tensor.is_floating_point()]
+        # All at once: on a card, as many calls as there are tensors take longer than a step.
+        torch._foreach_lerp_(
+            [average[index] for index in learnt], [network[index] for index in learnt], 1 - decay
+        )
+        for index in set(range(len(average))) - {*learnt}:
+            average[index].copy_(network[index])
 
     def judge(self, scores: dict[str, float], step: int) -> None:
         """Take note of what the average has reached after so many steps, and keep it if it is the best."""
