@@ -24,11 +24,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from stemsplit import nets, results, spatial, weights
 from stemsplit.bsseval import Pool
 from stemsplit.evaluation import SAMPLE_RATE, SongScores, card_of, systems_of
-from stemsplit.pipeline import load_network
+from stemsplit.pipeline import load_network, read_cards, separate_stream
 from stemsplit.runtime import Running, cores
 from stemsplit.runtime.torch_runtime import AllStems
 from stemsplit.songs import find_songs
-from stemsplit.stream import separate_blocks
 
 HERE = Path(__file__).parent
 KEPT = HERE / "networks.json"
@@ -40,6 +39,7 @@ MEASURES = {
     "museval_sir_db": "SIR, BSSEval v4",
     "museval_sar_db": "SAR, BSSEval v4",
 }
+MEANS = ("band-transformer+binary-mask-cnn",)
 FIRST = "binary-mask-cnn"
 """With which the references are measured: the ideal masks are of its grid."""
 REFERENCES = ("mixture", "ideal binary", "ideal ratio", "ideal wiener")
@@ -102,34 +102,38 @@ def scores(data: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def cost(name: str) -> dict[str, Any]:
-    """Return what a model needs: parameters, multiply-adds a second of sound, and how fast it is."""
-    card = weights.read_card(name)
+    """Return what a model needs, or the mean of several: parameters, multiply-adds a second, and time."""
+    cards = read_cards(name)
+    separator = load_network(name, running=Running(device="cpu", precision="float32"))
+    noise = np.random.default_rng(0).standard_normal((2, SECONDS * SAMPLE_RATE)).astype(np.float32)
+    seconds = []
+    for _ in range(3):
+        began = time.monotonic()
+        for _ in separate_stream(separator, [0.1 * noise], SAMPLE_RATE):
+            pass
+        seconds.append(time.monotonic() - began)
+    hours = [card.recipe.get("trained_hours") for card in cards]
+    return {
+        "parameters": sum(card.parameters for card in cards),
+        "multiply_adds_a_second": sum(map(multiply_adds, cards)),
+        "x_real_time": SECONDS / min(seconds),
+        "runtime": separator.spec.how,
+        "trained_hours": None if None in hours else sum(hours),
+    }
+
+
+def multiply_adds(card: weights.ModelCard) -> float:
+    """Return how many multiply-adds a model's networks do for a second of stereo."""
     entry = nets.find(card.network)
     parts = entry.parts(card.stems)
-    networks = nets.build(card.network, weights.load(name, parts), len(card.stems) // len(parts))
+    networks = nets.build(card.network, weights.load(card.name, parts), len(card.stems) // len(parts))
     heard, *bins = entry.shape
     features = torch.zeros(1, heard, entry.batch + 2 * entry.reach, *bins)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         AllStems(networks, reach=entry.reach)(features)
     rate = card.sample_rate / (1 if entry.hears_waves else card.hop_length)
     channels = 2 if entry.hears_waves and entry.channels == 1 else 1
-    separator = load_network(name, running=Running(device="cpu", precision="float32"))
-    noise = np.random.default_rng(0).standard_normal((2, SECONDS * card.sample_rate)).astype(np.float32)
-    seconds = []
-    for _ in range(3):
-        began = time.monotonic()
-        for _ in separate_blocks(separator, [0.1 * noise]):
-            pass
-        seconds.append(time.monotonic() - began)
-    return {
-        "title": card.title,
-        "parameters": card.parameters,
-        "multiply_adds_a_second": channels * counter.get_total_flops() / 2 / entry.batch * rate,
-        "x_real_time": SECONDS / min(seconds),
-        "runtime": separator.spec.how,
-        "mask": card.mask,
-        "trained_hours": card.recipe.get("trained_hours"),
-    }
+    return channels * float(counter.get_total_flops()) / 2 / entry.batch * rate
 
 
 def table(heading: str, rows: dict[str, list[str]], columns: tuple[str, ...]) -> str:
@@ -227,7 +231,7 @@ def main() -> None:
     arguments.add_argument("data")
     arguments.add_argument("names", nargs="*", metavar="NAME")
     options = arguments.parse_args()
-    there = [*weights.available(), *spatial.METHODS]
+    there = [*MEANS, *weights.available(), *spatial.METHODS]
     names = options.names or there
     facts = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {"models": {}}
     if not options.costs:

@@ -5,15 +5,26 @@ import math
 import pytest
 import torch
 
-from stemsplit.nets.band_transformer import BINS, CHANNELS, REACH, VIEWS, BandTransformer, Config, _turns
+from stemsplit.nets.band_transformer import (
+    BINS,
+    CHANNELS,
+    PAIR,
+    REACH,
+    VIEWS,
+    BandTransformer,
+    Config,
+    _turns,
+)
 
 EQUAL = 1e-5  # in scores, float32
-NARROW = Config(width=16, heads=2, blocks=2, window=3, expansion=1, details=4)
+NARROW = Config(width=16, heads=2, blocks=2, window=3, expansion=1, details=4, refinements=1)
 CONFIGS = [
     NARROW,
-    Config(width=16, heads=2, blocks=1, window=4, details=4),
-    Config(width=16, heads=1, blocks=3, window=2, details=4),
+    Config(width=16, heads=2, blocks=1, window=6, details=4),
+    Config(width=16, heads=1, blocks=3, window=2, details=4, refinements=1),
 ]
+UNREFINED = Config(width=16, heads=2, blocks=0, window=2, details=4, refinements=0)
+ALIKE = Config(bands=((512, 4, 1),), width=16, heads=2, blocks=1, window=8, details=4)
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +37,10 @@ def _one_thread():
 
 def build(stems=4, config=NARROW):
     torch.manual_seed(440)
-    return BandTransformer(stems, config).eval()
+    network = BandTransformer(stems, config).eval()
+    for refinement in network.refinements:  # which at first add nothing
+        torch.nn.init.normal_(refinement.outer.weight, std=0.1)
+    return network
 
 
 def attentive(config):
@@ -49,21 +63,31 @@ def count(module):
 
 def test_the_sizes_are_those_of_the_docstring():
     network = BandTransformer(4)
-    width, details, (bands, bins) = 64, 12, (33, 2049)
-    assert sum(count for count, _ in network.config.bands) == bands
+    width, details, bands = 64, 16, 33
+    assert sum(count for count, _, _ in network.config.bands) == bands
+    assert [sum(n * size for n, size, s in network.config.bands if s == shared) for shared in (1, 2, 4)] == [
+        544,
+        224,
+        264,
+    ]
+    positions = 544 + 224 + 264
     block = 4 * width**2 + 4 * width + width * 4 * width + 4 * width + 2 * width**2 + width
-    split = VIEWS * bins * width + bands * width
-    heads = (width + 1) * 4 * 2 * (bins + details * bands)
-    assert [count(part) for part in (network.across, network.along)] == [3 * block] * 2
+    split = VIEWS * positions * width + bands * width
+    heads = (width + 1) * 4 * 2 * (positions + details * bands)
+    assert [count(part) for part in (network.across, network.along)] == [5 * block] * 2
     assert (count(network.split), count(network.heads)) == (split, heads)
-    rest = 2 * width + details * (9 * VIEWS + 1)
-    assert count(network) == 6 * block + split + heads + rest == 2_047_844
-    assert REACH == 48
+    maps = PAIR * details
+    refinement = 2 * maps * (9 * maps + 1) + bands * (width + 1) * maps
+    assert count(network.refinements) == 2 * refinement
+    rest = 2 * width + maps * (9 * PAIR * VIEWS + 1)
+    assert count(network) == 10 * block + split + heads + 2 * refinement + rest == 1_669_600
+    assert REACH == 83
 
 
-def test_bands_that_leave_bins_out_are_an_error():
+@pytest.mark.parametrize("bands", [((8, 128, 1),), ((2, 1, 1), (1, 2046, 1))])
+def test_bands_that_leave_bins_out_or_part_pairs_are_an_error(bands):
     with pytest.raises(ValueError, match="bands="):
-        BandTransformer(4, Config(bands=((8, 128),)))
+        BandTransformer(4, Config(bands=bands))
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -109,11 +133,34 @@ def test_wherever_it_begins_it_gives_the_same_answers(config):
             assert (part - whole[:, :, :, start + reach : -reach]).abs().max() < EQUAL
 
 
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("margin", [1, 4, 9])
+def test_what_is_skipped_changes_nothing_in_the_rest(config, margin):
+    network = build(config=config)
+    features = music_like(25)
+    with torch.inference_mode():
+        inner, whole = network(features, margin), network(features)
+    torch.testing.assert_close(inner, whole[:, :, :, margin:-margin], atol=EQUAL, rtol=0)
+
+
 def test_far_places_are_as_exact_as_near_ones():
     cosines, sines = _turns(20_004, 12, torch.device("cpu"))
     for first in (0, 20_000):
         a, b = torch.complex(cosines, sines)[[first, first + 3]]
-        assert torch.allclose((b / a).angle(), 3 * 10_000.0 ** (-torch.arange(6) / 6), rtol=0, atol=1e-6)
+        angles = 3 * 10_000.0 ** (-torch.arange(6) / 6)
+        assert torch.allclose((b / a).angle(), angles.repeat(2), rtol=0, atol=1e-6)
+
+
+def test_queries_and_keys_are_turned_with_their_places():
+    """Of places that are moved along together, the products of queries and keys stay the same."""
+    (block,) = build(config=ALIKE).along
+    torch.manual_seed(3)
+    x = torch.randn(1, 1, 6, 16)
+    near, far = (_turns(30, 8, torch.device("cpu"))[:, first : first + 6] for first in (0, 24))
+    with torch.inference_mode():
+        assert torch.allclose(block(x, near), block(x, far), atol=1e-5)
+        unturned = torch.stack([torch.ones(6, 8), torch.zeros(6, 8)])
+        assert not torch.allclose(block(x, near), block(x, unturned), atol=1e-3)
 
 
 def test_every_band_hears_every_other():
@@ -126,29 +173,45 @@ def test_every_band_hears_every_other():
 
 
 def test_bins_are_in_their_places():
-    """A head puts each bin's own details into that very bin, frame, channel and stem's score."""
-    network = build()
+    """A head puts each position's own details into that very position, frame, channel and stem's score."""
+    config = Config(width=16, heads=2, blocks=1, window=2, details=4, refinements=0)
+    network = build(config=config)
     features = music_like(7)
     network.mean.copy_(torch.linspace(-8, -4, BINS))
     with torch.no_grad():
         network.details.weight.zero_()
-        network.details.weight[1, 3, 1, 1] = 1  # the second detail is the side's own magnitude
-        for layer, (_, size) in zip(network.heads, network.config.bands, strict=True):
+        weight = network.details.weight.view(PAIR, 4, PAIR, VIEWS, 3, 3)
+        weight[[0, 1], 1, [0, 1], 3, 1, 1] = 1  # the second detail is the side's own magnitude
+        for layer, (_, size, _) in zip(network.heads, config.bands, strict=True):
             layer.weight.zero_()
-            scores = layer.bias.unflatten(-1, (4, CHANNELS, -1))
-            assert scores.shape[-1] == 4 + size
-            scores.zero_()[..., 1] = torch.arange(8.0).view(4, CHANNELS)
+            scores = layer.bias.unflatten(-1, (-1, 4, CHANNELS))
+            assert scores.shape[2] == 4 + size
+            scores.zero_()[:, :, 1] = torch.arange(8.0).view(4, CHANNELS)
         network.details.bias.zero_()
-        offsets = network.heads[0].bias.unflatten(-1, (4, CHANNELS, -1))
-        offsets[3, 0, 2, 1, 4 + 1] = 100  # the fourth band's second bin
+        offsets = network.heads[0].bias.unflatten(-1, (-1, 4, CHANNELS))
+        offsets[3, 0, 4 + 1, 2, 1] = 100  # the fourth band's second position
         outputs = network(features)
-    expected = torch.arange(8.0).view(4, CHANNELS, 1, 1) * (features[:, 3:] - network.mean)[:, None].relu()
+    side = features[:, 3:] - network.mean
+    shared = side[..., -416:].unflatten(-1, (-1, 4)).mean(-1).repeat_interleave(4, -1)
+    expected = torch.arange(8.0).view(4, CHANNELS, 1, 1) * side[:, None].relu()
     expected[:, 2, 1, :, 3 * 8 + 1] += 100
-    assert torch.allclose(outputs, expected, rtol=1e-5, atol=1e-4)
+    lowest, highest = slice(544), slice(-416, None)
+    assert torch.allclose(outputs[..., lowest], expected[..., lowest], rtol=1e-5, atol=1e-4)
+    expected = torch.arange(8.0).view(4, CHANNELS, 1, 1) * shared[:, None].relu()
+    assert torch.allclose(outputs[..., highest], expected, rtol=1e-5, atol=1e-4)
+
+
+def test_bins_that_share_a_position_share_their_scores():
+    with torch.inference_mode():
+        outputs = build()(music_like(3))
+    twos, fours = outputs[..., 544:992].unflatten(-1, (-1, 2)), outputs[..., 992:].unflatten(-1, (-1, 4))
+    for several in (twos, fours):
+        assert torch.equal(several, several[..., :1].expand_as(several))
+    assert outputs[..., :544].diff().ne(0).all()
 
 
 def test_a_band_s_features_are_of_its_own_bins_and_frame():
-    network = build(config=Config(width=16, heads=2, blocks=0, window=2, details=4))
+    network = build(config=UNREFINED)
     features = music_like(8)
     with torch.no_grad():
         network.details.weight.zero_()
@@ -161,19 +224,58 @@ def test_a_band_s_features_are_of_its_own_bins_and_frame():
     assert set(where[:, 2].tolist()) == set(range(64 + 16, 64 + 32))
 
 
-def test_details_are_of_the_bins_next_to_it():
-    network = build(config=Config(width=16, heads=2, blocks=0, window=2, details=4))
-    features = music_like(8)
+@pytest.mark.parametrize(("refinements", "frames", "bins"), [(0, (4, 6), (80, 85)), (1, (2, 8), (76, 89))])
+def test_details_are_of_the_positions_next_to_it(refinements, frames, bins):
+    """Of three pairs of positions and three frames, and of two more on each side for a refinement."""
+    network = build(config=Config(width=16, heads=2, blocks=0, window=2, details=4, refinements=refinements))
+    features = music_like(12)
     with torch.no_grad():
         for layer, head in zip(network.split, network.heads, strict=True):
             layer.weight.zero_()
             head.bias.fill_(1)
+        for convolution in (network.details, *(refinement.inner for refinement in network.refinements)):
+            convolution.bias.fill_(50)  # so that no ReLU hides anything
         before = network(features)
         features[0, 1, 5, 83] += 9
         moved = (network(features) != before)[0].any(0).any(0)
     where = moved.nonzero()
-    assert set(where[:, 0].tolist()) == {4, 5, 6}
-    assert set(where[:, 1].tolist()) == {82, 83, 84}
+    assert (where[:, 0].min(), where[:, 0].max()) == frames
+    assert (where[:, 1].min(), where[:, 1].max()) == bins
+
+
+def test_a_refinement_listens_to_the_band_that_a_position_is_in():
+    network = build()
+    (refinement,) = network.refinements
+    with torch.no_grad():
+        refinement.inner.weight.zero_()
+        refinement.inner.bias.fill_(-1)  # which the ReLU takes away, where no band says otherwise
+        for layer in refinement.offsets:
+            layer.weight.zero_()
+            layer.bias.zero_()
+        refinement.offsets[1].bias[1] = 2  # bins 64 + 16 to 64 + 31
+        refinement.outer.weight.zero_()
+        refinement.outer.weight[:, :, 1, 1] = 1
+        features = music_like(3)
+        network.heads[0].bias.fill_(1)
+        details = torch.zeros(1, PAIR * 4, 3, 1032 // PAIR)
+        tokens = torch.zeros(33, 1, 3, 16)
+        known = torch.split(tokens, [n for n, _, _ in network.config.bands])
+        added = refinement(details, known) - refinement.outer.bias.view(1, -1, 1, 1)
+    assert features.shape[3] == BINS
+    where = set(added.nonzero()[:, 3].tolist())
+    assert where == set(range((64 + 16) // PAIR, (64 + 32) // PAIR))
+
+
+def test_at_first_a_refinement_adds_nothing():
+    torch.manual_seed(1)
+    refined = BandTransformer(4, NARROW).eval()
+    network = BandTransformer(4, UNREFINED).eval()
+    details = torch.rand(1, PAIR * 4, 5, 516)
+    known = torch.split(torch.randn(33, 1, 5, 16), [n for n, _, _ in network.config.bands])
+    (refinement,) = refined.refinements
+    with torch.inference_mode():
+        moved = refinement(details, known) - details
+    assert torch.allclose(moved, refinement.outer.bias.view(1, -1, 1, 1).expand_as(moved), atol=1e-6)
 
 
 def test_what_is_filled_up_with_is_not_heard():
@@ -191,17 +293,16 @@ def test_what_is_filled_up_with_is_not_heard():
 @pytest.mark.parametrize("axis", ["time", "bands"])
 def test_order_counts(axis):
     """Turned round in time, or with all bands alike and turned round, a song is not only turned round."""
-    config = Config(bands=((683, 3),), width=16, heads=2, blocks=1, window=8, details=4)
-    network = attentive(config)
+    network = attentive(ALIKE)
     with torch.no_grad():
         network.details.weight.zero_()
         for layer in (*network.split, *network.heads):
             layer.weight.copy_(layer.weight[:1].clone())
     features = music_like(6)
-    turned = features.flip(2) if axis == "time" else features.unflatten(-1, (683, 3)).flip(3).flatten(3)
+    turned = features.flip(2) if axis == "time" else features.unflatten(-1, (512, 4)).flip(3).flatten(3)
     with torch.inference_mode():
         there, back = network(features), network(turned)
-    back = back.flip(3) if axis == "time" else back.unflatten(-1, (683, 3)).flip(4).flatten(4)
+    back = back.flip(3) if axis == "time" else back.unflatten(-1, (512, 4)).flip(4).flatten(4)
     assert (there - back).abs().max() > 100 * EQUAL
 
 
@@ -252,7 +353,7 @@ def test_openvino_gives_the_same():
 def test_it_learns_to_tell_tones_from_clicks():
     """What stays on in a band is one stem, and what is on in all bands at times the other."""
     torch.manual_seed(2)
-    tones = (torch.rand(2, CHANNELS, 1, 683, 1) < 0.5).float().expand(-1, -1, 12, -1, 3).flatten(3)
+    tones = (torch.rand(2, CHANNELS, 1, 512, 1) < 0.5).float().expand(-1, -1, 12, -1, 4).flatten(3)
     clicks = (torch.arange(12) % 4 == 1).float().view(12, 1) * (1 - tones)
     stems = 0.1 * torch.stack([tones, clicks], 1) * torch.rand(2, 2, CHANNELS, 12, BINS)
     mixture = stems.sum(1)

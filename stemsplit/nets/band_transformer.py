@@ -14,58 +14,86 @@ paper's, and all sizes are its own (the paper's: some 60 bands, 384 features, 12
   so that the network depends on `Config.reach` frames and no more, and gives the same numbers in a stream.
 * Frames: 93 ms long and 23 ms apart (the paper's: 46 and 10 ms), which tells harmonics of a low voice
   apart, and makes fewer tokens.
-* Bands: 33, the finer the lower as in both papers, but (save the last) of powers of two in bins, and all
-  bands of one size are one product of matrices.
+* Positions: up to 5.9 kHz a position is a bin, 11 Hz wide. Above, two bins share one, and from 10.7 kHz four,
+  where nothing is lost by it and half of all bins would be.
+* Bands: 33, the finer the lower as in both papers, and all bands of one size are one product of matrices.
 * Masks: real ones from log magnitudes, where the papers make complex ones from complex spectra; these are
   between 0 and 1 and add up to one. One network gives all stems; the papers train one a stem.
 * A band's head is one linear layer (in the papers a perceptron with a hidden layer). But few features cannot
-  say which of a wide band's many bins stand out. So a convolution over 3 x 3 bins finds `details` of each
-  bin, such as whether it is a ridge, a click, or from one side, and a band's head says how much each of them
-  counts in the scores of each stem: the mask follows harmonics that no band could describe.
+  say which of a wide band's many bins stand out. So convolutions over 3 x 3 positions find `details` of each,
+  such as whether it is a ridge, a click, or from one side, and a band's head says how much each of them
+  counts in the scores of each stem: the mask follows harmonics that no band could describe. What counts as a
+  detail depends on what the bands know by then: `refinements` add to the details what two more convolutions
+  make of them, with an offset between these from the band's features.
 * Order: across bands first, then along time. Feed-forward layers are gated (SwiGLU: N. Shazeer, "GLU variants
   improve Transformer", 2020) in the place of the GELU; norms are LayerNorms in the place of RMSNorms, which
   were no faster. There is no dropout.
 
 A softmax between products of matrices is as fast on one thread as `scaled_dot_product_attention`.
+Convolutions see pairs of positions with twice as many channels, and channels last: on a processor that is
+twice as fast and more, for the same traffic in memory.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-BINS = 2049
+BINS = 2048
 CHANNELS = 2
 VIEWS = 4
+PAIR = 2
+"""Positions that are one to the convolutions."""
 
 
 @dataclass(frozen=True)
 class Config:
     """The sizes, this project's own; `width` must be a multiple of twice the `heads`."""
 
-    bands: tuple[tuple[int, int], ...] = ((8, 8), (6, 16), (6, 32), (6, 64), (5, 128), (1, 256), (1, 417))
-    """From the lowest frequency up: how many bands, of how many bins each."""
+    bands: tuple[tuple[int, int, int], ...] = (
+        (8, 8, 1),
+        (6, 16, 1),
+        (6, 32, 1),
+        (3, 64, 1),
+        (3, 32, 2),
+        (2, 64, 2),
+        (3, 32, 4),
+        (1, 64, 4),
+        (1, 104, 4),
+    )
+    """From the lowest frequency up: how many bands, of how many positions each, and how many bins share one.
+
+    Positions are in pairs, in each band, and in all bands with as many bins to one.
+    """
     width: int = 64
     """Features of a band in a frame."""
     heads: int = 4
-    blocks: int = 3
+    blocks: int = 5
     """Pairs of Transformers, one across bands and one along time."""
     window: int = 16
     """Frames on either side that a Transformer along time attends to."""
     expansion: int = 2
     """How many times `width` the inner size of the feed-forward layers is."""
-    details: int = 12
-    """What is known of each bin from those next to it."""
+    details: int = 16
+    """What is known of each position from those next to it."""
+    refinements: int = 2
+    """Of the details, in the light of what the bands know."""
 
     @property
     def reach(self) -> int:
-        """Frames on either side that an answer depends on."""
-        return max(1, self.blocks * self.window)
+        """Frames on either side that an answer depends on: refinements pass on what the bands know."""
+        passed_on = max(0, 2 * self.refinements - 1)
+        return max(self.reach_of_details, self.blocks * self.window + passed_on)
+
+    @property
+    def reach_of_details(self) -> int:
+        """The same, by way of the convolutions alone."""
+        return 1 + 2 * self.refinements
 
 
 REACH = Config().reach
@@ -76,6 +104,7 @@ class BandTransformer(nn.Module):
 
     bins = BINS
     channels = CHANNELS
+    can_skip = True
     mean: Tensor
     deviation: Tensor
 
@@ -83,65 +112,116 @@ class BandTransformer(nn.Module):
         super().__init__()
         self.stems = stems
         self.config = config = config or Config()
-        if sum(count * size for count, size in config.bands) != BINS:
+        if sum(count * size * shared for count, size, shared in config.bands) != BINS:
             raise ValueError(f"bands={config.bands} must be of {BINS} bins together")
+        if any(size % PAIR for _, size, _ in config.bands):
+            raise ValueError(f"bands={config.bands} must have positions in pairs")
         self.register_buffer("mean", torch.zeros(BINS))
         self.register_buffer("deviation", torch.ones(BINS))
         width, scores = config.width, stems * CHANNELS
-        self.split = nn.ModuleList(_BandLinear(count, VIEWS * size, width) for count, size in config.bands)
+        sizes = [(count, size) for count, size, _ in config.bands]
+        self.split = nn.ModuleList(_BandLinear(count, VIEWS * size, width) for count, size in sizes)
         self.across = nn.ModuleList(_Transformer(config) for _ in range(config.blocks))
         self.along = nn.ModuleList(_Transformer(config) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(width)
-        self.details = nn.Conv2d(VIEWS, config.details, 3, padding=1)
+        self.details = _convolution(PAIR * VIEWS, PAIR * config.details)
+        self.refinements = nn.ModuleList(_Refinement(config) for _ in range(config.refinements))
         self.heads = nn.ModuleList(
-            _BandLinear(count, width, scores * (config.details + size)) for count, size in config.bands
+            _BandLinear(count, width, (config.details + size) * scores) for count, size in sizes
         )
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Return scores `(example, stem, channel, frame, bin)` for `(example, view, frame, bin)`."""
+    def forward(self, features: Tensor, margin: int = 0) -> Tensor:
+        """Return scores `(example, stem, channel, frame, bin)` for `(example, view, frame, bin)`.
+
+        There are none for `margin` frames at either end, which are only heard.
+        """
         config, frames = self.config, features.shape[2]
-        x = (features.float() - self.mean) / self.deviation
-        details = F.relu(self.details(x))
-        x = F.pad(x, (0, 0, 0, -frames % config.window))
-        tokens = self._split(x)
+        x = self._positions((features.float() - self.mean) / self.deviation)
+        tokens = self._split(F.pad(x, (0, 0, 0, -frames % config.window)))
         bands, steps, size = tokens.shape[1], tokens.shape[2], config.width // config.heads
         turns_across, turns_along = _turns(bands, size, x.device), _turns(steps, size, x.device)
         heard = _heard(steps, frames, config.window, x.device)
         for across, along in zip(self.across, self.along, strict=True):
             tokens = across(tokens.transpose(1, 2), turns_across).transpose(1, 2)
             tokens = along(tokens, turns_along, heard)
-        return self._scores(self.norm(tokens[:, :, :frames]), details)
+        skipped = max(0, margin - config.reach_of_details)
+        pairs = torch.unflatten(x[:, :, skipped : frames - skipped], 3, (-1, PAIR))
+        pairs = pairs.permute(0, 4, 1, 2, 3).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+        details = F.relu(self.details(pairs))
+        tokens = self.norm(tokens[:, :, skipped : frames - skipped]).transpose(0, 1)
+        counts = [count for count, _, _ in config.bands]
+        for refinement in self.refinements:
+            details = refinement(details, torch.split(tokens, counts))
+        inner = slice(margin - skipped, frames - skipped - margin)
+        details = torch.unflatten(details[:, :, inner].permute(0, 2, 3, 1), 3, (PAIR, -1)).flatten(2, 3)
+        return self._scores(details, torch.split(tokens[:, :, inner], counts))
 
     def masks(self, outputs: Tensor) -> Tensor:
         """Return masks for scores, of one stem alone a sigmoid."""
         outputs = outputs.float()
         return outputs.softmax(1) if self.stems > 1 else outputs.sigmoid()
 
+    def _positions(self, x: Tensor) -> Tensor:
+        """Return the means of bins that share a position, `(..., position)` for `(..., bin)`."""
+        runs = torch.split(x, [count * size * shared for count, size, shared in self.config.bands], -1)
+        shares = [shared for _, _, shared in self.config.bands]
+        return torch.cat(
+            [F.avg_pool2d(run, (1, n)) if n > 1 else run for run, n in zip(runs, shares, strict=True)], -1
+        )
+
     def _split(self, x: Tensor) -> Tensor:
-        """Return `(example, band, frame, feature)` for `(example, view, frame, bin)`."""
-        tokens = [layer(run.flatten(3)) for layer, run in zip(self.split, self._runs(x), strict=True)]
+        """Return `(example, band, frame, feature)` for `(example, view, frame, position)`."""
+        runs = torch.split(x, [count * size for count, size, _ in self.config.bands], -1)
+        tokens = [
+            layer(torch.unflatten(run, -1, (count, size)).permute(3, 0, 2, 1, 4).flatten(3))
+            for layer, run, (count, size, _) in zip(self.split, runs, self.config.bands, strict=True)
+        ]
         return torch.cat(tokens).transpose(0, 1)
 
-    def _scores(self, tokens: Tensor, details: Tensor) -> Tensor:
-        """Return `(example, stem, channel, frame, bin)` for tokens as `_split` gives them."""
-        examples, _, frames, _ = tokens.shape
-        scores = []
-        bands = torch.split(tokens.transpose(0, 1), [count for count, _ in self.config.bands])
-        for (count, size), layer, band, run in zip(
-            self.config.bands, self.heads, bands, self._runs(details), strict=True
-        ):
-            y = layer(band).view(-1, self.stems * CHANNELS, self.config.details + size)
-            weights, offsets = y.split([self.config.details, size], -1)
-            y = torch.baddbmm(offsets, weights, run.flatten(0, 2))
-            y = y.view(count, examples, frames, self.stems, CHANNELS, size)
-            scores.append(y.permute(1, 3, 4, 2, 0, 5).flatten(4))
-        return torch.cat(scores, -1)
+    def _scores(self, details: Tensor, known: Sequence[Tensor]) -> Tensor:
+        """Return `(example, stem, channel, frame, bin)`.
 
-    def _runs(self, x: Tensor) -> Iterator[Tensor]:
-        """Yield bands of one size, `(band, example, frame, map, bin)`, of `(example, map, frame, bin)`."""
-        runs = torch.split(x, [count * size for count, size in self.config.bands], -1)
-        for run, (count, size) in zip(runs, self.config.bands, strict=True):
-            yield torch.unflatten(run, -1, (count, size)).permute(3, 0, 2, 1, 4)
+        Shapes: details `(example, frame, position, detail)`; known `(band, example, frame, feature)` each.
+        """
+        examples, frames = details.shape[:2]
+        scores = []
+        runs = torch.split(details, [count * size for count, size, _ in self.config.bands], 2)
+        for (count, size, shared), layer, tokens, run in zip(
+            self.config.bands, self.heads, known, runs, strict=True
+        ):
+            y = torch.unflatten(layer(tokens), 3, (self.config.details + size, -1))
+            y = y.permute(1, 2, 0, 3, 4).flatten(0, 2)
+            weights, offsets = torch.split(y, [self.config.details, size], 1)
+            y = torch.baddbmm(offsets, run.reshape(-1, size, self.config.details), weights)
+            y = y.view(examples, frames, count * size, -1).permute(0, 3, 1, 2)
+            scores.append(y.repeat_interleave(shared, 3) if shared > 1 else y)
+        return torch.unflatten(torch.cat(scores, 3), 1, (self.stems, CHANNELS))
+
+
+class _Refinement(nn.Module):
+    """Adds to the details what two convolutions make of them, the first with offsets from each band."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        maps = PAIR * config.details
+        self.sizes = [(count, size // PAIR) for count, size, _ in config.bands]
+        self.inner, self.outer = _convolution(maps, maps), _convolution(maps, maps)
+        nn.init.zeros_(self.outer.weight)  # at first it adds nothing
+        self.offsets = nn.ModuleList(_BandLinear(count, config.width, maps) for count, _ in self.sizes)
+
+    def forward(self, details: Tensor, known: Sequence[Tensor]) -> Tensor:
+        """Map details `(example, map, frame, pair)`, for tokens `(band, example, frame, feature)`."""
+        runs = torch.split(self.inner(details), [count * size for count, size in self.sizes], 3)
+        told = []
+        for (count, size), layer, tokens, run in zip(self.sizes, self.offsets, known, runs, strict=True):
+            offsets = layer(tokens).permute(1, 3, 2, 0)[..., None]
+            told.append((torch.unflatten(run, 3, (count, size)) + offsets).flatten(3))
+        added: Tensor = self.outer(F.relu(torch.cat(told, 3)))
+        return details + added
+
+
+def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
 
 
 class _BandLinear(nn.Module):
@@ -177,9 +257,14 @@ class _Transformer(nn.Module):
 
         Each place hears its whole row, or of three windows around it what `heard` says.
         """
-        y = torch.unflatten(self.queries_keys_values(self.norm(x)), -1, (3, self.heads, -1))
+        x_normal = self.norm(x)
+        y = torch.unflatten(self.queries_keys_values(x_normal), -1, (3, self.heads, -1))
         queries, keys, values = y.permute(3, 0, 1, 4, 2, 5).unbind()  # (example, row, head, place, feature)
-        queries, keys = _turned(queries * queries.shape[-1] ** -0.5, turns), _turned(keys, turns)
+        y = torch.unflatten(F.linear(x_normal, self._quarter_turned()), -1, (2, self.heads, -1))
+        queries_turned, keys_turned = y.permute(3, 0, 1, 4, 2, 5).unbind()
+        cosines, sines = turns.to(x.dtype).unbind()
+        queries = (queries * cosines + queries_turned * sines) * queries.shape[-1] ** -0.5
+        keys = keys * cosines + keys_turned * sines
         if heard is None:
             y = (queries @ keys.transpose(-1, -2)).softmax(-1) @ values
         else:
@@ -187,9 +272,21 @@ class _Transformer(nn.Module):
             keys, values = _around(keys, self.window), _around(values, self.window)
             y = ((queries @ keys.transpose(-1, -2) + heard).softmax(-1) @ values).flatten(3, 4)
         x = x + self.together(y.transpose(2, 3).flatten(3))
-        y, gate = self.wide(self.norm_wide(x)).chunk(2, -1)
-        added: Tensor = self.narrow(y * F.silu(gate))
+        x_normal = self.norm_wide(x)
+        wide, gate = (  # two products are faster than one that must be cut in two
+            F.linear(x_normal, weight, bias)
+            for weight, bias in zip(self.wide.weight.chunk(2), self.wide.bias.chunk(2), strict=True)
+        )
+        added: Tensor = self.narrow(wide * F.silu(gate))
         return x + added
+
+    def _quarter_turned(self) -> Tensor:
+        """Return weights that give queries and keys with each pair of features turned by a right angle.
+
+        Any turn is a sum of the features and these: nothing has to be cut and joined at each place.
+        """
+        weight = torch.unflatten(self.queries_keys_values.weight, 0, (3, self.heads, 2, -1))[:2]
+        return torch.stack([-weight[:, :, 1], weight[:, :, 0]], 2).flatten(0, 3)
 
 
 def _around(x: Tensor, window: int) -> Tensor:
@@ -206,16 +303,13 @@ def _heard(steps: int, real: int, window: int, device: torch.device) -> Tensor:
     return torch.zeros(heard.shape, device=device).masked_fill(~heard, -torch.inf)
 
 
-def _turned(x: Tensor, turns: Tensor) -> Tensor:
-    """Turn pairs of features of `(..., place, feature)` by angles that grow with the place."""
-    a, b = x.chunk(2, -1)
-    cosines, sines = turns[0].to(x.dtype), turns[1].to(x.dtype)
-    return torch.cat([a * cosines - b * sines, a * sines + b * cosines], -1)
-
-
 def _turns(places: int, size: int, device: torch.device) -> Tensor:
-    """Return cosines and sines `(2, place, pair)`, computed as doubles: far places are as exact as near."""
+    """Return cosines and sines `(2, place, feature)`, computed as doubles: far places are as exact as near.
+
+    Features are turned in pairs, one of the first half with one of the second, by angles that grow with the
+    place.
+    """
     pairs = torch.arange(size // 2, device=device, dtype=torch.float64)
     speeds = 10_000.0 ** (-2 / size * pairs)
-    angles = torch.arange(places, device=device)[:, None] * speeds
+    angles = (torch.arange(places, device=device)[:, None] * speeds).repeat(1, 2)
     return torch.stack([angles.cos(), angles.sin()]).float()

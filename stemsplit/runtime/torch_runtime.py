@@ -32,7 +32,13 @@ class AllStems(nn.Module):
         return torch.cat([self._answers(network, features) for network in self.networks], dim=1)[0]
 
     def _answers(self, network: Any, features: Tensor) -> Tensor:
-        outputs: Tensor = network(features, self.step) if self.step > 1 else network(features)
+        outputs: Tensor
+        if self.step > 1:
+            outputs = network(features, self.step)
+        elif getattr(network, "can_skip", False):  # what only others need to hear has a cheaper answer: none
+            outputs = network(features, self.reach)
+        else:
+            outputs = network(features)
         outputs = outputs.float()
         if hasattr(network, "masks"):
             outputs = network.masks(outputs)
