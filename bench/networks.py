@@ -118,7 +118,7 @@ def cost(name: str) -> dict[str, Any]:
         "multiply_adds_a_second": sum(map(multiply_adds, cards)),
         "x_real_time": SECONDS / min(seconds),
         "runtime": separator.spec.how,
-        "trained_hours": None if None in hours else sum(hours),
+        "trained_hours": " + ".join("-" if each is None else str(each) for each in hours),
     }
 
 
@@ -154,7 +154,7 @@ def page(facts: dict[str, Any]) -> str:
             f"{each['cost']['parameters']:,}",
             f"{each['cost']['multiply_adds_a_second'] / 1e9:.2f}",
             f"{each['cost']['x_real_time']:.1f}",
-            f"{each['cost']['trained_hours'] or '-'}",
+            each["cost"]["trained_hours"],
         ]
         for name, each in models.items()
         if each["cost"]

@@ -214,6 +214,7 @@ REGISTRY = {
         bins=2048,
         n_fft=4096,
         hop_length=1024,
+        batch=512,
         training={"learning_rate": 2e-3, "loss": "phase-sensitive", "frames": 64, "examples": 3},
     ),
     "wave-u-net": Entry(
