@@ -180,29 +180,29 @@ def pareto(path: Path, facts: dict[str, Any]) -> None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
 
-    def mark(name: str, speed: float, sdr: float, look: str) -> None:
+    def mark(name: str, speed: float, sdr: float, look: str, above: float = 4) -> None:
         axes.plot(speed, sdr, look)
-        axes.annotate(name, (speed, sdr), xytext=(6, 4), textcoords="offset points", fontsize=8)
+        axes.annotate(name, (speed, sdr), xytext=(6, above), textcoords="offset points", fontsize=8)
 
     points = {
         name: (each["cost"]["x_real_time"], _mean(each["scores"]["valid"][each["system"]], "sdr_db"))
         for name, each in facts["models"].items()
         if each["cost"]
     }
-    for name, point in points.items():
-        mark(name, *point, "C0o")
     front = sorted(
         (speed, sdr)
         for speed, sdr in points.values()
         if not any(s >= speed and d >= sdr and (s, d) != (speed, sdr) for s, d in points.values())
     )
+    for name, point in points.items():
+        mark(name, *point, "C0o", above=4 if point in front else -11)
     axes.plot(*zip(*front, strict=True), "C0-", alpha=0.4)
     for name, (sdr, speed) in ELSEWHERE_FAST.items():
         mark(f"{name}: other data", speed, sdr, "C7s")
     for name in REFERENCES[1:]:
         sdr = _mean(facts["references"]["valid"][name], "sdr_db")
         axes.axhline(sdr, color="grey", linestyle=":")
-        above = "top" if name == "ideal ratio" else "bottom"  # it is next to another one
+        above = "top" if name == "ideal binary" else "bottom"  # it is next to another one
         place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": above}
         axes.annotate(name, (0.99, sdr), **place, fontsize=8)
     axes.set(
