@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 
 from stemsplit import nets, weights
+from stemsplit.songs import MUSDB18_STEMS
 from stemsplit.training import dataset, journal
 
-STEMS = ("vocals", "drums", "bass", "other")
 STEMSPLIT = (sys.executable, "-m", "stemsplit")
 PROBE_STEPS = 2 * journal.LOG_STEPS
 """In the first half of them much is set up."""
@@ -48,7 +48,7 @@ def command(data: str, run: Path, name: str, steps: int, extra: list[str]) -> li
 def decode(data: str, out: Path, names: list[str]) -> None:
     """Decode all songs once, for all runs."""
     for rate in {nets.find(name).sample_rate for name in names}:
-        for sources in dataset.splits([data], STEMS).values():
+        for sources in dataset.splits([data], MUSDB18_STEMS).values():
             dataset.map_songs(sources, sample_rate=rate, cache=out / dataset.DECODED)
 
 
