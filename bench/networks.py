@@ -2,7 +2,7 @@
 
     python bench/networks.py [--costs] DATA [NAME ...]
 
-Scores are those of `stemsplit evaluate --museval` on the validation and the test songs of DATA: some three
+Scores are those of `stemsplit evaluate --museval` on the validation and the test songs of DATA: one or two
 minutes for each name on two cores. What they cost is measured afterwards, which asks for an idle machine;
 `--costs` measures nothing else. What is not named keeps the figures of the last run (`networks.json`).
 """
