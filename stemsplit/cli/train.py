@@ -126,6 +126,9 @@ def command(
         ),
     ] = "",
     steps: Annotated[int, _stop(min=1, metavar="N", help="Batches to learn from.")] = 4000,
+    minutes: Annotated[
+        float, _stop(min=0, metavar="M", help="How long to learn, in place of --steps. [0: so many steps]")
+    ] = 0,
     warmup: Annotated[int, _stop(min=0, metavar="N", help="Steps over which the rate rises.")] = 100,
     schedule: Annotated[
         Literal["linear", "cosine", "plateau"],
@@ -171,7 +174,7 @@ def command(
     """Train a network on your own songs: a binary-mask CNN for each stem, or another one.
 
     Interrupt it whenever you like: the same command goes on from the last
-    checkpoint, no more than a minute old, and a higher --steps goes on for longer.
+    checkpoint, no more than a minute old, and more --steps or --minutes go on for longer.
 
     At the end `RUN/NAME.safetensors`, with each network as it was at its best
     validation, can be given to --model, and to `stemsplit evaluate`.
@@ -230,6 +233,7 @@ def command(
     recipe = Recipe(
         network=network,
         steps=steps,
+        minutes=minutes,
         learning_rate=chosen["learning_rate"],
         warmup=warmup,
         schedule=schedule,
@@ -250,10 +254,10 @@ def command(
         if not quiet:
             console.say(text)
 
-    show: view.LiveTable | view.Lines = view.Lines(steps, say)
+    show: view.LiveTable | view.Lines = view.Lines(say)
     with contextlib.ExitStack() as stack:
         if not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-            show = stack.enter_context(view.LiveTable(steps))
+            show = stack.enter_context(view.LiveTable())
         path = train(settings, recipe, say=say, show=show)
     if path is not None:  # in the first of several processes
         typer.echo(path)

@@ -68,6 +68,14 @@ class Warp:
         return F.pad(signal, (0, max(0, samples - signal.shape[-1])))[:, :samples]
 
 
+@functools.lru_cache(maxsize=8)
+def _curves(bins: int) -> Floats:
+    """Return smooth curves `(term, bin)`: as much happens in a low octave as in a high one."""
+    octaves = np.log1p(99 * np.arange(bins) / bins) / math.log(100)
+    curves: Floats = np.cos(np.pi * np.arange(1, CURVE_TERMS + 1)[:, None] * octaves).astype(np.float32)
+    return curves
+
+
 @functools.lru_cache(maxsize=128)
 def _window(length: int, device: torch.device) -> Tensor:
     """A Hann window scaled as those of `Stft`: a full-scale sine has magnitude one."""
@@ -127,20 +135,13 @@ class Augmentation:
         gains_db = rng.normal(0, self.gain_db if across else self.gain_within_db, (parts, 1))
         gains_db = gains_db + rng.uniform(*self.level_db)
         if self.equalise_db:
-            gains_db = gains_db + self._curves_db(rng, parts, bins)
+            weights = rng.normal(0, self.equalise_db * math.sqrt(2 / CURVE_TERMS), (parts, CURVE_TERMS))
+            gains_db = gains_db.astype(np.float32) + weights.astype(np.float32) @ _curves(bins)
         signs = np.where(rng.random((parts, 1)) < self.polarity, -1.0, 1.0)
         dropped = np.append(rng.random(parts - 1) < self.drop, False)
         if not dropped[audible].all():
             signs[dropped] = 0
-        return (signs * 10 ** (gains_db / 20)).astype(np.float32)
-
-    def _curves_db(self, rng: np.random.Generator, parts: int, bins: int) -> NDArray[np.float64]:
-        """Draw smooth curves `(part, bin)`: as much happens in a low octave as in a high one."""
-        octaves = np.log1p(99 * np.arange(bins) / bins) / math.log(100)
-        cosines = np.cos(np.pi * np.arange(1, CURVE_TERMS + 1)[:, None] * octaves)
-        weights = rng.normal(0, self.equalise_db * math.sqrt(2 / CURVE_TERMS), (parts, CURVE_TERMS))
-        curves: NDArray[np.float64] = weights @ cosines
-        return curves
+        return (signs * np.exp(gains_db * (math.log(10) / 20))).astype(np.float32)
 
     def add_noise(self, rng: np.random.Generator, stft: Stft | None, mixture: Tensor) -> None:
         """Add white noise to a mixture `(channel, ...)`, up to 30 dB below `noise_db`."""

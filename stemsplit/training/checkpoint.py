@@ -65,7 +65,7 @@ def resume(trainer: Trainer, path: Path) -> None:
 def identity(trainer: Trainer) -> str:
     """Return what must not change in the course of a run, as JSON."""
     recipe, examples = asdict(trainer.recipe), trainer.examples
-    del recipe["steps"], recipe["patience"]  # a run may be made longer
+    del recipe["steps"], recipe["minutes"], recipe["patience"]  # a run may be made longer
     facts = {
         **recipe,
         **asdict(examples.augmentation),

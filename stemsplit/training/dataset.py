@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ from torch import Tensor
 from ..errors import DecodeError
 from ..separator import Samples
 from ..songs import CHANNELS, Song, SongSource, find_songs
-from ..stft import Stft
+from ..stft import Floats, Stft
 from .augment import Augmentation, Warp
 
 CPU = torch.device("cpu")
@@ -30,6 +32,10 @@ TRIES = 20
 """How often at most an example is drawn until its first stem sounds."""
 AUDIBLE = 1e-5
 """Mean square (-50 dB of full scale) above which it does."""
+SPARSE = 256
+"""Of so many samples one is looked at to see whether there is any sound."""
+DECODERS = min(8, os.cpu_count() or 1)
+"""Songs decoded at once."""
 DECODED = "decoded"
 """Where in its folder a run keeps the songs, ready to be mapped into memory."""
 HELD_OUT = 10
@@ -74,9 +80,10 @@ def map_songs(
     """
     cache.mkdir(parents=True, exist_ok=True)
     songs = []
-    for source in sources:
-        songs.append(_map_song(source, sample_rate, cache))
-        progress(len(songs), len(sources))
+    with ThreadPoolExecutor(DECODERS) as pool:
+        for song in pool.map(lambda source: _map_song(source, sample_rate, cache), sources):
+            songs.append(song)
+            progress(len(songs), len(sources))
     return songs
 
 
@@ -143,8 +150,18 @@ class Cut:
 
     @cached_property
     def power(self) -> float:
-        """Their mean square; nought only in silence."""
-        return float(np.square(self.of(self.song.parts), dtype=np.float32).mean())
+        """The mean square of some of them, enough to tell what sounds; nought only in silence."""
+        return float(np.square(self.of(self.song.parts)[:, ::SPARSE], dtype=np.float32).mean())
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What an example is to be made of."""
+
+    cuts: Sequence[Cut]
+    known: tuple[bool, ...]
+    factors: Floats
+    """`(part, bin)`, or `(part, 1)` for all bins, that the cuts are multiplied by."""
 
 
 @dataclass(frozen=True)
@@ -172,29 +189,35 @@ class Examples:
         kind = torch.complex64 if self.stft else torch.float32
         mixture = torch.empty((size, CHANNELS, *self._grid), dtype=kind, device=self.device)
         parts = torch.zeros((size, stems + 1, CHANNELS, *self._grid), dtype=kind, device=self.device)
-        known = np.empty((size, stems), bool)
-        for example in range(size):
-            known[example] = self._fill(parts[example], rng)
+        drawn = [self._draw_example(rng) for _ in range(size)]
+        factors = self._moved(np.stack([each.factors for each in drawn]))
+        for example, each in enumerate(drawn):
+            for cut in each.cuts:
+                torch.mul(self._signal(cut), factors[example, cut.row], out=parts[example, cut.row])
             torch.sum(parts[example], dim=0, out=mixture[example])
             self.augmentation.add_noise(rng, self.stft, mixture[example])
-        return Batch(mixture, parts[:, :stems], torch.from_numpy(known).to(self.device))
+        return Batch(mixture, parts[:, :stems], self._moved(np.array([each.known for each in drawn])))
+
+    def _moved(self, values: NDArray[Any]) -> Tensor:
+        """Return an array on the device, without waiting for what is being computed there."""
+        tensor = torch.from_numpy(values)
+        if self.device.type != "cuda":
+            return tensor.to(self.device)
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
     @property
     def _grid(self) -> tuple[int, ...]:
         return (self.frames, self.bins) if self.stft else (self.frames,)
 
-    def _fill(self, parts: Tensor, rng: np.random.Generator) -> tuple[bool, ...]:
-        """Draw an example into `parts` `(stem + 1, channel, ...)`, and return which stems are known."""
+    def _draw_example(self, rng: np.random.Generator) -> Drawn:
         for _ in range(TRIES if rng.random() < self.augmentation.voiced else 1):
             cuts, known, across = self._cuts(rng)
             if any(cut.row == 0 and cut.power > AUDIBLE for cut in cuts):
                 break
-        audible = np.isin(np.arange(len(parts)), [cut.row for cut in cuts])
+        rows = {cut.row for cut in cuts}
+        audible = np.array([row in rows for row in range(len(known) + 1)])
         factors = self.augmentation.factors(rng, audible, self._grid[-1], across=across)
-        factors_there = torch.from_numpy(factors).to(self.device)
-        for cut in cuts:
-            torch.mul(self._signal(cut), factors_there[cut.row], out=parts[cut.row])
-        return known
+        return Drawn(cuts, known, factors)
 
     def _signal(self, cut: Cut) -> Tensor:
         """Return what a cut is made into, `(channel, ...)`."""
@@ -224,7 +247,7 @@ class Examples:
 
     @cached_property
     def _pools(self) -> list[tuple[list[Song], NDArray[np.float64]]]:
-        """The songs that have a part alone, and their odds, for each part; at last those of all songs.
+        """The songs that have a part alone, and their odds added up, for each part; at last all songs.
 
         Long songs are drawn more often, but not in proportion: short excerpts are where variety is.
         """
@@ -232,11 +255,11 @@ class Examples:
         alone = [[song for song in self.songs if (*song.known, all(song.known))[part]] for part in parts]
         pools = [*alone, list(self.songs)]
         weights = [np.sqrt([song.length for song in pool]) for pool in pools]
-        return [(pool, weight / weight.sum()) for pool, weight in zip(pools, weights, strict=True)]
+        return [(pool, weight.cumsum() / weight.sum()) for pool, weight in zip(pools, weights, strict=True)]
 
     def _draw(self, rng: np.random.Generator, pool: int = -1) -> Song:
         songs, odds = self._pools[pool]
-        return songs[rng.choice(len(songs), p=odds)]
+        return songs[np.searchsorted(odds[:-1], rng.random(), side="right")]
 
     def _cut(self, song: Song, rows: Sequence[int], rng: np.random.Generator) -> list[Cut]:
         """Return one place in those of a song's parts that are not silent there."""

@@ -18,8 +18,9 @@ SAVE_SECONDS = 60
 SHOW_SECONDS = 0.5
 
 Entry = dict[str, Any]
-"""What is told of a step: `step`, `seconds`, `seconds_left`, `frames_per_second`; by stem `loss`, `accuracy`,
-`learning_rate`, and after a validation `valid`, by measure in turn. Means are since the log's last line."""
+"""What is told of a step: `step`, `seconds`, `done`, a share, `seconds_left`, `frames_per_second`; by stem
+`loss`, `accuracy`, `learning_rate`, and after a validation `valid`, by measure in turn. Means are since the
+log's last line."""
 Show = Callable[[Entry, bool], None]
 """Takes an entry twice a second at most, and whether it is in the log too."""
 
@@ -77,7 +78,8 @@ class Journal:
         entry = {
             "step": progress.step,
             "seconds": round(self.trainer.seconds, 1),
-            "seconds_left": round(seconds * (self.trainer.recipe.steps - progress.step)),
+            "done": round(min(1.0, self.trainer.done), 4),
+            "seconds_left": round(self._seconds_left(seconds)),
             "frames_per_second": round(frames / max(seconds, 1e-9)),
             "loss": self._mean("loss"),
             "accuracy": self._mean("accuracy"),
@@ -86,6 +88,13 @@ class Journal:
         if progress.valid:
             entry["valid"] = {stem: _rounded(scores, 4) for stem, scores in progress.valid.items()}
         return entry
+
+    def _seconds_left(self, seconds: float) -> float:
+        """Return the rest of the training's time, a step taking so long."""
+        recipe = self.trainer.recipe
+        if recipe.minutes:
+            return max(0.0, 60 * recipe.minutes - self.trainer.seconds)
+        return seconds * (recipe.steps - self.trainer.step)
 
     def _mean(self, measure: str) -> dict[str, float]:
         values = [getattr(progress, measure) for progress in self.recent]

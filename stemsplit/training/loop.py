@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -106,17 +106,29 @@ class Trainer:
             learning = self._learning()
             if not learning:
                 return
-            rates = {pupil.name: pupil.learning_rate(self.step) for pupil in learning}
-            losses, accuracies = self._train_step(batch, learning)
+            rates = {pupil.name: pupil.learning_rate(self.step, self.done) for pupil in learning}
+            losses, accuracies = self._train_step(batch, rates)
             self.step += 1
             seconds = time.monotonic() - before
-            ends = self.step % self.recipe.validate_steps == 0 or self.step == self.recipe.steps
+            self._count(seconds)
+            ends = self.step % self.recipe.validate_steps == 0 or self.done >= 1
             valid = self.validate() if ends else {}
             for name, scores in valid.items():
                 self.pupils[name].judge(scores, self.step)
-            self.seconds += time.monotonic() - before
+            self._count(time.monotonic() - before - seconds)
             after_step(Progress(self.step, seconds, losses, accuracies, rates, valid))
             before = time.monotonic()
+
+    @property
+    def done(self) -> float:
+        """The share of the training that is over, from 0 to 1."""
+        if self.recipe.minutes:
+            return self.seconds / (60 * self.recipe.minutes)
+        return self.step / self.recipe.steps
+
+    def _count(self, seconds: float) -> None:
+        """Add what the first of several processes says: all must agree on when to end."""
+        self.seconds += self.fabric.broadcast(seconds) if self.fabric.world_size > 1 else seconds
 
     @property
     def frames(self) -> int:
@@ -154,29 +166,29 @@ class Trainer:
     def _batches(self) -> Iterator[Batch]:
         """Make the next batches while one is learnt."""
         rank, ranks = self.fabric.global_rank, self.fabric.world_size
-        numbers = (step * ranks + rank for step in range(self.step, self.recipe.steps))
         with ThreadPoolExecutor(self.workers) as pool:
+            numbers = count(self.step * ranks + rank, ranks)
             ahead = deque(pool.submit(self.examples, number) for number in islice(numbers, self.workers))
-            while ahead:
+            while self.done < 1:
                 batch = ahead.popleft().result()
-                ahead.extend(pool.submit(self.examples, number) for number in islice(numbers, 1))
+                ahead.append(pool.submit(self.examples, next(numbers)))
                 yield batch
 
     def _train_step(
-        self, batch: Batch, learning: Sequence[Pupil]
+        self, batch: Batch, rates: Mapping[str, float]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         losses, accuracies = {}, {}
         inputs, truths = self._tensors(batch)
-        for pupil in learning:
-            truth = truths[pupil.name]
+        for name, rate in rates.items():
+            pupil, truth = self.pupils[name], truths[name]
             # A step's dropout depends on the step alone, so that a resumed run is the same run.
             torch.manual_seed(seed(self.recipe.seed, pupil.name, self.step, self.fabric.global_rank))
             outputs = pupil.predict(inputs)
             loss = pupil.loss(outputs, truth)
-            pupil.learn(loss, self.step)
-            losses[pupil.name] = loss.detach()
+            pupil.learn(loss, self.step, rate)
+            losses[name] = loss.detach()
             if self.recipe.loss in MASK_LOSSES:
-                accuracies[pupil.name] = weighted_accuracy(pupil.logits(outputs.detach()), truth)
+                accuracies[name] = weighted_accuracy(pupil.logits(outputs.detach()), truth)
         return losses, accuracies
 
     @torch.no_grad()

@@ -76,9 +76,9 @@ class Pupil:
         """Which of the networks is kept in the end."""
         return "best" if self.standing.scores else "average"
 
-    def learning_rate(self, step: int) -> float:
-        """Return the learning rate of a step, counted from 0."""
-        return learning_rate(self.recipe, step, self.standing.halvings)
+    def learning_rate(self, step: int, done: float) -> float:
+        """Return the learning rate of a step, counted from 0, with a share `done` of the training behind."""
+        return learning_rate(self.recipe, step, done, self.standing.halvings)
 
     def predict(self, inputs: Tensor, *, averaged: bool = False) -> Tensor:
         """Return outputs `(example, stem, channel, ...)`, in float32, of the network or of its average."""
@@ -109,10 +109,10 @@ class Pupil:
         masks: Tensor = self.networks["network"].masks(outputs)
         return masks
 
-    def learn(self, loss: Tensor, step: int) -> None:
+    def learn(self, loss: Tensor, step: int, learning_rate: float) -> None:
         """Change the weights so that the loss falls."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(step)
+            group["lr"] = learning_rate
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         # Half precision overflows at times; such a step is then left out, by the gradients' scaler.

@@ -14,6 +14,8 @@ class Recipe:
 
     network: str = "binary-mask-cnn"
     steps: int = 4000
+    minutes: float = 0.0
+    """How long to learn, instead of for so many steps; 0: for so many steps."""
     learning_rate: float = 1.5e-3
     """Of AdamW, at its highest."""
     warmup: int = 100
@@ -47,14 +49,16 @@ class Recipe:
     seed: int = 0
 
 
-def learning_rate(recipe: Recipe, step: int, halvings: int = 0) -> float:
-    """Return the learning rate of a step, counted from 0; `halvings` so far matter to `plateau` alone."""
+def learning_rate(recipe: Recipe, step: int, done: float, halvings: int = 0) -> float:
+    """Return the learning rate of a step, counted from 0, with a share `done` of the training behind it.
+
+    `halvings` so far matter to `plateau` alone.
+    """
     rise = (step + 1) / max(1, recipe.warmup)
     if recipe.schedule == "plateau":
         return recipe.learning_rate * min(1.0, rise) * 0.5**halvings
     if recipe.schedule == "cosine":
-        done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
-        fall = (1 + math.cos(math.pi * min(1.0, max(0.0, done)))) / 2
+        fall = (1 + math.cos(math.pi * min(1.0, done))) / 2
         return recipe.learning_rate * min(rise, fall)
-    fall = (recipe.steps - step) / max(1.0, recipe.decay * recipe.steps)
+    fall = max(0.0, 1 - done) / recipe.decay
     return recipe.learning_rate * min(1.0, rise, fall)

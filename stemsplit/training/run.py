@@ -104,8 +104,8 @@ def train(
     if not fabric.is_global_zero:
         trainer.run(lambda progress: None)
         return None
-    if trainer.step >= recipe.steps:
-        say(f"already trained for {trainer.step:,} steps; a higher --steps goes on")
+    if trainer.done >= 1:
+        say(f"already trained for {trainer.step:,} steps; more --steps or --minutes go on")
     elif trainer.step:
         say(f"going on from step {trainer.step:,}")
     trainer.run(Journal(trainer, settings.run, show))

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Lines:
     """Says each entry of the log in a line."""
 
-    def __init__(self, steps: int, say: Callable[[str], None]) -> None:
-        self.steps, self.say = steps, say
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
 
     def __call__(self, entry: Entry, logged: bool) -> None:
         """Take the entry of a step."""
@@ -28,7 +28,7 @@ class Lines:
             f"{stem} loss {loss:.4f}" + _accuracy(entry, stem) + _validated(entry, stem)
             for stem, loss in entry["loss"].items()
         ]
-        self.say("; ".join([summary(entry, self.steps), *stems]))
+        self.say("; ".join([summary(entry), *stems]))
 
 
 def _accuracy(entry: Entry, stem: str) -> str:
@@ -44,17 +44,18 @@ def _validated(entry: Entry, stem: str) -> str:
     return f" (validation {scores['loss']:.4f}{accuracy}{sdr})"
 
 
-def summary(entry: Entry, steps: int) -> str:
+def summary(entry: Entry) -> str:
     """Return how far a run is, how fast it goes and how long it will take."""
     left = timedelta(seconds=entry["seconds_left"])
-    return f"step {entry['step']:,} of {steps:,}, {entry['frames_per_second']:,} frames/s, {left} left"
+    return (
+        f"step {entry['step']:,} ({entry['done']:.0%}), {entry['frames_per_second']:,} frames/s, {left} left"
+    )
 
 
 class LiveTable:
     """A table on the terminal, a row a stem, that shows the last entry and the validations."""
 
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
+    def __init__(self) -> None:
         self.live: Live | None = None
         self.validations: dict[str, list[dict[str, float]]] = {}
 
@@ -79,7 +80,7 @@ class LiveTable:
     def _table(self, entry: Entry) -> Table:
         from rich.table import Table
 
-        table = Table(title=summary(entry, self.steps), box=None, header_style="bold", title_justify="left")
+        table = Table(title=summary(entry), box=None, header_style="bold", title_justify="left")
         headings = ("loss", "accuracy", "validation loss", "accuracy", "lowest loss", "accuracy", "rate")
         table.add_column("stem")
         for heading in headings:
