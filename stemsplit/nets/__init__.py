@@ -242,22 +242,23 @@ REGISTRY = {
 }
 
 
-def _small(name: str, **changes: Any) -> None:
-    """File a configuration for processors, of one network for all stems, under a name of its own."""
+def _also(name: str, kind: str, **changes: Any) -> None:
+    """File another configuration, of one network for all stems, under a name of its own."""
     entry = REGISTRY[name]
-    title = entry.title.replace(":", ", small:", 1)
-    REGISTRY[f"{name}-small"] = replace(entry, config="SMALL", title=title, joint=True, **changes)
+    title = entry.title.replace(":", f", {kind}:", 1)
+    REGISTRY[f"{name}-{kind}"] = replace(entry, config=kind.upper(), title=title, joint=True, **changes)
 
 
-_small("mdensenet", reach=78)
-_small("mmdensenet", reach=90)
-_small("fnn", bins=744)
-_small("blstm", views="power", bins=744)
-_small("blend", views="power", bins=744)
-_small("nug")
-_small("deep-nmf", reach=3)
-_small("wave-u-net", reach=16_384, grid=1024, training={**_WAVES, "frames": 1 << 16})
-_small("wavenet", reach=2049, training={**_WAVES, "loss": "l1", "frames": 1 << 15})
+_also("mdensenet", "small", reach=78)
+_also("mmdensenet", "joint")
+_also("mmdensenet", "small", reach=90)
+_also("fnn", "small", bins=744)
+_also("blstm", "small", views="power", bins=744)
+_also("blend", "small", views="power", bins=744)
+_also("nug", "small")
+_also("deep-nmf", "small", reach=3)
+_also("wave-u-net", "small", reach=16_384, grid=1024, training={**_WAVES, "frames": 1 << 16})
+_also("wavenet", "small", reach=2049, training={**_WAVES, "loss": "l1", "frames": 1 << 15})
 
 
 def find(network: str) -> Entry:

@@ -16,6 +16,8 @@ Left open by the paper, or done otherwise here:
   frequency as they are: a 1 x 1 convolution makes 16 of the upper half's 10.
 * 270,100 parameters for one stem: some 0.3 million are quoted, which no other reading of Table 1 comes near
   to (see `mdensenet.py`).
+* `JOINT` is one network for four stems: of the paper's sizes, but for the last block, which has as many
+  channels for each stem as the paper's has for its one.
 * `SMALL` is made for training on processors, on which the finest resolution is what costs, and there the
   memory that goes past rather than the multiplications: one to two layers where the paper has two to four,
   and a k of eight, which is as many numbers as the processor handles at once. Coarser resolutions cost a
@@ -48,6 +50,7 @@ class Config:
         return max(self.low.reach, self.high.reach, self.full.reach) + self.last_layers
 
 
+JOINT = Config(last_growth=16)
 SMALL = Config(
     low=Column(first=8, growth=(8, 16, 16, 24, 16, 16, 8), layers=(2, 3, 4, 4, 4, 3, 2)),
     high=Column(first=8, kernel=(3, 3), growth=(8,) * 7, layers=(1, 1, 1, 2, 1, 1, 1)),
