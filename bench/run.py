@@ -8,6 +8,7 @@ and keeps nothing.
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import os
@@ -43,15 +44,16 @@ SONG = HERE.parent / "examples" / "caesium-30s.mp3"
 COMMAND = [str(Path(sys.executable).with_name("stemsplit")), "--quiet", "--force"]
 PEERS = HERE.parent / "build" / "peers" / "bin" / "python"
 SAMPLE_RATE = 44_100
-BATCH = nets.find("binary-mask-cnn").batch
 CORES = cores()
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-WAYS = {
+CNN = "binary-mask-cnn"
+WAYS: dict[str, dict[str, Any]] = {
     "default": {},
-    "--fast": {"fast": True},
-    "--precision float32": {"precision": "float32"},
     "--runtime torch": {"runtime": "torch"},
-    "--runtime torch --precision float32": {"runtime": "torch", "precision": "float32"},
+    "--mask wiener": {"mask": "wiener"},
+    f"--model {CNN}": {"model": CNN},
+    f"--model {CNN} --fast": {"model": CNN, "fast": True},
+    f"--model {CNN} --runtime torch": {"model": CNN, "runtime": "torch"},
 }
 Row = list[str]
 
@@ -136,25 +138,25 @@ class WindowByWindow(nn.Module):
 
 def networks(limits: dict[str, float]) -> tuple[list[Row], dict[str, Any]]:
     """Measure one stem's network: both forms, in each runtime and precision."""
-    network = BinaryMaskCNN().eval()
+    network, batch = BinaryMaskCNN().eval(), nets.find(CNN).batch
     forms = {
         "window by window": (WindowByWindow(network), 8, 1),
-        "shared columns": (network, BATCH, 1),
-        "shared columns, every third": (network, BATCH, 3),
+        "shared columns": (network, batch, 1),
+        "shared columns, every third": (network, batch, 3),
     }
     rows, facts = [], {}
     # A processor that does not compute in bfloat16 makes it up from float32, which is no use to anyone.
     useful = [each for each in PRECISIONS.items() if limits[each[0]] >= limits["float32"]]
     for runtime, (precision, dtype) in itertools.product(("torch", "openvino"), useful):
         ways, flops = {}, {}
-        for form, (module, batch, step) in forms.items():
+        for form, (module, size, step) in forms.items():
             together = AllStems([module], reach=network.reach, step=step)
-            frames = torch.randn(1, 1, (batch - 1) * step + FRAMES, network.bins)
+            frames = torch.randn(1, 1, (size - 1) * step + FRAMES, network.bins)
             with torch.inference_mode(), FlopCounterMode(display=False) as counter:
                 together(frames)
-            flops[form] = counter.get_total_flops() / batch / step
+            flops[form] = counter.get_total_flops() / size / step
             run = _runner(runtime, together, frames, dtype, precision)
-            ways[form] = lambda run=run, masked=batch * step: per_second(run) * masked
+            ways[form] = lambda run=run, masked=size * step: per_second(run) * masked
         rates = in_turns(ways, 3)
         for form, rate in rates.items():
             gflops = rate * flops[form] / 1e9
@@ -359,10 +361,13 @@ def table(headings: Row, rows: list[Row]) -> list[str]:
 
 def main() -> None:
     """Measure, print table after table, and keep."""
-    quick = "--quick" in sys.argv
+    arguments = argparse.ArgumentParser(description="Measure speed, memory and start-up.")
+    arguments.add_argument("--quick", action="store_true", help="leave out what takes long; keep nothing")
+    arguments.add_argument("--longest", type=int, default=8, metavar="HOURS", help="of the long tracks")
+    options = arguments.parse_args()
     lengths = {"30 s": 30, "4 min": 240}
-    if not quick:
-        lengths |= {"1 h": 3600, "8 h": 8 * 3600}
+    if not options.quick:
+        lengths |= {f"{hours} h": hours * 3600 for hours in (1, options.longest)}
     lines: list[str] = []
 
     def tell(*more: str) -> None:
@@ -394,7 +399,7 @@ def main() -> None:
         rows, track_facts = whole_command(folder, lengths)
     headings = ["the whole command, four stems", "wall, s", "x real time", "processor, s", "peak memory, MB"]
     tell(*table(headings, rows))
-    if quick:
+    if options.quick:
         return
     (HERE / "RESULTS.md").write_text("\n".join(["# Measured", "", *lines, ""]), encoding="utf-8")
     results = {

@@ -53,10 +53,11 @@ def soft(probabilities: Masks, *, complete: bool, power: float = 1.0) -> Masks:
         both = np.stack([probabilities, 1 - probabilities])
         ours: Masks = soft(both, complete=True, power=power)[0]
         return ours
-    claims = np.maximum(probabilities, TINY)
-    # Relative to the strongest, of which no power is too small for a float.
-    claims = (claims / claims.max(axis=0)) ** np.float32(power)
-    masks: Masks = claims / claims.sum(axis=0)
+    masks: Masks = np.maximum(probabilities, TINY)
+    if power != 1:
+        # Relative to the strongest, of which no power is too small for a float.
+        masks = (masks / masks.max(axis=0)) ** np.float32(power)
+    masks /= masks.sum(axis=0)
     return masks
 
 
@@ -95,8 +96,8 @@ def for_channels(masks: Masks, spectra: Spectra) -> Masks:
     if channels == 1:
         return mean
     same = (spectra[:1] == spectra[1:]).all(axis=(0, 2))
-    each: Masks = np.where(same[:, None], mean, masks[:, np.arange(channels) % there])
-    return each
+    each = masks if channels == there else masks[:, np.arange(channels) % there]
+    return np.where(same[:, None], mean, each) if same.any() else each
 
 
 def wiener(masks: Masks, spectra: Spectra, reach: int) -> Iterator[Spectra]:
@@ -142,11 +143,12 @@ def _squared(spectrum: Spectra) -> Masks:
 
 def _nearby(values: Any, reach: int) -> Any:
     """Return the sums of `(frame, bin)` over `reach` frames to either side."""
-    sums = np.cumsum(values, axis=0, dtype=np.result_type(values, np.float64))
-    sums = np.concatenate([np.zeros_like(sums[:1]), sums])
-    frames = np.arange(len(values))
-    stop, start = np.minimum(frames + reach + 1, len(values)), np.maximum(frames - reach, 0)
-    return (sums[stop] - sums[start]).astype(values.dtype)
+    frames = len(values)
+    sums = np.zeros((frames + 2 * reach + 1, *values.shape[1:]), np.result_type(values, np.float64))
+    for frame in range(frames):  # row by row: ten times as fast as numpy's cumsum along columns
+        np.add(sums[reach + frame], values[frame], out=sums[reach + frame + 1])
+    sums[reach + frames + 1 :] = sums[reach + frames]
+    return (sums[2 * reach + 1 :] - sums[:frames]).astype(values.dtype)
 
 
 def between(probabilities: Masks, step: int) -> Masks:

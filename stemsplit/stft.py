@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import scipy.fft  # four times and more as fast as numpy's transforms of many short frames
@@ -113,14 +114,13 @@ def view(spectra: Spectra, kind: str) -> Floats:
         return magnitude(spectra)[..., None, :, :]
     channels = spectra.shape[-3]
     if channels > 2:
-        both: Spectra | Floats = np.stack([magnitude(spectra[..., k::2, :, :]) for k in (0, 1)], axis=-3)
+        sides: list[Any] = [magnitude(spectra[..., k::2, :, :]) for k in (0, 1)]
     else:
-        both = spectra if channels == 2 else np.repeat(spectra, 2, axis=-3)
+        sides = [spectra[..., k, :, :] for k in (0, channels - 1)]
     if kind == "sides":
-        left, right = both[..., :1, :, :], both[..., 1:, :, :]
-        both = np.concatenate([both, (left + right) / 2, (left - right) / 2], axis=-3)
-    magnitudes: Floats = np.abs(both)
-    return magnitudes
+        left, right = sides
+        sides += [(left + right) / 2, (left - right) / 2]
+    return np.stack([np.abs(each) for each in sides], axis=-3)
 
 
 def log_magnitude(magnitudes: Floats) -> Floats:

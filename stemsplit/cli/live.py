@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stemsplit import DEFAULT_MODEL
+from stemsplit import LIVE_MODEL
 from stemsplit.cli import console, models, running
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def command(
     block: Annotated[
         float, _how(min=10, max=10_000, metavar="MS", help="Of sound at a time; shorter is more work.")
     ] = 100.0,
-    model: Annotated[str, models.option(rich_help_panel="How to run")] = DEFAULT_MODEL,
+    model: Annotated[str, models.option(rich_help_panel="How to run")] = LIVE_MODEL,
     fast: running.Fast = False,
     runtime: running.Runtime = "auto",
     device: running.Device = "auto",

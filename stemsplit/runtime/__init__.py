@@ -83,7 +83,8 @@ class Running:
         """
         entry = nets.find(network)
         if self.step not in entry.steps:
-            raise StemsplitError(f"There is no --fast for {network}", "leave it out")
+            able = ", ".join(name for name, other in nets.REGISTRY.items() if self.step in other.steps)
+            raise StemsplitError(f"There is no --fast for {network}", f"leave it out, or use --model {able}")
         device = pick_device(self.device)
         threads = self.threads or min(MOST_THREADS, cores())
         # What noise half precision makes, a mask only spreads a little; a waveform is the stem itself.
