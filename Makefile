@@ -27,7 +27,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Some 35 minutes, most of them for the file of eight hours. BENCH_OPTIONS=--quick leaves out the longest.
+# Over an hour, most of it for the file of eight hours: BENCH_OPTIONS="--longest 1" is half of it, --quick less.
 bench: setup build/peers/installed
 	$(BIN)/python bench/run.py $(BENCH_OPTIONS)
 

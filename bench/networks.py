@@ -39,7 +39,7 @@ MEASURES = {
     "museval_sir_db": "SIR, BSSEval v4",
     "museval_sar_db": "SAR, BSSEval v4",
 }
-MEANS = ("band-transformer+binary-mask-cnn",)
+MEANS = ("band-transformer+mmdensenet-joint",)
 FIRST = "binary-mask-cnn"
 """With which the references are measured: the ideal masks are of its grid."""
 REFERENCES = ("mixture", "ideal binary", "ideal ratio", "ideal wiener")

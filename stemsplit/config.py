@@ -3,7 +3,7 @@
     # stemsplit.toml
     format = "flac"
     two-stems = "vocals"
-    fast = true
+    mask = "wiener"
 
 Keys are the long names of options, with `-` or `_`; values are what one would type behind them, and
 `true` or `false` for what takes no value. Three places are looked at, the first outranking the next:

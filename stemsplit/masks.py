@@ -145,7 +145,7 @@ def _nearby(values: Any, reach: int) -> Any:
     """Return the sums of `(frame, bin)` over `reach` frames to either side."""
     frames = len(values)
     sums = np.zeros((frames + 2 * reach + 1, *values.shape[1:]), np.result_type(values, np.float64))
-    for frame in range(frames):  # row by row: ten times as fast as numpy's cumsum along columns
+    for frame in range(frames):  # row by row: half the time of a cumsum along columns
         np.add(sums[reach + frame], values[frame], out=sums[reach + frame + 1])
     sums[reach + frames + 1 :] = sums[reach + frames]
     return (sums[2 * reach + 1 :] - sums[:frames]).astype(values.dtype)

@@ -98,8 +98,11 @@ def any_network(name: str) -> Separator:
     return load_network(random_model(name), running=running)
 
 
-LIGHT = [name for name in nets.REGISTRY if f"{name}-small" not in nets.REGISTRY]
-"""Of networks that there are in two sizes, the small one: the other has tests of its own."""
+SMALL = {entry.module for entry in nets.REGISTRY.values() if entry.config == "SMALL"}
+LIGHT = [
+    name for name, entry in nets.REGISTRY.items() if entry.config == "SMALL" or entry.module not in SMALL
+]
+"""Of networks that there are in several sizes, the small one: the others have tests of their own."""
 
 
 def events(lines: str) -> list[dict]:

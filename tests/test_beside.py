@@ -7,6 +7,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
+from stemsplit import DEFAULT_MODEL
 from stemsplit.cli import app
 from tests.conftest import events
 
@@ -33,7 +34,7 @@ def test_both_lie_beside_the_stems(song, tmp_path):
     names = {path.name for path in (tmp_path / "stems" / "song").iterdir()}
     assert names >= {"bass.wav", "other.wav", "song.dawproject", "report.html"}
     page = (tmp_path / "stems" / "song" / "report.html").read_text(encoding="utf-8")
-    assert "binary-mask-cnn" in page, "the record of the stems says by what"
+    assert DEFAULT_MODEL in page, "the record of the stems says by what"
     assert page.count("<audio controls") == 3, "the song, too"
 
 

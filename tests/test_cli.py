@@ -277,7 +277,7 @@ def test_the_schema_knows_every_code_and_nothing_else_passes():
 
 def test_verbose_names_the_model_and_the_device(pipeline):
     said = run("-v", "-d", "cpu", "a.wav").stderr
-    assert "binary-mask-cnn by torch on cpu: vocals, drums, bass, other\n" in said
+    assert f"{split.DEFAULT_MODEL} by torch on cpu: vocals, drums, bass, other\n" in said
     assert "drums         #####################...   -6.0 dBFS" in said
 
 
@@ -409,17 +409,17 @@ def test_version():
 def test_models_lists_what_is_there(shelf):
     lines = run("models").stdout.splitlines()
     assert lines[0].split() == ["model", *STEMS, "parameters", "size", "licence"]
-    assert lines[1].split() == f"binary-mask-cnn 3.1 dB - - - {4 * 323_233:,} 0.0 MB MIT".split()
+    assert lines[1].split() == f"{split.DEFAULT_MODEL} 3.1 dB - - - {4 * 323_233:,} 0.0 MB MIT".split()
     assert {line.split()[0] for line in lines[7:]} == {"adress", "duet", "projet", "ica"}
 
 
-@pytest.mark.parametrize("words", [["models", "--json"], ["models", "binary-mask-cnn", "--json"]])
+@pytest.mark.parametrize("words", [["models", "--json"], ["models", split.DEFAULT_MODEL, "--json"]])
 def test_models_as_json(shelf, words):
     (line,) = run(*words).stdout.splitlines()
     assert json.loads(line)["scores"]["test"]["soft"] == {"vocals": {"sdr_db": 3.14}}
 
 
-@pytest.mark.parametrize("name", ["binary-mask-cnn", "binary-mask-cnn.safetensors"])
+@pytest.mark.parametrize("name", [split.DEFAULT_MODEL, f"{split.DEFAULT_MODEL}.safetensors"])
 def test_models_prints_a_card_as_it_is(shelf, name, monkeypatch):
     monkeypatch.chdir(shelf)
     monkeypatch.setattr("stemsplit.cards.page", lambda card: f"# {card.title}\n\n| stem | SDR |\n")
@@ -492,8 +492,8 @@ def complete(line: str) -> list[str]:
         ("stemsplit --stems vocals,d", ["vocals,drums"]),
         ("stemsplit --stems vocals,v", []),
         ("stemsplit song.mp3 -m nothing --stems vo", []),
-        ("stemsplit split --model bin", ["binary-mask-cnn"]),
-        ("stemsplit models bin", ["binary-mask-cnn"]),
+        ("stemsplit split --model ban", [split.DEFAULT_MODEL]),
+        ("stemsplit models ban", [split.DEFAULT_MODEL]),
     ],
 )
 def test_completion(shelf, line, offered):

@@ -18,6 +18,7 @@ NETWORKS = {
     "mdensenet": (MDenseNet, mdensenet.Config()),
     "mdensenet-small": (MDenseNet, mdensenet.SMALL),
     "mmdensenet": (MMDenseNet, mmdensenet.Config()),
+    "mmdensenet-joint": (MMDenseNet, mmdensenet.JOINT),
     "mmdensenet-small": (MMDenseNet, mmdensenet.SMALL),
 }
 every = pytest.mark.parametrize("name", NETWORKS)
@@ -51,6 +52,7 @@ def music_like(frames: int, bins: int = FEW, seed: int = 0) -> torch.Tensor:
         ("mdensenet", 1, 121_030),
         ("mmdensenet", 1, 270_100),
         ("mdensenet-small", 4, 112_984),
+        ("mmdensenet-joint", 4, 277_306),
         ("mmdensenet-small", 4, 177_992),
     ],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from stemsplit import cards, weights
+from stemsplit import DEFAULT_MODEL, cards, weights
 from stemsplit.cli import app
 
 ROOT = Path(__file__).parent.parent
@@ -44,7 +44,7 @@ def test_the_make_targets_of_the_readme_exist():
 
 
 def test_the_scores_are_the_card_s():
-    page = cards.page(weights.read_card("binary-mask-cnn"))
+    page = cards.page(weights.read_card(DEFAULT_MODEL))
     table = re.search(r"^\| SDR .*?\n\n", page.partition("## Scores: test")[2], re.MULTILINE | re.DOTALL)
     assert table is not None
     assert table[0] in README

@@ -147,7 +147,7 @@ def command(
     nearest one above that has one, then the user's own (see --path), then what is
     built in. `STEMSPLIT_CONFIG=FILE` reads that file instead of the two.
 
-    A file has lines like `format = "flac"`, `two-stems = "vocals"`, `fast = true`.
+    A file has lines like `format = "flac"`, `two-stems = "vocals"`, `mask = "wiener"`.
     """
     if path:
         _print_places()
