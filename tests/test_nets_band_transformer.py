@@ -8,6 +8,7 @@ import torch
 from stemsplit.nets.band_transformer import (
     BINS,
     CHANNELS,
+    FLOOR,
     PAIR,
     REACH,
     VIEWS,
@@ -304,6 +305,18 @@ def test_order_counts(axis):
         there, back = network(features), network(turned)
     back = back.flip(3) if axis == "time" else back.unflatten(-1, (512, 4)).flip(4).flatten(4)
     assert (there - back).abs().max() > 100 * EQUAL
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_silence_before_and_after_is_as_good_as_none(config):
+    network = build(config=config)
+    sound = 2 * torch.randn(1, VIEWS, 20, BINS) - 5
+    around = [torch.full((1, VIEWS, frames, BINS), math.log(FLOOR)) for frames in (13, 30)]
+    with torch.inference_mode():
+        alone, amid = network(sound), network(torch.cat([around[0], sound, around[1]], 2))
+    edge = config.reach_of_details  # convolutions do hear it
+    inner = slice(13 + edge, 33 - edge)
+    torch.testing.assert_close(amid[:, :, :, inner], alone[:, :, :, edge:-edge], atol=EQUAL, rtol=0)
 
 
 def test_masks_share_the_mixture_out():

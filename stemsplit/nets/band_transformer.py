@@ -12,6 +12,8 @@ paper's, and all sizes are its own (the paper's: some 60 bands, 384 features, 12
 
 * Time: the paper attends to the whole of its excerpt. Here a frame attends to `window` frames on either side,
   so that the network depends on `Config.reach` frames and no more, and gives the same numbers in a stream.
+* Silence: no frame attends to one of nothing but digital silence. Excerpts that are learnt from end where
+  they are cut; what lies before and after a song would have to be learnt to be ignored.
 * Frames: 93 ms long and 23 ms apart (the paper's: 46 and 10 ms), which tells harmonics of a low voice
   apart, and makes fewer tokens.
 * Positions: up to 5.9 kHz a position is a bin, 11 Hz wide. Above, two bins share one, and from 10.7 kHz four,
@@ -44,9 +46,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..stft import FLOOR
+
 BINS = 2048
 CHANNELS = 2
 VIEWS = 4
+FAR_BELOW = -1e4
+SILENCE = math.log(FLOOR) + 1e-3
 PAIR = 2
 """Positions that are one to the convolutions."""
 
@@ -136,11 +142,14 @@ class BandTransformer(nn.Module):
         There are none for `margin` frames at either end, which are only heard.
         """
         config, frames = self.config, features.shape[2]
-        x = self._positions((features.float() - self.mean) / self.deviation)
+        features = features.float()
+        silent = features.amax((1, 3)) < SILENCE
+        x = self._positions((features - self.mean) / self.deviation)
+        x = x.masked_fill(silent[:, None, :, None], 0)
         tokens = self._split(F.pad(x, (0, 0, 0, -frames % config.window)))
         bands, steps, size = tokens.shape[1], tokens.shape[2], config.width // config.heads
         turns_across, turns_along = _turns(bands, size, x.device), _turns(steps, size, x.device)
-        heard = _heard(steps, frames, config.window, x.device)
+        heard = _heard(steps, frames, config.window, x.device) + _sounding(silent, steps, config.window)
         for across, along in zip(self.across, self.along, strict=True):
             tokens = across(tokens.transpose(1, 2), turns_across).transpose(1, 2)
             tokens = along(tokens, turns_along, heard)
@@ -301,6 +310,16 @@ def _heard(steps: int, real: int, window: int, device: torch.device) -> Tensor:
     keys = queries[:, :1] + torch.arange(-window, 2 * window, device=device)
     heard = ((queries - keys).abs() <= window) & (keys >= 0) & (keys < real)
     return torch.zeros(heard.shape, device=device).masked_fill(~heard, -torch.inf)
+
+
+def _sounding(silent: Tensor, steps: int, window: int) -> Tensor:
+    """Return `(example, 1, 1, window, 1, key)`: 0 where there is sound in a key's frame, else far below.
+
+    Not infinitely far: among silent keys alone, attention must go somewhere.
+    """
+    scores = torch.zeros(silent.shape, device=silent.device).masked_fill(silent, FAR_BELOW)
+    scores = F.pad(scores, (0, steps - silent.shape[1]))[:, None, None, :, None]
+    return _around(scores, window).transpose(-1, -2)
 
 
 def _turns(places: int, size: int, device: torch.device) -> Tensor:
