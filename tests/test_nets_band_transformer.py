@@ -8,7 +8,6 @@ import torch
 from stemsplit.nets.band_transformer import (
     BINS,
     CHANNELS,
-    FLOOR,
     PAIR,
     REACH,
     VIEWS,
@@ -16,6 +15,7 @@ from stemsplit.nets.band_transformer import (
     Config,
     _turns,
 )
+from stemsplit.stft import FLOOR
 
 EQUAL = 1e-5  # in scores, float32
 NARROW = Config(width=16, heads=2, blocks=2, window=3, expansion=1, details=4, refinements=1)

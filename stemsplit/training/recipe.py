@@ -55,10 +55,14 @@ def learning_rate(recipe: Recipe, step: int, done: float, halvings: int = 0) -> 
     `halvings` so far matter to `plateau` alone.
     """
     rise = (step + 1) / max(1, recipe.warmup)
+    least = 1 / recipe.steps
     if recipe.schedule == "plateau":
         return recipe.learning_rate * min(1.0, rise) * 0.5**halvings
     if recipe.schedule == "cosine":
-        fall = (1 + math.cos(math.pi * min(1.0, done))) / 2
+        # By the clock nobody knows how much of the time the rise will take.
+        risen = 0.0 if recipe.minutes else recipe.warmup / recipe.steps
+        since = (done - risen) / max(least, 1 - risen)
+        fall = (1 + math.cos(math.pi * min(1.0, max(0.0, since)))) / 2
         return recipe.learning_rate * min(rise, fall)
-    fall = max(0.0, 1 - done) / recipe.decay
+    fall = max(0.0, 1 - done) / max(least, recipe.decay)
     return recipe.learning_rate * min(1.0, rise, fall)
