@@ -3,7 +3,7 @@
 Every figure is measured in this one run: medians of several, taken in turns, so that what else the machine
 does falls on all of them. Compare ratios between machines, not seconds. The long tracks are the example song
 repeated, written block by block to a folder that is removed in the end. `--quick` leaves out what takes long,
-and keeps nothing.
+and keeps nothing; `--longest` says how many hours the longest track has.
 """
 
 from __future__ import annotations
