@@ -10,7 +10,7 @@ for all; spectra are `(channel, frame, bin)`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,9 +24,10 @@ CERTAIN = np.float32(1e-4)
 """The networks' probabilities are not taken to be any closer to zero or one than this."""
 FAINT = np.float32(1e-12)
 """Power (-120 dB) below which a stem has no place in the stereo image."""
-DIFFUSE = np.float32(0.01)
+DIFFUSE = np.float32(0.003)
 """What comes from everywhere, relative to a stem's power: so that no covariance is singular."""
 EXTENSION_BINS = 64
+STRIP_BINS = 64
 
 
 def binary(probabilities: Masks, *, complete: bool) -> Masks:
@@ -100,40 +101,71 @@ def for_channels(masks: Masks, spectra: Spectra) -> Masks:
     return np.where(same[:, None], mean, each) if same.any() else each
 
 
-def wiener(masks: Masks, spectra: Spectra, reach: int) -> Iterator[Spectra]:
-    """Yield each stem's spectra `(channel, frame, bin)` after a multichannel Wiener filter.
+def wiener(masks: Masks, spectra: Spectra, reach: int, wanted: Sequence[int] | None = None) -> Spectra:
+    """Return stems' spectra `(stem, channel, frame, bin)` after a multichannel Wiener filter.
 
     N. Duong, E. Vincent, R. Gribonval, "Under-determined reverberant audio source separation using a
     full-rank spatial covariance model", 2010: where stem j has the covariance v_j R_j, its estimate is
-    v_j R_j inv(sum(v_k R_k)) x, and all of them add up to x. Here v_j = m_j P, for the mixture's power P
-    over channels, which cancels, and R_j = sum(m_j x x^H) / sum(m_j P) over `reach` frames to either side is
+    v_j R_j inv(sum(v_k R_k)) x, and all of them add up to x. Here v_j = m_j P, for the mixture's power P,
+    which cancels, and R_j = sum(m_j^2 x x^H) / sum(m_j^2 P) over `reach` frames and a bin to either side is
     the stem's place in the stereo image; m_j is the mean of a stem's masks over channels. This is one
-    iteration of the paper's EM algorithm. In mono there are no places, and the estimate is m_j x.
+    iteration of the paper's EM algorithm, with m_j squared: a place is best seen where a stem is alone. In
+    mono there are no places, and the estimate is m_j x: of one channel, and of a frame that is the same left
+    and right, which it stays. So it is for more than two channels.
+
+    There are none for the first and last `reach` frames. `wanted` are the stems to give, unless it is all.
     """
-    if len(spectra) == 1:
-        yield from masks * spectra
-        return
-    masks = masks.mean(axis=1)
+    wanted = range(len(masks)) if wanted is None else wanted
+    inner = slice(reach, spectra.shape[1] - reach)
+    if len(spectra) != 2:
+        plain: Spectra = masks[list(wanted), :, inner] * spectra[:, inner]
+        return plain
+    alike = np.flatnonzero((spectra[0] == spectra[1]).all(axis=-1)[inner])
+    masks = np.pad(masks.mean(axis=1), ((0, 0), (0, 0), (1, 1)))
+    spectra = np.pad(spectra, ((0, 0), (0, 0), (1, 1)))
+    bins = spectra.shape[-1] - 2
+    estimates = np.empty((len(wanted), 2, spectra.shape[1] - 2 * reach, bins), np.complex64)
+    for start in range(0, bins, STRIP_BINS):  # as much as a processor's cache holds
+        stop = min(bins, start + STRIP_BINS)
+        strip = np.ascontiguousarray(masks[..., start : stop + 2])
+        heard = np.ascontiguousarray(spectra[..., start : stop + 2])
+        estimates[..., start:stop] = _filtered(strip, heard, reach, wanted)
+    mono = masks[list(wanted)][:, reach + alike, 1:-1] * spectra[0, reach + alike, 1:-1]
+    estimates[:, :, alike] = mono[:, None]
+    return estimates
+
+
+def _filtered(masks: Masks, spectra: Spectra, reach: int, wanted: Sequence[int]) -> Spectra:
+    """Do the work of `wiener` for some bins, of which the first and last are only heard.
+
+    Shapes: masks `(stem, frame, bin)`, spectra and estimates as there.
+    """
     left, right = spectra
-    squared, cross = _squared(left), left * right.conj()
-    power = (squared + _squared(right)) / 2
+    squares = _squared(left), _squared(right), left * right.conj()
+    inner = np.s_[:, reach : len(left) - reach, 1:-1]
+    masks, seen = masks[inner], masks * masks
+    left, right = spectra[inner]
     places = []
-    for mask in masks:
-        near = _nearby(mask * power, reach) + FAINT
+    for share in seen:
+        one, two, both = (_nearby(share * square, reach) for square in squares)
+        one, two = one + FAINT, two + FAINT
         # The power of the left channel and of the right one add up to two.
-        one = np.clip((_nearby(mask * squared, reach) + FAINT) / near, 0, 2)
-        places.append((one + DIFFUSE, 2 - one + DIFFUSE, _nearby(mask * cross, reach) / near))
+        scale = 2 / (one + two)
+        places.append((one * scale + DIFFUSE, two * scale + DIFFUSE, both * scale))
     a, b, c = (
         sum(mask * part for mask, part in zip(masks, parts, strict=True))
         for parts in zip(*places, strict=True)
     )
-    determinant = a * b - _squared(c)
-    whitened_left = (b * left - c * right) / determinant
-    whitened_right = (a * right - c.conj() * left) / determinant
-    for mask, (one, two, both) in zip(masks, places, strict=True):
-        yield mask * np.stack(
-            [one * whitened_left + both * whitened_right, both.conj() * whitened_left + two * whitened_right]
-        )
+    inverse = 1 / (a * b - _squared(c))
+    whitened_left = (b * left - c * right) * inverse
+    whitened_right = (a * right - c.conj() * left) * inverse
+    estimates = np.empty((len(wanted), 2, *left.shape), np.complex64)
+    for estimate, stem in zip(estimates, wanted, strict=True):
+        one, two, both = places[stem]
+        estimate[0] = one * whitened_left + both * whitened_right
+        estimate[1] = both.conj() * whitened_left + two * whitened_right
+        estimate *= masks[stem]
+    return estimates
 
 
 def _squared(spectrum: Spectra) -> Masks:
@@ -142,13 +174,23 @@ def _squared(spectrum: Spectra) -> Masks:
 
 
 def _nearby(values: Any, reach: int) -> Any:
-    """Return the sums of `(frame, bin)` over `reach` frames to either side."""
-    frames = len(values)
-    sums = np.zeros((frames + 2 * reach + 1, *values.shape[1:]), np.result_type(values, np.float64))
-    for frame in range(frames):  # row by row: half the time of a cumsum along columns
-        np.add(sums[reach + frame], values[frame], out=sums[reach + frame + 1])
-    sums[reach + frames + 1 :] = sums[reach + frames]
-    return (sums[2 * reach + 1 :] - sums[:frames]).astype(values.dtype)
+    """Return the sums of `(frame, bin)` over `reach` frames and a bin to either side, where all are there.
+
+    Sums over 2, 4, 8, ... frames are each made of two of the last ones; those that 2 * reach + 1 consists of
+    are added up. Always the same frames in the same order: what comes of a frame does not depend on how many
+    there are before it, as it would with a running sum.
+    """
+    values = values[:, :-2] + values[:, 1:-1] + values[:, 2:]
+    frames, width, size, start = len(values) - 2 * reach, 2 * reach + 1, 1, 0
+    total = np.zeros((), values.dtype)
+    while width:
+        if width & size:
+            total = total + values[start : start + frames]
+            start, width = start + size, width - size
+        if width:
+            values = values[:-size] + values[size:]
+            size *= 2
+    return total
 
 
 def between(probabilities: Masks, step: int) -> Masks:

@@ -37,8 +37,8 @@ from .writer import Writer, together
 
 REST = "accompaniment"
 MASKS = ("soft", "binary", "wiener")
-PLACES_FRAMES = 64
-"""What the Wiener filter hears to either side: 0.7 s. Twice as far was no better."""
+PLACES_SECONDS = 0.75
+"""What the Wiener filter hears to either side. Twice as far was hardly better."""
 AS_IT_IS_BEST = Running()
 
 
@@ -224,10 +224,11 @@ def load_masks(
     mask = mask or card.mask
     if mask not in MASKS:
         raise StemsplitError(f"No mask called `{mask}`", f"choose one of {', '.join(MASKS)}")
-    complete = wanted == card.stems and card.complete
-    if mask == "wiener" and not complete:
-        raise StemsplitError("The Wiener filter needs all stems of a song", "choose --mask soft")
     network = nets.find(card.network)
+    masked = card.stems if network.joint else wanted
+    whole = masked == card.stems and card.complete
+    if mask == "wiener" and not whole:
+        raise StemsplitError("The Wiener filter needs all stems of a song", "choose --mask soft")
     if network.bins > card.n_fft // 2 + 1:
         raise BadWeights(f"{card.name} has too few bins for its network", "get the file again")
     runtime = running.start(card.network, weights.find(model), network.parts(wanted), _each(card))
@@ -238,11 +239,12 @@ def load_masks(
         bins=network.bins,
         reach=network.reach,
         network=runtime,
-        rule=_rule(card, mask, wanted),
+        rule=_rule(card, mask, complete=whole),
         views=network.views,
         grid=network.grid,
-        complete=complete,
-        places=PLACES_FRAMES if mask == "wiener" else 0,
+        complete=whole and wanted == card.stems,
+        picked=_picked(card, wanted),
+        places=round(PLACES_SECONDS * card.sample_rate / card.hop_length) if mask == "wiener" else 0,
         step=running.step,
         batch=runtime.batch,
         workers=runtime.workers,
@@ -265,18 +267,13 @@ def _picked(card: weights.ModelCard, wanted: tuple[str, ...]) -> tuple[int, ...]
     return tuple(there.index(name) for name in wanted)
 
 
-def _rule(card: weights.ModelCard, mask: str, wanted: tuple[str, ...]) -> Callable[[Samples], Samples]:
-    """Return how probabilities become masks of the wanted stems."""
-    all_there = nets.find(card.network).joint or wanted == card.stems
-    complete = all_there and card.complete
+def _rule(card: weights.ModelCard, mask: str, *, complete: bool) -> Callable[[Samples], Samples]:
+    """Return how probabilities become masks, which add up to one if they are of a `complete` set of stems."""
     if mask == "binary":
-        rule = partial(masks.binary, complete=complete)
-    elif complete and card.combination:
-        rule = partial(masks.joint, combination=np.array(card.combination, np.float32))
-    else:
-        rule = partial(masks.soft, complete=complete, power=card.mask_power)
-    picked = list(_picked(card, wanted))
-    return rule if len(picked) == len(card.stems) or not all_there else lambda found: rule(found)[picked]
+        return partial(masks.binary, complete=complete)
+    if complete and card.combination:
+        return partial(masks.joint, combination=np.array(card.combination, np.float32))
+    return partial(masks.soft, complete=complete, power=card.mask_power)
 
 
 def split_file(

@@ -99,7 +99,7 @@ class MaskSeparator:
     bin)` of every `step`-th frame and the bins up to `bins`; `rule` turns these into masks. Where the network
     gives the same mask for all channels, a stem keeps the mixture's place in the stereo image; unless
     `places`, the number of frames to either side that a Wiener filter finds the stems' own places from, is
-    more than none. Mono stays mono.
+    more than none. Mono stays mono. There may be masks of more stems than are wanted: the filter needs all.
     """
 
     stems: tuple[str, ...]
@@ -114,6 +114,8 @@ class MaskSeparator:
     grid: int = 1
     """Frames that what the network hears must begin at a multiple of."""
     complete: bool = True
+    picked: tuple[int, ...] = ()
+    """Where the stems are among those that there are masks of; empty where these are the same."""
     places: int = 0
     step: int = 1
     """The network is asked for every `step`-th frame; between them its answers are interpolated."""
@@ -152,12 +154,16 @@ class MaskSeparator:
         masks = self.rule(self.probabilities(spectra))
         spectra = spectra[:, self.reach : self.reach + masks.shape[2]]
         masks = extend(for_channels(masks, spectra), self.stft.bins)
-        start = context - self.reach * self.stft.hop_length
+        start = context - (self.reach + self.places) * self.stft.hop_length
         stems = np.empty((len(self.stems), *segment.shape), np.float32)
-        masked = wiener(masks, spectra, self.places) if self.places else (mask * spectra for mask in masks)
         # All stems of a complete set add up to the mixture, so that the last one needs no inverse of its own.
         inverted = stems[:-1] if self.complete else stems
-        for stem, estimate in zip(inverted, masked, strict=False):
+        wanted = (self.picked or range(len(masks)))[: len(inverted)]
+        if self.places:
+            masked: Iterable[Spectra] = wiener(masks, spectra, self.places, wanted)
+        else:
+            masked = (masks[place] * spectra for place in wanted)
+        for stem, estimate in zip(inverted, masked, strict=True):
             stem[:] = self.stft.inverse(estimate)[:, start : start + segment.shape[-1]]
         if self.complete:
             stems[-1] = segment - inverted.sum(axis=0)

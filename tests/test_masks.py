@@ -109,24 +109,53 @@ def panned(frames=30, bins=6):
     return (places[:, :, None, None] * noises[:, None]).astype(np.complex64)
 
 
+def filtered(masks, mixture, reach, wanted=None):
+    """What a Wiener filter makes of a mixture before and after which there is silence."""
+    around = ((0, 0), (0, 0), (reach, reach), (0, 0))
+    return wiener(np.pad(masks, around), np.pad(mixture, around[1:]), reach, wanted)
+
+
 def test_a_wiener_filter_tells_apart_by_place_what_masks_cannot():
     stems = panned()
     masks = np.full((2, 1, 30, 6), 0.5, np.float32)
     masks[0, :, :10] = masks[1, :, 10:20] = 1
     masks[1, :, :10] = masks[0, :, 10:20] = 0
     mixture = stems.sum(axis=0)
-    filtered = np.stack(list(wiener(masks, mixture, reach=30)))
-    error = np.abs(filtered - stems)[:, :, 20:].mean()
-    assert error < 0.65 * np.abs(masks * mixture - stems)[:, :, 20:].mean()
-    np.testing.assert_allclose(filtered.sum(axis=0), mixture, atol=1e-4)
+    found = filtered(masks, mixture, reach=30)
+    error = np.abs(found - stems)[:, :, 20:].mean()
+    assert error < 0.5 * np.abs(masks * mixture - stems)[:, :, 20:].mean()
+    np.testing.assert_allclose(found.sum(axis=0), mixture, atol=1e-4)
+    np.testing.assert_array_equal(filtered(masks, mixture, reach=30, wanted=[1]), found[1:])
+
+
+@pytest.mark.parametrize("reach", [0, 1, 2, 5, 8])
+def test_a_wiener_filter_finds_places_near_each_bin(reach):
+    rng = np.random.default_rng(reach)
+    masks = rng.dirichlet((1, 1, 1), (2, 20, 150)).transpose(3, 0, 1, 2).astype(np.float32)
+    spectra = panned(20, 150).sum(axis=0)
+    shares = masks.mean(axis=1)
+    for frame, bin in ((reach, 0), (10, 63), (10, 64), (19 - reach, 149)):
+        near = np.s_[frame - reach : frame + reach + 1, max(0, bin - 1) : bin + 2]
+        covariances = []
+        for share in shares:
+            heard = share[near] * spectra[(slice(None), *near)]
+            covariance = np.einsum("itf,jtf->ij", heard, heard.conj())
+            covariances.append(2 * covariance / np.trace(covariance) + 0.003 * np.eye(2))
+        weighted = shares[:, frame, bin, None, None] * covariances
+        expected = weighted @ np.linalg.inv(weighted.sum(axis=0)) @ spectra[:, frame, bin]
+        found = wiener(masks, spectra, reach)[:, :, frame - reach, bin]
+        np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
 def test_a_wiener_filter_leaves_mono_and_silence_to_the_masks():
     masks = np.random.default_rng(0).dirichlet((1, 1, 1), (1, 4, 5)).transpose(3, 0, 1, 2).astype(np.float32)
     mixture = panned(4, 5).sum(axis=0)
-    for spectra in (mixture[:1], mixture[[0, 0]], 0 * mixture):
-        filtered = np.stack(list(wiener(masks, spectra, reach=2)))
-        np.testing.assert_allclose(filtered, masks * spectra, atol=1e-5)
+    for spectra in (mixture[:1], mixture[[0, 0]], 0 * mixture, mixture[[0, 1, 0]]):
+        np.testing.assert_allclose(filtered(masks, spectra, reach=2), masks * spectra, atol=1e-5)
+    mixture[1, 2] = mixture[0, 2]
+    left, right = filtered(masks, mixture, reach=2).swapaxes(0, 1)
+    np.testing.assert_array_equal(left[:, 2], right[:, 2])
+    assert not np.isclose(left[:, [0, 1, 3]], right[:, [0, 1, 3]]).any()
 
 
 def test_masks_of_left_and_right_are_for_any_channels():

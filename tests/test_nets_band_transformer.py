@@ -156,7 +156,7 @@ def test_queries_and_keys_are_turned_with_their_places():
     """Of places that are moved along together, the products of queries and keys stay the same."""
     (block,) = build(config=ALIKE).along
     torch.manual_seed(3)
-    x = torch.randn(1, 1, 6, 16)
+    x = torch.randn(1, 6, 1, 16)  # six bands in one frame
     near, far = (_turns(30, 8, torch.device("cpu"))[:, first : first + 6] for first in (0, 24))
     with torch.inference_mode():
         assert torch.allclose(block(x, near), block(x, far), atol=1e-5)

@@ -243,6 +243,15 @@ def test_a_loaded_separator_serves_many_times(music, separator):
         stemsplit.split_file("song.wav", separator=separator, mask="soft")
 
 
+@pytest.mark.parametrize("mask", ["wiener", "soft", "binary"])
+def test_some_stems_of_a_network_for_all_are_as_among_all(music, mask):
+    every = stemsplit.split(music, SAMPLE_RATE, mask=mask)
+    some = stemsplit.split(music, SAMPLE_RATE, mask=mask, stems=["other", "drums"])
+    assert list(some) == ["drums", "other"]
+    for name, stem in some.items():
+        np.testing.assert_allclose(stem, every[name], atol=1e-5)
+
+
 def test_only_the_networks_asked_for_are_loaded():
     features = np.zeros((1, 30, 513), np.float32)
     for runtime in ("torch", "auto"):

@@ -150,14 +150,19 @@ class BandTransformer(nn.Module):
         bands, steps, size = tokens.shape[1], tokens.shape[2], config.width // config.heads
         turns_across, turns_along = _turns(bands, size, x.device), _turns(steps, size, x.device)
         heard = _heard(steps, frames, config.window, x.device) + _sounding(silent, steps, config.window)
+        # Of a margin that is long enough, each block needs a window less at either end than the one before.
+        cut = config.window if margin >= config.reach else 0
         for across, along in zip(self.across, self.along, strict=True):
-            tokens = across(tokens.transpose(1, 2), turns_across).transpose(1, 2)
-            tokens = along(tokens, turns_along, heard)
+            tokens = along(across(tokens, turns_across), turns_along, heard)
+            if cut:
+                tokens, turns_along = (x[..., cut:-cut, :] for x in (tokens, turns_along))
+                heard = heard[..., 1:-1, :, :]
         skipped = max(0, margin - config.reach_of_details)
+        gone = cut * config.blocks - skipped  # of which refinements make nothing that is answered
+        tokens = F.pad(self.norm(tokens), (0, 0, gone, gone + frames - steps)).transpose(0, 1)
         pairs = torch.unflatten(x[:, :, skipped : frames - skipped], 3, (-1, PAIR))
         pairs = pairs.permute(0, 4, 1, 2, 3).flatten(1, 2).contiguous(memory_format=torch.channels_last)
         details = F.relu(self.details(pairs))
-        tokens = self.norm(tokens[:, :, skipped : frames - skipped]).transpose(0, 1)
         counts = [count for count, _, _ in config.bands]
         for refinement in self.refinements:
             details = refinement(details, torch.split(tokens, counts))
@@ -262,15 +267,18 @@ class _Transformer(nn.Module):
         self.narrow = nn.Linear(inner, width)
 
     def forward(self, x: Tensor, turns: Tensor, heard: Tensor | None = None) -> Tensor:
-        """Map `(example, row, place, feature)` to the same, each row by itself.
+        """Map `(example, band, frame, feature)` to the same.
 
-        Each place hears its whole row, or of three windows around it what `heard` says.
+        Bands hear each other in every frame; or, in every band, a frame hears of three windows around it what
+        `heard` says.
         """
+        row, place = (2, 1) if heard is None else (1, 2)
         x_normal = self.norm(x)
         y = torch.unflatten(self.queries_keys_values(x_normal), -1, (3, self.heads, -1))
-        queries, keys, values = y.permute(3, 0, 1, 4, 2, 5).unbind()  # (example, row, head, place, feature)
+        order = (3, 0, row, 4, place, 5)  # (example, row, head, place, feature) of each
+        queries, keys, values = y.permute(order).unbind()
         y = torch.unflatten(F.linear(x_normal, self._quarter_turned()), -1, (2, self.heads, -1))
-        queries_turned, keys_turned = y.permute(3, 0, 1, 4, 2, 5).unbind()
+        queries_turned, keys_turned = y.permute(order).unbind()
         cosines, sines = turns.to(x.dtype).unbind()
         queries = (queries * cosines + queries_turned * sines) * queries.shape[-1] ** -0.5
         keys = keys * cosines + keys_turned * sines
@@ -280,7 +288,7 @@ class _Transformer(nn.Module):
             queries = torch.unflatten(queries, 3, (-1, self.window))
             keys, values = _around(keys, self.window), _around(values, self.window)
             y = ((queries @ keys.transpose(-1, -2) + heard).softmax(-1) @ values).flatten(3, 4)
-        x = x + self.together(y.transpose(2, 3).flatten(3))
+        x = x + self.together((y.permute(0, 3, 1, 2, 4) if heard is None else y.transpose(2, 3)).flatten(3))
         x_normal = self.norm_wide(x)
         wide, gate = (  # two products are faster than one that must be cut in two
             F.linear(x_normal, weight, bias)
