@@ -50,7 +50,7 @@ CNN = "binary-mask-cnn"
 WAYS: dict[str, dict[str, Any]] = {
     "default": {},
     "--runtime torch": {"runtime": "torch"},
-    "--mask wiener": {"mask": "wiener"},
+    "--mask soft": {"mask": "soft"},
     f"--model {CNN}": {"model": CNN},
     f"--model {CNN} --fast": {"model": CNN, "fast": True},
     f"--model {CNN} --runtime torch": {"model": CNN, "runtime": "torch"},

@@ -32,7 +32,8 @@ paper's, and all sizes are its own (the paper's: some 60 bands, 384 features, 12
   were no faster. There is no dropout.
 
 A softmax between products of matrices is as fast on one thread as `scaled_dot_product_attention`.
-Convolutions see pairs of positions with twice as many channels, and channels last: on a processor that is
+Of a margin of frames that are only heard each block computes a window less than the one before: what it leaves
+out nobody hears any more. Convolutions see pairs of positions with twice as many channels, and channels last: on a processor that is
 twice as fast and more, for the same traffic in memory.
 """
 
