@@ -31,9 +31,9 @@ paper's, and all sizes are its own (the paper's: some 60 bands, 384 features, 12
   improve Transformer", 2020) in the place of the GELU; norms are LayerNorms in the place of RMSNorms, which
   were no faster. There is no dropout.
 
-A softmax between products of matrices is as fast on one thread as `scaled_dot_product_attention`.
-Of a margin of frames that are only heard each block computes a window less than the one before: what it leaves
-out nobody hears any more. Convolutions see pairs of positions with twice as many channels, and channels last: on a processor that is
+A softmax between products of matrices is as fast on one thread as `scaled_dot_product_attention`. Of frames
+that are only heard, each block computes a window less than the one before: nobody hears them any more.
+Convolutions see pairs of positions with twice as many channels, and channels last: on a processor that is
 twice as fast and more, for the same traffic in memory.
 """
 
