@@ -73,8 +73,9 @@ def load_separator(
     """Return a model ready to separate.
 
     Only the networks of the `stems` asked for are loaded and run. With all of them the masks add up to one;
-    with some, each stem's mask stands on its own. `two_stems` gives one stem and everything but it. Further
-    options are those of `runtime.Running`: runtime, device, precision, batch, threads, fast.
+    with some, each stem's mask stands on its own, unless one network gives all. `two_stems` gives one stem
+    and everything but it. Further options are those of `runtime.Running`: runtime, device, precision, batch,
+    threads, fast.
 
     Raises:
         UnknownModel: there is no such model.

@@ -227,7 +227,7 @@ def test_evaluate_shows_the_model_the_mixture_and_the_oracles(data):
     assert run.exit_code == 0, run.output
     assert "median (mean) over 2 songs of valid" in run.stdout
     sdr = run.stdout.partition("SI-SDR")[0].splitlines()[2:]
-    names = ["soft", "mixture", "ideal binary", "ideal ratio", "ideal wiener"]
+    names = ["wiener", "mixture", "ideal binary", "ideal ratio", "ideal wiener"]
     assert [line[:13].strip() for line in sdr] == names
     assert all(line[13:].split()[0] == "-" and line[13:].split()[1] != "-" for line in sdr)
 
@@ -265,7 +265,7 @@ def test_evaluate_with_museval_puts_null_where_there_is_no_ratio(data, tmp_path)
         "--data", data, "--split", "valid", "--museval", "--jobs", "1", "--oracle", "none", "--json", out
     )
     assert run.exit_code == 0, run.output
-    scores = json.loads(out.read_text())["splits"]["valid"]["each"][1]["scores"]["soft"]["drums"]
+    scores = json.loads(out.read_text())["splits"]["valid"]["each"][1]["scores"]["wiener"]["drums"]
     assert scores["museval_sdr_db"] == pytest.approx(scores["sdr_db"], abs=0.01)  # the song is one window
     assert scores["museval_sir_db"] is None  # of one stem alone
     assert "SDR, BSSEval v4" in run.stdout

@@ -153,12 +153,12 @@ def data(tmp_path, music):
 def test_evaluate_leaves_out_what_no_song_has(data):
     run = CliRunner().invoke(app, ["evaluate", "--data", str(data), "--split", "valid"])
     assert run.exit_code == 0, run.stderr
-    (soft,) = re.findall(r"^soft +(.*)$", run.stdout.partition("SI-SDR")[0], re.MULTILINE)
-    vocals, drums, _mean, bass, other = soft.split()
+    (row,) = re.findall(r"^wiener +(.*)$", run.stdout.partition("SI-SDR")[0], re.MULTILINE)
+    vocals, drums, _mean, bass, other = row.split()
     assert (vocals, bass, other) == ("-", "-", "-")
     assert float(drums) > -20
     facts = CliRunner().invoke(app, ["evaluate", "--data", str(data), "--split", "valid", "--json", "-"])
-    assert list(json.loads(facts.stdout)["splits"]["valid"]["median"]["soft"]) == ["drums"]
+    assert list(json.loads(facts.stdout)["splits"]["valid"]["median"]["wiener"]) == ["drums"]
 
 
 def test_train_makes_a_model_that_splits(data, tagged, tmp_path):
