@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -25,6 +26,7 @@ from stemsplit.training.recipe import Recipe
 from stemsplit.training.run import stft_of
 from tests.conftest import LIGHT, NOISES, SAMPLE_RATE, STEMS, band_noise, random_model, random_networks
 
+PLAIN = Augmentation.none()
 EVERY = pytest.mark.parametrize("name", nets.REGISTRY)
 PARAMETERS = {
     # Of the papers' configurations; where a paper states a count, the network's own test says so.
@@ -145,12 +147,12 @@ def songs():
     return [song(0), song(1)]
 
 
-def tiny(name, songs, *, frames, examples=2):
+def tiny(name, songs, *, frames, examples=2, augmentation=PLAIN):
     entry = nets.REGISTRY[name]
     frames = whole_grid(entry, frames) + 2 * entry.margin
     heard, judged = (
-        Examples(songs, stft_of(entry), entry.bins, frames, examples, seed, Augmentation.none())
-        for seed in (0, 5)
+        Examples(songs, stft_of(entry), entry.bins, frames, examples, seed, changes)
+        for seed, changes in ((0, augmentation), (5, PLAIN))
     )
     steps, rate, _ = TINY.get(name, (1, 1e-3, 0.0))
     loss = entry.training.get("loss", Recipe.loss)
@@ -168,11 +170,12 @@ def test_a_tiny_task_is_learnt_by_every_network(name, songs):
     assert min(scores["sdr_db"] for scores in trainer.validate().values()) > TINY[name][2]
 
 
-def test_batch_norms_are_of_the_weights_that_are_kept(songs):
-    trainer = tiny("mdensenet-small", songs, frames=16)
+def test_batch_norms_are_of_the_weights_that_are_kept_and_of_songs_as_they_are(songs):
+    trainer = tiny("mdensenet-small", songs, frames=16, augmentation=Augmentation(gain_db=12))
     trainer.run(lambda progress: None)
     average = trainer.pupils["network"].networks["average"]
-    heard = [trainer._tensors(trainer.examples(number))[0] for number in range(32)]
+    plain = replace(trainer.examples, augmentation=PLAIN)
+    heard = [trainer._tensors(plain(number))[0] for number in range(32)]
     with torch.inference_mode():
         inputs = [average.trunk.convolution(F.pad(x, average.trunk.padding)) for x in heard]
     found = average.trunk.dense[0].norms[0].running_mean

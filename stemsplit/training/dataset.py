@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
@@ -197,6 +197,12 @@ class Examples:
             torch.sum(parts[example], dim=0, out=mixture[example])
             self.augmentation.add_noise(rng, self.stft, mixture[example])
         return Batch(mixture, parts[:, :stems], self._moved(np.array([each.known for each in drawn])))
+
+    def as_they_are(self) -> Examples:
+        """Return examples of the same songs without any changes, from the same copies on the device."""
+        plain = replace(self, augmentation=Augmentation.none())
+        plain.__dict__["_there"] = self._there  # where `cached_property` looks first
+        return plain
 
     def _moved(self, values: NDArray[Any]) -> Tensor:
         """Return an array on the device, without waiting for what is being computed there."""

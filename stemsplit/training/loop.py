@@ -74,6 +74,7 @@ class Trainer:
         workers: int = 1,
     ) -> None:
         self.stems, self.examples, self.validation = tuple(stems), examples, validation
+        self.songs_as_they_are = examples.as_they_are()
         self.recipe, self.fabric, self.workers = recipe, fabric, workers
         self.validation_batches = validation_batches
         self.given = weights is not None
@@ -93,7 +94,7 @@ class Trainer:
         networks = [network for pupil in self.pupils.values() for network in pupil.networks.values()]
         if self.given or not hasattr(networks[0], "mean"):
             return
-        logs = torch.cat([inputs.flatten(0, 2).cpu() for inputs in self._inputs()])
+        logs = torch.cat([inputs.flatten(0, 2).cpu() for inputs in self._inputs(self.examples)])
         mean, deviation = logs.mean(dim=0), logs.std(dim=0, correction=0).clamp_min(LEAST_DEVIATION)
         for network in networks:
             network.mean.copy_(mean)
@@ -198,9 +199,10 @@ class Trainer:
         names = ("loss", "sdr_db", *(() if self.entry.hears_waves else MEASURES))
         sums = torch.zeros(len(learning), len(names) + 1, device=self.fabric.device)
         for pupil in learning:
-            # What batch norms remember is of the weights that went into the average, and not of the average.
+            # What batch norms remember is of the weights that went into the average, and not of the average;
+            # and of examples more varied than the songs to be separated.
             with self.fabric.autocast():
-                update_bn(self._inputs(), pupil.networks["average"])
+                update_bn(self._inputs(self.songs_as_they_are), pupil.networks["average"])
         for number in range(self.fabric.global_rank, self.validation_batches, self.fabric.world_size):
             inputs, truths = self._tensors(self.validation(number))
             for row, pupil in zip(sums, learning, strict=True):
@@ -243,10 +245,10 @@ class Trainer:
         }
         return self._heard(mixture), truths
 
-    def _inputs(self) -> Iterator[Tensor]:
+    def _inputs(self, examples: Examples) -> Iterator[Tensor]:
         """Yield what the networks hear of the first batches."""
         for number in range(STATISTICS_BATCHES):
-            yield self._tensors(self.examples(number))[0]
+            yield self._tensors(examples(number))[0]
 
     def _heard(self, mixture: Tensor) -> Tensor:
         """Return what the networks hear of `(example, channel, ...)`; of spectra as `stft.view` has it."""
