@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "band-transformer"
 LIVE_MODEL = "binary-mask-cnn"
-"""While sound plays: it hears a fifth of a second ahead, where the other one hears two seconds."""
+"""While sound plays: it hears a fifth of a second ahead, where the other one hears nearly three seconds."""
 
 __all__ = ["StemsplitError", "__version__", "load_separator", "split", "split_file"]
 
