@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from . import nets, spatial, weights
 from .audio import check_finite
 from .errors import DecodeError, DeviceUnavailable, StemsplitError
-from .pipeline import load_separator
+from .pipeline import load_separator, places
 from .pipes import Outlet, Raw
 from .runtime import Running
 from .separator import Samples, Separator, Spec, overlap
@@ -76,7 +76,9 @@ def load(
         batch = block_length(network.grid, card.sample_rate, block_ms)
     else:
         stft = Stft(card.n_fft, card.hop_length)
-        _, asked = overlap(stft, reach=network.reach, grid=network.grid, step=step)
+        _, asked = overlap(
+            stft, reach=network.reach, grid=network.grid, step=step, places=places(card, card.mask)
+        )
         hop_length = step * stft.hop_length
         batch = block_length(network.grid * hop_length, card.sample_rate, block_ms) // hop_length + asked
     stems = None if stem is None else [stem]

@@ -1,8 +1,8 @@
 """Masks from the networks' outputs.
 
-A network says for each bin how probable it is that its stem holds more than the T-th part of the
-mixture. With all stems at hand the masks add up to one in every bin, hence the stems to the mixture; with
-some of them, each mask stands against its own complement.
+A network says for each bin which share of the mixture is its stem's, or how probable it is that this is more
+than T. With all stems at hand the masks add up to one in every bin, hence the stems to the mixture; with some
+of them, where each has a network of its own, a mask stands against its own complement.
 
 Shapes: probabilities and masks are `(stem, channel, frame, bin)`, with one channel where a mask is the same
 for all; spectra are `(channel, frame, bin)`.
@@ -209,8 +209,8 @@ def between(probabilities: Masks, step: int) -> Masks:
 def extend(masks: Masks, bins: int) -> Masks:
     """Extend masks above the network's band up to `bins`.
 
-    Above it a frame's mask is the mean of the band's top 64 bins (some 1.4 kHz). Being a mean it
-    keeps what the masks add up to.
+    Above it a frame's mask is the mean of the band's top 64 bins (some 1.4 kHz at an n_fft of 2048). Being a
+    mean it keeps what the masks add up to.
     """
     missing = bins - masks.shape[-1]
     if not missing:

@@ -245,12 +245,17 @@ def load_masks(
         grid=network.grid,
         complete=whole and wanted == card.stems,
         picked=_picked(card, wanted),
-        places=round(PLACES_SECONDS * card.sample_rate / card.hop_length) if mask == "wiener" else 0,
+        places=places(card, mask),
         step=running.step,
         batch=runtime.batch,
         workers=runtime.workers,
         how=_how(runtime),
     )
+
+
+def places(card: weights.ModelCard, mask: str) -> int:
+    """Return how many frames to either side a mask's filter, if it has one, finds stems' places from."""
+    return round(PLACES_SECONDS * card.sample_rate / card.hop_length) if mask == "wiener" else 0
 
 
 def _how(runtime: Runtime) -> str:

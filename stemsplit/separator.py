@@ -17,7 +17,7 @@ from .stft import Spectra, Stft, log_magnitude, view
 Samples = NDArray[np.float32]
 
 SEGMENT_FRAMES = 450
-"""About how many frames to separate at a time: five seconds, so that a short song keeps all workers busy."""
+"""About how many frames to separate at a time: at a hop of 512 five seconds, to keep all workers busy."""
 
 
 @dataclass(frozen=True)

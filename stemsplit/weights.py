@@ -53,7 +53,7 @@ class ModelCard:
     parameters: int
     """Of all stems together."""
     mask: str
-    """The rule that turned out best on the validation split."""
+    """The rule that is used unless another one is asked for."""
     mask_power: float
     threshold: float
     """T of the binary mask B = (S > T * M) that the network learnt."""

@@ -107,19 +107,22 @@ def test_latency_and_blocks_are_what_the_separator_says():
     assert live.block_length(512, SAMPLE_RATE, 1) == 512, "one, where it would be none"
 
 
-@pytest.mark.parametrize("fast", [False, True])
-def test_the_networks_are_asked_for_a_block_at_once(fast, music):
+@pytest.mark.parametrize(
+    ("model", "fast"), [("binary-mask-cnn", False), ("binary-mask-cnn", True), ("band-transformer", False)]
+)
+def test_the_networks_are_asked_for_a_block_at_once(model, fast, music):
     """No answer is thrown away, and no block takes two calls."""
-    separator = live.load("binary-mask-cnn", "vocals", fast=fast, runtime="torch")
+    separator = live.load(model, "vocals", fast=fast, runtime="torch")
     assert separator.spec.stems == ("vocals",)
-    asked = []
+    asked, network = [], separator.network
 
-    def network(features):
-        asked.append((features.shape[1] - 25) // (3 if fast else 1) + 1)
-        return np.zeros((1, 1, asked[-1], 513), np.float32)
+    def counted(features):
+        answers = network(features)
+        asked.append(answers.shape[2])
+        return answers
 
     batch = separator.batch
-    object.__setattr__(separator, "network", network)
+    object.__setattr__(separator, "network", counted)
     list(live.Live(separator, live.only).run([music]))
     assert set(asked[:-1]) == {batch}
 

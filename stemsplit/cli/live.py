@@ -55,7 +55,7 @@ def command(
     """Separate sound while it plays: standard input to standard output, or between sound cards.
 
     What comes out is a stated time behind what comes in: a block, and what the networks
-    hear ahead of it. It is the same sound as `stemsplit split` makes, and as long.
+    hear ahead of it. It is the sound that `stemsplit split` makes with this model, and as long.
     """
     from stemsplit import live, mixing
 

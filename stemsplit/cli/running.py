@@ -27,7 +27,6 @@ Batch = Annotated[int | None, _run(min=1, metavar="N", help="How much at once; e
 Threads = Annotated[
     int | None, _run(min=1, metavar="N", help="Processor cores to use; else all, up to eight.")
 ]
-Jobs = Annotated[int, _run("--jobs", "-j", min=1, metavar="N", help="Tracks side by side.")]
 Workers = Annotated[
     int | None,
     _run(
@@ -56,7 +55,11 @@ Gpus = Annotated[
 ]
 Fast = Annotated[
     bool,
-    _run("--fast", metavar="", help="Networks hear every third frame only: faster, drums a little blurred."),
+    _run(
+        "--fast",
+        metavar="",
+        help="Networks hear every third frame only: faster, drums a little blurred. Of binary-mask-cnn.",
+    ),
 ]
 
 

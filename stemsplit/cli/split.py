@@ -110,7 +110,7 @@ def command(
         _what(
             metavar="NAMES",
             autocompletion=_complete_stems,
-            help="Only these, as in `vocals,drums`, each judged on its own. The others cost no time.",
+            help="Only these, as in `vocals,drums`; with a network a stem, the others cost no time.",
         ),
     ] = None,
     two_stems: Annotated[

@@ -15,7 +15,7 @@ need; above, two and then four bins share a position, where 43 Hz are still fine
 It hears log magnitudes of left, right, mid and side, for mid and side tell what is in the middle from
 what is only as loud on both sides. It gives a mask for each channel and stem, a softmax over stems, so that
 stems add up by themselves. The deepest convolutions are dilated in time. Normalisation is by batch, whose
-statistics are constants once it is trained: what it gives at a time depends on 3 s around that time alone.
+statistics are constants once it is trained: what it gives at a time depends on 3.4 s to either side alone.
 """
 
 from __future__ import annotations

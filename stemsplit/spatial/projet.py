@@ -29,7 +29,6 @@ from stemsplit.spatial.positions import WIDTH_DEGREES, spectra
 from stemsplit.stft import Spectra, Stft
 
 Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
 
 TINY = np.float32(1e-12)
 REST_SOURCES = 4

@@ -1,6 +1,6 @@
 """Random changes to songs, for training to hear more music than there is.
 
-The networks read magnitudes of an STFT, so that a change of tempo or of pitch costs next to nothing: see
+Most networks read magnitudes of an STFT, so that a change of tempo or of pitch costs next to nothing: see
 `Warp`.
 """
 
@@ -33,9 +33,10 @@ class Warp:
     A sound `tempo` times as fast has the frames of the sound as it is, taken that much further apart. A
     sound `pitch` times as high has in n_fft samples what the sound as it is has in that many times more: the
     spectrum of a longer frame, of which the lowest bins are kept, or of a shorter one, above which there is
-    silence. Lengths are in 64ths of n_fft, which are quick to transform: a pitch is met within an eighth of a
-    semitone. Magnitudes are those of a sound so changed. Phases do not go on from one frame to the next as
-    they would there: an inverse transform sounds rough, though alike for stems and mixture.
+    silence. Lengths are in 64ths of n_fft, which are quick to transform: a pitch is met within a seventh of a
+    semitone, three semitones down within a sixth. Magnitudes are those of a sound so changed. Phases do not
+    go on from one frame to the next as they would there: an inverse transform sounds rough, though alike for
+    stems and mixture.
     """
 
     tempo: float = 1.0
@@ -100,7 +101,7 @@ class Augmentation:
     polarity: float = 0.0
     """Probability that a stem is turned upside down."""
     drop: float = 0.0
-    """Probability that a stem is left out, its target being silence; never all of them."""
+    """Probability that a stem is left out, its target being silence; never all that sounds."""
     equalise_db: float = 0.0
     """Root mean square, in dB, of a smooth random curve over frequency, for each stem another one."""
     pitch: float = 0.0

@@ -1,4 +1,4 @@
-"""The training loop: one network a stem, all on the same examples, on one device or several."""
+"""The training loop: a network for all stems, or one each on the same examples; on one device or several."""
 
 from __future__ import annotations
 

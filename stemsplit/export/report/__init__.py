@@ -28,7 +28,6 @@ RATES = (32_000, 44_100, 48_000)
 """Sample rates at which MP3 has the quality that its bitrate promises; others become 44,100 Hz."""
 _CHUNK = 3 << 18  # bytes: a multiple of three, so that their base64 can be joined
 _AUDIO = "<!-- audio -->"
-_AUDIO_DATA = "data:audio/mpeg;base64,"
 
 
 def write(
