@@ -1,10 +1,8 @@
-"""Many tracks: which there are, and where each one's stems go, known before any work is done."""
+"""Many tracks: where the stems of each go, known before any work is done, and how one is split."""
 
 from __future__ import annotations
 
-import glob
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,35 +11,12 @@ from typing import Any
 
 from . import DEFAULT_MODEL, naming, pipeline, remote, spatial, weights
 from .audio import Reader
+from .discovery import Track
 from .errors import Collision, DecodeError, EncodeError, OutputExists
 from .pipeline import SplitResult
 from .records import FOLDER, Print, Record, Records, changed_ns
 from .runtime import Running
 from .separator import Method
-
-# fmt: off
-KINDS = frozenset([
-    "3gp", "aac", "ac3", "aif", "aifc", "aiff", "alac", "amr", "ape", "au", "avi", "caf", "flac",
-    "m4a", "m4b", "m4v", "mka", "mkv", "mov", "mp2", "mp3", "mp4", "mpc", "mpeg", "mpg", "oga",
-    "ogg", "opus", "ra", "rf64", "snd", "tak", "tta", "voc", "w64", "wav", "webm", "wma", "wmv",
-    "wv",
-])
-# fmt: on
-"""The extensions, in lower case, that a folder is searched for; a file that is named may have any."""
-
-
-@dataclass(frozen=True)
-class Track:
-    """A file to split."""
-
-    path: Path
-    folder: str = ""
-    """Where it lies below the folder that was named."""
-    label: str = ""
-    """What it is called where that is not its path."""
-
-    def __str__(self) -> str:
-        return self.label or str(self.path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,88 +25,6 @@ class Job:
 
     track: Track
     outputs: dict[str, Path]
-
-
-def find_tracks(
-    names: Iterable[str], *, recursive: bool = False, leave_out: Path | None = None
-) -> list[Track]:
-    """Return the tracks that names stand for: files, folders, or patterns that no shell has expanded.
-
-    Of a folder those files whose extension is one of `KINDS`, by name, hidden ones left out; if `recursive`,
-    of those below it too, except of `leave_out`, which is where the stems go. What is found twice counts
-    once.
-    A name of nothing stays what it is: opening it says best what is wrong.
-
-    Raises:
-        DecodeError: a folder or a pattern has no tracks.
-    """
-    found: dict[str, Track] = {}
-    for name in names:
-        tracks = list(_stands_for(name, recursive, leave_out))
-        if not tracks:
-            hint = None if recursive else "search the folders below it too with --recursive"
-            raise DecodeError(f"No sound files in `{name}`", hint)
-        for track in tracks:
-            found.setdefault(naming.place(track.path), track)
-    return list(found.values())
-
-
-def _stands_for(name: str, recursive: bool, leave_out: Path | None) -> Iterator[Track]:
-    if remote.is_remote(name):
-        top = remote.path_of(name)
-        if not top.is_dir():
-            yield Track(top)
-            return
-        for path, folder in remote.files(top, recursive=recursive):
-            inside = leave_out is not None and str(path).startswith(f"{leave_out}/")
-            if not inside and path.suffix[1:].lower() in KINDS:
-                yield Track(path, folder)
-    elif os.path.isdir(name):
-        yield from _inside(name, recursive, leave_out)
-    elif glob.has_magic(name) and not os.path.lexists(name):
-        for match in sorted(glob.glob(name, recursive=True)):
-            if os.path.isdir(match):
-                if recursive:
-                    yield from _inside(match, recursive, leave_out)
-            else:
-                yield Track(Path(match))
-    else:
-        yield Track(Path(name))
-
-
-def _inside(top: str, recursive: bool, leave_out: Path | None) -> Iterator[Track]:
-    if recursive and leave_out and _same(top, leave_out):
-        raise DecodeError(
-            f"`{top}` is searched for tracks, and the stems would go there", "choose another --out"
-        )
-    seen: set[tuple[int, int]] = set()  # a link may lead back to where it lies
-    for folder, folders, files in os.walk(top, followlinks=True):
-        state = os.stat(folder)
-        ours = leave_out is not None and recursive and _same(folder, leave_out)
-        if (state.st_dev, state.st_ino) in seen or ours:
-            folders.clear()
-            continue
-        seen.add((state.st_dev, state.st_ino))
-        folders[:] = sorted(each for each in folders if recursive and not each.startswith("."))
-        below = os.path.relpath(folder, top)
-        for file in sorted(_tracks(files)):
-            yield Track(Path(folder, file), "" if below == "." else below.replace(os.sep, "/"))
-
-
-def _tracks(names: Iterable[str]) -> list[str]:
-    """Return the names of tracks; a stem file beside its song is none."""
-    kind = {name: os.path.splitext(name)[1][1:].lower() for name in names if not name.startswith(".")}
-    songs = {os.path.splitext(name)[0] for name in kind if kind[name] in KINDS}
-    suffix = f".{naming.STEM_FILE}"
-    return [
-        name
-        for name in kind
-        if kind[name] in KINDS and not (name.endswith(suffix) and name.removesuffix(suffix) in songs)
-    ]
-
-
-def _same(folder: str, other: Path) -> bool:
-    return not remote.is_remote(other) and other.exists() and os.path.samefile(folder, other)
 
 
 @dataclass(frozen=True)

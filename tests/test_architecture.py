@@ -37,6 +37,7 @@ ORDER = [
     "remix",
     "live",
     "records",
+    "discovery",
     "batch",
     "cluster",
     "songs",

@@ -11,7 +11,8 @@ import soundfile
 from typer.testing import CliRunner
 
 from stemsplit import cluster, remote
-from stemsplit.batch import Order, find_tracks
+from stemsplit.batch import Order
+from stemsplit.discovery import find_tracks
 from stemsplit.cli import app
 from stemsplit.errors import ClusterUnavailable, EncodeError, StemsplitError
 from stemsplit.pipeline import SplitResult

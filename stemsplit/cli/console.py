@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from stemsplit.audio import Reader
-    from stemsplit.batch import Job, Track
+    from stemsplit.batch import Job
+    from stemsplit.discovery import Track
     from stemsplit.pipeline import SplitResult
     from stemsplit.pipes import RawReader
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stemsplit.audio import Reader
-    from stemsplit.batch import Job, Order, Track
+    from stemsplit.batch import Job, Order
+    from stemsplit.discovery import Track
     from stemsplit.export.beside import Beside
     from stemsplit.pipes import Raw, RawReader
 
@@ -292,7 +293,7 @@ def _found(
     named: Sequence[str], form: Raw | None, folder: Path, order: Order, *, recursive: bool
 ) -> list[Track]:
     """Return the tracks; what comes through standard input is kept in a folder."""
-    from stemsplit.batch import find_tracks
+    from stemsplit.discovery import find_tracks
     from stemsplit.pipes import spool
 
     kept = None

@@ -36,7 +36,7 @@ def command(
     Paths go to stdout, all else to stderr. A track that fails does not stop the
     others; the exit status is then 1.
     """
-    from stemsplit.batch import Track
+    from stemsplit.discovery import Track
     from stemsplit.export.unpack import unpack
     from stemsplit.naming import track_name
 
