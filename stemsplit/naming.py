@@ -12,9 +12,9 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 
-from . import ffmpeg
-from .errors import TemplateError
-from .remote import is_remote
+from stemsplit.errors import TemplateError
+from stemsplit.remote import is_remote
+from stemsplit.tags import read_tags
 
 DEFAULT_TEMPLATE = "{folder}/{track}/{stem}.{ext}"
 STEM_FILE = "stem.mp4"
@@ -95,7 +95,7 @@ def outputs(
             raise TemplateError(
                 f"The tags of `{track}` are not read before it is split", "choose other fields"
             )
-        tags, _ = ffmpeg.read_tags(track)
+        tags, _ = read_tags(track)
         tags.setdefault("tracknumber", tags.get("track", "").partition("/")[0])
         tags.setdefault("albumartist", tags.get("album_artist") or tags.get("artist", ""))
         fields |= {name: tags[name] for name in TAGS if name in tags}

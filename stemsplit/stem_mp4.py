@@ -143,7 +143,7 @@ class _Encoder(ffmpeg.Encoder):
     ) -> None:
         self._folder = TemporaryDirectory(prefix="stemsplit-")
         notes, picture = Path(self._folder.name, "tags"), Path(self._folder.name, "cover")
-        notes.write_text(ffmpeg._ffmetadata(tags), encoding="utf-8", newline="\n")
+        notes.write_text(ffmpeg.ffmetadata(tags), encoding="utf-8", newline="\n")
         arguments = ["-v", "level+error", "-f", "f32le", "-ar", str(sample_rate), "-ac", str(channels)]
         arguments += ["-i", "pipe:0", "-f", "ffmetadata", "-i", f"file:{notes}"]
         if cover:

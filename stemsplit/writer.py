@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from stemsplit import ffmpeg
 from stemsplit.audio import Block, native
 from stemsplit.errors import EncodeError, OutputExists
+from stemsplit.tags import read_tags
 
 FORMATS: tuple[str, ...] = ("wav", "flac", "mp3", "ogg", "m4a")
 DEPTHS = ("same", "16", "24", "32f")
@@ -111,7 +112,7 @@ class Writer:
     def _tags(self) -> tuple[dict[str, str], bytes | None]:
         if self._tags_from is None:
             return {}, None
-        tags, cover = ffmpeg.read_tags(self._tags_from)
+        tags, cover = read_tags(self._tags_from)
         if self._title_suffix:
             title = tags.get("title") or self._tags_from.stem.encode("utf-8", "replace").decode()
             tags["title"] = f"{title} ({self._title_suffix})"

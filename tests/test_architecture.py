@@ -15,6 +15,7 @@ ORDER = [
     "config",
     "remote",
     "ffmpeg",
+    "tags",
     "audio",
     "levels",
     "analysis",
