@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from stemsplit import cluster, remote
 from stemsplit.batch import Order
-from stemsplit.discovery import find_tracks
 from stemsplit.cli import app
+from stemsplit.discovery import find_tracks
 from stemsplit.errors import ClusterUnavailable, EncodeError, StemsplitError
 from stemsplit.pipeline import SplitResult
 from tests.conftest import SAMPLE_RATE, events
