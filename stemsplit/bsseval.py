@@ -25,6 +25,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING
 
+from .defaults import install_extra
 from .errors import StemsplitError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def museval() -> ModuleType:
     """
     package = importlib.util.find_spec("museval")
     if package is None or not package.submodule_search_locations:
-        raise StemsplitError("museval is not installed", "pip install 'stemsplit[train]'")
+        raise StemsplitError("museval is not installed", install_extra("train"))
     path = Path(package.submodule_search_locations[0], "metrics.py")
     module = ModuleType("museval_metrics")
     exec(compile(path.read_text(encoding="utf-8"), path, "exec"), module.__dict__)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .defaults import install_extra
 from .errors import EncodeError, StemsplitError
 from .spatial import adress, duet
 
@@ -25,7 +26,7 @@ def check() -> None:
         StemsplitError: matplotlib is not installed.
     """
     if find_spec("matplotlib") is None:
-        raise StemsplitError("matplotlib is not installed", "pip install 'stemsplit[plot]'")
+        raise StemsplitError("matplotlib is not installed", install_extra("plot"))
 
 
 def box_plot(

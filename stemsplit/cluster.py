@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .batch import Job, Order
+from .defaults import install_extra
 from .errors import ClusterUnavailable, StemsplitError, WorkerLost
 from .pipeline import SplitResult
 from .remote import is_remote
@@ -107,7 +108,7 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise ClusterUnavailable("Ray is not installed", "pip install 'stemsplit[ray]'") from error
+        raise ClusterUnavailable("Ray is not installed", install_extra("ray")) from error
     return ray
 
 

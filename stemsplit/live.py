@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from . import nets, spatial, weights
 from .audio import check_finite
+from .defaults import install_extra
 from .errors import DecodeError, DeviceUnavailable, StemsplitError
 from .pipeline import load_separator, places
 from .pipes import Outlet, Raw
@@ -374,9 +375,7 @@ def imported() -> ModuleType:
     try:
         import sounddevice
     except ImportError as error:
-        raise DeviceUnavailable(
-            "Sound cards need the package sounddevice", "run `pip install 'stemsplit[live]'`"
-        ) from error
+        raise DeviceUnavailable("Sound cards need the package sounddevice", install_extra("live")) from error
     except OSError as error:
         raise DeviceUnavailable(
             "The package sounddevice does not find PortAudio", "install it, as with apt install libportaudio2"

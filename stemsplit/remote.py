@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from .defaults import install_extra
 from .errors import StemsplitError
 
 
@@ -32,7 +33,7 @@ def path_of(name: str) -> Path:
         found.exists()  # only now the file system's own module is loaded
     except (ImportError, ValueError) as error:
         kind = name.partition("://")[0]
-        hint = f"pip install 'stemsplit[ray]', and what fsspec needs for {kind}"
+        hint = f"{install_extra('ray')}, and what fsspec needs for {kind}"
         raise StemsplitError(f"Cannot open `{name}`: {error}", hint) from error
     except OSError as error:
         raise StemsplitError(f"Cannot open `{name}`: {error}") from error

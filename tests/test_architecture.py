@@ -11,6 +11,7 @@ import stemsplit
 
 PACKAGE = Path(stemsplit.__file__).parent
 ORDER = [
+    "defaults",
     "errors",
     "config",
     "remote",

@@ -63,7 +63,7 @@ def test_without_matplotlib_there_is_no_page(song, tmp_path, monkeypatch):
     monkeypatch.setattr("stemsplit.charts.find_spec", lambda name: None)
     result = run("--report")
     assert result.exit_code == 1
-    assert "stemsplit[plot]" in result.stderr
+    assert "pip install 'stemsplit-audio[plot]'" in result.stderr
     assert not list(tmp_path.rglob("*.html"))
 
 

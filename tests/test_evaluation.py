@@ -203,7 +203,7 @@ def test_without_matplotlib_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr("stemsplit.charts.find_spec", lambda name: None)
     with pytest.raises(StemsplitError, match="matplotlib") as caught:
         charts.check()
-    assert "stemsplit[plot]" in caught.value.hint
+    assert "pip install 'stemsplit-audio[plot]'" in caught.value.hint
 
 
 @pytest.fixture

@@ -156,7 +156,7 @@ def test_without_museval_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(StemsplitError, match="museval") as caught:
         museval()
-    assert "stemsplit[train]" in caught.value.hint
+    assert "pip install 'stemsplit-audio[train]'" in caught.value.hint
 
 
 def test_museval_s_measures_need_no_ffprobe(monkeypatch):

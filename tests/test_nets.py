@@ -194,7 +194,7 @@ def test_a_blend_finds_its_weights_in_the_end(songs):
     assert trainer.validate()["network"]["sdr_db"] > before["network"]["sdr_db"] - 0.2
 
 
-@pytest.mark.skipif(not find_spec("openvino"), reason="needs stemsplit[openvino]")
+@pytest.mark.skipif(not find_spec("openvino"), reason="needs OpenVINO")
 @pytest.mark.parametrize("name", LIGHT)
 def test_both_runtimes_give_the_same(name, music):
     entry = nets.REGISTRY[name]

@@ -19,7 +19,7 @@ from stemsplit.stft import Stft
 from stemsplit.stream import separate_blocks
 from tests.conftest import SAMPLE_RATE, mask_separator, random_network, whole
 
-needs_openvino = pytest.mark.skipif(not find_spec("openvino"), reason="needs stemsplit[openvino]")
+needs_openvino = pytest.mark.skipif(not find_spec("openvino"), reason="needs OpenVINO")
 EQUAL = 1e-5  # of full scale, in float32
 HALF_DB = -30  # what bfloat16 adds, relative to a stem
 
@@ -98,7 +98,7 @@ def test_a_runtime_that_is_not_there_is_an_error(monkeypatch):
     monkeypatch.setattr("stemsplit.runtime.find_spec", lambda name: None)
     with pytest.raises(DeviceUnavailable, match="not installed") as error:
         pipeline.load_separator(runtime="openvino", device="cpu")
-    assert "stemsplit[openvino]" in error.value.hint
+    assert "pip install 'stemsplit-audio[openvino]'" in error.value.hint
     assert pipeline.load_separator(device="cpu").spec.how.startswith("torch on cpu")
 
 

@@ -290,7 +290,7 @@ def test_a_missing_package_is_named_with_what_to_install(monkeypatch):
     )
     with pytest.raises(StemsplitError, match="lightning_fabric") as error:
         launch()
-    assert "stemsplit[train]" in error.value.hint
+    assert "pip install 'stemsplit-audio[train]'" in error.value.hint
 
 
 def settings(data, run, **options):

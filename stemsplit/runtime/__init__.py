@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from .. import nets, weights
+from ..defaults import install_extra
 from ..errors import DeviceUnavailable, StemsplitError
 from ..separator import Samples
 
@@ -118,7 +119,7 @@ class Running:
         if device != "cpu":
             raise DeviceUnavailable(f"OpenVINO runs on processors only, not on {device}", "use --device cpu")
         if not installed:
-            raise DeviceUnavailable("OpenVINO is not installed", "run `pip install 'stemsplit[openvino]'`")
+            raise DeviceUnavailable("OpenVINO is not installed", install_extra("openvino"))
         return True
 
 

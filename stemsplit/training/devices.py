@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..defaults import install_extra
 from ..errors import DeviceUnavailable, StemsplitError
 from ..runtime import pick_device
 
@@ -30,7 +31,7 @@ def launch(device: str = "cpu", *, precision: str = "float32", devices: int = 1,
     """
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
-        raise StemsplitError(f"Training needs {' and '.join(missing)}", "pip install 'stemsplit[train]'")
+        raise StemsplitError(f"Training needs {' and '.join(missing)}", install_extra("train"))
     kind = pick_device(device)
     here = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, devices)
     if devices > here:

@@ -7,11 +7,11 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import cards, nets, weights
+from ..defaults import VERSION
 from ..errors import BadWeights, EncodeError, StemsplitError
 from ..songs import Song, SongSource, summary
 from ..stft import Stft
@@ -255,4 +255,4 @@ def _commit() -> str:
     if (checkout / ".git").exists():  # not the repository of whoever has installed us inside of it
         with contextlib.suppress(OSError, subprocess.CalledProcessError):
             return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    return f"stemsplit {version('stemsplit')}"
+    return f"stemsplit {VERSION}"

@@ -1,0 +1,18 @@
+"""Names that the whole program shares: its version, its distribution, its default models."""
+
+from __future__ import annotations
+
+VERSION = "0.1.0"
+"""pyproject.toml reads the version from here."""
+
+DISTRIBUTION = "stemsplit-audio"
+"""The name of the package for pip. On the package index, `stemsplit` is another project."""
+
+DEFAULT_MODEL = "band-transformer"
+LIVE_MODEL = "binary-mask-cnn"
+"""For live separation: its look-ahead is a fifth of a second, the default model's nearly three seconds."""
+
+
+def install_extra(extra: str) -> str:
+    """Return a hint: the command that installs an optional dependency group of this package."""
+    return f"run `pip install '{DISTRIBUTION}[{extra}]'`"
