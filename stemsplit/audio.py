@@ -35,13 +35,6 @@ RATES = (1_000, 1_500_000)
 """Sample rates in Hz that sound has; beyond them a header lies, and resampling would take all memory."""
 LOUDEST = 1e15
 """Samples beyond this (300 dB above full scale) are no sound, and squares of them no float."""
-SUFFIXES = {
-    *(".aac", ".ac3", ".aif", ".aifc", ".aiff", ".ape", ".au", ".caf", ".flac"),
-    *(".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpc"),
-    *(".oga", ".ogg", ".opus", ".rf64", ".snd", ".tta", ".w64", ".wav", ".webm"),
-    *(".wma", ".wv"),
-}
-"""Names of sound files and videos end like this, in lower case."""
 
 _UNKNOWN_FRAMES = 1 << 62  # libsndfile says 2**63 - 1 of a FLAC stream without a length
 

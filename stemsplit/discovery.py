@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from stemsplit import naming, remote
+from stemsplit import formats, naming, remote
 from stemsplit.errors import DecodeError
-
-# fmt: off
-KINDS = frozenset([
-    "3gp", "aac", "ac3", "aif", "aifc", "aiff", "alac", "amr", "ape", "au", "avi", "caf", "flac",
-    "m4a", "m4b", "m4v", "mka", "mkv", "mov", "mp2", "mp3", "mp4", "mpc", "mpeg", "mpg", "oga",
-    "ogg", "opus", "ra", "rf64", "snd", "tak", "tta", "voc", "w64", "wav", "webm", "wma", "wmv",
-    "wv",
-])
-# fmt: on
-"""The extensions, in lower case, that a folder is searched for; a file that is named may have any."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +32,9 @@ def find_tracks(
 ) -> list[Track]:
     """Return the tracks that names stand for: files, folders, or patterns that no shell has expanded.
 
-    Of a folder those files whose extension is one of `KINDS`, by name, hidden ones left out; if `recursive`,
-    of those below it too, except of `leave_out`, which is where the stems go. What is found twice counts
-    once.
+    Of a folder those files that end in one of `formats.SUFFIXES`, by name, hidden ones left out; if
+    `recursive`, of those below it too, except of `leave_out`, which is where the stems go. What is found
+    twice counts once.
     A name of nothing stays what it is: opening it says best what is wrong.
 
     Raises:
@@ -68,7 +59,7 @@ def _stands_for(name: str, recursive: bool, leave_out: Path | None) -> Iterator[
             return
         for path, folder in remote.files(top, recursive=recursive):
             inside = leave_out is not None and str(path).startswith(f"{leave_out}/")
-            if not inside and path.suffix[1:].lower() in KINDS:
+            if not inside and _is_sound(path):
                 yield Track(path, folder)
     elif os.path.isdir(name):
         yield from _inside(name, recursive, leave_out)
@@ -98,20 +89,26 @@ def _inside(top: str, recursive: bool, leave_out: Path | None) -> Iterator[Track
         seen.add((state.st_dev, state.st_ino))
         folders[:] = sorted(each for each in folders if recursive and not each.startswith("."))
         below = os.path.relpath(folder, top)
-        for file in sorted(_tracks(files)):
+        for file in sorted(_tracks(Path(folder), files)):
             yield Track(Path(folder, file), "" if below == "." else below.replace(os.sep, "/"))
 
 
-def _tracks(names: Iterable[str]) -> list[str]:
-    """Return the names of tracks; a stem file beside its song is none."""
-    kind = {name: os.path.splitext(name)[1][1:].lower() for name in names if not name.startswith(".")}
-    songs = {os.path.splitext(name)[0] for name in kind if kind[name] in KINDS}
-    suffix = f".{naming.STEM_FILE}"
-    return [
-        name
-        for name in kind
-        if kind[name] in KINDS and not (name.endswith(suffix) and name.removesuffix(suffix) in songs)
-    ]
+def _tracks(folder: Path, names: Iterable[str]) -> list[str]:
+    """Return the names of the tracks among the files of a folder; a stem file beside its song is not one."""
+    sounds = [name for name in names if not name.startswith(".") and _is_sound(folder / name)]
+    songs = {os.path.splitext(name)[0] for name in sounds}
+    return [name for name in sounds if formats.song_of(name) not in songs]
+
+
+def _is_sound(path: Path) -> bool:
+    suffix = path.suffix.lower()
+    return suffix in formats.SUFFIXES and not (suffix in formats.MAYBE_TEXT and _is_text(path))
+
+
+def _is_text(path: Path) -> bool:
+    with contextlib.suppress(OSError), path.open("rb") as file:  # to open it again says what is wrong
+        return b"\0" not in file.read(4096)
+    return False
 
 
 def _same(folder: str, other: Path) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 
 from stemsplit.errors import TemplateError
+from stemsplit.formats import song_of
 from stemsplit.remote import is_remote
 from stemsplit.tags import read_tags
 
@@ -74,8 +75,7 @@ def fill(template: str, fields: Mapping[str, str]) -> Path:
 
 def track_name(path: Path) -> str:
     """Return what a track is called: its file's name without the ending."""
-    name = path.stem or path.name
-    return name.removesuffix(".stem") or name if path.suffix.lower() == ".mp4" else name
+    return song_of(path.name) or path.stem or path.name
 
 
 def outputs(

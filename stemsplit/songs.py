@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .audio import SUFFIXES, Reader, resample
+from .audio import Reader, resample
 from .errors import DecodeError
+from .formats import SUFFIXES
 from .separator import Samples
 
 CHANNELS = 2

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .audio import SUFFIXES, Block, Reader
+from .audio import Block, Reader
 from .errors import DecodeError
+from .formats import SUFFIXES
 
 MIXTURE = "mixture"
 USUAL = ("vocals", "drums", "bass", "other")

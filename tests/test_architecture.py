@@ -13,6 +13,7 @@ PACKAGE = Path(stemsplit.__file__).parent
 ORDER = [
     "defaults",
     "errors",
+    "formats",
     "config",
     "remote",
     "ffmpeg",

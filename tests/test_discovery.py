@@ -1,9 +1,17 @@
 from __future__ import annotations
 
-import pytest
+import re
+import subprocess
 
+import numpy as np
+import pytest
+import soundfile
+
+from stemsplit import ffmpeg
+from stemsplit.audio import Reader
 from stemsplit.discovery import find_tracks
 from stemsplit.errors import DecodeError
+from stemsplit.formats import SUFFIXES
 
 
 @pytest.fixture
@@ -61,10 +69,55 @@ def test_a_name_of_nothing_is_left_to_whoever_opens_it(shelf):
     assert found("missing.mp3") == [("missing.mp3", "")]
 
 
-def test_a_stem_file_beside_its_song_is_no_track(shelf):
-    for name in ("b.stem.mp4", "other.stem.mp4"):
+def test_a_stem_file_beside_its_song_is_not_a_track(shelf):
+    for name in ("b.stem.mp4", "b.stem.m4a", "A.STEM.MP4", "other.stem.mp4"):
         (shelf / name).touch()
     assert [name for name, _ in found("music")] == ["music/A.WAV", "music/b.mp3", "music/other.stem.mp4"]
+
+
+def test_typescript_is_not_a_transport_stream(tmp_path):
+    packet = b"\x47\x40\x00\x10\x00\x00\xb0"
+    for name, data in (("film.ts", packet), ("disc.mts", packet), ("app.ts", b"Group(1)"), ("a.mts", b"x")):
+        (tmp_path / name).write_bytes(data * 99)
+    tracks = find_tracks([str(tmp_path)])
+    assert [track.path.name for track in tracks] == ["disc.mts", "film.ts"]
+
+
+NOT_SEARCHED = {
+    *("avif", "heic", "heif", "mks", "ism", "apl", "vql"),  # pictures, subtitles, names of other files
+    *("mac", "sf"),  # mostly something else
+    *("ismv", "isma", "mj2", "psp", "vqe"),  # hardly used for whole songs
+}
+
+
+@pytest.mark.parametrize("container", ffmpeg._CONTAINERS.split(","))
+def test_a_folder_is_searched_for_what_ffmpeg_reads(container):
+    command = [ffmpeg.executable(), "-hide_banner", "-h", f"demuxer={container}"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    said = re.search(r"Common extensions: ([\w,]+)\.", told)
+    suffixes = set(said[1].split(",")) if said else set()
+    assert {f".{suffix}" for suffix in suffixes - NOT_SEARCHED} <= SUFFIXES
+
+
+def test_what_a_folder_is_searched_for_is_read(tmp_path):
+    noise = np.random.default_rng(3).uniform(-0.5, 0.5, (9_600, 1))
+    by_ffmpeg = {
+        *("aac", "adts", "ac3", "aif", "aifc", "aiff", "asf", "au", "avi", "caf", "eac3", "ec3", "f4v"),
+        *("flac", "flv", "ircam", "loas", "m2a", "m2ts", "m4a", "m4b", "m4v", "mka", "mkv", "mov"),
+        *("mp2", "mp3", "mp4", "mpa", "mpeg", "mpg", "mts", "nut", "oga", "ogg", "ogv", "opus", "ra"),
+        *("rm", "ts", "tta", "vob", "voc", "w64", "webm", "wma", "wmv", "wtv", "wv"),
+    }
+    by_libsndfile = {kind: kind.upper() for kind in ("avr", "nist", "paf", "pvf", "rf64", "wav")}
+    by_libsndfile |= {"snd": "AU", "wave": "WAV"}
+    for suffix, kind in by_libsndfile.items():
+        soundfile.write(tmp_path / f"x.{suffix}", noise, 48_000, format=kind, subtype="PCM_16")
+    outputs = [tmp_path / f"x.{suffix}" for suffix in by_ffmpeg]
+    command = [ffmpeg.executable(), "-v", "error", "-nostdin", "-i", tmp_path / "x.wav"]
+    subprocess.run([*command, *outputs], check=True)
+    tracks = find_tracks([str(tmp_path)])
+    assert {track.path.suffix[1:] for track in tracks} == {*by_ffmpeg, *by_libsndfile}
+    for track in tracks:
+        assert sum(block.shape[1] for block in Reader(track.path)) > 4_000, track
 
 
 def test_stems_may_go_into_the_folder_that_is_searched_but_not_below_it(shelf):

@@ -100,7 +100,8 @@ def test_a_stem_file_has_a_name_without_a_stem():
 
 
 @pytest.mark.parametrize(
-    ("file", "name"), [("a.b.mp3", "a.b"), ("a.stem.mp4", "a"), (".stem.mp4", ".stem"), (".wav", ".wav")]
+    ("file", "name"),
+    [("a.b.mp3", "a.b"), ("a.stem.mp4", "a"), ("a.stem.m4a", "a"), (".stem.mp4", ".stem"), (".wav", ".wav")],
 )
 def test_what_a_track_is_called(file, name):
     assert naming.track_name(Path(file)) == name

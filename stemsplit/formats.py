@@ -1,0 +1,36 @@
+"""The kinds of files that stemsplit reads and writes, by the ends of their names."""
+
+from __future__ import annotations
+
+SUFFIXES = frozenset(
+    {
+        *(".aac", ".adts", ".aif", ".aifc", ".aiff", ".alac", ".ape", ".au", ".avr", ".bwf", ".caf"),
+        *(".dff", ".dsf", ".flac", ".m4a", ".m4b", ".m4r", ".mka", ".mp1", ".mp2", ".mp3", ".mpa"),
+        *(".mpc", ".mpga", ".nist", ".oga", ".ogg", ".oma", ".omg", ".opus", ".paf", ".pvf", ".qoa"),
+        *(".ra", ".rf64", ".sds", ".shn", ".snd", ".sph", ".spx", ".tak", ".tta", ".voc", ".vqf"),
+        *(".w64", ".wav", ".wave", ".weba", ".wma", ".wv", ".wve", ".xwma"),
+        # Coded for films, discs and telephones.
+        *(".3ga", ".aa3", ".ac3", ".ac4", ".amr", ".awb", ".dts", ".dtshd", ".ec3", ".eac3", ".gsm"),
+        *(".ircam", ".loas", ".m2a", ".mlp", ".thd", ".truehd"),
+        # Videos.
+        *(".3g2", ".3gp", ".3gpp", ".asf", ".avi", ".divx", ".f4a", ".f4v", ".flv", ".m2ts", ".m4v"),
+        *(".mk3d", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogv", ".ogx"),
+        *(".qt", ".rm", ".rmvb", ".trp", ".ts", ".vob", ".webm", ".wmv", ".wtv"),
+    }
+)
+"""What a folder is searched for, in lower case; a file that is named may have any name.
+
+Names that mostly mean something else are not among them, although such a file may hold sound: `.dat`,
+`.iff`, `.mac`, `.mat`, `.mod`, `.sf`, `.swf`.
+"""
+MAYBE_TEXT = frozenset({".mts", ".ts"})
+"""Of these a file of text is TypeScript, and not an MPEG transport stream."""
+
+STEM_FILES = (".stem.mp4", ".stem.m4a")
+"""How the names of stem files end, which hold a song and its stems in one; the first is what is written."""
+
+
+def song_of(name: str) -> str | None:
+    """Return the song that a stem file is named after, `song` of `song.stem.mp4`; None for another file."""
+    suffix = next((suffix for suffix in STEM_FILES if name.lower().endswith(suffix)), None)
+    return name[: -len(suffix)] if suffix else None
