@@ -1,30 +1,23 @@
-"""Sound files as blocks `(channel, time)`: reading and resampling in bounded memory.
-
-libsndfile reads what it can; the ffmpeg program does the rest. MP3 too goes through ffmpeg
-where there is one: libsndfile's MP3 decoder (mpg123) prints its complaints straight to the terminal,
-and gives up at damage that ffmpeg skips. Both honour the encoder's delay and padding.
-"""
+"""Sound files as blocks `(channel, time)`: reading and resampling in bounded memory."""
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import math
 import os
-import re
 import shlex
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
-import soundfile
 import soxr
 from numpy.typing import NDArray
 
 from stemsplit import ffmpeg
 from stemsplit.errors import DecodeError, UnsupportedChannels
+from stemsplit.sources import Source, open_source
 
 if TYPE_CHECKING:
     import pydub
@@ -35,96 +28,6 @@ RATES = (1_000, 1_500_000)
 """Sample rates in Hz that sound has; beyond them a header lies, and resampling would take all memory."""
 LOUDEST = 1e15
 """Samples beyond this (300 dB above full scale) are no sound, and squares of them no float."""
-
-_UNKNOWN_FRAMES = 1 << 62  # libsndfile says 2**63 - 1 of a FLAC stream without a length
-
-
-def native(path: Path) -> str | bytes:
-    """Return a path as libsndfile takes it: on POSIX as bytes, for not every file name is text."""
-    return os.fsencode(path) if os.name == "posix" else str(path)
-
-
-class _Source(Protocol):
-    """One decoder at the start of one file. What is not set by opening is known once it is closed."""
-
-    sample_rate: int
-    channels: int
-    slack_seconds: float  # how inexact `promised_seconds` is
-
-    @property
-    def frames(self) -> int | None: ...
-    @property
-    def depth(self) -> str: ...
-    @property
-    def seconds(self) -> float | None: ...
-    @property
-    def promised_seconds(self) -> float | None: ...
-    @property
-    def complaint(self) -> str | None: ...
-    def read(self, frames: int) -> Block: ...
-    def seek(self, frames: int) -> bool: ...
-    def close(self) -> None: ...
-
-
-class _Libsndfile:
-    def __init__(self, path: Path) -> None:
-        self._file = soundfile.SoundFile(native(path))
-        self.sample_rate: int = self._file.samplerate
-        self.channels: int = self._file.channels
-        subtype = self._file.subtype
-        self.depth = (
-            "32f" if subtype in ("FLOAT", "DOUBLE") else "24" if re.search("24|32", subtype) else "16"
-        )
-        self.seconds: float = self._file.frames / self.sample_rate
-        self.promised_seconds = self.seconds
-        estimated = self._file.format == "MP3"  # from the bitrate, where there is no Xing header
-        self.frames: int | None = None if estimated else self._file.frames
-        self.slack_seconds = 0.25 if estimated else 0.0
-        self.complaint: str | None = None
-        self._failed = False
-        # Of a cut PCM file libsndfile gives the frames that are there; only its log has the header's word.
-        log = self._file.extra_info
-        sizes = re.search(r"^ *(?:data|SSND) : (\d+) \(should be (\d+)\)", log, re.MULTILINE)
-        if sizes and 0 < int(sizes[2]) < int(sizes[1]) < 0xFFFF_FF00:  # the largest mean "unknown": a pipe
-            self.promised_seconds *= int(sizes[1]) / int(sizes[2])
-
-    def read(self, frames: int) -> Block:
-        samples = np.empty((frames, self.channels), np.float32)
-        before = self._file.tell()
-        try:
-            count = 0 if self._failed else len(self._file.read(out=samples))
-        except soundfile.LibsndfileError as error:  # damage; what came before it is in `samples`
-            self._failed = True
-            self.complaint = error.error_string.removeprefix("Error : ").rstrip(".") or "lost sync"
-            count = self._file.tell() - before
-        return np.ascontiguousarray(samples[:count].T)
-
-    def seek(self, frames: int) -> bool:
-        # Elsewhere seeking may be inexact, or fail in a damaged file.
-        plain: bool = (
-            self._file.subtype.startswith(("PCM", "FLOAT", "DOUBLE")) and self._file.format != "FLAC"
-        )
-        if plain:
-            self._file.seek(min(frames, self._file.frames))
-        return plain
-
-    def gives_up_early(self, path: Path) -> bool:
-        """Whether ffmpeg would do better: at damaged or chained Ogg, or a FLAC that knows no length."""
-        if self._file.format != "OGG":
-            return bool(self._file.frames >= _UNKNOWN_FRAMES)
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 65_307))  # the largest page
-            page = file.read().rpartition(b"OggS")[2]
-        body = sum(page[23 : 23 + page[22]]) if len(page) > 22 else math.inf
-        if len(page) < 23 + body or not page[1] & 4:  # cut, or not marked as the end of the stream
-            self.complaint = "its last page is missing"
-            return False
-        position = int.from_bytes(page[2:10], "little", signed=True)
-        rate = 48_000 if self._file.subtype == "OPUS" else self.sample_rate
-        return position > rate * (self.seconds + 0.25) and bool(ffmpeg.executable())
-
-    def close(self) -> None:
-        self._file.close()
 
 
 class Reader:
@@ -152,7 +55,7 @@ class Reader:
         if not (sensible and (duration_seconds is None or 0 < duration_seconds < math.inf)):
             raise DecodeError("The start must not be negative, and the duration must be more than nothing")
         self._state = self._current_state()
-        source = self._open()
+        source = open_source(self.path, self._track)
         source.close()
         self.sample_rate, self.channels, self.depth = source.sample_rate, source.channels, source.depth
         if self.channels > 2:
@@ -182,7 +85,7 @@ class Reader:
     def __iter__(self) -> Iterator[Block]:
         """Yield the blocks, none longer than `block_frames`; DecodeError at samples that are no numbers."""
         self.warnings.clear()
-        source = self._open()
+        source = open_source(self.path, self._track)
         try:
             if (source.sample_rate, source.channels) != (self.sample_rate, self.channels):
                 raise DecodeError(f"`{self.path.name}` changed while it was read", "split it again")
@@ -211,7 +114,7 @@ class Reader:
             return state.st_ino, state.st_size, state.st_mtime_ns
         return ()
 
-    def _check_end(self, source: _Source, position: int) -> None:
+    def _check_end(self, source: Source, position: int) -> None:
         """Complain about a file that ended early, or is damaged."""
         promised = source.promised_seconds
         reason = f" ({source.complaint})" if source.complaint else ""
@@ -231,32 +134,6 @@ class Reader:
         start = self._start / self.sample_rate
         return DecodeError(f"The start, {start:g} s, is beyond the end of `{self.path.name}`")
 
-    def _open(self) -> _Source:
-        path = self.path
-        try:
-            if path.is_dir():
-                raise DecodeError(f"`{path}` is a folder, not a sound file")
-            if path.exists() and not path.is_file():  # a pipe can be read only once
-                raise DecodeError(f"`{path}` is no regular file", "send it through `-`: stemsplit - < PIPE")
-            with path.open("rb") as file:
-                head = file.read(4)
-        except FileNotFoundError:
-            raise DecodeError(f"No such file: `{path}`", _near_names(path)) from None
-        except OSError as error:
-            raise DecodeError(f"Cannot read `{path}`: {error.strerror}") from None
-        if not head:
-            raise DecodeError(f"`{path.name}` is empty (0 bytes)")
-        # libsndfile knows of one track only.
-        if not self._track and not (_may_be_mp3(path, head) and ffmpeg.executable()):
-            try:
-                source = _Libsndfile(path)
-            except soundfile.LibsndfileError:
-                return ffmpeg.Decoder(path)
-            if not source.gives_up_early(path):
-                return source
-            source.close()
-        return ffmpeg.Decoder(path, self._track)
-
 
 def check_finite(block: Block, name: str, position: int, sample_rate: int) -> None:
     """Raise DecodeError for samples that are no sound; `position` is the block's first frame."""
@@ -267,21 +144,6 @@ def check_finite(block: Block, name: str, position: int, sample_rate: int) -> No
             f"{name} holds NaN, infinite or absurd samples from {seconds:.3f} s on",
             "export the file again, or split the part before with --duration",
         )
-
-
-def _may_be_mp3(path: Path, head: bytes) -> bool:
-    """Whether libsndfile would ask mpg123: by the name, an ID3 tag, or eleven set bits of a frame header."""
-    sync = head[0] == 0xFF and len(head) > 1 and head[1] >= 0xE0
-    return sync or head.startswith(b"ID3") or path.suffix.lower() in (".mp1", ".mp2", ".mp3")
-
-
-def _near_names(path: Path) -> str | None:
-    try:
-        names = [entry.name for entry in path.parent.iterdir()]
-    except OSError:
-        return f"there is no folder `{path.parent}` either"
-    near = difflib.get_close_matches(path.name, names, n=3)
-    return f"did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else None
 
 
 def resample(blocks: Iterable[Block], source_rate: int, target_rate: int, channels: int) -> Iterator[Block]:

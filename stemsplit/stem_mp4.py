@@ -159,7 +159,7 @@ class _Encoder(ffmpeg.Encoder):
             arguments += ["-map", "2:v", "-c:v", "copy", "-disposition:v", "attached_pic"]
         arguments += ["-map_metadata", "1", "-c:a", "aac", "-b:a", bitrate or "256k", "-f", "ipod", "-y"]
         program = ffmpeg.executable() or "ffmpeg"
-        self._process = ffmpeg._Process(
+        self._process = ffmpeg.Process(
             program,
             *[*arguments, f"file:{path}"],
             stdin=subprocess.PIPE,

@@ -32,7 +32,7 @@ def read_tags(path: Path) -> tuple[dict[str, str], bytes | None]:
 
 @lru_cache(maxsize=2)  # every stem of a track asks
 def _read_tags(path: Path, changed: int, size: int) -> tuple[dict[str, str], bytes | None]:
-    source = (*ffmpeg._LOCAL, "-i", f"file:{path}")
+    source = (*ffmpeg.LOCAL, "-i", f"file:{path}")
     # Ogg keeps its tags on the stream, which follows the file's own in the answer; `-t 0` reads no sound.
     nothing = ("-map", "0:a:0", "-c", "copy", "-t", "0", "-map_chapters", "-1")
     notes = _output(*source, *nothing, "-f", "ffmetadata", "-")

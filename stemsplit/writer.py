@@ -20,8 +20,9 @@ import soundfile
 from numpy.typing import NDArray
 
 from stemsplit import ffmpeg
-from stemsplit.audio import Block, native
+from stemsplit.audio import Block
 from stemsplit.errors import EncodeError, OutputExists
+from stemsplit.sndfile import native
 from stemsplit.tags import read_tags
 
 FORMATS: tuple[str, ...] = ("wav", "flac", "mp3", "ogg", "m4a")

@@ -1,0 +1,103 @@
+"""Decoding with the ffmpeg program, through a pipe."""
+
+from __future__ import annotations
+
+import re
+import struct
+import subprocess
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stemsplit import ffmpeg
+from stemsplit.errors import DecodeError
+
+
+class Decoder:
+    """A sound track of a file, counted from 0, as float32 blocks; what ffmpeg says is known once closed."""
+
+    frames = None
+    slack_seconds = 0.25  # `seconds` is rounded, and older versions count the padding
+
+    def __init__(self, path: Path, track: int = 0) -> None:
+        program = ffmpeg.executable()
+        if program is None:
+            raise DecodeError(f"Cannot decode `{path.name}`: it needs ffmpeg", ffmpeg.INSTALL)
+        arguments = ["-v", "level+info", *ffmpeg.LOCAL, "-i", f"file:{path}", "-map", f"0:a:{track}"]
+        self._process = ffmpeg.Process(
+            program,
+            *[*arguments, "-f", "au", "-c:a", "pcm_f32be", "-"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+        )
+        header = self._bytes(24)
+        if len(header) < 24:
+            self._process.end()
+            log, complaint = self._process.log, self.complaint
+            if "matches no streams" in log:
+                missing = f"fewer than {track + 1} sound tracks" if track else "no sound in it"
+                raise DecodeError(f"`{path.name}` has {missing}")
+            if "moov atom not found" in log:
+                raise DecodeError(f"`{path.name}` is incomplete: its index, at the end, is missing")
+            if "not on whitelist" in log:
+                raise DecodeError(
+                    f"`{path.name}` has no sound of its own",
+                    "it is a playlist, a picture or a text; give the sound files themselves",
+                )
+            said = f"; ffmpeg says: {complaint}" if complaint else ""
+            raise DecodeError(
+                f"`{path.name}` is no sound file that can be decoded", f"see whether it plays elsewhere{said}"
+            )
+        _, offset, _, _, self.sample_rate, self.channels = struct.unpack(">4s5I", header)
+        self._bytes(offset - 24)
+
+    def _bytes(self, count: int) -> bytes:
+        assert self._process.popen.stdout is not None
+        return self._process.popen.stdout.read(count)
+
+    def read(self, frames: int) -> NDArray[np.float32]:
+        """Return the next `(channel, time)` block, shorter at the end, then empty."""
+        width = 4 * self.channels
+        data = self._bytes(frames * width)
+        samples = np.frombuffer(data[: len(data) // width * width], ">f4").reshape(-1, self.channels)
+        if len(samples) < frames:
+            self._process.popen.wait()  # it has reached its end; let it say its last word
+        return np.ascontiguousarray(samples.T, np.float32)
+
+    def seek(self, frames: int) -> bool:
+        """Nothing but decoding from the start is exact in every format."""
+        return False
+
+    def close(self) -> None:
+        """End the program and reap it, wherever it stands."""
+        self._process.end(kill=True)
+
+    @property
+    def complaint(self) -> str | None:
+        """The first fault found in the file."""
+        return self._process.complaint
+
+    @property
+    def depth(self) -> str:
+        """The samples' depth as `Writer` has it; lossy decoders give planar floats (fltp), which is "16"."""
+        found = re.search(r" Audio: .*, (s32p?|flt|dbl)\b", self._description)
+        return "16" if not found else "24" if found[1].startswith("s") else "32f"
+
+    @property
+    def _description(self) -> str:
+        """What ffmpeg says of the input before it starts."""
+        return self._process.log.partition("Stream mapping")[0]
+
+    @property
+    def seconds(self) -> float | None:
+        """What the container says, rounded; good enough for a progress bar."""
+        found = re.search(r"Duration: (\d+):(\d+):([\d.]+)", self._process.log)
+        return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else None
+
+    @property
+    def promised_seconds(self) -> float | None:
+        """`seconds` where it is no guess and speaks of the sound, not of a picture that runs longer."""
+        log = self._description
+        tracks = [line for line in log.splitlines() if "  Stream #0:" in line and "attached pic" not in line]
+        return self.seconds if len(tracks) == 1 and "Estimating duration" not in log else None
