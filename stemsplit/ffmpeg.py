@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import os
 import re
 import shutil
 import struct
@@ -18,6 +19,8 @@ from collections import deque
 from functools import lru_cache
 from pathlib import Path
 
+from stemsplit.errors import StemsplitError
+
 _COMMON = ("-hide_banner", "-nostdin", "-nostats")
 # What holds its sound itself. Playlists, session descriptions and sequences of pictures name other files.
 _CONTAINERS = (
@@ -25,6 +28,7 @@ _CONTAINERS = (
     "mp3,mpc,mpc8,mpeg,mpegts,mxf,nut,ogg,oma,qoa,rm,shn,swf,tak,truehd,tta,voc,vqf,w64,wav,wtv,wv,xwma"
 )
 LOCAL = ("-protocol_whitelist", "file,pipe", "-format_whitelist", _CONTAINERS)
+_NAMED = "IMAGEIO_FFMPEG_EXE"
 INSTALL = "install ffmpeg, or `pip install imageio-ffmpeg`, and try again"
 
 _CODECS = {
@@ -51,9 +55,15 @@ def executable() -> str | None:
     """Return the ffmpeg to run: the one that imageio-ffmpeg brings, else the one on the PATH.
 
     Not the other way round: which version decodes a lossy file decides where it ends. 5.1 leaves the
-    encoder's padding there. `IMAGEIO_FFMPEG_EXE` in the environment names another one.
+    encoder's padding there. `IMAGEIO_FFMPEG_EXE` in the environment names another one. Raises StemsplitError
+    if that one cannot be run.
     """
-    return _bundled() or shutil.which("ffmpeg")
+    named = os.environ.get(_NAMED)
+    if named and not shutil.which(named):
+        raise StemsplitError(
+            f"`{named}`, which {_NAMED} names, is not a program", f"correct {_NAMED}, or unset it"
+        )
+    return named or _bundled() or shutil.which("ffmpeg")
 
 
 class Process:
@@ -61,13 +71,16 @@ class Process:
 
     def __init__(self, program: str, *arguments: str, stdin: int, stdout: int) -> None:
         # In a session of its own Ctrl-C reaches only us, and we end it in good order.
-        self.popen = subprocess.Popen(
-            [program, *_COMMON, *arguments],
-            stdin=stdin,
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
+        try:
+            self.popen = subprocess.Popen(
+                [program, *_COMMON, *arguments],
+                stdin=stdin,
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise StemsplitError(f"Cannot run `{program}`: {error.strerror}", INSTALL) from error
         self._lines: deque[bytes] = deque(maxlen=500)
         self._drain = threading.Thread(target=self._lines.extend, args=(self.popen.stderr,), daemon=True)
         self._drain.start()

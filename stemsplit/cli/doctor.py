@@ -137,7 +137,10 @@ def _run() -> Check:
 def _ffmpeg() -> Check:
     from stemsplit import ffmpeg
 
-    program = ffmpeg.executable()
+    try:
+        program = ffmpeg.executable()
+    except StemsplitError as problem:
+        return Check("ffmpeg", False, problem.message, problem.hint)
     hint = "install ffmpeg, or `pip install imageio-ffmpeg`: without it m4a, wma and videos cannot be read"
     if program is None:
         return Check("ffmpeg", False, "there is none", hint)
