@@ -6,14 +6,11 @@ prefix, so that a leading `-` or a colon means nothing, and no input may open th
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
 import re
 import shutil
-import struct
 import subprocess
-import tempfile
 import threading
 from collections import deque
 from functools import lru_cache
@@ -113,7 +110,7 @@ class Process:
 
 
 class Encoder:
-    """Raw samples in, a sound file out. `tags` and `cover` come from `read_tags`."""
+    """Raw samples in, a sound file out."""
 
     def __init__(
         self,
@@ -124,23 +121,11 @@ class Encoder:
         channels: int,
         raw: str,
         bitrate: str | None,
-        tags: dict[str, str],
-        cover: bytes | None,
     ) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="stemsplit-")
-        if cover and format == "ogg":  # it has no picture track
-            tags, cover = {**tags, "METADATA_BLOCK_PICTURE": picture_block(cover)}, None
-        notes = Path(self._folder.name, "tags")
-        notes.write_text(ffmetadata(tags), encoding="utf-8", newline="\n")
         arguments = ["-v", "level+error", "-f", raw, "-ar", str(sample_rate), "-ac", str(channels)]
-        arguments += ["-i", "pipe:0", "-f", "ffmetadata", "-i", f"file:{notes}"]
-        picture = Path(self._folder.name, "cover")
-        if cover:
-            picture.write_bytes(cover)
-            arguments += ["-i", f"file:{picture}", "-map", "2:v", "-c:v", "copy"]
-            arguments += ["-disposition:v", "attached_pic"]
+        arguments += ["-i", "pipe:0"]
         quality = ("-b:a", bitrate) if bitrate else _DEFAULT_QUALITY.get(format, ())
-        arguments += ["-map", "0:a", "-map_metadata", "1", *quality, *_CODECS[format]]
+        arguments += [*quality, *_CODECS[format]]
         arguments += ["-fflags", "+bitexact", "-y", f"file:{path}"]
         program = executable() or "ffmpeg"
         self._process = Process(program, *arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
@@ -164,17 +149,3 @@ class Encoder:
     def close(self) -> None:
         """End the program and reap it, wherever it stands."""
         self._process.end(kill=True)
-        self._folder.cleanup()
-
-
-def ffmetadata(tags: dict[str, str]) -> str:
-    """Return tags in the text format that ffmpeg reads."""
-    pairs = ["=".join(re.sub(r"([=;#\\\n])", r"\\\1", text) for text in pair) for pair in tags.items()]
-    return "\n".join([";FFMETADATA1", *pairs, ""])
-
-
-def picture_block(cover: bytes) -> str:
-    """Return a front cover as Vorbis comments carry it: the picture block of FLAC in base64."""
-    mime = b"image/png" if cover.startswith(b"\x89PNG") else b"image/jpeg"
-    head = struct.pack(f">II{len(mime)}s6I", 3, len(mime), mime, 0, 0, 0, 0, 0, len(cover))
-    return base64.b64encode(head + cover).decode("ascii")

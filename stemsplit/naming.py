@@ -95,10 +95,11 @@ def outputs(
             raise TemplateError(
                 f"The tags of `{track}` are not read before it is split", "choose other fields"
             )
-        tags, _ = read_tags(track)
-        tags.setdefault("tracknumber", tags.get("track", "").partition("/")[0])
-        tags.setdefault("albumartist", tags.get("album_artist") or tags.get("artist", ""))
-        fields |= {name: tags[name] for name in TAGS if name in tags}
+        tags = read_tags(track)
+        found = {name: tags.text(name) for name in TAGS}
+        found["tracknumber"] = found["tracknumber"].partition("/")[0]
+        found["albumartist"] = found["albumartist"] or found["artist"]
+        fields |= {name: text for name, text in found.items() if text}
     return {stem: fill(template, fields | {"stem": stem}) for stem in stems}
 
 

@@ -14,7 +14,6 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -102,15 +101,13 @@ class StemFile(Writer):
         self.labels = tuple(Label(names[i], c) for i, c in zip(self._order, COLOURS, strict=True))
         self.peaks = dict.fromkeys([MIXTURE, *names], 0.0)
 
-    def _encoder(self, tags: dict[str, str], cover: bytes | None) -> _Encoder:
+    def _encoder(self) -> _Encoder:
         return _Encoder(
             self.part,
-            [MIXTURE, *(label.name for label in self.labels)],
+            self.labels,
             sample_rate=self._sample_rate,
             channels=self._channels,
             bitrate=self._bitrate,
-            tags=tags,
-            cover=cover,
         )
 
     def write_tracks(self, mixture: Block, stems: Block) -> None:
@@ -122,10 +119,6 @@ class StemFile(Writer):
         for name, peak in zip(self.peaks, loudest, strict=True):
             self.peaks[name] = max(self.peaks[name], float(peak))
 
-    def _finish(self) -> None:
-        super()._finish()
-        _make_stem_file(self.part, self.labels)
-
 
 class _Encoder(ffmpeg.Encoder):
     """Raw samples of all tracks in, one behind the other; an MP4 out, its index at the end."""
@@ -133,31 +126,23 @@ class _Encoder(ffmpeg.Encoder):
     def __init__(
         self,
         path: Path,
-        names: Sequence[str],
+        labels: Sequence[Label],
         *,
         sample_rate: int,
         channels: int,
         bitrate: str | None,
-        tags: dict[str, str],
-        cover: bytes | None,
     ) -> None:
-        self._folder = TemporaryDirectory(prefix="stemsplit-")
-        notes, picture = Path(self._folder.name, "tags"), Path(self._folder.name, "cover")
-        notes.write_text(ffmpeg.ffmetadata(tags), encoding="utf-8", newline="\n")
+        self._path, self._labels = path, labels
+        names = [MIXTURE, *(label.name for label in labels)]
         arguments = ["-v", "level+error", "-f", "f32le", "-ar", str(sample_rate), "-ac", str(channels)]
-        arguments += ["-i", "pipe:0", "-f", "ffmetadata", "-i", f"file:{notes}"]
-        if cover:
-            picture.write_bytes(cover)
-            arguments += ["-i", f"file:{picture}"]
+        arguments += ["-i", "pipe:0"]
         width = channels // len(names)
         pairs = [(width * track, width * track + width - 1) for track in range(len(names))]
         graph = [f"[0:a]pan=stereo|c0=c{left}|c1=c{right}[{left}]" for left, right in pairs]
         arguments += ["-filter_complex", ";".join(graph)]
         for track, (name, (left, _)) in enumerate(zip(names, pairs, strict=True)):
             arguments += ["-map", f"[{left}]", f"-metadata:s:a:{track}", f"handler_name={name}"]
-        if cover:
-            arguments += ["-map", "2:v", "-c:v", "copy", "-disposition:v", "attached_pic"]
-        arguments += ["-map_metadata", "1", "-c:a", "aac", "-b:a", bitrate or "256k", "-f", "ipod", "-y"]
+        arguments += ["-c:a", "aac", "-b:a", bitrate or "256k", "-f", "ipod", "-fflags", "+bitexact", "-y"]
         program = ffmpeg.executable() or "ffmpeg"
         self._process = ffmpeg.Process(
             program,
@@ -165,6 +150,11 @@ class _Encoder(ffmpeg.Encoder):
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
         )
+
+    def finish(self) -> None:
+        """Let ffmpeg write the rest, and make a stem file of it; OSError with the reason if that fails."""
+        super().finish()
+        _make_stem_file(self._path, self._labels)
 
 
 @dataclass(frozen=True)

@@ -1,68 +1,208 @@
-"""Tags and cover art of sound files, read with the ffmpeg program."""
+"""Tags and cover of a song, read from any format and written to each format that stems have.
+
+mutagen reads and writes ID3, MP4 and Vorbis comments; ffmpeg reads what other containers have. No tag and no
+picture makes a file fail: what a format cannot hold is left out.
+"""
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from stemsplit import ffmpeg
+from stemsplit import ffmpeg, tag_fields
+from stemsplit.tag_fields import FRONT_COVER, Fields, Pictures
 
-_LARGEST_COVER = 1 << 24  # what a FLAC picture block can hold
-_PICTURE = ("-max_pixels", str(1 << 26), "-f", "image2pipe")  # a small file may unpack to gigabytes
-_ONE_PIXEL = ("-frames:v", "1", "-vf", "scale=1:1", "-f", "rawvideo")
-
-# Facts about the source's own encoding, and loudness that the stems do not have.
-_STALE = re.compile(
-    r"encoder|encoded[_-]?by|tsse|tlen|major_brand|minor_version|compatible_brands|handler_name|vendor_id|language"
-    r"|creation_time|duration|itun(smpb|norm)|replaygain_.*|r128_.*|metadata_block_picture|waveformatextensible.*"
-)
+_LARGEST_COVER = (1 << 24) - 64  # what a FLAC picture block can hold
+_PICTURES = ("-format_whitelist", "jpeg_pipe,png_pipe,gif,gif_pipe,webp_pipe,bmp_pipe,tiff_pipe")
+_TO_JPEG = ("-frames:v", "1", "-c:v", "mjpeg", "-q:v", "2", "-pix_fmt", "yuvj444p", "-fflags", "+bitexact")
 
 
-def read_tags(path: Path) -> tuple[dict[str, str], bytes | None]:
-    """Return the tags of a file, names in lower case, and its cover as JPEG or PNG; never fails."""
+@dataclass(frozen=True)
+class Tags:
+    """The texts of each field, such as `title` or `initialkey`, and a cover as JPEG or PNG."""
+
+    fields: Fields = field(default_factory=dict)
+    cover: bytes | None = None
+
+    def text(self, name: str) -> str:
+        """Return a field as one text, empty if it is missing."""
+        return ", ".join(self.fields.get(name, []))
+
+    def with_title(self, title: str) -> Tags:
+        """Return the same tags under another title."""
+        return replace(self, fields=self.fields | tag_fields.collect([("title", [title])]))
+
+
+def read_tags(path: Path) -> Tags:
+    """Return the tags of a file; never fails."""
     try:
         state = path.stat()
     except OSError:
-        return {}, None
-    tags, cover = _read_tags(path, state.st_mtime_ns, state.st_size)
-    return dict(tags), cover
+        return Tags()
+    return _read_tags(path, state.st_mtime_ns, state.st_size)
 
 
 @lru_cache(maxsize=2)  # every stem of a track asks
-def _read_tags(path: Path, changed: int, size: int) -> tuple[dict[str, str], bytes | None]:
+def _read_tags(path: Path, changed: int, size: int) -> Tags:
+    fields, pictures = _through_mutagen(path)
+    if not fields and not pictures:
+        fields, pictures = _through_ffmpeg(path)
+    fronts = [data for kind, data in pictures if kind == FRONT_COVER]
+    covers = [*fronts, *(data for _, data in pictures)]
+    return Tags(fields, _usable(covers[0]) if covers else None)
+
+
+def _through_mutagen(path: Path) -> tuple[Fields, Pictures]:
+    """Return the tags of MP3, AIFF, FLAC, Ogg, MP4 and others, or nothing."""
+    import mutagen
+    from mutagen import _vorbis, id3, mp4
+
+    try:
+        file = mutagen.File(path)
+    except mutagen.MutagenError:
+        return {}, []
+    tags = getattr(file, "tags", None)
+    if isinstance(tags, id3.ID3):
+        return tag_fields.from_id3(tags)
+    if isinstance(tags, mp4.MP4Tags):
+        return tag_fields.from_mp4(tags)
+    if isinstance(tags, _vorbis.VComment):
+        fields, pictures = tag_fields.from_vorbis(tags)
+        own = [(picture.type, picture.data) for picture in getattr(file, "pictures", [])]
+        return fields, own + pictures
+    return {}, []
+
+
+def _through_ffmpeg(path: Path) -> tuple[Fields, Pictures]:
+    """Return the tags of any other container that ffmpeg reads, or nothing."""
     source = (*ffmpeg.LOCAL, "-i", f"file:{path}")
-    # Ogg keeps its tags on the stream, which follows the file's own in the answer; `-t 0` reads no sound.
-    nothing = ("-map", "0:a:0", "-c", "copy", "-t", "0", "-map_chapters", "-1")
-    notes = _output(*source, *nothing, "-f", "ffmetadata", "-")
-    tags = _parse(notes.decode("utf-8", "replace"))
-    attached = ("-map", "0:v", "-map", "-0:V?")  # pictures, not the film of a video
-    cover = _output(*source, *attached, "-frames:v", "1", "-c", "copy", "-f", "image2pipe", "-")
-    sound = cover.startswith((b"\xff\xd8", b"\x89PNG")) and len(cover) < _LARGEST_COVER
-    # A damaged picture would make the encoder fail after the separation: look at it before.
-    if not sound or not _output(*_PICTURE, "-i", "pipe:0", *_ONE_PIXEL, "-", stdin=cover):
-        return tags, None
-    return tags, cover
+    # Some keep their tags on the stream, which follows the file's own in the answer; `-t 0` reads no sound.
+    nothing = ("-map", "0:a:0", "-c", "copy", "-t", "0", "-map_chapters", "-1", "-f", "ffmetadata", "-")
+    notes, log = _run(*source, *nothing)
+    pictures = re.findall(r"Stream #0:(\d+).*\(attached pic\)((?:\n {4,}.*)*)", log)
+    fronts = [number for number, facts in pictures if re.search(r"Cover \(front\)|: cover\.", facts)]
+    for number in [*fronts, *(number for number, _ in pictures)][:1]:
+        copy = ("-map", f"0:{number}", "-frames:v", "1", "-c", "copy", "-f", "image2pipe", "-")
+        return _parse(notes), [(FRONT_COVER, _run(*source, *copy)[0])]
+    return _parse(notes), []
 
 
-def _output(*arguments: str, stdin: bytes = b"") -> bytes:
-    """Return what a short run of ffmpeg prints, or nothing if it fails."""
+def _parse(notes: bytes) -> Fields:
+    """Return the fields in ffmpeg's text format; the file's own come first and win."""
+    pairs = re.findall(rb"^((?:\\.|[^=\\\n])+)=((?:\\.|[^\\\n])*)", notes, re.DOTALL | re.MULTILINE)
+    plain = [[re.sub(rb"\\(.)", rb"\1", word, flags=re.DOTALL) for word in pair] for pair in pairs]
+    return tag_fields.collect((_text(name), [_text(value)]) for name, value in plain)
+
+
+def _text(data: bytes) -> str:
+    """Decode UTF-8, or the Latin-1 of older programs."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def _usable(picture: bytes) -> bytes | None:
+    """Return a picture as all players show it: JPEG or PNG as it is, others as JPEG, none if damaged."""
+    limit = ("-max_pixels", str(1 << 26))  # a small file may unpack to gigabytes
+    jpeg, _ = _run(*limit, *_PICTURES, "-i", "pipe:0", *_TO_JPEG, "-f", "image2pipe", "-", stdin=picture)
+    known = picture.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n"))
+    if not jpeg or (known and len(picture) < _LARGEST_COVER):
+        return picture if jpeg else None
+    return jpeg if len(jpeg) < _LARGEST_COVER else None
+
+
+def _run(*arguments: str, stdin: bytes = b"") -> tuple[bytes, str]:
+    """Return what a short run of ffmpeg prints and says, or nothing if it fails."""
     program = ffmpeg.executable()
     if program is None:
-        return b""
-    command = [program, *ffmpeg._COMMON, "-v", "quiet", "-xerror", *arguments]
+        return b"", ""
+    command = [program, *ffmpeg._COMMON, "-xerror", *arguments]
     try:
-        return subprocess.run(command, input=stdin, capture_output=True, check=True, timeout=30).stdout
+        run = subprocess.run(command, input=stdin, capture_output=True, check=True, timeout=30)
     except (OSError, subprocess.SubprocessError):
-        return b""
+        return b"", ""
+    return run.stdout, run.stderr.decode("utf-8", "replace")
 
 
-def _parse(notes: str) -> dict[str, str]:
-    pairs = re.findall(r"^((?:\\.|[^=\\\n])+)=((?:\\.|[^\\\n])*)", notes, re.DOTALL | re.MULTILINE)
-    tags: dict[str, str] = {}
-    for pair in pairs:
-        name, value = (re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL) for text in pair)
-        if not _STALE.fullmatch(name.lower()):
-            tags.setdefault(name.lower(), value)  # the first wins: the file's before the stream's
-    return tags
+def write_tags(path: Path, format: str, tags: Tags) -> None:
+    """Put tags and cover into a finished file of one of `writer.FORMATS`; the same tags give the same bytes.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    from mutagen import MutagenError
+
+    if not tags.fields and not tags.cover:
+        return
+    try:
+        _WRITE[format](path, tags)
+    except MutagenError as error:
+        cause = error.args[0] if error.args else None
+        raise cause if isinstance(cause, OSError) else OSError(f"its tags: {error}") from error
+
+
+def _no_padding(_: object) -> int:
+    return 0
+
+
+def _write_mp3(path: Path, tags: Tags) -> None:
+    tag_fields.to_id3(tags.fields, tags.cover).save(path, v1=0, v2_version=3, padding=_no_padding)
+
+
+def _write_mp4(path: Path, tags: Tags) -> None:
+    tag_fields.to_mp4(tags.fields, tags.cover).save(path, padding=_no_padding)
+
+
+def _write_flac(path: Path, tags: Tags) -> None:
+    from mutagen.flac import FLAC
+
+    file = FLAC(path)
+    file.tags[:] = tag_fields.to_vorbis(tags.fields)
+    file.clear_pictures()
+    if tags.cover:
+        file.add_picture(tag_fields.picture_block(tags.cover))
+    file.save(padding=_no_padding)
+
+
+def _write_ogg(path: Path, tags: Tags) -> None:
+    from mutagen.oggvorbis import OggVorbis
+
+    file = OggVorbis(path)
+    pairs = tag_fields.to_vorbis(tags.fields)
+    if tags.cover:
+        block = base64.b64encode(tag_fields.picture_block(tags.cover).write()).decode("ascii")
+        pairs.append(("METADATA_BLOCK_PICTURE", block))
+    file.tags[:] = pairs
+    file.save(padding=_no_padding)
+
+
+def _write_wav(path: Path, tags: Tags) -> None:
+    """Append a LIST with the few fields that INFO has, and all of them as ID3, which DJ programs read."""
+    content = io.BytesIO()
+    tag_fields.to_id3(tags.fields, tags.cover).save(content, v1=0, v2_version=3, padding=_no_padding)
+    info = tag_fields.chunk(b"LIST", tag_fields.to_info(tags.fields))
+    _append_chunks(path, [info, tag_fields.chunk(b"id3 ", content.getvalue())])
+
+
+def _append_chunks(path: Path, chunks: Iterable[bytes]) -> None:
+    """Append chunks to a RIFF or RF64, as far as its size can be told."""
+    with path.open("r+b") as file:
+        large = file.read(4) == b"RF64"
+        for data in chunks:
+            end = file.seek(0, io.SEEK_END)
+            size = end + end % 2 + len(data) - 8
+            if not large and size >= 1 << 32:
+                return
+            file.write(bytes(end % 2) + data)
+            file.seek(20 if large else 4)  # the size in `ds64`, or the file's own
+            file.write(size.to_bytes(8 if large else 4, "little"))
+
+
+_WRITE = {"wav": _write_wav, "mp3": _write_mp3, "flac": _write_flac, "ogg": _write_ogg, "m4a": _write_mp4}

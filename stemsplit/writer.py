@@ -1,6 +1,6 @@
 """Writing sound files that appear whole or not at all, in bounded memory.
 
-WAV goes through libsndfile, everything else through the ffmpeg program, which also writes tags and covers.
+libsndfile encodes WAV, the ffmpeg program everything else. Tags and covers go into the finished part file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from stemsplit import ffmpeg
 from stemsplit.audio import Block
 from stemsplit.errors import EncodeError, OutputExists
 from stemsplit.sndfile import native
-from stemsplit.tags import read_tags
+from stemsplit.tags import Tags, read_tags, write_tags
 
 FORMATS: tuple[str, ...] = ("wav", "flac", "mp3", "ogg", "m4a")
 DEPTHS = ("same", "16", "24", "32f")
@@ -32,9 +32,6 @@ _RIFF_LIMIT = (1 << 32) - (1 << 20)  # bytes of samples, with room for the tags
 _ADD_PEAK_CHUNK = 0x1050  # SFC_SET_ADD_PEAK_CHUNK, which soundfile has no name for
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 _RATES = {"mp3": _MP3_RATES, "m4a": (7350, *_MP3_RATES, 64000, 88200, 96000)}
-_WAV_TAGS = {"title": "title", "artist": "artist", "album": "album", "date": "date", "genre": "genre"}
-_WAV_TAGS |= {"track": "tracknumber", "comment": "comment", "copyright": "copyright"}
-_LONGEST_TAG = 2_000  # characters: all of them go into a header of 100 kB at most
 
 
 @contextlib.contextmanager
@@ -106,36 +103,36 @@ class Writer:
         self._bytes_per_frame = channels * {"16": 2, "24": 3, "32f": 4}[self._depth]
         self._large = (frames or 0) * self._bytes_per_frame > _RIFF_LIMIT
         self._tags_from, self._title_suffix = tags_from, title_suffix
+        self._tags = Tags()
         self._file: Any = None
         self.frames_written = 0
         self.peak = 0.0
 
-    def _tags(self) -> tuple[dict[str, str], bytes | None]:
+    def _source_tags(self) -> Tags:
         if self._tags_from is None:
-            return {}, None
-        tags, cover = read_tags(self._tags_from)
+            return Tags()
+        tags = read_tags(self._tags_from)
         if self._title_suffix:
-            title = tags.get("title") or self._tags_from.stem.encode("utf-8", "replace").decode()
-            tags["title"] = f"{title} ({self._title_suffix})"
-        return tags, cover
+            tags = tags.with_title(f"{tags.text('title') or self._tags_from.stem} ({self._title_suffix})")
+        return tags
 
     def open(self) -> None:
         """Create the folder and the part file, and start encoding."""
-        tags, cover = self._tags()
+        self._tags = self._source_tags()  # now: the source may be gone when the work is done
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.part.open("wb").close()  # the clearest message about a folder that cannot be written
-            self._file = self._encoder(tags, cover)
+            self._file = self._encoder()
         except BaseException as error:
             self.abandon()
             if isinstance(error, (OSError, soundfile.LibsndfileError)):
                 raise self._failed(error) from error
             raise
 
-    def _encoder(self, tags: dict[str, str], cover: bytes | None) -> Any:
+    def _encoder(self) -> Any:
         """Return what takes the samples, writing to the part file."""
         if self.format == "wav" or (self.format == "flac" and not ffmpeg.executable()):
-            return self._open_libsndfile(tags)
+            return self._open_libsndfile()
         return ffmpeg.Encoder(
             self.part,
             format=self.format,
@@ -143,11 +140,9 @@ class Writer:
             channels=self._channels,
             raw={"16": "s16le", "24": "s32le", "32f": "f32le"}[self._depth],
             bitrate=self._bitrate,
-            tags=tags,
-            cover=cover,
         )
 
-    def _open_libsndfile(self, tags: dict[str, str]) -> soundfile.SoundFile:
+    def _open_libsndfile(self) -> soundfile.SoundFile:
         file = soundfile.SoundFile(
             native(self.part),
             "w",
@@ -158,9 +153,6 @@ class Writer:
         )
         # A PEAK chunk has the time of day in it: the same stems would not make the same file.
         soundfile._snd.sf_command(file._file, _ADD_PEAK_CHUNK, soundfile._ffi.NULL, 0)
-        for name, attribute in _WAV_TAGS.items():
-            if name in tags:
-                setattr(file, attribute, tags[name][:_LONGEST_TAG])
         return file
 
     def write(self, block: Block) -> None:
@@ -217,6 +209,7 @@ class Writer:
                 raise OSError(errno.EIO, "the file came out incomplete")
         else:
             self._file.finish()
+        write_tags(self.part, self.format, self._tags)
         if not self.part.stat().st_size:
             raise OSError(errno.EIO, "the file came out empty")
 

@@ -17,6 +17,7 @@ ORDER = [
     "config",
     "remote",
     "ffmpeg",
+    "tag_fields",
     "tags",
     "decoder",
     "sndfile",

@@ -14,7 +14,7 @@ import soundfile
 from stemsplit import ffmpeg
 from stemsplit.audio import Block, Reader
 from stemsplit.errors import EncodeError
-from stemsplit.tags import read_tags
+from stemsplit.tags import Tags, read_tags
 from stemsplit.writer import FORMATS, Writer
 
 LOSSY = ("mp3", "ogg", "m4a")
@@ -80,7 +80,7 @@ def test_decoded_sound_lies_where_a_daw_shows_it(name, arguments, source, tmp_pa
     assert decoded.shape == (2, FRAMES)
     assert lag(decoded, noise()) == 0
     assert reader.warnings == []
-    assert read_tags(tmp_path / name)[1] is None  # a film is no cover
+    assert read_tags(tmp_path / name).cover is None  # a film is no cover
 
 
 def test_libsndfile_alone_reads_mp3_in_place(source, tmp_path, monkeypatch):
@@ -256,7 +256,7 @@ def test_tags_and_cover_are_carried_over(format, tagged, cover, tmp_path):
     assert (tags["title"], tags["artist"], tags["album"]) == (f"{TITLE} (vocals)", "Ünï", "Dreams")
     assert not [name for name in tags if "replaygain" in name.lower()]  # the loudness of another sound
     if format in COVERED and tagged.suffix in (".flac", ".mp3", ".m4a"):
-        assert read_tags(path)[1] == cover.read_bytes()
+        assert read_tags(path).cover == cover.read_bytes()
         assert cover.read_bytes() in path.read_bytes() or format == "ogg"
     assert read(path).shape == (2, FRAMES)
 
@@ -264,7 +264,7 @@ def test_tags_and_cover_are_carried_over(format, tagged, cover, tmp_path):
 def test_the_tags_of_a_file_win_over_those_of_its_sound_track(source, tmp_path):
     tags = ["-metadata", "title=Song", "-metadata:s:a", "title=Track 1", "-metadata:s:a", "artist=Me"]
     run_ffmpeg("-i", source, *tags, tmp_path / "a.mka")
-    assert read_tags(tmp_path / "a.mka") == ({"title": "Song", "artist": "Me"}, None)
+    assert read_tags(tmp_path / "a.mka") == Tags({"title": ["Song"], "artist": ["Me"]})
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -25,7 +25,7 @@ import soundfile
 from stemsplit import cards, nets, weights
 from stemsplit.audio import Reader
 from stemsplit.errors import BadWeights, DecodeError, EncodeError, UnknownModel
-from stemsplit.tags import _read_tags, read_tags
+from stemsplit.tags import Tags, _read_tags, read_tags
 from stemsplit.writer import Writer
 from tests import mutate
 from tests.mutate import FRAMES, RATE, files, noise, run_ffmpeg, split, within
@@ -135,7 +135,7 @@ def test_a_picture_that_unpacks_to_gigabytes_takes_no_memory(side, sounds, tmp_p
     (tmp_path / "a.flac").write_bytes(flac_with_picture(sounds["a.flac"], picture))
     tracemalloc.start()
     try:
-        _, cover = read_tags(tmp_path / "a.flac")
+        cover = read_tags(tmp_path / "a.flac").cover
         assert tracemalloc.get_traced_memory()[1] < 8_000_000
     finally:
         tracemalloc.stop()
@@ -159,7 +159,7 @@ def test_endless_tags_do_not_harm_the_file(format, sounds, tmp_path):
     attach = ["-i", tmp_path / "16.wav", "-f", "ffmetadata", "-i", tags, "-map_metadata", "1"]
     run_ffmpeg(*attach, tmp_path / "a.flac")
     assert mutate.outcome(tmp_path / "a.flac", tmp_path / "out", format=format) == "clean"
-    assert "title" in read_tags(tmp_path / "out" / "a" / f"one.{format}")[0]
+    assert "title" in read_tags(tmp_path / "out" / "a" / f"one.{format}").fields
 
 
 # Names
@@ -245,7 +245,7 @@ def test_a_playlist_reads_no_other_file(kind, name, sounds, tmp_path):
         (tmp_path / name).write_text(playlists(target)[kind])
         with within(60), pytest.raises(DecodeError):
             Reader(tmp_path / name)
-        assert read_tags(tmp_path / name) == ({}, None)
+        assert read_tags(tmp_path / name) == Tags()
         _read_tags.cache_clear()
 
 
