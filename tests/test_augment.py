@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stemsplit.stft import Stft, magnitude
-from stemsplit.training.augment import Augmentation, Warp
+from stemsplit.training.augment import Augmentation, Image, Warp
 from tests.conftest import SAMPLE_RATE
 
 FRAMES, BINS = 120, 513
@@ -147,6 +147,36 @@ def test_some_stems_are_dropped_but_never_all_that_are_heard():
     assert not (draws(Augmentation()) == 0).any()
 
 
+def changed(image):
+    """Left and right of a part whose mid signal is 3 and whose side signal is 1."""
+    part = torch.tensor([[[4.0], [2.0]]])
+    image.apply(part)
+    return part.flatten().tolist()
+
+
+def test_an_image_changes_the_side_signal_and_then_the_channels():
+    assert changed(Image()) == [4, 2]
+    assert changed(Image(side=0.0)) == [3, 3]
+    assert changed(Image(side=0.5)) == [3.5, 2.5]
+    assert changed(Image(side=2.0)) == [5, 1]
+    assert changed(Image(left=0.5)) == [2, 2]
+    assert changed(Image(right=0.0)) == [4, 0]
+
+
+def test_images_are_mono_narrower_wider_and_one_sided():
+    rng = np.random.default_rng(7)
+    images = [Augmentation(width=0.6).image(rng) for _ in range(4000)]
+    changed = [image for image in images if image != Image()]
+    assert len(changed) / len(images) == pytest.approx(0.6, abs=0.03)
+    sides, lefts, rights = np.array([(image.side, image.left, image.right) for image in changed]).T
+    assert np.mean(sides == 0) == pytest.approx(0.4, abs=0.03)
+    narrow, wide = np.mean((sides > 0) & (sides < 1)), np.mean(sides > 1)
+    assert (narrow, wide) == (pytest.approx(0.41, abs=0.04), pytest.approx(0.045, abs=0.02))
+    assert np.mean(lefts < 1) == pytest.approx(np.mean(rights < 1), abs=0.03)
+    assert np.mean((lefts < 1) | (rights < 1)) == pytest.approx(0.15, abs=0.03)
+    assert 20 * np.log10(sides[sides > 0]).min() == pytest.approx(-60, abs=1)
+
+
 def test_equalising_is_smooth_and_as_strong_as_asked_for():
     flat = {"gain_db": 0.0, "level_db": (0.0, 0.0)}
     curves = decibels(draws(Augmentation(equalise_db=4, **flat)))
@@ -180,5 +210,6 @@ def test_none_changes_nothing():
     none, rng = Augmentation.none(), np.random.default_rng(7)
     assert none.across == none.swap == 0
     assert none.warp(rng) == Warp()
+    assert none.image(rng) == Image()
     for across in (False, True):
         np.testing.assert_array_equal(draws(none, 100, across=across), 1)

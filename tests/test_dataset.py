@@ -98,7 +98,7 @@ def test_left_and_right_change_places_in_all_stems_of_a_song_or_in_none(noise_so
 
     def swapped(**options):
         """Whether each stem is on the right, `(example, stem)`."""
-        spectra = examples([left], size=100, frames=2, **options)(0).stems
+        spectra = examples([left], size=100, frames=2, width=0.0, **options)(0).stems
         return np.abs(spectra[:, :, 1]).max(axis=(-1, -2)) > 0
 
     high, low = swapped(across=0.0).T
@@ -107,6 +107,17 @@ def test_left_and_right_change_places_in_all_stems_of_a_song_or_in_none(noise_so
     assert (np.not_equal(*swapped(across=1.0).T)).any()
     assert not swapped(swap=0.0).any()
     assert swapped(swap=1.0).all()
+
+
+def test_the_stereo_image_changes_in_all_stems_alike(noise_songs):
+    batch = examples(noise_songs, size=60, frames=2, width=1.0)(0)
+    np.testing.assert_allclose(batch.stems.sum(axis=1), batch.mixture, atol=1e-6)
+    left, right = np.moveaxis(batch.mixture, 1, 0)
+    mono = (left == right).all(axis=(1, 2))
+    assert 0.2 < mono.mean() < 0.6
+    assert (batch.stems[mono, :, 0] == batch.stems[mono, :, 1]).all()
+    untouched = examples(noise_songs, size=60, frames=2, width=0.0)(0)
+    assert not (untouched.mixture[:, 0] == untouched.mixture[:, 1]).all(axis=(1, 2)).any()
 
 
 def test_what_no_one_could_tell_apart_is_never_a_target(noise_songs):

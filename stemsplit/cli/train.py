@@ -68,6 +68,10 @@ def command(
     swap: Annotated[
         float, _varied(min=0, max=1, metavar="SHARE", help="Songs with left and right swapped.")
     ] = 0.5,
+    width: Annotated[
+        float,
+        _varied(min=0, max=1, metavar="SHARE", help="Songs made mono, narrower, wider or one-sided."),
+    ] = 0.5,
     polarity: Annotated[
         float, _varied(min=0, max=1, metavar="SHARE", help="Stems turned upside down.")
     ] = 0.0,
@@ -215,6 +219,7 @@ def command(
             across=across,
             gain_db=gain,
             swap=swap,
+            width=width,
             polarity=polarity,
             drop=drop,
             equalise_db=equalise,

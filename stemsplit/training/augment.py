@@ -24,6 +24,12 @@ LENGTHS = 64
 CURVE_TERMS = 4
 """Cosines over a logarithmic frequency axis that an equaliser's curve is the sum of."""
 NOISE_RANGE_DB = 30.0
+MONO, ONE_SIDED = 0.4, 0.15
+"""Shares of the changed stereo images that become mono, or weaker on one side; the rest change in width."""
+SIDE_DB = (-60.0, 6.0)
+"""Least and greatest gain of the side signal, where the width changes."""
+WEAK_DB = -100.0
+"""Least gain of the weaker channel, where the image is one-sided."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,24 @@ class Warp:
         return F.pad(signal, (0, max(0, samples - signal.shape[-1])))[:, :samples]
 
 
+@dataclass(frozen=True)
+class Image:
+    """A change of the stereo image: gains of the side signal, then of the left and right channel."""
+
+    side: float = 1.0
+    left: float = 1.0
+    right: float = 1.0
+
+    def apply(self, parts: Tensor) -> None:
+        """Change parts `(part, channel, ...)` in place; with `side` 0 both channels become exactly equal."""
+        if self == Image():
+            return
+        left, right = parts[:, 0], parts[:, 1]
+        mid, side = (left + right) / 2, (left - right) * (self.side / 2)
+        torch.mul(mid + side, self.left, out=left)
+        torch.mul(mid - side, self.right, out=right)
+
+
 @functools.lru_cache(maxsize=8)
 def _curves(bins: int) -> Floats:
     """Return smooth curves `(term, bin)`: as much happens in a low octave as in a high one."""
@@ -98,6 +122,8 @@ class Augmentation:
     """Least and greatest gain of all stems together, in dB."""
     swap: float = 0.5
     """Probability that left and right change places: of all stems of a song together."""
+    width: float = 0.5
+    """Probability that the stereo image changes: mono, narrower, wider or one-sided; all stems together."""
     polarity: float = 0.0
     """Probability that a stem is turned upside down."""
     drop: float = 0.0
@@ -116,13 +142,25 @@ class Augmentation:
     @classmethod
     def none(cls) -> Augmentation:
         """Return what leaves songs as they are."""
-        return cls(across=0.0, gain_db=0.0, gain_within_db=0.0, level_db=(0.0, 0.0), swap=0.0)
+        return cls(across=0.0, gain_db=0.0, gain_within_db=0.0, level_db=(0.0, 0.0), swap=0.0, width=0.0)
 
     def warp(self, rng: np.random.Generator) -> Warp:
         """Draw a change of tempo and pitch; as often up as down, and by as large a factor."""
         tempo = (1 + self.stretch) ** rng.uniform(-1, 1) if self.stretch else 1.0
         pitch = 2 ** (rng.uniform(-self.pitch, self.pitch) / 12) if self.pitch else 1.0
         return Warp(tempo, pitch)
+
+    def image(self, rng: np.random.Generator) -> Image:
+        """Draw a change of the stereo image."""
+        if rng.random() >= self.width:
+            return Image()
+        kind = rng.random()
+        if kind < MONO:
+            return Image(side=0.0)
+        if kind < MONO + ONE_SIDED:
+            weak = 10 ** (rng.uniform(WEAK_DB, 0) / 20)
+            return Image(left=weak) if rng.random() < 0.5 else Image(right=weak)
+        return Image(side=10 ** (rng.uniform(*SIDE_DB) / 20))
 
     def factors(
         self, rng: np.random.Generator, audible: NDArray[np.bool_], bins: int, *, across: bool

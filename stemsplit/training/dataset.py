@@ -23,7 +23,7 @@ from ..errors import DecodeError
 from ..separator import Samples
 from ..songs import CHANNELS, Song, SongSource, find_songs
 from ..stft import Floats, Stft
-from .augment import Augmentation, Warp
+from .augment import Augmentation, Image, Warp
 
 CPU = torch.device("cpu")
 Parts = TypeVar("Parts", Samples, Tensor)
@@ -162,6 +162,7 @@ class Drawn:
     known: tuple[bool, ...]
     factors: Floats
     """`(part, bin)`, or `(part, 1)` for all bins, that the cuts are multiplied by."""
+    image: Image
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,7 @@ class Examples:
         for example, each in enumerate(drawn):
             for cut in each.cuts:
                 torch.mul(self._signal(cut), factors[example, cut.row], out=parts[example, cut.row])
+            each.image.apply(parts[example])
             torch.sum(parts[example], dim=0, out=mixture[example])
             self.augmentation.add_noise(rng, self.stft, mixture[example])
         return Batch(mixture, parts[:, :stems], self._moved(np.array([each.known for each in drawn])))
@@ -223,7 +225,7 @@ class Examples:
         rows = {cut.row for cut in cuts}
         audible = np.array([row in rows for row in range(len(known) + 1)])
         factors = self.augmentation.factors(rng, audible, self._grid[-1], across=across)
-        return Drawn(cuts, known, factors)
+        return Drawn(cuts, known, factors, self.augmentation.image(rng))
 
     def _signal(self, cut: Cut) -> Tensor:
         """Return what a cut is made into, `(channel, ...)`."""
