@@ -6,16 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from . import DEFAULT_MODEL, naming, pipeline, remote, spatial, weights
 from .audio import Reader
+from .claims import claim, tidy
 from .discovery import Track
 from .errors import Collision, DecodeError, EncodeError, OutputExists
 from .pipeline import SplitResult
 from .records import FOLDER, Print, Record, Records, changed_ns
 from .runtime import Running
+from .scratch import scratch_folder
 from .separator import Method
 
 
@@ -107,7 +108,10 @@ class Order:
 
     def is_done(self, job: Job) -> bool:
         """Whether a track need not be split again, if that is wanted."""
-        return self.skip_existing and self.records.is_done(job.track.path, self.settings, job.outputs)
+        done = self.skip_existing and self.records.is_done(job.track.path, self.settings, job.outputs)
+        if done:
+            tidy(job.outputs.values())
+        return done
 
     def open(self, job: Job) -> Reader:
         """Return a track that can be split, and whose stems can be written.
@@ -142,17 +146,18 @@ class Order:
             DecodeError: it cannot be read, or was changed meanwhile.
             EncodeError: a stem cannot be written, or is there already.
         """
-        if self.is_done(job):
-            return None
-        order = replace(self, skip_existing=True) if again else self
-        if again and order.is_done(job):
-            return order.recall(job)
-        return order.carry_out_by_copies(job, method)
+        with claim(job.outputs.values()):
+            if self.is_done(job):
+                return None
+            order = replace(self, skip_existing=True) if again else self
+            if again and order.is_done(job):
+                return order.recall(job)
+            return order.carry_out_by_copies(job, method)
 
     def carry_out_by_copies(self, job: Job, method: Method) -> SplitResult:
         """Split a track in a folder of this machine's own, wherever it lies, and wherever its stems go.
 
-        Should two machines do this at once, each taking the other for lost, both write the same.
+        Two machines may do this at once where nothing can be claimed (`claims`): both write the same.
 
         Raises:
             DecodeError: it cannot be read, or was changed meanwhile.
@@ -163,14 +168,14 @@ class Order:
             if there and not self._may_replace(job):
                 raise OutputExists(f"`{there}` is there already", "use --force to replace it")
             before = _state(job.track.path)
-            with TemporaryDirectory(prefix="stemsplit-") as name:
+            with scratch_folder() as name:
                 track = Path(name, "in", job.track.path.name)
                 nearby = replace(self, out=Path(name, "out"), force=False, skip_existing=False)
                 outputs = {
                     stem: nearby.out / self.records.relative(path) for stem, path in job.outputs.items()
                 }
                 remote.copy(job.track.path, track)
-                result = nearby.carry_out(Job(replace(job.track, path=track), outputs), method)
+                result = nearby._carry_out(Job(replace(job.track, path=track), outputs), method)
                 if _state(job.track.path) != before:
                     raise DecodeError(f"`{job.track}` was changed while it was read", "split it again")
                 done = nearby.records.read(outputs)
@@ -184,8 +189,7 @@ class Order:
                     self.records.write(job.outputs, replace(done, outputs=prints))
 
                 remember(lambda file: 0)  # whoever finds the stems before all are there has to read them
-                for file in done.outputs:
-                    remote.copy(nearby.out / file, self.out / file)
+                remote.copy_together({nearby.out / file: self.out / file for file in done.outputs})
                 remember(lambda file: changed_ns((self.out / file).stat()))
         except OSError as error:
             raise EncodeError(
@@ -205,13 +209,20 @@ class Order:
         job: Job,
         method: Method,
         progress: Callable[[int, int | None], None] | None = None,
-    ) -> SplitResult:
-        """Split a track, and keep a record of it.
+    ) -> SplitResult | None:
+        """Split a track, and keep a record of it; None if another program has done it since it was planned.
 
         Raises:
             DecodeError: it cannot be read, or was changed meanwhile.
+            OutputBusy: another program is writing its stems.
             EncodeError: a stem cannot be written.
         """
+        with claim(job.outputs.values()):
+            return None if self.is_done(job) else self._carry_out(job, method, progress)
+
+    def _carry_out(
+        self, job: Job, method: Method, progress: Callable[[int, int | None], None] | None = None
+    ) -> SplitResult:
         before, sha256 = _state(job.track.path), {}
 
         def keep(result: SplitResult, places: Mapping[Path, Path]) -> None:

@@ -42,6 +42,12 @@ class OutputExists(EncodeError):
     code = "exists"
 
 
+class OutputBusy(EncodeError):
+    """Another program is writing an output."""
+
+    code = "busy"
+
+
 class TemplateError(StemsplitError):
     """A template for file names that cannot be filled in."""
 

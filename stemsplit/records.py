@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .remote import is_remote, publish, relative, remove
+from .claims import writing
+from .remote import appearing, is_remote, relative
 
 FOLDER = ".stemsplit"
 VERSION = 1
@@ -92,15 +93,10 @@ class Records:
             return None
 
     def write(self, outputs: Mapping[str, Path], record: Record) -> None:
-        """Keep a record, whole or not at all. Raises OSError if that fails."""
+        """Keep a record, whole or not at all. Raises OSError or EncodeError if that fails."""
         path = self._path(outputs)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
+        with appearing(path) if is_remote(path) else writing(path) as part:
             part.write_text(json.dumps({"version": VERSION, **asdict(record)}), encoding="utf-8")
-            publish(part, path)
-        finally:
-            remove(part)
 
     def is_done(self, track: Path, settings: Mapping[str, Any], outputs: Mapping[str, Path]) -> bool:
         """Whether a track, what was made of it, and how, are still the same."""

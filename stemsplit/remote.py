@@ -6,9 +6,10 @@ local path does.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -57,17 +58,34 @@ def relative(path: Path, top: Path) -> str:
     return str(path).removeprefix(str(top).rstrip("/") + "/")
 
 
-def copy(source: Path, target: Path) -> None:
-    """Copy a file that appears whole, or not at all. Raises OSError if that fails."""
+@contextlib.contextmanager
+def appearing(target: Path) -> Iterator[Path]:
+    """Yield where to write a file, which then gets its name; it is removed if that fails.
+
+    Raises OSError if the file cannot be written.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name[:200]}.{uuid4().hex}.part")  # nobody else's, on any machine
     try:
-        with source.open("rb") as reading, part.open("wb") as writing:
-            shutil.copyfileobj(reading, writing, 1 << 20)
+        yield part
         publish(part, target)
     except BaseException:
         remove(part)
         raise
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file that appears whole, or not at all. Raises OSError if that fails."""
+    copy_together({source: target})
+
+
+def copy_together(pairs: Mapping[Path, Path]) -> None:
+    """Copy files, none of which appears before all are copied. Raises OSError if that fails."""
+    with contextlib.ExitStack() as stack:
+        for source, target in pairs.items():
+            part = stack.enter_context(appearing(target))
+            with source.open("rb") as reading, part.open("wb") as writing:
+                shutil.copyfileobj(reading, writing, 1 << 20)
 
 
 def publish(part: Path, target: Path) -> None:

@@ -10,7 +10,6 @@ import errno
 import math
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,9 @@ from numpy.typing import NDArray
 
 from stemsplit import ffmpeg
 from stemsplit.audio import Block
-from stemsplit.errors import EncodeError, OutputExists
+from stemsplit.claims import claim
+from stemsplit.errors import EncodeError
+from stemsplit.parts import cannot_write, part_of, publish, refuse_to_replace
 from stemsplit.sndfile import native
 from stemsplit.tags import Tags, read_tags, write_tags
 
@@ -39,37 +40,40 @@ def together(writers: Sequence[Writer], finished: Callable[[], None] | None = No
     """Open writers whose files all appear when the work is done, or none of them.
 
     `finished` is called when they are complete, and lie under their parts' names still.
+
+    Raises:
+        OutputBusy: another program writes one of the files.
+        EncodeError: a file cannot be written, or is there already.
     """
-    try:
-        for writer in writers:
-            writer.open()
-        yield
-        for writer in writers:
-            writer.finish()
-        if finished:
-            finished()
-        published = []
+    with claim(writer.path for writer in writers):
         try:
             for writer in writers:
-                writer.publish()
-                published.append(writer)
-        except BaseException:
-            for writer in published:
-                writer.path.unlink(missing_ok=True)
-            raise
-    finally:
+                writer.open()
+            yield
+            for writer in writers:
+                writer.finish()
+            if finished:
+                finished()
+            _publish(sorted(writers, key=lambda writer: writer.path))
+        finally:
+            for writer in writers:
+                writer.abandon()
+
+
+def _publish(writers: Sequence[Writer]) -> None:
+    published = []
+    try:
         for writer in writers:
-            writer.abandon()
-
-
-def refuse_to_replace(path: Path, *, force: bool) -> None:
-    """Raise OutputExists for what is there already, unless `force` is given."""
-    if os.path.exists(path) and not force:  # false, not an error, in a folder that is closed to us
-        raise OutputExists(f"`{path}` is there already", "use --force to replace it")
+            writer.publish()
+            published.append(writer)
+    except BaseException:
+        for writer in published:
+            writer.path.unlink(missing_ok=True)
+        raise
 
 
 class Writer:
-    """One file that appears whole or not at all: `name.part`, renamed on success, removed on failure.
+    """One file that appears whole or not at all: a hidden part, renamed on success, removed on failure.
 
     Integer depths (rounded to the nearest value) and m4a clip at full scale; `32f`, mp3 and ogg keep what is
     above it. Default bitrates: mp3 320k, m4a 256k, ogg quality 8 (about 256k). `tags_from` names the file
@@ -97,7 +101,8 @@ class Writer:
         refuse_to_replace(self.path, force=force)
         if os.path.isdir(self.path):
             raise EncodeError(f"`{self.path}` is a folder", "choose another folder with --out")
-        self.part = self.path.with_name(self.path.name + ".part")
+        self.part = part_of(self.path)
+        self._force = force
         self._sample_rate, self._channels, self._bitrate = sample_rate, channels, bitrate
         self._depth = "32f" if self.format in ("mp3", "ogg", "m4a") else depth
         self._bytes_per_frame = channels * {"16": 2, "24": 3, "32f": 4}[self._depth]
@@ -117,16 +122,16 @@ class Writer:
         return tags
 
     def open(self) -> None:
-        """Create the folder and the part file, and start encoding."""
+        """Create the part file in a folder that is there, and start encoding."""
+        refuse_to_replace(self.path, force=self._force)  # it may have appeared since
         self._tags = self._source_tags()  # now: the source may be gone when the work is done
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             self.part.open("wb").close()  # the clearest message about a folder that cannot be written
             self._file = self._encoder()
         except BaseException as error:
             self.abandon()
             if isinstance(error, (OSError, soundfile.LibsndfileError)):
-                raise self._failed(error) from error
+                raise cannot_write(self.path, error) from error
             raise
 
     def _encoder(self) -> Any:
@@ -176,19 +181,15 @@ class Writer:
         try:
             self._file.write(samples if isinstance(self._file, soundfile.SoundFile) else samples.tobytes())
         except (OSError, soundfile.LibsndfileError, AssertionError) as error:
-            raise self._failed(error) from error
+            raise cannot_write(self.path, error) from error
 
     def __enter__(self) -> Writer:
-        self.open()
+        self._alone = together([self])
+        self._alone.__enter__()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self.finish()
-                self.publish()
-        finally:
-            self.abandon()
+    def __exit__(self, *failure: Any) -> None:
+        self._alone.__exit__(*failure)
 
     @property
     def clips(self) -> bool:
@@ -200,7 +201,7 @@ class Writer:
         try:
             self._finish()
         except (OSError, soundfile.LibsndfileError) as error:
-            raise self._failed(error) from error
+            raise cannot_write(self.path, error) from error
 
     def _finish(self) -> None:
         if isinstance(self._file, soundfile.SoundFile):
@@ -216,9 +217,9 @@ class Writer:
     def publish(self) -> None:
         """Give the finished file its name."""
         try:
-            os.replace(self.part, self.path)
+            publish(self.part, self.path, force=self._force)
         except OSError as error:
-            raise self._failed(error) from error
+            raise cannot_write(self.path, error) from error
 
     def abandon(self) -> None:
         """Close whatever is open and remove the part file; nothing to do after success."""
@@ -228,15 +229,6 @@ class Writer:
                 self._file.close()
         with contextlib.suppress(OSError):
             self.part.unlink()
-
-    def _failed(self, error: Exception) -> EncodeError:
-        reason = getattr(error, "strerror", None) or getattr(error, "error_string", None) or str(error)
-        reason = reason or "it could not be written whole"  # soundfile asserts it without a word
-        hint = "check the folder, or choose another with --out"
-        with contextlib.suppress(OSError):  # libsndfile names no reason
-            if "No space left" in reason or shutil.disk_usage(self.path.parent).free < 1 << 16:
-                reason, hint = "the disk is full", "free some space, or choose another folder with --out"
-        return EncodeError(f"Cannot write `{self.path}`: {reason}", hint)
 
 
 def quantised(block: Block, depth: str) -> NDArray[Any]:

@@ -359,7 +359,9 @@ def test_a_file_appears_whole_or_not_at_all(format, tmp_path):
     path = tmp_path / "new" / "folder" / f"a.{format}"
     with Writer(path, sample_rate=RATE, channels=2) as writer:
         writer.write(noise())
-        assert [entry.name for entry in path.parent.iterdir()] == [f"a.{format}.part"]
+        names = sorted(entry.name for entry in path.parent.iterdir())
+        assert all(name.startswith(f".a.{format}.") for name in names), names
+        assert [name.rpartition(".")[2] for name in names] == ["part", "lock"]
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
     assert (writer.frames_written, writer.peak) == (FRAMES, np.abs(noise()).max())
 

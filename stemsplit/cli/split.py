@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -232,6 +231,7 @@ def command(
     from stemsplit.batch import Order
     from stemsplit.export.beside import Beside
     from stemsplit.runtime import Running
+    from stemsplit.scratch import scratch_folder
 
     if not ray and any(map(remote.is_remote, [out, *named])):
         raise typer.BadParameter(
@@ -260,7 +260,7 @@ def command(
     )
     folder = Path()
     if stdout or "-" in named:
-        folder = Path(ctx.with_resource(TemporaryDirectory(prefix="stemsplit-")))
+        folder = Path(ctx.with_resource(scratch_folder()))
     try:
         if stdout:
             _to_stdout(named, stdout, form, folder, order, report)
@@ -443,6 +443,9 @@ def _split(order: Order, todo: dict[Job, Reader], report: console.Report, jobs: 
 
             beside.check(job.track.path, job.outputs, force=order.force)
             result = order.carry_out(job, separator, progress)
+            if result is None:
+                report.skipped(job)
+                return
             if fitted:
                 report.remark(f"{job.track.path.name}: {result.how}")
             made = beside.write(result, order, say=partial(report.remark, detail=True))

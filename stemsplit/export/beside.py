@@ -9,9 +9,9 @@ from pathlib import Path
 from stemsplit import charts, naming
 from stemsplit.batch import Order
 from stemsplit.export import daw, report
+from stemsplit.parts import refuse_to_replace
 from stemsplit.pipeline import SplitResult
 from stemsplit.stemset import StemSet
-from stemsplit.writer import refuse_to_replace
 
 
 @dataclass(frozen=True)

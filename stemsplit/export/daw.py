@@ -12,8 +12,8 @@ from stemsplit.audio import Reader
 from stemsplit.errors import EncodeError
 from stemsplit.export import dawproject, reaper
 from stemsplit.export.session import session
+from stemsplit.parts import refuse_to_replace
 from stemsplit.stemset import StemSet
-from stemsplit.writer import refuse_to_replace
 
 SUFFIXES = {"dawproject": ".dawproject", "reaper": ".rpp"}
 WRITERS = {"dawproject": dawproject.write, "reaper": reaper.write}

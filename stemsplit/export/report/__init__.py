@@ -11,7 +11,6 @@ from html import escape
 from importlib import resources
 from pathlib import Path
 from string import Template
-from tempfile import TemporaryDirectory
 from typing import TextIO
 
 from stemsplit import __version__, charts, weights
@@ -19,9 +18,11 @@ from stemsplit.analysis import Analysis, analyse
 from stemsplit.audio import Block, Reader, resample
 from stemsplit.errors import EncodeError, StemsplitError
 from stemsplit.export.report import pictures
+from stemsplit.parts import refuse_to_replace
 from stemsplit.records import Print, Records
+from stemsplit.scratch import scratch_folder
 from stemsplit.stemset import MIXTURE, StemSet, in_step
-from stemsplit.writer import Writer, refuse_to_replace
+from stemsplit.writer import Writer
 
 BITRATE = "160k"
 RATES = (32_000, 44_100, 48_000)
@@ -57,7 +58,7 @@ def write(
     names = [MIXTURE, *stemset.stems]
     sounds: list[Iterable[Block]] = [stemset.mix(), *map(Reader, stemset.stems.values())]
     _check_mixture(stemset)
-    with TemporaryDirectory(prefix="stemsplit-") as folder:
+    with scratch_folder() as folder:
         # What can fail for a reason comes first.
         encoded = {}
         for index, sound in enumerate(sounds):

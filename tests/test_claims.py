@@ -1,0 +1,280 @@
+"""Several programs that would write the same files: one does, the others are told."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stemsplit import claims, parts
+from stemsplit.claims import claim, tidy, writing
+from stemsplit.errors import EncodeError, OutputBusy, OutputExists
+from stemsplit.writer import Writer, together
+
+RATE = 44_100
+HOLD = """
+import sys, time
+from pathlib import Path
+from stemsplit.claims import claim
+from stemsplit.parts import part_of
+with claim(map(Path, sys.argv[1:])):
+    for name in sys.argv[1:]:
+        part_of(Path(name)).write_text("half")
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def hold(*paths: Path) -> subprocess.Popen:
+    """Start a program that claims files and has written half of each."""
+    command = [sys.executable, "-c", HOLD, *map(str, paths)]
+    program = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert program.stdout.readline() == "held\n"
+    return program
+
+
+def end(program: subprocess.Popen) -> None:
+    program.kill()
+    program.wait()
+    program.stdout.close()
+
+
+def noise(seed: int = 0) -> np.ndarray:
+    return 0.1 * np.random.default_rng(seed).standard_normal((2, 4096)).astype(np.float32)
+
+
+def write(path: Path, **options: object) -> None:
+    with Writer(path, sample_rate=RATE, channels=2, **options) as writer:
+        writer.write(noise())
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_file_that_another_program_writes_is_refused(tmp_path, force):
+    path = tmp_path / "a.wav"
+    program = hold(path)
+    with pytest.raises(OutputBusy, match=r"Another stemsplit is writing `.*a\.wav`"):
+        write(path, force=force)
+    write(tmp_path / "b.wav")  # a claim is per file, not per folder
+    end(program)
+    write(path)
+    assert sorted(os.listdir(tmp_path)) == ["a.wav", "b.wav"]
+
+
+def test_what_a_killed_program_left_is_removed(tmp_path):
+    name = "x" * 246 + ".wav"  # too long for another file to repeat it
+    for path in (tmp_path / "a.wav", tmp_path / name):
+        path.with_name("mine.part").touch()
+        end(hold(path))
+        assert len(os.listdir(tmp_path)) == 3
+        tidy([path])
+        assert os.listdir(tmp_path) == ["mine.part"]
+
+
+def test_tidying_leaves_a_running_program_alone(tmp_path):
+    path = tmp_path / "a.wav"
+    program = hold(path)
+    before = sorted(os.listdir(tmp_path))
+    tidy([path])
+    assert sorted(os.listdir(tmp_path)) == before
+    end(program)
+
+
+def test_all_files_are_claimed_or_none(tmp_path):
+    paths = [tmp_path / "new" / name for name in ("a.wav", "b.wav", "c.wav")]
+    program = hold(paths[1])
+    with pytest.raises(OutputBusy), claim(paths):
+        pass
+    with claim([paths[0], paths[2]]):  # they are free
+        pass
+    end(program)
+
+
+def test_a_thread_may_not_write_what_another_one_does(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    path = tmp_path / "a.wav"
+    with claim([path]), claim([path]), ThreadPoolExecutor(1) as pool:  # but may nest its own claims
+        writing_too = pool.submit(write, path)
+        with pytest.raises(OutputBusy):
+            writing_too.result()
+
+
+def test_a_file_that_appeared_meanwhile_is_not_replaced(tmp_path):
+    path = tmp_path / "a.wav"
+    with pytest.raises(OutputExists), Writer(path, sample_rate=RATE, channels=2) as writer:  # noqa: PT012
+        writer.write(noise())
+        path.write_text("precious")
+    assert path.read_text() == "precious"
+    assert os.listdir(tmp_path) == ["a.wav"]
+
+
+@pytest.mark.parametrize("missing", [[], ["renameat2"], ["renameat2", "link"]])
+def test_publishing_replaces_nothing(tmp_path, monkeypatch, missing):
+    if "renameat2" in missing:
+        monkeypatch.setattr(parts.ctypes, "CDLL", lambda *_, **__: object())
+    if "link" in missing:
+
+        def refuse(*_):
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", refuse)
+    part, path = tmp_path / "part", tmp_path / "a.wav"
+    part.write_text("first")
+    parts.publish(part, path, force=False)
+    part.write_text("second")
+    with pytest.raises(OutputExists):
+        parts.publish(part, path, force=False)
+    assert path.read_text() == "first"
+    if "link" not in missing:  # even if it has appeared since one looked
+        with pytest.raises(FileExistsError):
+            parts._rename(part, path)
+    parts.publish(part, path, force=True)
+    assert path.read_text() == "second"
+    assert os.listdir(tmp_path) == ["a.wav"]
+
+
+def test_without_locks_the_lock_file_is_the_claim(tmp_path, monkeypatch):
+    import fcntl
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    path = tmp_path / "a.wav"
+    with claim([path]):
+        monkeypatch.setattr(claims._here, "held", set())
+        with pytest.raises(OutputBusy):
+            write(path)
+    write(path)
+    assert os.listdir(tmp_path) == ["a.wav"]
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, ValueError, OSError])
+def test_folders_that_a_failure_leaves_empty_are_removed(tmp_path, fault):
+    (tmp_path / "old").mkdir()
+    files = [
+        Writer(tmp_path / folder / "new" / "a.wav", sample_rate=RATE, channels=2) for folder in ("old", "b")
+    ]
+    with pytest.raises(fault), together(files):  # noqa: PT012
+        assert (tmp_path / "b" / "new").is_dir()
+        raise fault
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["old"]
+
+
+def test_a_folder_that_another_program_removes_is_made_again(tmp_path, monkeypatch):
+    path, made = tmp_path / "song" / "a.wav", []
+    really = claims._make
+
+    def make(folder, noted):
+        really(folder, noted)
+        if folder.name == "song":
+            made.append(folder)
+            if len(made) == 1:
+                folder.rmdir()
+
+    monkeypatch.setattr(claims, "_make", make)
+    write(path)
+    assert path.exists()
+    assert len(made) == 2
+
+
+def test_a_lock_that_is_removed_while_one_waits_for_it_is_not_held(tmp_path, monkeypatch):
+    path, tries = tmp_path / "a.wav", []
+    really = claims._try_lock
+
+    def lock(descriptor):
+        if not tries:
+            parts.beside(path, ".lock").unlink()  # its holder has ended meanwhile
+        tries.append(descriptor)
+        return really(descriptor)
+
+    monkeypatch.setattr(claims, "_try_lock", lock)
+    with claim([path]):
+        assert len(tries) == 2
+        assert parts.beside(path, ".lock").exists()
+    assert not os.listdir(tmp_path)
+
+
+def test_a_small_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a.csv"
+    with writing(path) as part:
+        part.write_text("whole")
+    with pytest.raises(ValueError, match="no"), writing(path) as part:  # noqa: PT012
+        part.write_text("half")
+        raise ValueError("no")
+    with pytest.raises(EncodeError, match="Cannot write"), writing(tmp_path / "b.csv"):
+        raise OSError(errno.EIO, "Input/output error")
+    with pytest.raises(OutputExists), writing(path, force=False) as part:
+        part.write_text("another")
+    assert path.read_text() == "whole"
+    assert os.listdir(tmp_path) == ["a.csv"]
+
+
+def sha256(path: str | Path) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("option", [[], ["--skip-existing"], ["--force"]])
+def test_of_two_programs_one_wins_whole(tmp_path, option):
+    """Two songs of one name into one folder at once: what is there is all of one of them, as it said."""
+    for number in (1, 2):
+        song = tmp_path / str(number) / "song.wav"
+        with Writer(song, sample_rate=RATE, channels=2) as writer:
+            for _ in range(40):
+                writer.write(noise(number))
+    program = str(Path(sys.executable).with_name("stemsplit"))
+    command = [program, "--model", "binary-mask-cnn", "--fast", "--json", "-o", "out", "--threads", "1"]
+    runs = [
+        subprocess.Popen(
+            [*command, *option, f"{number}/song.wav"],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=os.environ | {"STEMSPLIT_CONFIG": os.devnull},
+            text=True,
+        )
+        for number in (1, 2)
+    ]
+    said = [run.communicate()[0] for run in runs]
+    events = [json.loads(line) for each in said for line in each.splitlines()]
+    tracks = [event for event in events if event["event"] == "track"]
+    done = [
+        {each["path"]: each["sha256"] for each in t["outputs"].values()} for t in tracks if "peak" in str(t)
+    ]
+    there = {path: sha256(tmp_path / path) for path in done[0]}
+    assert there in done
+    assert {run.returncode for run in runs} <= {0, 1}
+    if not option:
+        assert len(done) == 1
+        assert {t["code"] for t in tracks if t["status"] == "error"} <= {"busy", "exists"}
+    left = [path for path in (tmp_path / "out").rglob("*") if path.suffix in (".lock", ".part")]
+    assert not left
+
+
+def test_a_killed_run_leaves_nothing_that_the_next_one_does_not_remove(tmp_path):
+    song, out = tmp_path / "song.wav", tmp_path / "out"
+    with Writer(song, sample_rate=RATE, channels=2) as writer:
+        for _ in range(400):
+            writer.write(noise())
+    program = str(Path(sys.executable).with_name("stemsplit"))
+    command = [program, str(song), "--model", "binary-mask-cnn", "--fast", "-o", str(out), "--threads", "1"]
+    command += ["--skip-existing"]
+    environment = os.environ | {"STEMSPLIT_CONFIG": os.devnull}
+    run = subprocess.Popen(command, env=environment)
+    while run.poll() is None and len(list(out.rglob("*.part"))) < 4:
+        time.sleep(0.01)
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    assert list(out.rglob("*.part"))
+    assert subprocess.run(command, env=environment, check=False).returncode == 0
+    names = sorted(path.name for path in out.rglob("*") if path.is_file() and path.suffix != ".json")
+    assert names == ["bass.wav", "drums.wav", "other.wav", "vocals.wav"]
