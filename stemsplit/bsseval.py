@@ -256,7 +256,8 @@ class Pool:
 def _one_thread() -> None:
     """Prepare a process: the cores are all taken by its siblings, and an interrupt ends it without a word."""
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _too_large() -> StemsplitError:

@@ -395,7 +395,7 @@ sys.argv = ["stemsplit", "doctor"]
 main()
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (143, b"tidied up", b"")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (143, b"tidied up", b"interrupted\n")
 
 
 def test_alone_it_prints_help():

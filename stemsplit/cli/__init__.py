@@ -6,8 +6,6 @@ imports when it runs, so that `--help` and shell completion answer at once.
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from typing import Annotated, Any
 
@@ -26,7 +24,9 @@ from stemsplit.cli import (
     remix,
     report,
     scan,
+    signals,
     split,
+    streams,
     train,
     unpack,
 )
@@ -74,13 +74,9 @@ class TracksFirst(TyperGroup):
         except StemsplitError as error:
             console.error(error)
             raise typer.Exit(2 if isinstance(error, BadConfig) else 1) from error
-        except BrokenPipeError:
-            # Nobody listens any more, which is no fault: end as programs do then, without another word.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(128 + 13) from None
         except KeyboardInterrupt as interrupt:
             typer.echo("interrupted", err=True)
-            raise typer.Exit(130) from interrupt
+            raise typer.Exit(signals.status(interrupt)) from interrupt
 
 
 app = typer.Typer(
@@ -120,8 +116,9 @@ for _name, _verb in VERBS.items():
 
 def main() -> None:
     """Run the program that the command line asks for."""
-    # Turned into an exception, so that nothing half-written is left behind.
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):  # Windows knows no SIGHUP
-            signal.signal(getattr(signal, name), lambda number, _: sys.exit(128 + number))
-    app(prog_name="stemsplit")
+    streams.install()
+    signals.install()
+    try:
+        app(prog_name="stemsplit")
+    except SystemExit as end:
+        sys.exit(streams.close(end.code))

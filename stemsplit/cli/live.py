@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stemsplit import LIVE_MODEL
-from stemsplit.cli import console, models, running
+from stemsplit.cli import console, models, running, streams
 
 if TYPE_CHECKING:
     from stemsplit.live import Card, Live, Pipe
@@ -102,7 +102,7 @@ def _through_pipes(engine: Live, form: str | None) -> Pipe:
     raw, length = (given, None) if given else read_header(stream)
     engine.check(raw.sample_rate, raw.channels)
     frames = None if length is None else length // raw.bytes_per_frame
-    outlet = Outlet(sys.stdout.buffer, raw, wav=form is None, frames=frames)
+    outlet = Outlet(streams.sound(), raw, wav=form is None, frames=frames)
     return Pipe(engine, stream, raw, outlet, length=length)
 
 

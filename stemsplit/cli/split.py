@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from stemsplit import DEFAULT_MODEL
-from stemsplit.cli import console, models, running
+from stemsplit.cli import console, models, running, streams
 from stemsplit.errors import Collision, DecodeError, EncodeError, StemsplitError, TemplateError
 
 if TYPE_CHECKING:
@@ -318,6 +318,7 @@ def _to_stdout(
 
     if sys.stdout.isatty():
         raise typer.BadParameter("--stdout needs a program or a file behind it: stemsplit ... | play")
+    stdout = streams.sound()
     if stem not in order.names:
         raise StemsplitError(f"No stem called `{stem}` here", f"choose from {', '.join(order.names)}")
     part: dict[str, Any] = {"start_seconds": order.start_seconds, "duration_seconds": order.duration_seconds}
@@ -336,7 +337,7 @@ def _to_stdout(
             result = pipeline.split_to_stream(
                 reader,
                 stem,
-                sys.stdout.buffer,
+                stdout,
                 separator=separator,
                 raw=form,
                 depth=order.depth,
@@ -355,8 +356,8 @@ def _to_stdout(
                 **part,
             )
             with job.outputs[stem].open("rb") as file:
-                shutil.copyfileobj(file, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
+                shutil.copyfileobj(file, stdout)
+            stdout.flush()
     report.summarise(result)
 
 
