@@ -23,7 +23,8 @@ Pictures: TypeAlias = list[tuple[int, bytes]]
 """The type of each picture and its bytes; all formats number the types as ID3 does."""
 FRONT_COVER = 3
 MOST_CHARACTERS = 1 << 22
-"""Of all texts of a file: below the 16 MiB of FLAC's comment block, four bytes a character."""
+"""Of all texts of a file: at four bytes each they fit into the 16 MiB of FLAC's comment block."""
+_OVERHEAD = 64  # characters that each text counts for besides its own: thousands of texts take time
 
 _ITUNES = "----:com.apple.iTunes:"
 # ID3 frame, MP4 atom and RIFF INFO chunk. Vorbis comments use the field's name.
@@ -103,20 +104,23 @@ def collect(pairs: Iterable[tuple[str, Iterable[object]]]) -> Fields:
     over other names; then the first one wins. Track and disc numbers become `3/9`.
     """
     fields: Fields = {}
+    known: set[str] = set()
     left = MOST_CHARACTERS
     for name, texts in sorted(pairs, key=lambda pair: pair[0].lower() in _ALIASES):
         name = _plain(name)
         lower = re.sub(r"^lyrics-.*", "lyrics", name.lower())
-        name = _ALIASES.get(lower, lower if lower in _STORED else name)
-        if not name or _STALE.fullmatch(lower) or name.lower() in (known.lower() for known in fields):
+        lower = _ALIASES.get(lower, lower)
+        if not name or lower in known or _STALE.fullmatch(lower):
             continue
         kept: list[str] = []
         for text in dict.fromkeys(_plain(text) for text in texts):
-            if text and len(name) + len(text) <= left:
-                left -= len(name) + len(text)
+            size = len(name) + len(text) + _OVERHEAD
+            if text and size <= left:
+                left -= size
                 kept.append(text)
         if kept:
-            fields[name] = kept
+            known.add(lower)
+            fields[lower if lower in _STORED else name] = kept
     for number, total in (("tracknumber", "tracktotal"), ("discnumber", "disctotal")):
         totals = {name: fields.pop(name) for name in list(fields) if name.lower() == total}
         if number in fields and totals and "/" not in fields[number][0]:
@@ -175,7 +179,8 @@ def from_mp4(tags: MP4Tags) -> tuple[Fields, Pictures]:
     def pairs() -> Iterator[tuple[str, Sequence[object]]]:
         for key, values in tags.items():
             if key.startswith(_ITUNES):
-                yield key[len(_ITUNES) :], [value.decode("utf-8", "replace") for value in values]
+                name = key[len(_ITUNES) :].encode("latin-1").decode("utf-8", "replace")
+                yield name, [value.decode("utf-8", "replace") for value in values]
         for name, (_, atom, _) in _STORED.items():
             values = tags.get(atom)
             if not values or atom.startswith(_ITUNES):
@@ -196,7 +201,8 @@ def to_mp4(fields: Mapping[str, list[str]], cover: bytes | None) -> MP4Tags:
 
     tags = MP4Tags()
     for name, texts in fields.items():
-        atom = _STORED[name][1] if name in _STORED else _ITUNES + name
+        # mutagen writes the key as Latin-1, but names are UTF-8.
+        atom = _STORED[name][1] if name in _STORED else _ITUNES + name.encode().decode("latin-1")
         numbers = [int(number) for number in re.findall(r"\d{1,9}", texts[0])]
         if atom in ("trkn", "disk"):
             first, total = (*numbers, 0, 0)[:2]

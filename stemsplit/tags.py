@@ -10,16 +10,18 @@ import base64
 import io
 import re
 import subprocess
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 
 from stemsplit import ffmpeg, tag_fields
 from stemsplit.tag_fields import FRONT_COVER, Fields, Pictures
 
 _LARGEST_COVER = (1 << 24) - 64  # what a FLAC picture block can hold
-_PICTURES = ("-format_whitelist", "jpeg_pipe,png_pipe,gif,gif_pipe,webp_pipe,bmp_pipe,tiff_pipe")
+_PICTURES = ("-format_whitelist", "jpeg_pipe,png_pipe,gif,gif_pipe,webp_pipe,bmp_pipe")
 _TO_JPEG = ("-frames:v", "1", "-c:v", "mjpeg", "-q:v", "2", "-pix_fmt", "yuvj444p", "-fflags", "+bitexact")
 
 
@@ -59,13 +61,17 @@ def _read_tags(path: Path, changed: int, size: int) -> Tags:
 
 
 def _through_mutagen(path: Path) -> tuple[Fields, Pictures]:
-    """Return the tags of MP3, AIFF, FLAC, Ogg, MP4 and others, or nothing."""
+    """Return what ID3, MP4 and Vorbis comments say, or nothing."""
     import mutagen
-    from mutagen import _vorbis, id3, mp4
+    from mutagen import _vorbis, aiff, dsf, flac, id3, mp3, mp4, oggflac, oggopus, oggspeex, oggvorbis, wave
 
+    # mutagen unpacks compressed frames without a limit. ffmpeg reads those few.
+    id3._frames.zlib = SimpleNamespace(decompress=_refuse, error=zlib.error)
+    kinds = [mp3.MP3, aiff.AIFF, wave.WAVE, dsf.DSF, mp4.MP4, flac.FLAC]
+    kinds += [oggvorbis.OggVorbis, oggopus.OggOpus, oggflac.OggFLAC, oggspeex.OggSpeex]
     try:
-        file = mutagen.File(path)
-    except mutagen.MutagenError:
+        file = mutagen.File(path, options=kinds)
+    except (mutagen.MutagenError, LookupError, ValueError):  # of damaged files it raises all of these
         return {}, []
     tags = getattr(file, "tags", None)
     if isinstance(tags, id3.ID3):
@@ -77,6 +83,10 @@ def _through_mutagen(path: Path) -> tuple[Fields, Pictures]:
         own = [(picture.type, picture.data) for picture in getattr(file, "pictures", [])]
         return fields, own + pictures
     return {}, []
+
+
+def _refuse(_: bytes) -> bytes:
+    raise zlib.error("compressed frames are not read")
 
 
 def _through_ffmpeg(path: Path) -> tuple[Fields, Pictures]:
