@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from .batch import Job, Order
 from .defaults import install_extra
-from .errors import ClusterUnavailable, StemsplitError, WorkerLost
+from .errors import ClusterUnavailable, StemsplitError, WorkerLost, failure
 from .pipeline import SplitResult
 from .remote import is_remote
 
@@ -47,16 +47,16 @@ class _Worker:
         """Load the model."""
         try:
             self._method = self._order.load()
-        except StemsplitError as problem:
-            return problem
+        except Exception as problem:
+            return failure(problem, self._order.model)
         return None
 
     def split(self, job: Job, again: bool) -> Outcome:
         """Split a track."""
         try:
             return self._order.attempt(job, self._method, again=again)
-        except StemsplitError as problem:
-            return problem
+        except Exception as problem:
+            return failure(problem, job.track)
 
 
 def carry_out(
@@ -148,11 +148,8 @@ class _Foreman:
                         self._left -= 1
                         yield job, WorkerLost(f"`{job.track}` cost {ATTEMPTS} workers", "split it by itself")
                     continue
-                except errors.RayTaskError as bug:
-                    if job is None:
-                        raise
-                    said = str(bug.cause).partition("\n")[0]
-                    outcome = StemsplitError(f"`{job.track}`: {type(bug.cause).__name__}: {said}")
+                except Exception as error:  # what came of it cannot be sent, or be read here
+                    outcome = failure(error, job.track if job else self._order.model)
                 if job is not None:
                     self._left -= 1
                     self._lost_early = 0

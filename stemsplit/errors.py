@@ -1,10 +1,13 @@
 """What can go wrong in a way that the user can mend.
 
 Everything here is one sentence and, where there is one, a hint; the command line prints both and
-exits 1. Any other exception is a bug and keeps its traceback.
+exits 1. Any other exception is a bug: of a track, `failure` makes an error of it, so that the other tracks
+go on; elsewhere it keeps its traceback.
 """
 
 from __future__ import annotations
+
+import traceback
 
 
 class StemsplitError(Exception):
@@ -89,6 +92,7 @@ class TooFewPositions(StemsplitError):
 
     def __init__(self, found: int, message: str, hint: str) -> None:
         super().__init__(message, hint)
+        self.args = (found, message, hint)  # what pickle gives back, for errors of other machines
         self.found = found
 
 
@@ -102,3 +106,36 @@ class BadConfig(StemsplitError):
     """A file or a variable with settings cannot be understood; as wrong usage, it exits 2."""
 
     code = "config"
+
+
+class UsageError(StemsplitError):
+    """The command line cannot be understood."""
+
+    code = "usage"
+
+
+class OutOfMemory(StemsplitError):
+    """There is not enough memory for a track."""
+
+    code = "memory"
+
+
+class InternalError(StemsplitError):
+    """An error of the program itself; `traceback` is for its authors."""
+
+    code = "internal"
+    traceback = ""
+
+
+def failure(error: Exception, track: object) -> StemsplitError:
+    """Return what to tell of any error in a track."""
+    if isinstance(error, StemsplitError):
+        return error
+    if isinstance(error, MemoryError):
+        hint = "close other programs, or choose a smaller --batch, fewer --threads and --jobs 1"
+        return OutOfMemory(f"Not enough memory for `{track}`", hint)
+    said, _, _ = f"{type(error).__name__}: {error}".strip().partition("\n")
+    hint = "this is a fault of stemsplit; please report it, with the traceback that -v shows"
+    problem = InternalError(f"Unexpected error in `{track}`: {said.removesuffix(':')}", hint)
+    problem.traceback = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    return problem

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import os
+import pickle
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from stemsplit import cluster
 from stemsplit.batch import Order
 from stemsplit.discovery import Track
-from stemsplit.errors import Collision
+from stemsplit.errors import Collision, StemsplitError, TooFewPositions
 from stemsplit.naming import DEFAULT_TEMPLATE
 from stemsplit.records import Print, Record, Records
 
@@ -102,3 +105,26 @@ def test_records_of_other_outputs_are_others(done):
     assert records.read({"vocals": outputs["vocals"]}) is None
     records.write({"vocals": outputs["vocals"]}, replace(records.read(outputs), settings={}))
     assert is_done(done)
+
+
+def kinds_of(error):
+    return [error, *(each for kind in error.__subclasses__() for each in kinds_of(kind))]
+
+
+@pytest.mark.parametrize("kind", kinds_of(StemsplitError))
+def test_errors_can_be_sent_by_other_machines(kind):
+    words = (2, "message", "hint") if kind is TooFewPositions else ("message", "hint")
+    error = pickle.loads(pickle.dumps(kind(*words)))
+    assert (type(error), error.message, error.hint, error.code) == (kind, "message", "hint", kind.code)
+
+
+def test_a_bug_on_another_machine_fails_a_track_alone():
+    class Broken(Order):
+        def attempt(self, job, method, *, again=False):
+            raise ZeroDivisionError
+
+    worker = cluster._Worker(Broken())
+    worker._method = object()
+    error = worker.split(SimpleNamespace(track="a.wav"), False)
+    assert (error.code, error.message) == ("internal", "Unexpected error in `a.wav`: ZeroDivisionError")
+    assert "attempt" in error.traceback

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import get_args, get_type_hints
+from typing import NoReturn, get_args, get_type_hints
 
 import jsonschema
 import pytest
@@ -18,6 +18,7 @@ import typer
 from typer.testing import CliRunner
 
 import stemsplit
+from stemsplit import batch
 from stemsplit.cli import VERBS, app, console, split
 from stemsplit.errors import EncodeError, StemsplitError, UnknownModel
 from stemsplit.separator import Spec
@@ -224,6 +225,37 @@ def test_usage_errors_exit_with_2(pipeline, words):
     assert run(*words, "a.wav").exit_code == 2
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "a.wav --json --nonsense",
+        "a.wav --json --depth 8",
+        "a.wav --json --stems bass --two-stems bass",
+        "--json --template x a.wav b.wav",
+        "unpack --json",
+        "inspect --json a.wav b.wav --plot x.png",
+    ],
+)
+def test_usage_errors_are_json_too(pipeline, words):
+    result = run(*words.split())
+    assert result.exit_code == 2
+    (event,) = events(result.stdout)
+    assert (event["event"], event["status"]) == ("error", "error")
+    assert event["code"] in ("usage", "template", "collision")
+    assert event["message"]
+
+
+def test_a_bad_configuration_is_json_too(pipeline, monkeypatch):
+    monkeypatch.setenv("STEMSPLIT_DEPTH", "8")
+    result = run("a.wav", "--json")
+    assert result.exit_code == 2
+    assert [event["code"] for event in events(result.stdout)] == ["config"]
+
+
+def test_the_json_of_live_and_evaluate_is_no_event(pipeline):
+    assert run("live", "--json").stdout == run("evaluate", "--json", "x.json").stdout == ""
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("1:30", 90), ("1:02:03.5", 3723.5), ("0", 0)])
 def test_times(text, seconds):
     assert split.seconds(text) == seconds
@@ -357,16 +389,76 @@ def test_an_interrupt_stops_all_that_is_under_way(pipeline):
     assert {asked["path"].name for asked in pipeline.split} == {"a.wav", "b.wav"}
 
 
-def test_no_bug_hides_behind_the_tracks_that_it_stops(pipeline):
-    pipeline.together = threading.Barrier(2, timeout=20)
-    pipeline.failures["b.wav"] = ZeroDivisionError()
-    pipeline.endless.add("a.wav")
-    assert isinstance(run("--jobs", "2", "a.wav", "b.wav").exception, ZeroDivisionError)
+def bug(*_: object) -> NoReturn:
+    raise ZeroDivisionError("division by zero\nand more")
 
 
-def test_a_bug_keeps_its_traceback(pipeline):
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_bug_in_a_track_stops_no_other(pipeline, jobs):
+    pipeline.failures["a.wav"] = ZeroDivisionError("division by zero\nand more")
+    result = run("--json", "--jobs", jobs, "a.wav", "b.wav")
+    assert result.exit_code == 1
+    tracks = {each["input"]: each for each in events(result.stdout) if each["event"] == "track"}
+    assert tracks["b.wav"]["status"] == "ok"
+    message = "Unexpected error in `a.wav`: ZeroDivisionError: division by zero"
+    assert (tracks["a.wav"]["code"], tracks["a.wav"]["message"]) == ("internal", message)
+    assert events(result.stdout)[-1] == {"event": "summary", "done": 1, "skipped": 0, "failed": 1}
+    assert f"error: {message}\n\nhint: " in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_verbose_shows_the_traceback_of_a_bug(pipeline):
     pipeline.failures["a.wav"] = ZeroDivisionError()
-    assert isinstance(run("a.wav").exception, ZeroDivisionError)
+    assert "Traceback (most recent call last)" in run("-v", "a.wav").stderr
+
+
+def test_a_bug_while_looking_at_a_track_stops_no_other(pipeline, monkeypatch):
+    opened = batch.Order.open
+
+    def look(order, job):
+        return bug() if job.track.path.name == "a.wav" else opened(order, job)
+
+    monkeypatch.setattr(batch.Order, "open", look)
+    result = run("a.wav", "b.wav")
+    assert result.exit_code == 1
+    assert "Unexpected error in `a.wav`: ZeroDivisionError" in result.stderr
+    assert [call["path"] for call in pipeline.split] == [Path("b.wav")]
+
+
+def test_a_bug_in_what_is_written_beside_the_stems_stops_no_other(pipeline, monkeypatch):
+    monkeypatch.setattr("stemsplit.export.daw.analyse", bug)
+    result = run("--daw", "reaper", "a.wav", "b.wav")
+    assert result.stderr.count("ZeroDivisionError") == 2
+    assert [call["path"].name for call in pipeline.split] == ["a.wav", "b.wav"]
+
+
+def test_a_bug_in_inspect_stops_no_other_sound(pipeline, monkeypatch):
+    from stemsplit import analysis
+
+    analyse = analysis.analyse
+    bugs = iter([bug])
+    monkeypatch.setattr(analysis, "analyse", lambda *words: next(bugs, analyse)(*words))
+    result = run("inspect", "a.wav", "b.wav")
+    assert result.exit_code == 1
+    assert result.stdout.startswith("b.wav\n")
+    assert "Traceback" in result.stderr, "there is no -v to show it"
+
+
+def test_a_track_that_needs_too_much_memory_stops_no_other(pipeline):
+    pipeline.failures["a.wav"] = MemoryError()
+    result = run("--json", "a.wav", "b.wav")
+    assert [each.get("code") for each in events(result.stdout) if each["event"] == "track"] == [
+        "memory",
+        None,
+    ]
+    assert "--batch" in result.stderr
+
+
+def test_a_bug_outside_of_tracks_keeps_its_traceback(pipeline, monkeypatch):
+    monkeypatch.setattr(batch.Order, "plan", bug)
+    result = run("--json", "a.wav")
+    assert isinstance(result.exception, ZeroDivisionError)
+    assert events(result.stdout)[-1]["code"] == "internal"
 
 
 def test_a_closed_pipe_ends_quietly():

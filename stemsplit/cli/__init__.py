@@ -30,7 +30,7 @@ from stemsplit.cli import (
     train,
     unpack,
 )
-from stemsplit.errors import BadConfig, StemsplitError
+from stemsplit.errors import BadConfig, StemsplitError, UsageError, failure
 
 # Another verb: its file here, its name here. A file has a function `command` and an `EXAMPLE`.
 VERBS = {
@@ -50,6 +50,10 @@ VERBS = {
 }
 
 
+_JSON = "stemsplit.json"
+_USAGE_ERROR: Any = typer.BadParameter.__base__  # typer does not export it
+
+
 class TracksFirst(TyperGroup):
     """A group whose first word may be a track, `split` being implied; also the one door for errors."""
 
@@ -58,7 +62,13 @@ class TracksFirst(TyperGroup):
         ours = {option for parameter in self.get_params(ctx) for option in parameter.opts}
         if args and args[0] not in self.commands and args[0].partition("=")[0] not in ours:
             args = ["split", *args]
+        ctx.meta[_JSON] = "--json" in args and self._prints_json(args[0])
         return super().parse_args(ctx, args)
+
+    def _prints_json(self, verb: str) -> bool:
+        """Whether the --json of a verb is about standard output: that of `live` is sound."""
+        parameters: list[Any] = self.commands[verb].params if verb in self.commands else []
+        return verb != "live" and any(each.name == "json" and each.is_flag for each in parameters)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
         """Offer commands and all options; at a word that begins neither, the shell then offers files."""
@@ -68,15 +78,32 @@ class TracksFirst(TyperGroup):
         return found
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb; what the user can mend ends in a sentence, a bug in its traceback."""
+        """Run the verb; what the user can mend ends in a sentence, a bug in its traceback.
+
+        With --json, both are told as an event, too.
+        """
+
+        def tell(error: StemsplitError) -> None:
+            if ctx.meta[_JSON]:
+                console.error_event(error, event="error")
+
         try:
             return super().invoke(ctx)
+        except typer.Exit:
+            raise
         except StemsplitError as error:
+            tell(error)
             console.error(error)
             raise typer.Exit(2 if isinstance(error, BadConfig) else 1) from error
         except KeyboardInterrupt as interrupt:
             typer.echo("interrupted", err=True)
             raise typer.Exit(signals.status(interrupt)) from interrupt
+        except _USAGE_ERROR as error:
+            tell(UsageError(error.format_message()))
+            raise  # typer prints it, and exits 2
+        except Exception as bug:
+            tell(failure(bug, " ".join(sys.argv[1:])))
+            raise
 
 
 app = typer.Typer(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from stemsplit.errors import StemsplitError
+from stemsplit.errors import InternalError, StemsplitError, failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -81,6 +81,11 @@ def event(**fields: Any) -> None:
     typer.echo(json.dumps(_finite(fields), default=str), file=_ours)
 
 
+def error_event(problem: StemsplitError, **which: Any) -> None:
+    """Write an error as a JSON object."""
+    event(**which, status="error", code=problem.code, message=problem.message, hint=problem.hint)
+
+
 def _finite(value: Any) -> Any:
     """Replace what JSON has no number for by null."""
     if isinstance(value, dict):
@@ -105,20 +110,22 @@ class Report:
 
     @contextlib.contextmanager
     def failing(self, track: Track | Path) -> Iterator[None]:
-        """Tell of the user's error inside, and go on behind it."""
+        """Tell of any error inside, a bug of the program among them, and go on behind it."""
         try:
             yield
-        except StemsplitError as problem:
-            self.failed(problem, track)
+        except Exception as problem:
+            self.failed(failure(problem, track), track)
 
     def failed(self, problem: StemsplitError, track: Track | Path | None = None) -> None:
         """Tell why a track, or the whole run, failed."""
         with self._one_at_a_time:
             self.failures += 1
             error(problem)
+            if isinstance(problem, InternalError):
+                self.remark(problem.traceback, detail=True)
             if self.json:
                 which = {"event": "error"} if track is None else {"event": "track", "input": track}
-                event(**which, status="error", code=problem.code, message=problem.message, hint=problem.hint)
+                error_event(problem, **which)
 
     def start(self, tracks: int) -> None:
         """Tell programs what is going to be told."""

@@ -37,7 +37,7 @@ def command(
     """
     if plot and len(sources) > 1:
         raise typer.BadParameter("--plot draws one sound, or the stems of one folder")
-    report = console.Report(quiet=False, verbose=False, json=json)
+    report = console.Report(quiet=False, verbose=True, json=json)
     for source in sources:
         with report.failing(source):
             if source.is_dir():

@@ -18,7 +18,7 @@ import typer
 
 from stemsplit import DEFAULT_MODEL
 from stemsplit.cli import console, models, running, streams
-from stemsplit.errors import Collision, DecodeError, EncodeError, StemsplitError, TemplateError
+from stemsplit.errors import Collision, DecodeError, EncodeError, StemsplitError, TemplateError, failure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -369,8 +369,8 @@ def _opened(
     def look(job: Job) -> Reader | StemsplitError | None:
         try:
             return None if order.is_done(job) else order.open(job)
-        except StemsplitError as problem:
-            return problem
+        except Exception as problem:
+            return failure(problem, job.track)
 
     found = {}
     with ThreadPoolExecutor(8) as pool:
@@ -418,8 +418,8 @@ def _split(order: Order, todo: dict[Job, Reader], report: console.Report, jobs: 
 
     try:
         separator = order.load()
-    except StemsplitError as problem:
-        report.failed(problem)
+    except (StemsplitError, MemoryError) as problem:
+        report.failed(failure(problem, order.model))
         return
     fitted = isinstance(separator, Estimator)
     if not isinstance(separator, Estimator):

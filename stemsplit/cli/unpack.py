@@ -29,6 +29,7 @@ def command(
     bitrate: Annotated[str | None, _where(metavar="RATE", help="For mp3, ogg and m4a, as in `192k`.")] = None,
     force: Annotated[bool, _where("--force", metavar="", help="Replace files already there.")] = False,
     quiet: Annotated[bool, _tell("--quiet", "-q", help="Only paths and errors.")] = False,
+    verbose: Annotated[bool, _tell("--verbose", "-v", help="Also the peaks.")] = False,
     json: Annotated[bool, _tell("--json", help="One JSON object a track instead of paths.")] = False,
 ) -> None:
     """Take stem files apart: `stems/<song>/mixture.wav`, and the stems under their names.
@@ -42,7 +43,7 @@ def command(
 
     if len({track_name(track).casefold() for track in tracks}) < len(tracks):
         raise typer.BadParameter("two tracks have the same name; unpack them one by one, each with its --out")
-    report = console.Report(quiet=quiet, verbose=False, json=json)
+    report = console.Report(quiet=quiet, verbose=verbose, json=json)
     report.start(len(tracks))
     for track in tracks:
         with report.failing(track):
