@@ -120,11 +120,13 @@ class Encoder:
         sample_rate: int,
         channels: int,
         raw: str,
-        bitrate: str | None,
+        bitrate: int | None,
     ) -> None:
         arguments = ["-v", "level+error", "-f", raw, "-ar", str(sample_rate), "-ac", str(channels)]
         arguments += ["-i", "pipe:0"]
-        quality = ("-b:a", bitrate) if bitrate else _DEFAULT_QUALITY.get(format, ())
+        quality = ("-b:a", str(bitrate)) if bitrate else _DEFAULT_QUALITY.get(format, ())
+        if format == "flac" and sample_rate > 655_350:  # ffmpeg's choice is too large for FLAC
+            quality = ("-frame_size", "32768")
         arguments += [*quality, *_CODECS[format]]
         arguments += ["-fflags", "+bitexact", "-y", f"file:{path}"]
         program = executable() or "ffmpeg"

@@ -49,9 +49,10 @@ class SplitResult:
     input: Path
     outputs: dict[str, Path]
     sample_rate: int
+    """Of each stem, in Hz: the input's, unless the format cannot hold it."""
     channels: int
     frames: int
-    """Samples per channel, of the input and of each stem."""
+    """Samples per channel of each stem, at this sample rate."""
     peaks: dict[str, float]
     """The largest absolute sample of each stem, before any clipping."""
     elapsed_seconds: float
@@ -354,12 +355,12 @@ def split_file(
         result = SplitResult(
             input=reader.path,
             outputs={name: writer.path for name, writer in writers.items()},
-            sample_rate=reader.sample_rate,
+            sample_rate=files[0].sample_rate,
             channels=reader.channels,
-            frames=done,
+            frames=files[0].frames_written,
             peaks=_peaks(writers),
             elapsed_seconds=time.monotonic() - began,
-            warnings=[*reader.warnings, *_clipping(writers, gain_db)],
+            warnings=[*reader.warnings, *files[0].warnings, *_clipping(writers, gain_db)],
             how=separator.spec.how,
         )
         results.append(result)

@@ -37,6 +37,7 @@ class RemixResult:
     """Of the whole remix, where it would have been louder than full scale and the song itself."""
     true_peak: float
     """The remix's, after that gain."""
+    warnings: list[str]
 
 
 @dataclass(frozen=True)
@@ -114,11 +115,12 @@ def remix(
     return RemixResult(
         input=source,
         output=out,
-        sample_rate=reader.sample_rate,
+        sample_rate=writer.sample_rate,
         channels=reader.channels,
-        frames=frames,
+        frames=writer.frames_written,
         gain_db=20 * math.log10(gain),
         true_peak=gain * after.true,
+        warnings=[*dict.fromkeys(reader.warnings), *writer.warnings],
     )
 
 

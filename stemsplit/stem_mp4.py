@@ -90,6 +90,7 @@ class StemFile(Writer):
             path,
             sample_rate=sample_rate,
             channels=(1 + len(names)) * channels,
+            channels_per_track=2,
             depth="32f",
             bitrate=bitrate,
             tags_from=tags_from,
@@ -105,7 +106,7 @@ class StemFile(Writer):
         return _Encoder(
             self.part,
             self.labels,
-            sample_rate=self._sample_rate,
+            sample_rate=self.sample_rate,
             channels=self._channels,
             bitrate=self._bitrate,
         )
@@ -115,8 +116,11 @@ class StemFile(Writer):
         if stems.shape != (len(self.labels), *mixture.shape):
             raise ValueError(f"stems must be 4 of the mixture's shape {mixture.shape}, got {stems.shape}")
         self.write(np.concatenate([mixture, *stems[self._order]]))
-        loudest = np.abs([mixture, *stems]).max(axis=(1, 2), initial=0)
-        for name, peak in zip(self.peaks, loudest, strict=True):
+
+    def _append(self, block: Block) -> None:
+        super()._append(block)
+        tracks = np.abs(block).reshape(1 + len(self.labels), -1).max(axis=1, initial=0)
+        for name, peak in zip([MIXTURE, *(label.name for label in self.labels)], tracks, strict=True):
             self.peaks[name] = max(self.peaks[name], float(peak))
 
 
@@ -130,7 +134,7 @@ class _Encoder(ffmpeg.Encoder):
         *,
         sample_rate: int,
         channels: int,
-        bitrate: str | None,
+        bitrate: int | None,
     ) -> None:
         self._path, self._labels = path, labels
         names = [MIXTURE, *(label.name for label in labels)]
@@ -142,7 +146,17 @@ class _Encoder(ffmpeg.Encoder):
         arguments += ["-filter_complex", ";".join(graph)]
         for track, (name, (left, _)) in enumerate(zip(names, pairs, strict=True)):
             arguments += ["-map", f"[{left}]", f"-metadata:s:a:{track}", f"handler_name={name}"]
-        arguments += ["-c:a", "aac", "-b:a", bitrate or "256k", "-f", "ipod", "-fflags", "+bitexact", "-y"]
+        arguments += [
+            "-c:a",
+            "aac",
+            "-b:a",
+            str(bitrate or "256k"),
+            "-f",
+            "ipod",
+            "-fflags",
+            "+bitexact",
+            "-y",
+        ]
         program = ffmpeg.executable() or "ffmpeg"
         self._process = ffmpeg.Process(
             program,

@@ -142,7 +142,7 @@ def _run(*arguments: str, stdin: bytes = b"") -> tuple[bytes, str]:
 
 
 def write_tags(path: Path, format: str, tags: Tags) -> None:
-    """Put tags and cover into a finished file of one of `writer.FORMATS`; the same tags give the same bytes.
+    """Put tags and cover into a finished file of one of `FORMATS`; the same tags give the same bytes.
 
     Raises:
         OSError: the file cannot be written.

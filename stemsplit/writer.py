@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import math
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,21 +16,17 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from stemsplit import ffmpeg
+from stemsplit import ffmpeg, output_formats
 from stemsplit.audio import Block
 from stemsplit.claims import claim
 from stemsplit.errors import EncodeError
 from stemsplit.parts import cannot_write, part_of, publish, refuse_to_replace
+from stemsplit.rates import RateConverter
 from stemsplit.sndfile import native
 from stemsplit.tags import Tags, read_tags, write_tags
 
-FORMATS: tuple[str, ...] = ("wav", "flac", "mp3", "ogg", "m4a")
-DEPTHS = ("same", "16", "24", "32f")
-
 _RIFF_LIMIT = (1 << 32) - (1 << 20)  # bytes of samples, with room for the tags
 _ADD_PEAK_CHUNK = 0x1050  # SFC_SET_ADD_PEAK_CHUNK, which soundfile has no name for
-_MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
-_RATES = {"mp3": _MP3_RATES, "m4a": (7350, *_MP3_RATES, 64000, 88200, 96000)}
 
 
 @contextlib.contextmanager
@@ -78,7 +72,8 @@ class Writer:
     Integer depths (rounded to the nearest value) and m4a clip at full scale; `32f`, mp3 and ogg keep what is
     above it. Default bitrates: mp3 320k, m4a 256k, ogg quality 8 (about 256k). `tags_from` names the file
     whose tags and cover are carried over. `frames` is the expected length, which decides whether a WAV must
-    be an RF64 (above 4 GiB). The format is that of the name, unless another is given.
+    be an RF64 (above 4 GiB). The format is that of the name, unless another is given. Where it cannot hold
+    the sound's sample rate, the file has another, `sample_rate`, and `warnings` say so.
     """
 
     def __init__(
@@ -94,16 +89,22 @@ class Writer:
         title_suffix: str | None = None,
         force: bool = False,
         format: str | None = None,
+        channels_per_track: int | None = None,
     ) -> None:
         self.path = Path(path)
         self.format = format or self.path.suffix.lower().lstrip(".")
-        _check(self.format, sample_rate, depth, bitrate)
+        output_formats.check(self.format, depth, bitrate)
         refuse_to_replace(self.path, force=force)
         if os.path.isdir(self.path):
             raise EncodeError(f"`{self.path}` is a folder", "choose another folder with --out")
         self.part = part_of(self.path)
         self._force = force
-        self._sample_rate, self._channels, self._bitrate = sample_rate, channels, bitrate
+        fit = output_formats.fit(self.format, sample_rate, channels_per_track or channels, bitrate)
+        self.sample_rate, self.warnings = fit.sample_rate, fit.warnings
+        self._channels, self._bitrate = channels, fit.bitrate
+        self._converter = (
+            RateConverter(sample_rate, fit.sample_rate, channels) if fit.sample_rate != sample_rate else None
+        )
         self._depth = "32f" if self.format in ("mp3", "ogg", "m4a") else depth
         self._bytes_per_frame = channels * {"16": 2, "24": 3, "32f": 4}[self._depth]
         self._large = (frames or 0) * self._bytes_per_frame > _RIFF_LIMIT
@@ -141,7 +142,7 @@ class Writer:
         return ffmpeg.Encoder(
             self.part,
             format=self.format,
-            sample_rate=self._sample_rate,
+            sample_rate=self.sample_rate,
             channels=self._channels,
             raw={"16": "s16le", "24": "s32le", "32f": "f32le"}[self._depth],
             bitrate=self._bitrate,
@@ -151,7 +152,7 @@ class Writer:
         file = soundfile.SoundFile(
             native(self.part),
             "w",
-            samplerate=self._sample_rate,
+            samplerate=self.sample_rate,
             channels=self._channels,
             format="RF64" if self._large and self.format == "wav" else self.format.upper(),
             subtype={"16": "PCM_16", "24": "PCM_24", "32f": "FLOAT"}[self._depth],
@@ -161,16 +162,19 @@ class Writer:
         return file
 
     def write(self, block: Block) -> None:
-        """Append a finite block `(channel, time)`."""
+        """Append a finite block `(channel, time)` at the sound's own sample rate."""
         if block.ndim != 2 or block.shape[0] != self._channels:
             wanted = f"(channel, time) with {self._channels} channels"
             raise ValueError(f"block must be {wanted}, got shape {block.shape}")
         if not block.shape[1]:
             return
-        peak = float(np.abs(block).max())
-        if not math.isfinite(peak):
+        if not np.isfinite(block).all():
             raise ValueError(f"block for {self.path.name} holds NaN or infinite samples")
-        self.peak = max(self.peak, peak)
+        self._append(block if self._converter is None else self._converter.push(block))
+
+    def _append(self, block: Block) -> None:
+        """Encode a block at the file's sample rate."""
+        self.peak = max(self.peak, float(np.abs(block).max(initial=0)))
         self.frames_written += block.shape[1]
         large = self.frames_written * self._bytes_per_frame > _RIFF_LIMIT
         if large and self.format == "wav" and not self._large:
@@ -204,6 +208,8 @@ class Writer:
             raise cannot_write(self.path, error) from error
 
     def _finish(self) -> None:
+        if self._converter is not None:
+            self._append(self._converter.push(np.zeros((self._channels, 0), np.float32), last=True))
         if isinstance(self._file, soundfile.SoundFile):
             self._file.close()
             if soundfile.info(native(self.part)).frames != self.frames_written:
@@ -242,22 +248,3 @@ def quantised(block: Block, depth: str) -> NDArray[Any]:
         return rounded.astype("<i2")
     upper_bytes: NDArray[Any] = rounded.astype("<i4") << 8
     return upper_bytes
-
-
-def _check(format: str, sample_rate: int, depth: str, bitrate: str | None) -> None:
-    """Refuse what the format cannot hold, before any work is done."""
-    if format not in FORMATS:
-        raise EncodeError(f"Cannot write `.{format}` files", f"choose one of {', '.join(FORMATS)}")
-    if format not in ("wav", "flac") and not ffmpeg.executable():
-        raise EncodeError(f"Cannot write {format} without ffmpeg", f"{ffmpeg.INSTALL}, or choose wav or flac")
-    if depth not in DEPTHS[1:]:
-        raise EncodeError(f"No depth `{depth}`", f"choose one of {', '.join(DEPTHS)}")
-    if format == "flac" and depth == "32f":
-        raise EncodeError("FLAC holds no floating point samples", "use --depth 24, or --format wav")
-    if bitrate and format in ("wav", "flac"):
-        raise EncodeError(f"A bitrate means nothing to {format}", "leave it out, or choose mp3, ogg or m4a")
-    if bitrate and not re.fullmatch(r"\d{1,6}[kK]?", bitrate):
-        raise EncodeError(f"`{bitrate}` is no bitrate", "write it like 192k")
-    if sample_rate not in _RATES.get(format, (sample_rate,)):
-        able = [name for name in FORMATS if sample_rate in _RATES.get(name, (sample_rate,))]
-        raise EncodeError(f"{format} cannot hold {sample_rate} Hz", f"choose one of {', '.join(able)}")

@@ -30,6 +30,8 @@ ORDER = [
     "analysis",
     "stemset",
     "mixing",
+    "output_formats",
+    "rates",
     "writer",
     "naming",
     "stem_mp4",

@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from stemsplit import ffmpeg
 from stemsplit.audio import Block, Reader, resample, to_segment
 from stemsplit.errors import DecodeError, EncodeError, OutputExists, UnsupportedChannels
-from stemsplit.writer import FORMATS, Writer
+from stemsplit.output_formats import FORMATS
+from stemsplit.writer import Writer
 
 RATE = 44_100
 FRAMES = 60_001

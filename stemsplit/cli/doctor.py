@@ -155,7 +155,8 @@ def _formats() -> Iterator[Check]:
     import numpy as np
 
     from stemsplit.audio import Reader
-    from stemsplit.writer import FORMATS, Writer
+    from stemsplit.output_formats import FORMATS
+    from stemsplit.writer import Writer
 
     block = np.zeros((2, 4410), np.float32)
     with tempfile.TemporaryDirectory() as folder:

@@ -87,6 +87,8 @@ def command(
             precision=precision,
             threads=threads,
         )
+    for warning in result.warnings:
+        report.remark(f"warning: {warning}")
     if result.gain_db < 0:
         report.remark(f"{out.name}: {result.gain_db:.1f} dB, for its peaks; the balance is as asked for")
     if json:

@@ -148,7 +148,12 @@ def command(
     out: Annotated[str, _where("--out", "-o", metavar="DIR", help="Where to write.")] = "stems",
     format: Annotated[
         Literal["wav", "flac", "mp3", "ogg", "m4a", "stem.mp4"],
-        _where("--format", "-f", help="Kind of file; stem.mp4 has song and stems in one, for DJ programs."),
+        _where(
+            "--format",
+            "-f",
+            case_sensitive=False,
+            help="Kind of file; stem.mp4 has song and stems in one, for DJ programs.",
+        ),
     ] = "wav",
     depth: Annotated[
         Literal["same", "16", "24", "32f"], _where(help="Bits a sample, for wav and flac; 32f is float.")

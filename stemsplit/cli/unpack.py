@@ -21,7 +21,8 @@ def command(
     *,
     out: Annotated[Path, _where("--out", "-o", metavar="DIR", help="Where to write.")] = Path("stems"),
     format: Annotated[
-        Literal["wav", "flac", "mp3", "ogg", "m4a"], _where("--format", "-f", help="Kind of file.")
+        Literal["wav", "flac", "mp3", "ogg", "m4a"],
+        _where("--format", "-f", case_sensitive=False, help="Kind of file."),
     ] = "wav",
     depth: Annotated[
         Literal["same", "16", "24", "32f"], _where(help="Bits a sample, for wav and flac; 32f is float.")

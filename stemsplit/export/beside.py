@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stemsplit import charts, naming
+from stemsplit.audio import Reader
 from stemsplit.batch import Order
 from stemsplit.export import daw, report
 from stemsplit.parts import refuse_to_replace
@@ -51,6 +52,7 @@ class Beside:
         """
         paths = self.paths(result.input, result.outputs)
         whole = not order.start_seconds and order.duration_seconds is None and not order.gain_db
+        whole = whole and Reader(result.input).sample_rate == result.sample_rate
         stems = StemSet(
             naming.track_name(result.input),
             result.outputs,

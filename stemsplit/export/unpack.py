@@ -68,12 +68,12 @@ def unpack(
     return SplitResult(
         input=path,
         outputs={name: writer.path for name, writer in writers.items()},
-        sample_rate=first.sample_rate,
+        sample_rate=writers[MIXTURE].sample_rate,
         channels=first.channels,
         frames=writers[MIXTURE].frames_written,
         peaks={name: writer.peak for name, writer in writers.items()},
         elapsed_seconds=time.monotonic() - began,
-        warnings=[*dict.fromkeys(said), *_clipping(writers)],
+        warnings=[*dict.fromkeys(said), *writers[MIXTURE].warnings, *_clipping(writers)],
     )
 
 
