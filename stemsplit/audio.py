@@ -120,13 +120,23 @@ class Reader:
         reason = f" ({source.complaint})" if source.complaint else ""
         if not position:
             raise DecodeError(f"Nothing in `{self.path.name}` can be decoded{reason}")
-        if promised is not None and position / self.sample_rate < promised - source.slack_seconds - 1e-6:
+        seconds, slack = position / self.sample_rate, source.slack_seconds + 1e-6
+        if promised is not None and seconds < promised - slack:
+            digits = 2 if promised - seconds >= 0.01 else 5
             self.warnings.append(
-                f"`{self.path.name}` is cut short: it should last {promised:.2f} s but ends after "
-                f"{position / self.sample_rate:.2f} s{reason}; what is there was used."
+                f"`{self.path.name}` is cut short: it should last {promised:.{digits}f} s but ends after "
+                f"{seconds:.{digits}f} s{reason}; what is there was used."
             )
         elif source.complaint:
             self.warnings.append(f"`{self.path.name}` is damaged{reason}; what decodes was used.")
+        elif promised is not None and not source.slack_seconds and seconds > promised + slack:
+            stated = f"only {promised:.2f} s" if promised else "no length"
+            self.warnings.append(
+                f"The header of `{self.path.name}` states {stated}, but the file holds {seconds:.2f} s; "
+                "all of it was used."
+            )
+        if source.remark:
+            self.warnings.append(f"`{self.path.name}` {source.remark}")
         if position <= self._start:
             raise self._beyond_the_end()
 

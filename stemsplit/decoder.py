@@ -15,16 +15,21 @@ from stemsplit.errors import DecodeError
 
 
 class Decoder:
-    """A sound track of a file, counted from 0, as float32 blocks; what ffmpeg says is known once closed."""
+    """A sound track of a file, counted from 0, as float32 blocks; what ffmpeg says is known once closed.
+
+    `part` is the bytes of the file to read.
+    """
 
     frames = None
+    remark = None
     slack_seconds = 0.25  # `seconds` is rounded, and older versions count the padding
 
-    def __init__(self, path: Path, track: int = 0) -> None:
+    def __init__(self, path: Path, track: int = 0, part: range | None = None) -> None:
         program = ffmpeg.executable()
         if program is None:
             raise DecodeError(f"Cannot decode `{path.name}`: it needs ffmpeg", ffmpeg.INSTALL)
-        arguments = ["-v", "level+info", *ffmpeg.LOCAL, "-i", f"file:{path}", "-map", f"0:a:{track}"]
+        name = f"subfile,,start,{part.start},end,{part.stop},,:file:{path}" if part else f"file:{path}"
+        arguments = ["-v", "level+info", *ffmpeg.LOCAL, "-i", name, "-map", f"0:a:{track}"]
         self._process = ffmpeg.Process(
             program,
             *[*arguments, "-f", "au", "-c:a", "pcm_f32be", "-"],
@@ -100,4 +105,8 @@ class Decoder:
         """`seconds` where it is no guess and speaks of the sound, not of a picture that runs longer."""
         log = self._description
         tracks = [line for line in log.splitlines() if "  Stream #0:" in line and "attached pic" not in line]
-        return self.seconds if len(tracks) == 1 and "Estimating duration" not in log else None
+        if len(tracks) != 1 or "Estimating duration" in log or self.seconds is None:
+            return None
+        late = re.search(r"Duration: [\d:.]+, start: ([\d.]+)", log)  # of less it may be the encoder's delay
+        start = float(late[1]) if late else 0.0
+        return self.seconds - (start if start > self.slack_seconds else 0.0)

@@ -24,7 +24,7 @@ _CONTAINERS = (
     "aac,ac3,ac4,aiff,amr,ape,apc,asf,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,gsm,iff,ircam,loas,matroska,mlp,mov,"
     "mp3,mpc,mpc8,mpeg,mpegts,mxf,nut,ogg,oma,qoa,rm,shn,swf,tak,truehd,tta,voc,vqf,w64,wav,wtv,wv,xwma"
 )
-LOCAL = ("-protocol_whitelist", "file,pipe", "-format_whitelist", _CONTAINERS)
+LOCAL = ("-protocol_whitelist", "file,pipe,subfile", "-format_whitelist", _CONTAINERS)
 _NAMED = "IMAGEIO_FFMPEG_EXE"
 INSTALL = "install ffmpeg, or `pip install imageio-ffmpeg`, and try again"
 
@@ -104,8 +104,9 @@ class Process:
     @property
     def complaint(self) -> str | None:
         """Its first error, which names the cause where the later ones name consequences."""
-        # A cover's faults are not the sound's.
-        found = re.search(r"^(?!\[(?:mjpeg|png) @).*\[(?:error|fatal)\] (.+)", self.log, re.MULTILINE)
+        # A cover's faults are not the sound's, and time stamps do not matter to plain samples.
+        told = r"^(?!\[(?:mjpeg|png) @).*\[(?:error|fatal)\] (?!Application provided invalid)(.+)"
+        found = re.search(told, self.log, re.MULTILINE)
         return found[1].strip() if found else None
 
 

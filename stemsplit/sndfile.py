@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from stemsplit import ffmpeg
+from stemsplit.headers import Samples
 
-_UNKNOWN_FRAMES = 1 << 62  # libsndfile says 2**63 - 1 of a FLAC stream without a length
+_BYTES = {
+    **{"PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4},
+    **{"FLOAT": 4, "DOUBLE": 8, "ALAW": 1, "ULAW": 1},
+}
+_BARE = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "RAW")
+"""Formats that hold samples of these kinds as they are."""
+
+
+def bytes_of(subtype: str) -> int:
+    """Return the bytes of an uncompressed sample."""
+    return _BYTES[subtype]
 
 
 def native(path: Path) -> str | bytes:
@@ -22,67 +32,102 @@ def native(path: Path) -> str | bytes:
 
 
 class Libsndfile:
-    """A `Source` that decodes with libsndfile. Raises LibsndfileError if it cannot open the file."""
+    """A `Source` that decodes with libsndfile. Raises LibsndfileError if it cannot open the file.
 
-    def __init__(self, path: Path) -> None:
-        self._file = soundfile.SoundFile(native(path))
+    `part` is the bytes of the file to read, `samples` what they are, if they are uncompressed and bare.
+    """
+
+    remark = None
+
+    def __init__(self, path: Path, part: range | None = None, samples: Samples | None = None) -> None:
+        self._part = _Part(path, part) if part else None
+        form: dict[str, object] = {"format": "RAW", **asdict(samples)} if samples else {}
+        if samples:
+            form["samplerate"] = form.pop("sample_rate")
+        try:
+            self._file = soundfile.SoundFile(self._part or native(path), **form)
+        except BaseException:
+            if self._part:
+                self._part.close()
+            raise
         self.sample_rate: int = self._file.samplerate
         self.channels: int = self._file.channels
-        subtype = self._file.subtype
+        self.format: str = self._file.format
+        self.subtype: str = self._file.subtype
         self.depth = (
-            "32f" if subtype in ("FLOAT", "DOUBLE") else "24" if re.search("24|32", subtype) else "16"
+            "32f"
+            if self.subtype in ("FLOAT", "DOUBLE")
+            else "24"
+            if re.search("24|32", self.subtype)
+            else "16"
         )
         self.seconds: float = self._file.frames / self.sample_rate
-        self.promised_seconds = self.seconds
-        estimated = self._file.format == "MP3"  # from the bitrate, where there is no Xing header
+        self.promised_seconds: float | None = self.seconds
+        estimated = self.subtype.startswith("MPEG")  # from the bitrate, where there is no Xing header
         self.frames: int | None = None if estimated else self._file.frames
         self.slack_seconds = 0.25 if estimated else 0.0
         self.complaint: str | None = None
-        self._failed = False
-        # Of a cut PCM file libsndfile gives the frames that are there; only its log has the header's word.
-        log = self._file.extra_info
-        sizes = re.search(r"^ *(?:data|SSND) : (\d+) \(should be (\d+)\)", log, re.MULTILINE)
-        if sizes and 0 < int(sizes[2]) < int(sizes[1]) < 0xFFFF_FF00:  # the largest mean "unknown": a pipe
-            self.promised_seconds *= int(sizes[1]) / int(sizes[2])
+        self.failed = False
+        """Whether it stopped at something that it does not understand."""
+        self._position = 0
+
+    @property
+    def plain(self) -> bool:
+        """Whether its samples are uncompressed: each has the same number of bytes, and seeking is exact."""
+        return self.subtype in _BYTES and self.format in _BARE
+
+    @property
+    def samples(self) -> Samples:
+        """What its samples are; the order of their bytes as most files have it."""
+        return Samples(self.sample_rate, self.channels, self.subtype, "LITTLE")
 
     def read(self, frames: int) -> NDArray[np.float32]:
         """Return the next `(channel, time)` block, shorter at damage or the end, then empty."""
-        samples = np.zeros((0 if self._failed else frames, self.channels), np.float32)
+        samples = np.zeros((0 if self.failed else frames, self.channels), np.float32)
         # Not `SoundFile.read`: it seeks after each block, which some codecs cannot do and damage prevents,
         # and at an error it keeps the number of frames for itself.
         pointer = soundfile._ffi.cast("float *", samples.ctypes.data)
         count = soundfile._snd.sf_readf_float(self._file._file, pointer, len(samples))
+        self._position += count
         error = soundfile._snd.sf_error(self._file._file)
-        if error:
-            self._failed = True
-            said = soundfile._ffi.string(soundfile._snd.sf_error_number(error)).decode("utf-8", "replace")
-            self.complaint = said.rstrip(".") or "lost sync"
+        if error and not self.failed:
+            self.failed = True
+            if self._position < self._file.frames:  # behind the end it is a tag, or another stream
+                said = soundfile._ffi.string(soundfile._snd.sf_error_number(error)).decode("utf-8", "replace")
+                self.complaint = said.removeprefix("Error : ").rstrip(".") or "lost sync"
         return np.ascontiguousarray(samples[:count].T)
 
     def seek(self, frames: int) -> bool:
         """Go to a frame if that is exact and cannot fail; return whether it did."""
-        plain: bool = (
-            self._file.subtype.startswith(("PCM", "FLOAT", "DOUBLE")) and self._file.format != "FLAC"
-        )
-        if plain:
-            self._file.seek(min(frames, self._file.frames))
-        return plain
-
-    def gives_up_early(self, path: Path) -> bool:
-        """Whether ffmpeg would do better: at damaged or chained Ogg, or a FLAC that knows no length."""
-        if self._file.format != "OGG":
-            return bool(self._file.frames >= _UNKNOWN_FRAMES)
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - 65_307))  # the largest page
-            page = file.read().rpartition(b"OggS")[2]
-        body = sum(page[23 : 23 + page[22]]) if len(page) > 22 else math.inf
-        if len(page) < 23 + body or not page[1] & 4:  # cut, or not marked as the end of the stream
-            self.complaint = "its last page is missing"
-            return False
-        position = int.from_bytes(page[2:10], "little", signed=True)
-        rate = 48_000 if self._file.subtype == "OPUS" else self.sample_rate
-        return position > rate * (self.seconds + 0.25) and bool(ffmpeg.executable())
+        if self.plain:
+            self._position = self._file.seek(min(frames, self._file.frames))
+        return self.plain
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+        if self._part:
+            self._part.close()
+
+
+class _Part:
+    """Some bytes of a file, as a file of its own."""
+
+    def __init__(self, path: Path, part: range) -> None:
+        self._file = path.open("rb")
+        self._part, self._position = part, 0
+        self.close = self._file.close
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._position = offset + {os.SEEK_CUR: self._position, os.SEEK_END: len(self._part)}.get(whence, 0)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, count: int) -> bytes:
+        count = max(0, min(count, len(self._part) - self._position))
+        self._file.seek(self._part.start + self._position)
+        data = self._file.read(count)
+        self._position += len(data)
+        return data

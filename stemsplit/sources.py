@@ -1,13 +1,15 @@
 """Which decoder reads a file.
 
-libsndfile reads what it can; the ffmpeg program does the rest. MP3 too goes through ffmpeg
-where there is one: libsndfile's MP3 decoder (mpg123) prints its complaints straight to the terminal,
-and gives up at damage that ffmpeg skips. Both honour the encoder's delay and padding.
+libsndfile reads what it can; the ffmpeg program does the rest, and goes on where libsndfile fails. MP3
+and Opus go through ffmpeg where there is one. libsndfile's MP3 decoder (mpg123) prints its complaints
+straight to the terminal, and gives up at damage that ffmpeg skips; its Opus decoder gives up at time stamps
+that are not exact. Both honour the encoder's delay and padding.
 """
 
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -15,10 +17,16 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from stemsplit import ffmpeg
+from stemsplit import ffmpeg, flac, headers, ogg
 from stemsplit.decoder import Decoder
 from stemsplit.errors import DecodeError
-from stemsplit.sndfile import Libsndfile
+from stemsplit.relay import Chain, Relay
+from stemsplit.sndfile import Libsndfile, bytes_of
+
+_UNKNOWN_FRAMES = 1 << 62
+"""libsndfile says 2**63 - 1 of a FLAC stream without a length."""
+_OTHERS = {b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"FORM", b"fLaC", b"caff", b".snd", b"dns."}
+"""What files begin with that are not MP3, whatever stands before or in their names."""
 
 
 class Source(Protocol):
@@ -46,6 +54,10 @@ class Source(Protocol):
         """The length that the file states, where less sound means that it is cut short."""
 
     @property
+    def remark(self) -> str | None:
+        """The end of a sentence about the file, which begins with its name."""
+
+    @property
     def complaint(self) -> str | None:
         """The first fault found in the file."""
 
@@ -67,27 +79,71 @@ def open_source(path: Path, track: int = 0) -> Source:
         if path.exists() and not path.is_file():  # a pipe can be read only once
             raise DecodeError(f"`{path}` is no regular file", "send it through `-`: stemsplit - < PIPE")
         with path.open("rb") as file:
-            head = file.read(4)
+            empty = not path.stat().st_size
+            file.seek(headers.after_id3(file))
+            head = file.read(4) or b"ID3"
     except FileNotFoundError:
         raise DecodeError(f"No such file: `{path}`", _near_names(path)) from None
     except OSError as error:
         raise DecodeError(f"Cannot read `{path}`: {error.strerror}") from None
-    if not head:
+    if empty:
         raise DecodeError(f"`{path.name}` is empty (0 bytes)")
+    chain = ogg.links(path) if head == b"OggS" else ()
+    if chain:
+        return Chain(path, chain, track)
     # libsndfile knows of one track only.
-    if not track and not (_may_be_mp3(path, head) and ffmpeg.executable()):
-        try:
-            source = Libsndfile(path)
-        except soundfile.LibsndfileError:
-            return Decoder(path)
-        if not source.gives_up_early(path):
-            return source
+    if track or (_may_be_mp3(path, head) and ffmpeg.executable()):
+        return Decoder(path, track)
+    return _open_libsndfile(path)
+
+
+def _open_libsndfile(path: Path) -> Source:
+    """Open a file with libsndfile, or with ffmpeg where that does better."""
+    try:
+        source = Libsndfile(path)
+    except soundfile.LibsndfileError:
+        source = None
+    extent = headers.find_sound(path)
+    if extent:
+        source = _within(path, extent, source)
+    if source is None:
+        return Decoder(path)
+    unknown = source.frames is None or source.frames >= _UNKNOWN_FRAMES
+    if unknown and ffmpeg.executable():
         source.close()
-    return Decoder(path, track)
+        return Decoder(path)
+    if source.plain or unknown:
+        return source
+    return Relay(source, path, continues=source.format == "FLAC" and flac.continues(path, source.frames or 0))
+
+
+def _within(path: Path, extent: headers.Extent, source: Libsndfile | None) -> Libsndfile | None:
+    """Return what reads all of the sound that lies in a file, if anything does."""
+    samples = extent.samples
+    if source:
+        samples = replace(source.samples, endian=extent.endian) if source.plain else None
+    present = extent.end - extent.start
+    if samples:
+        width = samples.channels * bytes_of(samples.subtype)
+        if present >= width and (source is None or source.frames != present // width):
+            if source:
+                source.close()
+            source = Libsndfile(path, range(extent.start, extent.end), samples)
+        if source:
+            seconds = None if extent.stated is None else extent.stated // width / samples.sample_rate
+            source.promised_seconds = seconds
+    elif source and not source.frames and present:  # ffmpeg reads compressed sound up to the end of the file
+        source.close()
+        return None
+    elif source and extent.stated and extent.stated > present > 0:
+        source.promised_seconds = source.seconds * extent.stated / present
+    return source
 
 
 def _may_be_mp3(path: Path, head: bytes) -> bool:
-    """Whether libsndfile would ask mpg123: by the name, an ID3 tag, or eleven set bits of a frame header."""
+    """Whether libsndfile would ask mpg123: by eleven set bits of a frame header, an ID3 tag, or the name."""
+    if head in _OTHERS:
+        return False
     sync = head[0] == 0xFF and len(head) > 1 and head[1] >= 0xE0
     return sync or head.startswith(b"ID3") or path.suffix.lower() in (".mp1", ".mp2", ".mp3")
 

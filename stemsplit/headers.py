@@ -1,0 +1,228 @@
+"""Where the samples of WAV, AIFF, AU, CAF and Wave64 files lie, whatever length their headers state.
+
+Recorders that lose power leave sizes of 0, pipes leave the largest number, and 32 bits wrap at 4 GiB.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+_GUID = bytes.fromhex("f3acd3118cd100c04f8edb8a")
+"""What Wave64 puts behind four letters."""
+_PLACEHOLDERS = (0x7FFF_F000, 0x7FFF_FFFF), (0xFFFF_F000, 1 << 64)
+"""Sizes that programs write before they know the length; for what Wave64 counts in, a page less."""
+_JUNK = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"<?x")
+_SHORT_JUNK = 1 << 16
+_MOST_CHUNKS = 10_000
+_TRAILERS = {
+    b"LIST",
+    b"id3 ",
+    b"ID3 ",
+    b"bext",
+    b"cue ",
+    b"smpl",
+    b"iXML",
+    b"_PMX",
+    b"JUNK",
+    b"PAD ",
+    b"PEAK",
+}
+_KINDS = {1: "PCM", 3: "FLOAT", 6: "ALAW", 7: "ULAW"}
+_EXTENSIBLE = 0xFFFE
+"""The kind of samples is told further on in the header."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What uncompressed samples are, in libsndfile's words: PCM_16, FLOAT..., LITTLE or BIG."""
+
+    sample_rate: int
+    channels: int
+    subtype: str
+    endian: str
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Bytes of a file that hold its sound."""
+
+    start: int
+    end: int
+    stated: int | None
+    """The bytes that the header states, or None where it leaves them open."""
+    endian: str
+    samples: Samples | None = None
+    """Known of WAV and Wave64 files whose samples are uncompressed."""
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a kind of file divides into chunks."""
+
+    header: str
+    """A name and a size."""
+    counted: int = 0
+    """Bytes of the header that the size counts in."""
+    align: int = 2
+
+
+_RIFF, _RIFX, _AIFF = _Layout("<4sI"), _Layout(">4sI"), _Layout(">4sI")
+_W64, _CAF, _BARE = _Layout("<16sQ", 24, 8), _Layout(">4sQ", align=1), _Layout("")
+
+
+def find_sound(path: Path) -> Extent | None:
+    """Return where the samples of a file lie, or None if it is of another kind or has none."""
+    with path.open("rb") as file:
+        start, size = after_id3(file), path.stat().st_size
+        file.seek(start)
+        head = file.read(40)
+        try:
+            if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
+                layout = _RIFX if head[:4] == b"RIFX" else _RIFF
+                outer = start + 8 + struct.unpack(layout.header[0] + "I", head[4:8])[0]
+                return _chunked(file, layout, start + 12, size, outer)
+            if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+                return _chunked(file, _AIFF, start + 12, size, start + 8 + int.from_bytes(head[4:8], "big"))
+            if head[:4] == b"riff" and head[24:28] == b"wave":
+                return _chunked(file, _W64, start + 40, size, start + int.from_bytes(head[16:24], "little"))
+            if head[:4] == b"caff":
+                return _chunked(file, _CAF, start + 8, size, size)
+            if head[:4] in (b".snd", b"dns."):
+                endian = "BIG" if head[:4] == b".snd" else "LITTLE"
+                offset, stated = struct.unpack((">" if endian == "BIG" else "<") + "II", head[4:12])
+                return _extent(file, _BARE, start + offset, stated, size, size, endian)
+        except struct.error:
+            pass
+    return None
+
+
+def after_id3(file: BinaryIO) -> int:
+    """Return where a file begins, behind an ID3 tag if there is one."""
+    file.seek(0)
+    head = file.read(10)
+    if len(head) < 10 or head[:3] != b"ID3":
+        return 0
+    return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+
+
+def _chunks(file: BinaryIO, layout: _Layout, position: int, size: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield each chunk's name, where its content begins, and its size."""
+    width = struct.calcsize(layout.header)
+    for _ in range(_MOST_CHUNKS):
+        if position + width > size:
+            return
+        file.seek(position)
+        name, length = struct.unpack(layout.header, file.read(width))
+        yield name, position + width, length - layout.counted
+        position += max(width, width + length - layout.counted)
+        position += -position % layout.align if layout.align == 8 else length % layout.align
+
+
+def _chunked(file: BinaryIO, layout: _Layout, position: int, size: int, outer: int) -> Extent | None:
+    endian, samples, large = "LITTLE" if layout in (_RIFF, _W64) else "BIG", None, None
+    for name, start, length in _chunks(file, layout, position, size):
+        file.seek(start)
+        if name[:4] == b"fmt " and layout is not _CAF:
+            samples = wave_samples(file.read(min(length, 40)), "BIG" if layout is _RIFX else "LITTLE")
+        elif name == b"ds64":
+            riff, large = struct.unpack("<QQ", file.read(16))
+            outer = outer if outer < 0xFFFF_FFFF else 8 + riff
+        elif name == b"COMM" and length >= 22:
+            endian = "LITTLE" if file.read(22)[18:] in (b"sowt", b"42ni", b"23ni") else "BIG"
+        elif name == b"desc":
+            samples = _caf_samples(file.read(32))
+            endian = samples.endian if samples else endian
+        elif name == b"SSND":
+            offset = int.from_bytes(file.read(4), "big")
+            stated = max(0, length - 8 - offset) if length else 0
+            return _extent(file, layout, start + 8 + offset, stated, size, outer, endian)
+        elif name[:4] == b"data":
+            if layout is _CAF:
+                start, length = start + 4, max(0, length - 4)
+            elif large is not None and length == 0xFFFF_FFFF:
+                length = large
+            return _extent(file, layout, start, max(0, length), size, outer, endian, samples)
+    return None
+
+
+def _extent(
+    file: BinaryIO,
+    layout: _Layout,
+    start: int,
+    stated: int,
+    size: int,
+    outer: int,
+    endian: str,
+    samples: Samples | None = None,
+) -> Extent:
+    """Weigh what the header states against the size of the file; `outer` is where it says that all ends."""
+    if start > size:
+        raise struct.error("the header says that the sound begins beyond the end of the file")
+    end = size if start + stated >= size else _end(file, layout, start, stated, size, outer)
+    known: int | None = stated
+    if end == size and any(low <= stated <= high for low, high in _PLACEHOLDERS):
+        known = None
+    elif end - start < stated <= size:  # whoever wrote it counted the header in
+        known = end - start
+    return Extent(start, end, known, endian, samples)
+
+
+def _end(file: BinaryIO, layout: _Layout, start: int, stated: int, size: int, outer: int) -> int:
+    """Return where sound ends that leaves something behind it: other chunks, junk, or more sound."""
+    wrapped = (size - start - stated) >> 32 << 32
+    for end in (start + stated, start + stated + wrapped):
+        if _chunk_follows(file, layout, end, size):
+            return end
+    if wrapped:
+        return size
+    file.seek(start + stated)
+    rest = file.read(_SHORT_JUNK)
+    consistent = stated and start + stated <= outer <= start + stated + layout.align
+    if rest.startswith(_JUNK) or (consistent and (len(rest) < _SHORT_JUNK or not any(rest))):
+        return start + stated
+    return size
+
+
+def _chunk_follows(file: BinaryIO, layout: _Layout, position: int, size: int) -> bool:
+    """Whether at a position the file ends, or another chunk begins."""
+    position += -position % layout.align if layout.align == 8 else 0
+    width = struct.calcsize(layout.header or "8s")
+    if size - position < width:
+        return True
+    for start in (position, position + 1) if layout.align == 2 else (position,):
+        file.seek(start)
+        head = file.read(width)
+        if layout.header and len(head) == width:
+            name, length = struct.unpack(layout.header, head)
+            named = name[4:] == _GUID if layout is _W64 else all(32 <= byte < 127 for byte in name)
+            if named and (start + width + length - layout.counted <= size or name in _TRAILERS):
+                return True
+    return False
+
+
+def _caf_samples(description: bytes) -> Samples | None:
+    """Return what a CAF file's `desc` chunk says of its samples, or None if they are compressed."""
+    rate, kind, flags, _, _, channels, bits = struct.unpack(">d4s5I", description)
+    names = {b"lpcm": f"PCM_{bits}".replace("PCM_8", "PCM_S8"), b"alaw": "ALAW", b"ulaw": "ULAW"}
+    if kind == b"lpcm" and flags & 1:
+        names[kind] = "FLOAT" if bits == 32 else "DOUBLE"
+    endian = "LITTLE" if flags & 2 else "BIG"
+    return Samples(round(rate), channels, names[kind], endian) if kind in names and channels else None
+
+
+def wave_samples(form: bytes, endian: str = "LITTLE") -> Samples | None:
+    """Return what a WAV file's `fmt ` chunk says of its samples, or None if they are compressed."""
+    if len(form) < 16:
+        return None
+    order = ">" if endian == "BIG" else "<"
+    kind, channels, sample_rate, _, width, bits = struct.unpack(order + "HHIIHH", form[:16])
+    if kind == _EXTENSIBLE and len(form) >= 26:
+        (kind,) = struct.unpack(order + "H", form[24:26])
+    bits = 8 * (width // channels) if channels and width else bits
+    names = {"PCM": "PCM_U8" if bits == 8 else f"PCM_{bits}", "FLOAT": "FLOAT" if bits == 32 else "DOUBLE"}
+    name = _KINDS.get(kind, "")
+    return Samples(sample_rate, channels, names.get(name, name), endian) if name and channels else None
