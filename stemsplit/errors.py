@@ -114,6 +114,12 @@ class UsageError(StemsplitError):
     code = "usage"
 
 
+class Interrupted(StemsplitError):
+    """The user, or the system, has ended the program."""
+
+    code = "interrupted"
+
+
 class OutOfMemory(StemsplitError):
     """There is not enough memory for a track."""
 

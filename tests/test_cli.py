@@ -362,8 +362,50 @@ def test_an_interrupt_is_one_line_and_130(pipeline):
     pipeline.failures["a.wav"] = KeyboardInterrupt()
     result = run("a.wav", "b.wav")
     assert result.exit_code == 130
-    assert result.stderr == "interrupted\n"
+    assert result.stderr.startswith("interrupted")
     assert len(pipeline.split) == 1
+
+
+@pytest.mark.parametrize("verb", [[], ["split"]])
+def test_an_interrupted_batch_says_how_to_go_on(pipeline, monkeypatch, verb):
+    pipeline.failures["b.wav"] = KeyboardInterrupt()
+    words = [*verb, "a.wav", "b.wav", "my song.wav", "c.wav", "--json"]
+    monkeypatch.setattr(sys, "argv", ["stemsplit", *words])
+    write_wav(Path("my song.wav"))
+    result = run(*words)
+    assert result.exit_code == 130
+    again = f"stemsplit {' '.join([*verb, '--skip-existing'])} a.wav b.wav 'my song.wav' c.wav --json"
+    hint = f"go on with `{again}`"
+    assert result.stderr.endswith(f"\ninterrupted: 3 of 4 tracks are left\n\nhint: {hint}\n")
+    *_, error, end = events(result.stdout)
+    assert (error["event"], error["code"], error["hint"]) == ("error", "interrupted", hint)
+    assert end == {"event": "summary", "done": 1, "skipped": 0, "failed": 0}
+
+
+def test_the_command_to_go_on_is_not_longer_than_one_reads(pipeline, monkeypatch):
+    pipeline.failures["a.wav"] = KeyboardInterrupt()
+    monkeypatch.setattr(sys, "argv", ["stemsplit", *(f"{number}.wav" for number in range(1000))])
+    assert "go on with the same command and --skip-existing\n" in run("a.wav", "b.wav").stderr
+
+
+def test_paths_of_tracks_that_are_done_are_printed_as_those_of_others(pipeline, monkeypatch):
+    monkeypatch.setattr(batch.Order, "is_done", lambda order, job: job.track.path.name == "a.wav")
+    run("a.wav", "--daw", "reaper")
+    session = Path("stems/a/a.rpp")
+    session.parent.mkdir(parents=True)
+    session.touch()
+    result = run("a.wav", "b.wav", "--skip-existing")
+    assert result.stdout.splitlines() == [f"stems/{track}/{stem}.wav" for track in "ab" for stem in STEMS]
+    assert run("a.wav", "--daw", "reaper").stdout.splitlines()[-1] == str(session)
+    (event,) = (e for e in events(run("a.wav", "--daw", "reaper", "--json").stdout) if e["event"] == "track")
+    assert (event["status"], event["session"]) == ("skipped", str(session))
+
+
+def test_paths_may_end_in_nul(pipeline):
+    write_wav(Path("two\nlines.wav"))
+    paths = run("two\nlines.wav", "--print0").stdout.split("\0")
+    assert paths == [*(f"stems/two\nlines/{stem}.wav" for stem in STEMS), ""]
+    assert run("a.wav", "--print0", "--json").exit_code == 2
 
 
 def test_several_tracks_at_once(pipeline):

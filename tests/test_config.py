@@ -372,8 +372,10 @@ def test_the_files_looked_at(user, project, home):
 
 def test_a_mistyped_variable_is_told(monkeypatch):
     monkeypatch.setenv("STEMSPLIT_FROMAT", "flac")
-    said = run("config").stderr
-    assert said == "warning: no option goes by STEMSPLIT_FROMAT; did you mean STEMSPLIT_FORMAT?\n"
+    warning = "warning: no option goes by STEMSPLIT_FROMAT; did you mean STEMSPLIT_FORMAT?\n"
+    assert run("config").stderr == warning
+    assert run("missing.wav").stderr.startswith(warning)
+    assert warning not in run("missing.wav", "--quiet").stderr
 
 
 @pytest.mark.parametrize(

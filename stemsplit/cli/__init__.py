@@ -30,7 +30,7 @@ from stemsplit.cli import (
     train,
     unpack,
 )
-from stemsplit.errors import BadConfig, StemsplitError, UsageError, failure
+from stemsplit.errors import BadConfig, Interrupted, StemsplitError, UsageError, failure
 
 # Another verb: its file here, its name here. A file has a function `command` and an `EXAMPLE`.
 VERBS = {
@@ -96,7 +96,8 @@ class TracksFirst(TyperGroup):
             console.error(error)
             raise typer.Exit(2 if isinstance(error, BadConfig) else 1) from error
         except KeyboardInterrupt as interrupt:
-            typer.echo("interrupted", err=True)
+            tell(Interrupted("interrupted"))
+            console.say("interrupted")
             raise typer.Exit(signals.status(interrupt)) from interrupt
         except _USAGE_ERROR as error:
             tell(UsageError(error.format_message()))

@@ -23,6 +23,8 @@ _RIVALS = (
     {"quiet", "verbose"},
     {"force", "skip_existing"},
     {"stdout", "json"},
+    {"print0", "json"},
+    {"print0", "stdout"},
     {"stdout", "dry_run"},
     {"stdout", "ray"},
 )
@@ -48,6 +50,7 @@ class Configured(TyperCommand):
         used: dict[str, config.Setting] = ctx.meta.get(_META, {})
         if not ctx.params.get("quiet"):
             _tell(used, verbose=bool(ctx.params.get("verbose")))
+            _warn_of_unknown_variables(self)
         try:
             return super().invoke(ctx)
         except typer.BadParameter as problem:
@@ -169,7 +172,11 @@ def command(
             rows.append((config.key(name), _shown(value), setting.place if setting else "default"))
     if rows:
         _print_table([("option", "value", "from"), *rows])
-    for strange, near in config.unknown_variables({name: False for name in options}).items():
+    _warn_of_unknown_variables(split)
+
+
+def _warn_of_unknown_variables(split: Any) -> None:
+    for strange, near in config.unknown_variables(dict.fromkeys(options_of(split), False)).items():
         console.say(f"warning: no option goes by {strange}" + (f"; did you mean {near}?" if near else ""))
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from stemsplit.errors import InternalError, StemsplitError, failure
+from stemsplit.errors import InternalError, Interrupted, StemsplitError, failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -98,8 +98,9 @@ def _finite(value: Any) -> Any:
 class Report:
     """How a run over several tracks went, told as it goes."""
 
-    def __init__(self, *, quiet: bool, verbose: bool, json: bool) -> None:
+    def __init__(self, *, quiet: bool, verbose: bool, json: bool, print0: bool = False) -> None:
         self.quiet, self.verbose, self.json = quiet, verbose, json
+        self._path_end = b"\0" if print0 else b"\n"
         self.successes = self.skips = self.failures = 0
         self._one_at_a_time = threading.RLock()
 
@@ -141,12 +142,15 @@ class Report:
                 seconds = seconds_of(readers[job]) if job in readers else None
                 event(event="plan", input=job.track, seconds=seconds, outputs=job.outputs)
 
-    def skipped(self, job: Job) -> None:
-        """Tell of a track that is done already."""
-        self.skips += 1
-        self.remark(f"{job.track.path.name}: done already")
-        if self.json:
-            event(event="track", status="skipped", input=job.track, outputs=job.outputs)
+    def skipped(self, job: Job, beside: Mapping[str, Path] | None = None) -> None:
+        """Tell of a track that is done already, and what is there `beside` its stems."""
+        with self._one_at_a_time:
+            self.skips += 1
+            self.remark(f"{job.track.path.name}: done already")
+            if self.json:
+                event(event="track", status="skipped", input=job.track, outputs=job.outputs, **beside or {})
+            else:
+                self.paths({**job.outputs, **(beside or {})})
 
     def progress(self, job: Job, reader: Reader) -> Callable[[int], None]:
         """Return a function to call with the frames done of a track, for programs to know."""
@@ -168,6 +172,17 @@ class Report:
 
         return tell
 
+    def interrupted(self, tracks: int, *, go_on: str) -> None:
+        """Tell that the run ends early, and the command with which to `go_on`."""
+        left = tracks - self.successes - self.skips - self.failures
+        problem = Interrupted("interrupted")
+        if tracks > 1:
+            problem = Interrupted(f"interrupted: {left} of {tracks} tracks are left", f"go on with {go_on}")
+        say(f"{problem.message}" + (f"\n\nhint: {problem.hint}" if problem.hint else ""))
+        if self.json:
+            error_event(problem, event="error")
+            self.end(tracks)
+
     def end(self, tracks: int) -> None:
         """Sum up."""
         done = {"done": self.successes, "skipped": self.skips, "failed": self.failures}
@@ -179,7 +194,8 @@ class Report:
     def paths(self, outputs: Mapping[str, Path]) -> None:
         """Print where the stems are."""
         for path in dict.fromkeys(outputs.values()):
-            typer.echo(os.fsencode(str(path)), file=_ours)  # as bytes: not every file name is text
+            # As bytes: not every file name is text.
+            typer.echo(os.fsencode(str(path)) + self._path_end, file=_ours, nl=False)
 
     def done(self, track: Track, result: SplitResult, beside: Mapping[str, Path] | None = None) -> None:
         """Tell what was written, and what `beside` the stems."""

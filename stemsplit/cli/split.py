@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import shlex
 import shutil
 import sys
 import threading
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from stemsplit import DEFAULT_MODEL
-from stemsplit.cli import console, models, running, streams
+from stemsplit.cli import console, models, running, signals, streams
 from stemsplit.errors import Collision, DecodeError, EncodeError, StemsplitError, TemplateError, failure
 
 if TYPE_CHECKING:
@@ -65,6 +66,14 @@ def _angles(text: str | None) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(",")) if text is not None else ()
     except ValueError:
         raise typer.BadParameter(f"--azimuth: {text!r} are no angles; write -30,0,30") from None
+
+
+def _command_to_go_on() -> str:
+    """Return the command that does the rest of an interrupted batch, if it is of a readable length."""
+    words = [word for word in sys.argv[1:] if word != "--skip-existing"]
+    words.insert(words[:1] == ["split"], "--skip-existing")
+    command = shlex.join(["stemsplit", *words])
+    return f"`{command}`" if len(command) < 500 else "the same command and --skip-existing"
 
 
 def _did_you_mean(problem: StemsplitError, track: Path) -> None:
@@ -195,6 +204,9 @@ def command(
         bool, _tell("--verbose", "-v", help="Also the model, the device and the peaks.")
     ] = False,
     json: Annotated[bool, _tell("--json", help="One JSON object a line instead of paths.")] = False,
+    print0: Annotated[
+        bool, _tell("--print0", help="End each path with a NUL instead of a newline, for xargs -0.")
+    ] = False,
 ) -> None:
     """Split each track into stems, written to `stems/<track>/<stem>.wav`.
 
@@ -215,6 +227,8 @@ def command(
         raise typer.BadParameter("--daw and --report need stems in files of this machine, one for each")
     if stdout and (json or dry_run):
         raise typer.BadParameter("--stdout leaves no room for --json or --dry-run")
+    if print0 and (json or stdout):
+        raise typer.BadParameter("--print0 is about paths, which --json and --stdout do not print")
     if gpus_per_worker > 1 and gpus_per_worker % 1:
         raise typer.BadParameter("--gpus-per-worker takes whole cards, or a share of one")
     if duration == 0:
@@ -243,7 +257,7 @@ def command(
             "places such as s3://bucket/music are for --ray; `--ray local` has one machine"
         )
 
-    report = console.Report(quiet=quiet, verbose=verbose, json=json)
+    report = console.Report(quiet=quiet, verbose=verbose, json=json, print0=print0)
     order = Order(
         out=remote.path_of(out),
         model=model,
@@ -280,16 +294,20 @@ def command(
     report.start(len(planned))
     # Whoever splits a track far away also looks whether it can be.
     beside = Beside(daw, with_report)
-    opened: dict[Job, Reader] = {} if ray else _opened(order, planned, report, beside)
-    todo = planned if ray else list(opened)
-    report.plan(todo, opened)
-    if dry_run:
-        for job in () if json else todo:
-            report.paths({**job.outputs, **beside.paths(job.track.path, job.outputs)})
-    elif ray:
-        _share_out(order, planned, report, address=ray, workers=jobs, gpus=gpus_per_worker)
-    elif todo:
-        _split(order, opened, report, jobs or 1, beside)
+    try:
+        opened: dict[Job, Reader] = {} if ray else _opened(order, planned, report, beside)
+        todo = planned if ray else list(opened)
+        report.plan(todo, opened)
+        if dry_run:
+            for job in () if json else todo:
+                report.paths({**job.outputs, **beside.paths(job.track.path, job.outputs)})
+        elif ray:
+            _share_out(order, planned, report, address=ray, workers=jobs, gpus=gpus_per_worker)
+        elif todo:
+            _split(order, opened, report, jobs or 1, beside)
+    except KeyboardInterrupt as interrupt:
+        report.interrupted(len(planned), go_on=_command_to_go_on())
+        raise typer.Exit(signals.status(interrupt)) from interrupt
     report.end(len(planned))
     raise typer.Exit(1 if report.failures else 0)
 
@@ -381,11 +399,12 @@ def _opened(
     with ThreadPoolExecutor(8) as pool:
         for job, seen in zip(planned, pool.map(look, planned), strict=True):
             if seen is None:
-                report.skipped(job)
-                for path in beside.paths(job.track.path, job.outputs).values():
-                    if not path.exists():
-                        verbs = "`stemsplit daw` and `stemsplit report` work on the stems"
-                        report.remark(f"{job.track.path.name}: no `{path}`; {verbs}")
+                paths = beside.paths(job.track.path, job.outputs)
+                there = {what: path for what, path in paths.items() if path.exists()}
+                report.skipped(job, there)
+                for path in (path for what, path in paths.items() if what not in there):
+                    verbs = "`stemsplit daw` and `stemsplit report` work on the stems"
+                    report.remark(f"{job.track.path.name}: no `{path}`; {verbs}")
             elif isinstance(seen, StemsplitError):
                 _did_you_mean(seen, job.track.path)
                 report.failed(seen, job.track)
