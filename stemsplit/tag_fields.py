@@ -22,6 +22,8 @@ Fields: TypeAlias = dict[str, list[str]]
 Pictures: TypeAlias = list[tuple[int, bytes]]
 """The type of each picture and its bytes; all formats number the types as ID3 does."""
 FRONT_COVER = 3
+SEPARATOR = ", "
+"""Between the texts of a field where there is room for one."""
 MOST_CHARACTERS = 1 << 22
 """Of all texts of a file: at four bytes each they fit into the 16 MiB of FLAC's comment block."""
 _OVERHEAD = 64  # characters that each text counts for besides its own: thousands of texts take time
@@ -258,7 +260,7 @@ def to_info(fields: Mapping[str, list[str]]) -> bytes:
     chunks = b"INFO"
     for name, texts in fields.items():
         if name in _STORED and _STORED[name][2]:
-            chunks += chunk(_STORED[name][2].encode(), ", ".join(texts).encode() + b"\0")
+            chunks += chunk(_STORED[name][2].encode(), SEPARATOR.join(texts).encode() + b"\0")
     return chunks
 
 

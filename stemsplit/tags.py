@@ -18,7 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from stemsplit import ffmpeg, tag_fields
-from stemsplit.tag_fields import FRONT_COVER, Fields, Pictures
+from stemsplit.tag_fields import FRONT_COVER, SEPARATOR, Fields, Pictures
 
 _LARGEST_COVER = (1 << 24) - 64  # what a FLAC picture block can hold
 _PICTURES = ("-format_whitelist", "jpeg_pipe,png_pipe,gif,gif_pipe,webp_pipe,bmp_pipe")
@@ -34,7 +34,7 @@ class Tags:
 
     def text(self, name: str) -> str:
         """Return a field as one text, empty if it is missing."""
-        return ", ".join(self.fields.get(name, []))
+        return SEPARATOR.join(self.fields.get(name, []))
 
     def with_title(self, title: str) -> Tags:
         """Return the same tags under another title."""
@@ -162,8 +162,14 @@ def _no_padding(_: object) -> int:
     return 0
 
 
+def _save_id3(tags: Tags, to: Path | io.BytesIO) -> None:
+    tag = tag_fields.to_id3(tags.fields, tags.cover)
+    # ID3v2.3, which all programs read, has one text in a frame.
+    tag.save(to, v1=0, v2_version=3, v23_sep=SEPARATOR, padding=_no_padding)
+
+
 def _write_mp3(path: Path, tags: Tags) -> None:
-    tag_fields.to_id3(tags.fields, tags.cover).save(path, v1=0, v2_version=3, padding=_no_padding)
+    _save_id3(tags, path)
 
 
 def _write_mp4(path: Path, tags: Tags) -> None:
@@ -196,7 +202,7 @@ def _write_ogg(path: Path, tags: Tags) -> None:
 def _write_wav(path: Path, tags: Tags) -> None:
     """Append a LIST with the few fields that INFO has, and all of them as ID3, which DJ programs read."""
     content = io.BytesIO()
-    tag_fields.to_id3(tags.fields, tags.cover).save(content, v1=0, v2_version=3, padding=_no_padding)
+    _save_id3(tags, content)
     info = tag_fields.chunk(b"LIST", tag_fields.to_info(tags.fields))
     _append_chunks(path, [info, tag_fields.chunk(b"id3 ", content.getvalue())])
 

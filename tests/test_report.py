@@ -4,6 +4,7 @@ import base64
 import contextlib
 import io
 import re
+import shutil
 import tracemalloc
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -21,6 +22,8 @@ from stemsplit.cli import app
 from stemsplit.errors import EncodeError, OutputExists, StemsplitError
 from stemsplit.export import report
 from stemsplit.export.report import pictures
+from stemsplit.export.report.page import _axis, allowed
+from stemsplit.tags import Tags, write_tags
 from tests import browser
 
 RATE = 44_100
@@ -135,6 +138,45 @@ def test_the_sounds_are_those_of_the_stems(page, folder, tmp_path):
         original = np.concatenate(list(Reader(folder / f"{name}.wav")), axis=-1)
         assert heard.shape == original.shape
         assert np.square(heard - original).mean() < 1e-2 * np.square(original).mean()
+
+
+@pytest.mark.parametrize(
+    ("source", "fields", "title"),
+    [
+        ("mixture.wav", {"title": ["Song"], "artist": ["Me", "You"]}, "Me, You \N{EN DASH} Song"),
+        ("mixture.wav", {"title": ["<Song>"]}, "<Song>"),
+        ("mixture.wav", {"artist": ["Me"]}, "a folder"),
+        ("bass.wav", {"title": ["Song (bass)"], "artist": ["Me"]}, "Me \N{EN DASH} Song"),
+        ("bass.wav", {"title": ["a folder (bass)"]}, "a folder"),
+    ],
+)
+def test_a_page_is_named_by_the_tags_of_the_song(source, fields, title, folder, tmp_path):
+    there = tmp_path / "a folder"
+    there.mkdir()
+    for name in ("bass.wav", "mixture.wav") if source == "mixture.wav" else ("bass.wav",):
+        shutil.copy(folder / name, there)
+    write_tags(there / source, "wav", Tags(fields))
+    page = report.write(stemset.find(there), tmp_path / "page.html", facts={})
+    elements = Elements(page)
+    assert f"{title}: stems" in elements.text
+    assert {link["download"] for link in elements.all("a")} >= {f"{title} (bass).mp3"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "marks"),
+    [
+        (0.4, ["0:00"]),
+        (4, ["0:00", "0:01", "0:02", "0:03"]),
+        (200, ["0:00", "1:00", "2:00", "3:00"]),
+        (86_400, ["0:00", "4:00:00", "8:00:00", "12:00:00", "16:00:00", "20:00:00"]),
+    ],
+)
+def test_a_time_axis_has_few_and_round_marks(seconds, marks):
+    axis = _axis(seconds)
+    assert re.findall(r">([\d:]+)<", axis) == marks
+    places = [float(left) for left in re.findall(r"left:([\d.]+)%", axis)]
+    assert places == sorted(places)
+    assert places[-1] < 96
 
 
 def test_the_page_is_little_larger_than_its_sounds(tmp_path):
@@ -337,6 +379,23 @@ def start(tab) -> None:
     browser.wait(tab, "stemsplitPlayer.playing && stemsplitPlayer.currentTime > 0.3")
 
 
+def test_each_sound_can_be_downloaded(chromium, page):
+    with view(chromium, page) as tab:
+        for link, sound in zip(tab.query_selector_all("a.save"), sounds(page), strict=True):
+            for _ in range(2):  # the first click makes the address
+                with tab.expect_download() as download:
+                    link.click()
+                assert Path(download.value.path()).read_bytes() == sound
+
+
+def test_the_transport_stays_in_view_on_a_phone(chromium, page):
+    with view(chromium, page, viewport={"width": 390, "height": 700}) as tab:
+        tab.evaluate("scrollTo(0, document.body.scrollHeight)")
+        box = tab.query_selector("#play").bounding_box()
+        assert 0 <= box["y"] < 40
+        assert tab.evaluate("document.documentElement.scrollWidth") == 390
+
+
 def heard(tab) -> set[str]:
     """The stems whose tones sound."""
     tab.evaluate(HEARD, list(TONES.values()))
@@ -433,7 +492,7 @@ def test_long_tracks_are_decoded_as_they_play(chromium, page, tmp_path):
     changed = page.read_text(encoding="utf-8").replace("2 ** 30", "1")
     script = re.search(r"<script>(.*)</script>", changed, re.DOTALL)[1]
     short = tmp_path / "short.html"
-    policy = report.allowed(script)
+    policy = allowed(script)
     short.write_text(re.sub(r"script-src '[^']*'", f"script-src {policy}", changed), encoding="utf-8")
     with view(chromium, short) as tab:
         start(tab)

@@ -302,7 +302,7 @@ def test_any_text_can_be_written_to_any_format(folder, tmp_path_factory, pairs, 
         again, found = tags._through_mutagen(path)
         assert [picture for _, picture in found] == [cover] * covered
         for name in ("title", "album", "comment"):
-            apart = "/" if kind in ("wav", "mp3") else "\0"  # ID3v2.3 has one text in a frame
+            apart = ", " if kind in ("wav", "mp3") else "\0"  # ID3v2.3 has one text in a frame
             assert apart.join(again.get(name, [])) == apart.join(fields.get(name, []))
         if kind == "stem.mp4":
             assert read_stem_names(path) is not None

@@ -177,6 +177,15 @@
     changed();
   }
 
+  /** Browsers do not download long `data:` addresses: the first click makes a `blob:` of it. */
+  async function save(event, sound, link) {
+    if (link.href.startsWith("blob:")) return;
+    event.preventDefault();
+    const here = sound.src.startsWith("blob:");
+    link.href = here ? sound.src : URL.createObjectURL(await (await fetch(sound.src)).blob());
+    link.click();
+  }
+
   const tell = (text) => (find("#status").textContent = text);
 
   function clock(seconds) {
@@ -210,6 +219,8 @@
 
   for (const track of tracks) {
     find(".solo", track.row).onclick = () => toggle(track, "solo");
+    const link = find(".save", track.row);
+    if (link) link.onclick = (event) => save(event, track.sound, link);
     if (track === mixture) continue;
     find(".mute", track.row).onclick = () => toggle(track, "muted");
     const slider = find(".gain input", track.row);
