@@ -31,7 +31,21 @@ _TRAILERS = {
     b"PAD ",
     b"PEAK",
 }
-_KINDS = {1: "PCM", 3: "FLOAT", 6: "ALAW", 7: "ULAW"}
+BYTES = {
+    **{"PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4},
+    **{"FLOAT": 4, "DOUBLE": 8, "ALAW": 1, "ULAW": 1},
+}
+"""Bytes of an uncompressed sample."""
+_INTEGERS = {1: "PCM_S8", 2: "PCM_16", 3: "PCM_24", 4: "PCM_32"}
+_FLOATS = {4: "FLOAT", 8: "DOUBLE"}
+_ALAW, _ULAW = {1: "ALAW"}, {1: "ULAW"}
+_KINDS = {
+    1: {**_INTEGERS, 1: "PCM_U8"},
+    3: _FLOATS,
+    6: _ALAW,
+    7: _ULAW,
+}
+"""What WAV calls kinds of samples, and their bytes."""
 _EXTENSIBLE = 0xFFFE
 """The kind of samples is told further on in the header."""
 
@@ -164,7 +178,7 @@ def _extent(
         raise struct.error("the header says that the sound begins beyond the end of the file")
     end = size if start + stated >= size else _end(file, layout, start, stated, size, outer)
     known: int | None = stated
-    if end == size and any(low <= stated <= high for low, high in _PLACEHOLDERS):
+    if end == size and is_placeholder(stated):
         known = None
     elif end - start < stated <= size:  # whoever wrote it counted the header in
         known = end - start
@@ -207,11 +221,15 @@ def _chunk_follows(file: BinaryIO, layout: _Layout, position: int, size: int) ->
 def _caf_samples(description: bytes) -> Samples | None:
     """Return what a CAF file's `desc` chunk says of its samples, or None if they are compressed."""
     rate, kind, flags, _, _, channels, bits = struct.unpack(">d4s5I", description)
-    names = {b"lpcm": f"PCM_{bits}".replace("PCM_8", "PCM_S8"), b"alaw": "ALAW", b"ulaw": "ULAW"}
-    if kind == b"lpcm" and flags & 1:
-        names[kind] = "FLOAT" if bits == 32 else "DOUBLE"
+    kinds = {b"lpcm": _FLOATS if flags & 1 else _INTEGERS, b"alaw": _ALAW, b"ulaw": _ULAW}
+    name = kinds.get(kind, {}).get(bits // 8)
     endian = "LITTLE" if flags & 2 else "BIG"
-    return Samples(round(rate), channels, names[kind], endian) if kind in names and channels else None
+    return Samples(round(rate), channels, name, endian) if name and rate >= 1 and channels else None
+
+
+def is_placeholder(stated: int) -> bool:
+    """Whether a size is one that programs write before they know the length."""
+    return any(low <= stated <= high for low, high in _PLACEHOLDERS)
 
 
 def wave_samples(form: bytes, endian: str = "LITTLE") -> Samples | None:
@@ -222,7 +240,6 @@ def wave_samples(form: bytes, endian: str = "LITTLE") -> Samples | None:
     kind, channels, sample_rate, _, width, bits = struct.unpack(order + "HHIIHH", form[:16])
     if kind == _EXTENSIBLE and len(form) >= 26:
         (kind,) = struct.unpack(order + "H", form[24:26])
-    bits = 8 * (width // channels) if channels and width else bits
-    names = {"PCM": "PCM_U8" if bits == 8 else f"PCM_{bits}", "FLOAT": "FLOAT" if bits == 32 else "DOUBLE"}
-    name = _KINDS.get(kind, "")
-    return Samples(sample_rate, channels, names.get(name, name), endian) if name and channels else None
+    each = width // channels if channels and width else bits // 8
+    name = _KINDS.get(kind, {}).get(each)
+    return Samples(sample_rate, channels, name, endian) if name and sample_rate and channels else None

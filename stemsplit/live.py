@@ -28,7 +28,7 @@ from .audio import check_finite
 from .defaults import install_extra
 from .errors import DecodeError, DeviceUnavailable, StemsplitError
 from .pipeline import load_separator, places
-from .pipes import Outlet, Raw
+from .pipes import Outlet, Raw, WavSamples
 from .runtime import Running
 from .separator import Samples, Separator, Spec, overlap
 from .stft import Stft
@@ -204,8 +204,8 @@ class Pipe:
     def __init__(
         self, live: Live, stream: BinaryIO, raw: Raw, outlet: Outlet, *, length: int | None = None
     ) -> None:
-        self._live, self._stream, self._raw, self._outlet = live, stream, raw, outlet
-        self._left = math.inf if length is None else length
+        self._live, self._raw, self._outlet = live, raw, outlet
+        self._stream = WavSamples(stream, length)
         self._clock = Clock(live.spec, live.block)
         self._remarks: list[str] = []
         self.latency = live.latency
@@ -251,6 +251,8 @@ class Pipe:
         self._clock.came(math.inf, when)
         if rest:
             self._remarks.append(f"The last {len(rest)} bytes of standard input are no whole frame.")
+        if self._stream.remark:
+            self._remarks.append(self._stream.remark)
         if not total:
             raise DecodeError("Nothing came through standard input")
 
@@ -267,8 +269,7 @@ class Pipe:
             data: bytes | OSError = b"more"
             while data and not isinstance(data, OSError):
                 try:
-                    data = self._stream.read(int(min(size, self._left)))
-                    self._left -= len(data)
+                    data = self._stream.read(size)
                 except OSError as error:
                     data = error
                 came.put((time.monotonic(), data))

@@ -15,13 +15,13 @@ import numpy as np
 
 from stemsplit.audio import RATES, Block, check_finite
 from stemsplit.errors import DecodeError, StemsplitError, UnsupportedChannels
+from stemsplit.headers import is_placeholder, wave_samples
 from stemsplit.writer import Writer, quantised
 
 NAME = "stdin"
 """What a track from standard input is called."""
 _DEPTHS = {"s16": "16", "s24": "24", "s32": "24", "f32": "32f"}
-_EXTENSIBLE = 0xFFFE
-"""The kind of samples is told further on in the header."""
+_SUBTYPES = {"PCM_16": "s16", "PCM_24": "s24", "PCM_32": "s32", "FLOAT": "f32"}
 _LONGEST_CHUNK = 1 << 24
 """Of what stands before the samples: tags and a cover."""
 _UNKNOWN_BYTES = (1 << 32) - 1
@@ -132,11 +132,11 @@ class RawReader:
 def read_header(stream: BinaryIO) -> tuple[Raw, int | None]:
     """Read a WAV file up to its samples; return their form and, where it is known, how many bytes they are.
 
-    Raises DecodeError if it is no WAV file, or one of samples that are not plain.
+    Raises DecodeError if it is not a WAV file, or one of samples that `Raw` does not have.
     """
-    if not re.fullmatch(b"(RIFF|RF64)....WAVE", _exactly(stream, 12), re.DOTALL):
+    if not re.fullmatch(b"(RIFF|RF64|BW64)....WAVE", _exactly(stream, 12), re.DOTALL):
         raise DecodeError("Standard input is no WAV file", "say what its samples are: --raw 44100:2:f32")
-    form = b""
+    form, large = b"", None
     while True:
         name, size = struct.unpack("<4sI", _exactly(stream, 8))
         if name == b"data":
@@ -145,20 +145,61 @@ def read_header(stream: BinaryIO) -> tuple[Raw, int | None]:
             raise DecodeError("The WAV file on standard input is damaged", "send plain samples, with --raw")
         chunk = _exactly(stream, size + size % 2)
         form = chunk if name == b"fmt " else form
+        large = int.from_bytes(chunk[8:16], "little") if name == b"ds64" else large
     if len(form) < 16:
         raise DecodeError("The WAV file on standard input does not say what its samples are", "use --raw")
-    kind, channels, sample_rate, _, _, bits = struct.unpack("<HHIIHH", form[:16])
-    if kind == _EXTENSIBLE:
-        kind = int.from_bytes(form[24:26], "little")
-    samples = {1: f"s{bits}", 3: f"f{bits}"}.get(kind)
-    if samples not in _DEPTHS:
+    found = wave_samples(form)
+    if found is None or found.subtype not in _SUBTYPES:
+        kind, bits = int.from_bytes(form[:2], "little"), int.from_bytes(form[14:16], "little")
         raise DecodeError(
             f"The WAV file on standard input has samples of {bits} bits and kind {kind}",
             f"send one of {', '.join(_DEPTHS)}, as in ffmpeg -i FILE -c:a pcm_f32le -f wav -",
         )
-    # Largest, or none: whoever wrote it did not know yet.
-    known = 0 < size < _UNKNOWN_BYTES - (1 << 12)
-    return Raw.parse(f"{sample_rate}:{channels}:{samples}"), size if known else None
+    stated = size if large is None or size < _UNKNOWN_BYTES else large
+    raw = Raw.parse(f"{found.sample_rate}:{found.channels}:{_SUBTYPES[found.subtype]}")
+    return raw, None if not stated or is_placeholder(stated) else stated
+
+
+class WavSamples:
+    """The bytes of a WAV stream's samples: as many as its header states, and more where sound follows."""
+
+    def __init__(self, stream: BinaryIO, stated: int | None) -> None:
+        self._stream, self._stated = stream, stated
+        self._left: float = math.inf if stated is None else stated
+        self._ahead = b""
+        self.remark: str | None = None
+        """What is wrong with the header, once all is read."""
+
+    def read(self, count: int) -> bytes:
+        """Return what comes next, at most `count` bytes, and nothing at the end."""
+        if self._left <= 0 and self._stated is not None:
+            self._look_ahead()
+        if self._ahead:
+            data, self._ahead = self._ahead[:count], self._ahead[count:]
+            return data
+        data = self._stream.read(int(min(count, self._left)))
+        self._left -= len(data)
+        if not data and 0 < self._left < math.inf:
+            self.remark = (
+                f"Standard input ended {self._left:.0f} bytes before the end that its header states."
+            )
+        return data
+
+    def _look_ahead(self) -> None:
+        """Go on unless the stream ends here or another chunk begins."""
+        while len(self._ahead) < 8:
+            more = self._stream.read(8 - len(self._ahead))
+            if not more:
+                break
+            self._ahead += more
+        pad = (self._stated or 0) % 2
+        names = (self._ahead[:4], self._ahead[pad : pad + 4])
+        self._stated = None
+        if len(self._ahead) < 8 or any(re.fullmatch(rb"[ -~]{4}", name) for name in names):
+            self._ahead = b""
+        else:
+            self._left = math.inf
+            self.remark = "Standard input went on beyond the length in its header; all of it was used."
 
 
 def _exactly(stream: BinaryIO, count: int) -> bytes:

@@ -11,19 +11,10 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from stemsplit.headers import Samples
+from stemsplit.headers import BYTES, Samples
 
-_BYTES = {
-    **{"PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4},
-    **{"FLOAT": 4, "DOUBLE": 8, "ALAW": 1, "ULAW": 1},
-}
 _BARE = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "RAW")
 """Formats that hold samples of these kinds as they are."""
-
-
-def bytes_of(subtype: str) -> int:
-    """Return the bytes of an uncompressed sample."""
-    return _BYTES[subtype]
 
 
 def native(path: Path) -> str | bytes:
@@ -74,7 +65,7 @@ class Libsndfile:
     @property
     def plain(self) -> bool:
         """Whether its samples are uncompressed: each has the same number of bytes, and seeking is exact."""
-        return self.subtype in _BYTES and self.format in _BARE
+        return self.subtype in BYTES and self.format in _BARE
 
     @property
     def samples(self) -> Samples:

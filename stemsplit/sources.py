@@ -21,7 +21,7 @@ from stemsplit import ffmpeg, flac, headers, ogg
 from stemsplit.decoder import Decoder
 from stemsplit.errors import DecodeError
 from stemsplit.relay import Chain, Relay
-from stemsplit.sndfile import Libsndfile, bytes_of
+from stemsplit.sndfile import Libsndfile
 
 _UNKNOWN_FRAMES = 1 << 62
 """libsndfile says 2**63 - 1 of a FLAC stream without a length."""
@@ -99,10 +99,7 @@ def open_source(path: Path, track: int = 0) -> Source:
 
 def _open_libsndfile(path: Path) -> Source:
     """Open a file with libsndfile, or with ffmpeg where that does better."""
-    try:
-        source = Libsndfile(path)
-    except soundfile.LibsndfileError:
-        source = None
+    source = _try_libsndfile(path)
     extent = headers.find_sound(path)
     if extent:
         source = _within(path, extent, source)
@@ -117,6 +114,15 @@ def _open_libsndfile(path: Path) -> Source:
     return Relay(source, path, continues=source.format == "FLAC" and flac.continues(path, source.frames or 0))
 
 
+def _try_libsndfile(
+    path: Path, part: range | None = None, samples: headers.Samples | None = None
+) -> Libsndfile | None:
+    try:
+        return Libsndfile(path, part, samples)
+    except soundfile.LibsndfileError:
+        return None
+
+
 def _within(path: Path, extent: headers.Extent, source: Libsndfile | None) -> Libsndfile | None:
     """Return what reads all of the sound that lies in a file, if anything does."""
     samples = extent.samples
@@ -124,12 +130,15 @@ def _within(path: Path, extent: headers.Extent, source: Libsndfile | None) -> Li
         samples = replace(source.samples, endian=extent.endian) if source.plain else None
     present = extent.end - extent.start
     if samples:
-        width = samples.channels * bytes_of(samples.subtype)
-        if present >= width and (source is None or source.frames != present // width):
+        width = samples.channels * headers.BYTES[samples.subtype]
+        exact = source and 0 <= present - (source.frames or 0) * width < max(
+            width, 2
+        )  # a byte may be padding
+        if present >= width and not exact:
             if source:
                 source.close()
-            source = Libsndfile(path, range(extent.start, extent.end), samples)
-        if source:
+            source = _try_libsndfile(path, range(extent.start, extent.end), samples)
+        if source and extent.stated != present:
             seconds = None if extent.stated is None else extent.stated // width / samples.sample_rate
             source.promised_seconds = seconds
     elif source and not source.frames and present:  # ffmpeg reads compressed sound up to the end of the file

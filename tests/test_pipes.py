@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from stemsplit import ffmpeg
 from stemsplit.audio import Reader
 from stemsplit.cli import app
 from stemsplit.errors import DecodeError, StemsplitError
-from stemsplit.pipes import Outlet, Raw, RawReader, spool
+from stemsplit.pipes import Outlet, Raw, RawReader, WavSamples, read_header, spool
 from tests.conftest import SAMPLE_RATE
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -264,3 +265,34 @@ def test_the_pipes_of_the_readme_work(song, monkeypatch):
         before |= set(made)
         assert made, line
         assert all(path.stat().st_size > 1000 for path in made if ".stemsplit" not in path.parts)
+
+
+# What a WAV stream's header states
+
+
+def wav_stream(stated: int, sound: bytes, trailer: bytes = b"") -> io.BytesIO:
+    form = struct.pack("<HHIIHH", 1, 1, 44_100, 88_200, 2, 16)
+    head = b"RIFF" + bytes(4) + b"WAVEfmt " + struct.pack("<I", 16) + form + b"data"
+    return io.BytesIO(head + struct.pack("<I", stated) + sound + trailer)
+
+
+@pytest.mark.parametrize("size", [3, 4_096])
+@pytest.mark.parametrize(
+    ("stated", "trailer", "remark"),
+    [
+        (0, b"", None),
+        (0xFFFF_FFFF, b"", None),
+        (0x7FFF_FFFF, b"", None),
+        (4_000, b"LIST\x04\0\0\0INFO", None),
+        (4_000, b"", None),
+        (1_000, b"", "went on beyond the length"),
+        (5_000, b"", "ended 1000 bytes before"),
+    ],
+)
+def test_a_wav_stream_is_read_to_its_end_whatever_its_header_states(stated, trailer, remark, size):
+    sound = np.arange(2_000, dtype="<i2") * 16 - 16_001
+    stream = wav_stream(stated, sound.tobytes(), trailer)
+    _, length = read_header(stream)
+    samples = WavSamples(stream, length)
+    assert b"".join(iter(lambda: samples.read(size), b"")) == sound.tobytes()
+    assert (remark in samples.remark) if remark else samples.remark is None
