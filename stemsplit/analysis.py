@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .audio import Block, resample
 from .levels import Loudness, Peaks
+from .scratch import librosa_caches
 
 MUSIC_RATE = 22_050
 """What librosa's tempo and chroma are made for."""
@@ -157,6 +158,7 @@ class _Music:
     FLOOR = 1e-5
 
     def __init__(self) -> None:
+        librosa_caches()
         self._frames = _Frames(self.N_FFT, MUSIC_HOP)
         self._long = _Frames(self.CHROMA_N_FFT, self.CHROMA_N_FFT // 2)
         self._last: NDArray[np.float64] | None = None

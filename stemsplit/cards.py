@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import nets, weights
+from .claims import writing
 from .weights import ModelCard
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ BINS = {
 def save(path: Path, card: ModelCard, networks: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Write a weights file and the page beside it."""
     weights.save(path, card, networks)
-    path.with_suffix(".md").write_text(page(card), encoding="utf-8")
+    with writing(path.with_suffix(".md")) as part:
+        part.write_text(page(card), encoding="utf-8")
 
 
 def rewrite(path: Path, **changes: Any) -> ModelCard:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .claims import writing
 from .defaults import install_extra
 from .errors import EncodeError, StemsplitError
 from .spatial import adress, duet
@@ -124,8 +125,9 @@ def positions(path: Path, survey: Survey, *, title: str) -> None:
 
 def _save(figure: Figure, path: Path) -> None:
     try:
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
+        with writing(path) as part:
+            figure.savefig(part, dpi=150, format=path.suffix.lstrip(".") or "png")
+    except ValueError as error:  # matplotlib knows no such kind of file
         raise EncodeError(f"Cannot write `{path}`: {error}", "choose another --plot, a PNG") from error
 
 

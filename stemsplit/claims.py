@@ -63,21 +63,26 @@ def tidy(paths: Iterable[Path]) -> None:
 def writing(path: Path, *, force: bool = True) -> Iterator[Path]:
     """Yield where to write a file, which gets its name if that succeeds, and is removed if it fails.
 
+    What is not a file, such as `/dev/stdout`, is written directly.
+
     Raises:
         OutputBusy: another program writes it.
         OutputExists: it is there already, and `force` is not given.
         EncodeError: it cannot be written.
     """
-    part = part_of(path)
-    with claim([path]):
+    direct = os.path.exists(path) and not os.path.isfile(path)
+    part = path if direct else part_of(path)
+    with claim([] if direct else [path]):
         try:
             yield part
-            publish(part, path, force=force)
+            if not direct:
+                publish(part, path, force=force)
         except OSError as error:
             raise cannot_write(path, error) from error
         finally:
-            with contextlib.suppress(OSError):
-                part.unlink()
+            if not direct:
+                with contextlib.suppress(OSError):
+                    part.unlink()
 
 
 @contextlib.contextmanager

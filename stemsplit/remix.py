@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from . import stemset
 from .audio import Block, Reader
+from .claims import claim
 from .errors import EncodeError
 from .levels import Peaks
 from .mixing import Mixer, parse
+from .parts import cannot_write
 from .pipeline import depth_for, fit, load_method, separate_stream, stem_names
 from .separator import Samples
 from .writer import Writer
@@ -95,7 +98,7 @@ def remix(
     before, after = (Peaks(reader.sample_rate, reader.channels) for _ in range(2))
     frames = 0
     # Only when all of it has been heard is it known how loud it gets.
-    with TemporaryFile(dir=out.parent if out.parent.is_dir() else None) as held:
+    with claim([out]), _held_beside(out) as held:
         for stems in song.blocks():
             mix = mixer.mix(stems)
             before.hear(stems.sum(axis=0))
@@ -122,6 +125,16 @@ def remix(
         true_peak=gain * after.true,
         warnings=[*dict.fromkeys(reader.warnings), *writer.warnings],
     )
+
+
+@contextlib.contextmanager
+def _held_beside(out: Path) -> Iterator[BinaryIO]:
+    """Yield a temporary file on the disk of `out`. Raises EncodeError if that disk is full."""
+    try:
+        with TemporaryFile(dir=out.parent) as held:
+            yield held
+    except OSError as error:
+        raise cannot_write(out, error) from error
 
 
 def _from_folder(folder: Path) -> _Song:

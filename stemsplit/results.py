@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from .errors import EncodeError
+from .claims import writing
 from .evaluation import SongScores, pooled, summarise
 from .metrics import Scores
 from .weights import ModelCard
@@ -127,8 +127,5 @@ def write_csv(path: Path, songs: Sequence[SongScores]) -> None:
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[TextIO]:
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            yield file
-    except OSError as error:
-        raise EncodeError(f"Cannot write `{path}`: {error.strerror}", "choose another file") from error
+    with writing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        yield file

@@ -1,7 +1,9 @@
-"""Temporary folders, for work that has no folder of its own."""
+"""Temporary folders, for work and for caches that have no folder of their own."""
 
 from __future__ import annotations
 
+import functools
+import os
 from tempfile import TemporaryDirectory
 
 from stemsplit.errors import EncodeError
@@ -14,3 +16,17 @@ def scratch_folder() -> TemporaryDirectory[str]:
     except OSError as error:
         hint = "name a folder that you can write into, with free space, in the variable TMPDIR"
         raise EncodeError(f"Cannot make a temporary folder: {error.strerror}", hint) from error
+
+
+@functools.cache  # which keeps the folder until the program ends
+def librosa_caches() -> TemporaryDirectory[str] | None:
+    """Give librosa somewhere to cache, if the home folder is missing or read-only: it does not load without.
+
+    Raises EncodeError if there is no such folder.
+    """
+    if os.access(os.path.expanduser("~"), os.W_OK):
+        return None
+    folder = scratch_folder()
+    for name in ("XDG_CACHE_HOME", "NUMBA_CACHE_DIR", "MPLCONFIGDIR"):
+        os.environ.setdefault(name, folder.name)
+    return folder

@@ -18,6 +18,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .claims import writing
 from .errors import BadWeights, UnknownModel
 
 if TYPE_CHECKING:
@@ -227,10 +228,6 @@ def save(path: Path, card: ModelCard, networks: Mapping[str, Mapping[str, Tensor
         for part, network in networks.items()
         for name, tensor in network.items()
     }
-    part = path.with_name(path.name + ".part")
-    try:
+    with writing(path) as part:
         save_file(tensors, part, {"stemsplit": json.dumps(asdict(card))})
         part.chmod(0o644)  # safetensors makes it the owner's alone, which no one else could then install
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -97,6 +97,8 @@ class Writer:
         refuse_to_replace(self.path, force=force)
         if os.path.isdir(self.path):
             raise EncodeError(f"`{self.path}` is a folder", "choose another folder with --out")
+        if os.path.exists(self.path) and not os.path.isfile(self.path):
+            raise EncodeError(f"`{self.path}` is a device, not a file", "choose a file with --out")
         self.part = part_of(self.path)
         self._force = force
         fit = output_formats.fit(self.format, sample_rate, channels_per_track or channels, bitrate)

@@ -219,6 +219,17 @@ def test_a_small_file_is_written_whole_or_not_at_all(tmp_path):
     assert os.listdir(tmp_path) == ["a.csv"]
 
 
+def test_a_device_is_written_as_it_is_and_never_replaced(tmp_path):
+    reading, sending = os.pipe()
+    with writing(Path(f"/dev/fd/{sending}")) as part:
+        part.write_text("whole")
+    os.close(sending)
+    with os.fdopen(reading) as file:
+        assert file.read() == "whole"
+    with pytest.raises(EncodeError, match="is a device"):
+        Writer(Path("/dev/null"), sample_rate=RATE, channels=2, format="wav", force=True)
+
+
 def sha256(path: str | Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
@@ -278,3 +289,72 @@ def test_a_killed_run_leaves_nothing_that_the_next_one_does_not_remove(tmp_path)
     assert subprocess.run(command, env=environment, check=False).returncode == 0
     names = sorted(path.name for path in out.rglob("*") if path.is_file() and path.suffix != ".json")
     assert names == ["bass.wav", "drums.wav", "other.wav", "vocals.wav"]
+
+
+def test_a_remix_on_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
+    from stemsplit import remix
+
+    for name in ("vocals", "drums"):
+        write(tmp_path / "song" / f"{name}.wav")
+
+    class Full:
+        def __init__(self, **_):
+            self.file = (tmp_path / "held").open("w+b")
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+        def write(self, _):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(remix, "TemporaryFile", Full)
+    with pytest.raises(EncodeError, match=r"Cannot write `.*remix\.wav`: the disk is full"):
+        remix.remix(tmp_path / "song", "vocals=0", tmp_path / "new" / "remix.wav")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_user_without_a_home_needs_none(tmp_path, monkeypatch):
+    from stemsplit.runtime import cache
+    from stemsplit.scratch import librosa_caches
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR", "MPLCONFIGDIR"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert cache.kept("name", lambda: b"made") == b"made"
+    librosa_caches.cache_clear()
+    folder = librosa_caches()
+    assert os.environ["NUMBA_CACHE_DIR"] == folder.name
+    folder.cleanup()
+    librosa_caches.cache_clear()
+    assert not os.listdir(tmp_path), "a folder called `~` above all"
+
+
+@pytest.mark.parametrize("words", [["-"], ["a.wav", "--stdout", "vocals"], ["a.wav"]])
+def test_without_a_temporary_folder_it_works_or_says_which_variable_helps(tmp_path, words, monkeypatch):
+    import tempfile
+
+    from typer.testing import CliRunner
+
+    from stemsplit.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    write(Path("a.wav"))
+
+    def refuse():
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "_get_default_tempdir", refuse)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    options = ["--model", "binary-mask-cnn", "--fast", "--format", "m4a"]
+    result = CliRunner().invoke(app, [*words, *options], input=Path("a.wav").read_bytes())
+    if words == ["a.wav"]:
+        assert result.exit_code == 0, result.stderr
+    else:
+        assert result.exit_code == 1
+        assert "Cannot make a temporary folder" in result.stderr
+        assert "TMPDIR" in result.stderr

@@ -264,7 +264,7 @@ def test_nothing_half_written_stays(tmp_path, monkeypatch):
     monkeypatch.setattr(
         Writer, "write", lambda self, block: (_ for _ in ()).throw(OSError(28, "No space left"))
     )
-    with pytest.raises(EncodeError, match=r"session\.dawproject.*No space left"):
+    with pytest.raises(EncodeError, match=r"session\.dawproject.*the disk is full"):
         write("dawproject", tmp_path, force=True)
     assert path.read_text() == "mine"
     assert sorted(each.name for each in tmp_path.iterdir()) == ["bass.wav", path.name, "vocals.ogg"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
-import tempfile
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -156,10 +155,16 @@ def _formats() -> Iterator[Check]:
 
     from stemsplit.audio import Reader
     from stemsplit.output_formats import FORMATS
+    from stemsplit.scratch import scratch_folder
     from stemsplit.writer import Writer
 
     block = np.zeros((2, 4410), np.float32)
-    with tempfile.TemporaryDirectory() as folder:
+    try:
+        scratch = scratch_folder()
+    except StemsplitError as problem:
+        yield Check("temporary files", False, problem.message, problem.hint)
+        return
+    with scratch as folder:
         for kind in FORMATS:
             path = Path(folder, f"try.{kind}")
             try:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 
 from stemsplit import analysis
 from stemsplit.analysis import Analysis
 from stemsplit.audio import Reader
+from stemsplit.claims import writing
 from stemsplit.errors import EncodeError
 from stemsplit.export import dawproject, reaper
 from stemsplit.export.session import session
@@ -53,15 +52,6 @@ def write(kind: str, stems: StemSet, path: Path, analysis: Analysis, force: bool
         DecodeError: a stem cannot be read.
     """
     check(kind, path, force)
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path, force=force) as part:
         WRITERS[kind](session(stems, analysis), part)
-        os.replace(part, path)
-    except OSError as error:
-        reason = f"Cannot write `{path}`: {error.strerror or error}"
-        raise EncodeError(reason, "check the folder, or choose another with --out") from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
     return path

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from xml.etree import ElementTree as ET
 
 from stemsplit import __version__
@@ -37,26 +36,29 @@ def write(session: Session, path: Path) -> None:
         archive.writestr(zipfile.ZipInfo("metadata.xml"), _document(_metadata(session)))
         archive.writestr(zipfile.ZipInfo("project.xml"), _document(_project(session, inside)))
         for track, name in zip(session.tracks, inside, strict=True):
-            _add(archive, track.path, name, path.parent)
+            _add(archive, track.path, name, path)
 
 
-def _add(archive: zipfile.ZipFile, sound: Path, name: str, folder: Path) -> None:
+def _add(archive: zipfile.ZipFile, sound: Path, name: str, part: Path) -> None:
     if sound.suffix.lower() in AS_THEY_ARE:
         archive.write(sound, name)
         return
     reader = Reader(sound)
-    with TemporaryDirectory(prefix=".", dir=folder) as temporary:
-        copy = Path(temporary, "sound.wav")
-        with Writer(
-            copy,
-            sample_rate=reader.sample_rate,
-            channels=reader.channels,
-            depth="32f",
-            frames=reader.frames_estimate,
-        ) as writer:
+    copy = part.with_name(f"{part.name}.wav")  # on the disk that has to hold it anyway
+    writer = Writer(
+        copy,
+        sample_rate=reader.sample_rate,
+        channels=reader.channels,
+        depth="32f",
+        frames=reader.frames_estimate,
+    )
+    try:
+        with writer:
             for block in reader:
                 writer.write(block)
         archive.write(copy, name)
+    finally:
+        copy.unlink(missing_ok=True)
 
 
 def _metadata(session: Session) -> ET.Element:

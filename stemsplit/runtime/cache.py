@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import sys
@@ -16,14 +17,19 @@ _DIGEST = hashlib.sha256().digest_size
 
 
 def folder() -> Path:
-    """Return the folder of this user's caches that is ours, as the platform has it."""
+    """Return the folder of this user's caches that is ours. Raises OSError for a user who has none."""
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "stemsplit"
+        return _home() / "Library" / "Caches" / "stemsplit"
     if sys.platform == "win32":
-        return (
-            Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "stemsplit" / "Cache"
-        )
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stemsplit"
+        return Path(os.environ.get("LOCALAPPDATA") or _home() / "AppData" / "Local") / "stemsplit" / "Cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache") / "stemsplit"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError as error:
+        raise FileNotFoundError(errno.ENOENT, str(error)) from error
 
 
 def key(*made_of: bytes) -> str:
@@ -40,16 +46,19 @@ def kept(name: str, make: Callable[[], bytes]) -> bytes:
     A file begins with the digest of the rest: one that is damaged is made anew. Where nothing can be written,
     nothing is kept.
     """
-    path = folder() / f"{name}.blob"
     with contextlib.suppress(OSError):
-        content = path.read_bytes()
+        content = _path(name).read_bytes()
         digest, blob = content[:_DIGEST], content[_DIGEST:]
         if digest == hashlib.sha256(blob).digest():
             return blob
     blob = make()
     with contextlib.suppress(OSError):
-        _write(path, hashlib.sha256(blob).digest() + blob)
+        _write(_path(name), hashlib.sha256(blob).digest() + blob)
     return blob
+
+
+def _path(name: str) -> Path:
+    return folder() / f"{name}.blob"
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -62,6 +71,7 @@ def _write(path: Path, content: bytes) -> None:
     except BaseException:
         os.unlink(part)
         raise
-    files = sorted(path.parent.glob("*.blob"), key=lambda file: file.stat().st_mtime, reverse=True)
+    # All of them: a program that was killed may have left one with a temporary name.
+    files = sorted(path.parent.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True)
     for old in files[KEPT:]:
         old.unlink(missing_ok=True)

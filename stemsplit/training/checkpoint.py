@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from stemsplit.claims import writing
 
 from ..errors import BadWeights
 from .loop import Trainer
@@ -30,9 +31,8 @@ def save(trainer: Trainer, path: Path) -> None:
         "standings": {stem: asdict(pupil.standing) for stem, pupil in trainer.pupils.items()},
         "precision": trainer.fabric.strategy.precision.state_dict(),  # the scale of half-precision gradients
     }
-    part = path.with_name(path.name + ".part")
-    save_file(tensors, part, {"state": json.dumps(state), "run": identity(trainer)})
-    os.replace(part, path)
+    with writing(path) as part:
+        save_file(tensors, part, {"state": json.dumps(state), "run": identity(trainer)})
 
 
 def resume(trainer: Trainer, path: Path) -> None:

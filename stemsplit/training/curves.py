@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stemsplit.claims import writing
+
 PANELS = {"loss": ("loss", "loss"), "accuracy, weighted by magnitude": ("accuracy", "weighted_accuracy")}
 """Title to the measure's name in training and in validation."""
 SDR = {"loss": ("loss", "loss"), "SDR, dB, in validation": ("", "sdr_db")}
@@ -41,9 +43,8 @@ def draw(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.grid(alpha=0.3)
     figure.suptitle("thin: training, thick: validation, dot: lowest validation loss", fontsize="small")
     figure.legend(handles=handles[: len(stems)], loc="outside lower center", ncols=4, frameon=False)
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, dpi=120, format="png")
-    part.replace(path)
+    with writing(path) as part:
+        figure.savefig(part, dpi=120, format="png")
 
 
 def _series(

@@ -11,6 +11,7 @@ from typing import TextIO
 from stemsplit import __version__, charts, weights
 from stemsplit.analysis import analyse
 from stemsplit.audio import Block, Reader, resample
+from stemsplit.claims import writing
 from stemsplit.errors import EncodeError, StemsplitError
 from stemsplit.export.report import pictures
 from stemsplit.export.report.page import AUDIO, make_page
@@ -67,7 +68,7 @@ def write(
         ]
         say("drawing")
         found = pictures.survey(_mixture_and_stems(stemset), stemset.sample_rate, stemset.frames)
-        _publish(path, make_page(stemset, names, analyses, found, facts), encoded)
+        _publish(path, make_page(stemset, names, analyses, found, facts), encoded, force=force)
     return path
 
 
@@ -116,28 +117,16 @@ def _encode(sound: Iterable[Block], stemset: StemSet, path: Path) -> Path:
     return path
 
 
-def _publish(path: Path, page: str, encoded: Mapping[int, Path]) -> None:
+def _publish(path: Path, page: str, encoded: Mapping[int, Path], *, force: bool) -> None:
     """Write the page, with the sounds in it, whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
     head, tail = page.split(AUDIO)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(head)
-            for index, sound in encoded.items():
-                file.write(
-                    f'<audio controls preload="none" data-sound="{index}" src="data:audio/mpeg;base64,'
-                )
-                _embed(sound, file)
-                file.write('"></audio>\n')
-            file.write(tail)
-        os.replace(part, path)
-    except OSError as error:
-        raise EncodeError(
-            f"Cannot write `{path}`: {error.strerror}", "choose another file with --out"
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
+    with writing(path, force=force) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(head)
+        for index, sound in encoded.items():
+            file.write(f'<audio controls preload="none" data-sound="{index}" src="data:audio/mpeg;base64,')
+            _embed(sound, file)
+            file.write('"></audio>\n')
+        file.write(tail)
 
 
 def _embed(sound: Path, file: TextIO) -> None:
