@@ -11,6 +11,7 @@ from pathlib import Path
 
 from stemsplit import formats, naming, remote
 from stemsplit.errors import DecodeError
+from stemsplit.records import FOLDER, Records
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ def find_tracks(
     """Return the tracks that names stand for: files, folders, or patterns that no shell has expanded.
 
     Of a folder those files that end in one of `formats.SUFFIXES`, by name, hidden ones left out; if
-    `recursive`, of those below it too, except of `leave_out`, which is where the stems go. What is found
-    twice counts once.
+    `recursive`, of those below it too, except of `leave_out`, which is where the stems go. Stems of earlier
+    runs, by the records in a folder, are left out unless they are named. What is found twice counts once.
     A name of nothing stays what it is: opening it says best what is wrong.
 
     Raises:
@@ -80,6 +81,8 @@ def _inside(top: str, recursive: bool, leave_out: Path | None) -> Iterator[Track
             f"`{top}` is searched for tracks, and the stems would go there", "choose another --out"
         )
     seen: set[tuple[int, int]] = set()  # a link may lead back to where it lies
+    made: set[str] = set()
+    tracks = stems = 0
     for folder, folders, files in os.walk(top, followlinks=True):
         state = os.stat(folder)
         ours = leave_out is not None and recursive and _same(folder, leave_out)
@@ -87,10 +90,20 @@ def _inside(top: str, recursive: bool, leave_out: Path | None) -> Iterator[Track
             folders.clear()
             continue
         seen.add((state.st_dev, state.st_ino))
+        if FOLDER in folders:
+            made |= Records(Path(folder)).made()
         folders[:] = sorted(each for each in folders if recursive and not each.startswith("."))
         below = os.path.relpath(folder, top)
         for file in sorted(_tracks(Path(folder), files)):
+            if os.path.abspath(os.path.join(folder, file)) in made:
+                stems += 1
+                continue
+            tracks += 1
             yield Track(Path(folder, file), "" if below == "." else below.replace(os.sep, "/"))
+    if stems and not tracks:
+        raise DecodeError(
+            f"`{top}` has only stems that stemsplit made", "to split one of them again, name the file"
+        )
 
 
 def _tracks(folder: Path, names: Iterable[str]) -> list[str]:

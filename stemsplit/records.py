@@ -75,6 +75,17 @@ class Record:
     """What is told of the track: frames, peaks and so on, as `SplitResult` has them."""
 
 
+def _read(path: Path) -> Record | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("version") != VERSION:
+            return None
+        prints = {name: Print(**each) for name, each in content["outputs"].items()}
+        return Record(**content | {"input": Print(**content["input"]), "outputs": prints})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
 class Records:
     """The records of an output folder."""
 
@@ -83,14 +94,13 @@ class Records:
 
     def read(self, outputs: Mapping[str, Path]) -> Record | None:
         """Return the record of the track with these outputs, or None where there is none that can be read."""
-        try:
-            content = json.loads(self._path(outputs).read_text(encoding="utf-8"))
-            if content.pop("version") != VERSION:
-                return None
-            prints = {name: Print(**each) for name, each in content["outputs"].items()}
-            return Record(**content | {"input": Print(**content["input"]), "outputs": prints})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return None
+        return _read(self._path(outputs))
+
+    def made(self) -> set[str]:
+        """Return the absolute paths of all files here that are still as this program wrote them."""
+        records = filter(None, map(_read, (self.out / FOLDER).glob("*.json")))
+        prints = {self.out / name: each for record in records for name, each in record.outputs.items()}
+        return {os.path.abspath(path) for path, each in prints.items() if each.fits(path)}
 
     def write(self, outputs: Mapping[str, Path], record: Record) -> None:
         """Keep a record, whole or not at all. Raises OSError or EncodeError if that fails."""

@@ -318,7 +318,7 @@ def test_a_page_is_not_replaced_unasked_nor_left_half_written(folder, tmp_path, 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(report, "_embed", full)
-    with pytest.raises(EncodeError, match="No space left"):
+    with pytest.raises(EncodeError, match="the disk is full"):
         report.write(stemset.find(folder), page, facts={}, force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
     assert page.read_text() == "mine"
