@@ -1,8 +1,8 @@
 """What can go wrong in a way that the user can mend.
 
 Everything here is one sentence and, where there is one, a hint; the command line prints both and
-exits 1. Any other exception is a bug: of a track, `failure` makes an error of it, so that the other tracks
-go on; elsewhere it keeps its traceback.
+exits 1. Any other exception is a bug. In a track, `failure` turns it into an error, so that the other tracks
+are split; elsewhere it keeps its traceback.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class TooFewPositions(StemsplitError):
 
     def __init__(self, found: int, message: str, hint: str) -> None:
         super().__init__(message, hint)
-        self.args = (found, message, hint)  # what pickle gives back, for errors of other machines
+        self.args = (found, message, hint)  # pickle passes them to __init__, for errors from Ray workers
         self.found = found
 
 
@@ -134,10 +134,10 @@ class InternalError(StemsplitError):
 
 
 def failure(error: Exception, track: object) -> StemsplitError:
-    """Return what to tell of any error in a track."""
+    """Return any error in a track as one that can be reported to the user."""
     if isinstance(error, StemsplitError):
         return error
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):  # torch's, and the system's
         hint = "close other programs, or choose a smaller --batch, fewer --threads and --jobs 1"
         return OutOfMemory(f"Not enough memory for `{track}`", hint)
     said, _, _ = f"{type(error).__name__}: {error}".strip().partition("\n")

@@ -486,8 +486,16 @@ def test_a_bug_in_inspect_stops_no_other_sound(pipeline, monkeypatch):
     assert "Traceback" in result.stderr, "there is no -v to show it"
 
 
-def test_a_track_that_needs_too_much_memory_stops_no_other(pipeline):
-    pipeline.failures["a.wav"] = MemoryError()
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(12, "Cannot allocate memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    ],
+)
+def test_a_track_that_needs_too_much_memory_stops_no_other(pipeline, error):
+    pipeline.failures["a.wav"] = error
     result = run("--json", "a.wav", "b.wav")
     assert [each.get("code") for each in events(result.stdout) if each["event"] == "track"] == [
         "memory",

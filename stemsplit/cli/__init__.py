@@ -66,7 +66,7 @@ class TracksFirst(TyperGroup):
         return super().parse_args(ctx, args)
 
     def _prints_json(self, verb: str) -> bool:
-        """Whether the --json of a verb is about standard output: that of `live` is sound."""
+        """Whether --json makes a verb print events to standard output; `live` writes sound there."""
         parameters: list[Any] = self.commands[verb].params if verb in self.commands else []
         return verb != "live" and any(each.name == "json" and each.is_flag for each in parameters)
 
@@ -80,7 +80,7 @@ class TracksFirst(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the verb; what the user can mend ends in a sentence, a bug in its traceback.
 
-        With --json, both are told as an event, too.
+        With --json, an event reports both.
         """
 
         def tell(error: StemsplitError) -> None:

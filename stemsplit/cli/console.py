@@ -111,7 +111,7 @@ class Report:
 
     @contextlib.contextmanager
     def failing(self, track: Track | Path) -> Iterator[None]:
-        """Tell of any error inside, a bug of the program among them, and go on behind it."""
+        """Report any error inside, including a bug of the program, and go on after it."""
         try:
             yield
         except Exception as problem:
@@ -143,7 +143,7 @@ class Report:
                 event(event="plan", input=job.track, seconds=seconds, outputs=job.outputs)
 
     def skipped(self, job: Job, beside: Mapping[str, Path] | None = None) -> None:
-        """Tell of a track that is done already, and what is there `beside` its stems."""
+        """Report a track that is done already, and the files `beside` its stems."""
         with self._one_at_a_time:
             self.skips += 1
             self.remark(f"{job.track.path.name}: done already")
@@ -173,7 +173,7 @@ class Report:
         return tell
 
     def interrupted(self, tracks: int, *, go_on: str) -> None:
-        """Tell that the run ends early, and the command with which to `go_on`."""
+        """Report that the run ends early, and the command with which to `go_on`."""
         left = tracks - self.successes - self.skips - self.failures
         problem = Interrupted("interrupted")
         if tracks > 1:

@@ -69,7 +69,7 @@ def _angles(text: str | None) -> tuple[float, ...]:
 
 
 def _command_to_go_on() -> str:
-    """Return the command that does the rest of an interrupted batch, if it is of a readable length."""
+    """Return the command that finishes an interrupted batch, or a description of it if it is long."""
     words = [word for word in sys.argv[1:] if word != "--skip-existing"]
     words.insert(words[:1] == ["split"], "--skip-existing")
     command = shlex.join(["stemsplit", *words])
