@@ -118,6 +118,8 @@ class Reader:
         """Complain about a file that ended early, or is damaged."""
         promised = source.promised_seconds
         reason = f" ({source.complaint})" if source.complaint else ""
+        if not position and source.frames == 0:
+            raise DecodeError(f"`{self.path.name}` holds no sound: its length is 0")
         if not position:
             raise DecodeError(f"Nothing in `{self.path.name}` can be decoded{reason}")
         seconds, slack = position / self.sample_rate, source.slack_seconds + 1e-6

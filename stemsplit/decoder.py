@@ -21,7 +21,7 @@ class Decoder:
     """
 
     frames = None
-    remark = None
+    remark: str | None = None
     slack_seconds = 0.25  # `seconds` is rounded, and older versions count the padding
 
     def __init__(self, path: Path, track: int = 0, part: range | None = None) -> None:

@@ -104,7 +104,10 @@ def _open_libsndfile(path: Path) -> Source:
     if extent:
         source = _within(path, extent, source)
     if source is None:
-        return Decoder(path)
+        decoder = Decoder(path)
+        if extent and extent.stated == 0 and extent.start < extent.end:
+            decoder.remark = "states no length in its header; all that follows was used."
+        return decoder
     unknown = source.frames is None or source.frames >= _UNKNOWN_FRAMES
     if unknown and ffmpeg.executable():
         source.close()

@@ -14,9 +14,9 @@ FRAMES = 9_001
 TELEPHONE = ("GSM610", "NMS_ADPCM_16", "NMS_ADPCM_24", "NMS_ADPCM_32", "G721_32", "G723_24", "G723_40")
 """Codecs of speech, mono at 8 kHz."""
 PRECISION = {
-    **dict.fromkeys(("GSM610", "NMS_ADPCM_16", "OPUS"), 0.02),
+    **dict.fromkeys(("GSM610", "NMS_ADPCM_16", "OPUS"), 0.03),
     **dict.fromkeys(("PCM_S8", "PCM_U8", "ULAW", "ALAW", "DPCM_8", "VORBIS"), 0.008),
-    **dict.fromkeys(TELEPHONE[2:], 0.01),
+    **dict.fromkeys((*TELEPHONE[2:], "IMA_ADPCM"), 0.01),
 }
 """The error's root mean square that a codec may have; 0.002 otherwise."""
 BLOCKS = {**dict.fromkeys(TELEPHONE, 640), "IMA_ADPCM": 4_100, "MS_ADPCM": 4_100}

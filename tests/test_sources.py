@@ -12,7 +12,7 @@ import soundfile
 
 from stemsplit import ffmpeg
 from stemsplit.audio import Block, Reader
-from stemsplit.errors import StemsplitError
+from stemsplit.errors import DecodeError, StemsplitError
 
 RATE = 44_100
 
@@ -290,3 +290,21 @@ def test_compressed_sound_in_wav_is_not_cut_short(tmp_path):
     found, warnings = read(tmp_path / "b.wav")
     assert found.shape[1] >= 2 * RATE
     assert warnings == []
+
+
+def test_compressed_sound_of_no_stated_length_is_read_to_its_end(tmp_path):
+    path, sound = tmp_path / "a.wav", tone()
+    soundfile.write(path, sound.T, RATE, subtype="IMA_ADPCM")
+    whole, _ = read(path)
+    rewritten(path, b"data", 4, "<I", 0)
+    found, warnings = read(path)
+    np.testing.assert_allclose(found, whole, atol=1e-3)
+    assert warnings == ["`a.wav` states no length in its header; all that follows was used."]
+
+
+@pytest.mark.parametrize("trailer", [b"", b"LIST\x04\x00\x00\x00INFO"])
+def test_a_file_without_samples_holds_no_sound(trailer, tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros((0, 2)), RATE)
+    (tmp_path / "a.wav").write_bytes((tmp_path / "a.wav").read_bytes() + trailer)
+    with pytest.raises(DecodeError, match="`a.wav` holds no sound: its length is 0"):
+        read(tmp_path / "a.wav")
