@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import shlex
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from stemsplit import ffmpeg
+from stemsplit import ffmpeg, tracks
 from stemsplit.errors import DecodeError, UnsupportedChannels
 from stemsplit.sources import Source, open_source
 
@@ -33,7 +32,8 @@ LOUDEST = 1e15
 class Reader:
     """A sound file as float32 blocks `(channel, time)`; may be iterated any number of times.
 
-    Of a file with several sound tracks it reads number `track`, counted from 0.
+    Of a file with several sound tracks it reads number `track`, counted from 0, or the one in the language
+    `track`, such as `eng`; without it, the one that players choose. `downmix` makes stereo of more channels.
     `frames` is exact, or None where only decoding tells (all that ffmpeg decodes); `frames_estimate` is then
     what the container says, rounded to 10 ms, for progress bars. `warnings` holds sentences about the last
     iteration.
@@ -46,22 +46,23 @@ class Reader:
         start_seconds: float = 0.0,
         duration_seconds: float | None = None,
         block_frames: int = 65_536,
-        track: int = 0,
+        track: int | str | None = None,
+        downmix: bool = False,
     ) -> None:
-        self.path, self._track = Path(path), track
+        self.path, self._track, self._downmix = Path(path), track, downmix
         self.warnings: list[str] = []
         self._block_frames = block_frames
         sensible = 0 <= start_seconds < math.inf  # false for NaN too
         if not (sensible and (duration_seconds is None or 0 < duration_seconds < math.inf)):
             raise DecodeError("The start must not be negative, and the duration must be more than nothing")
         self._state = self._current_state()
-        source = open_source(self.path, self._track)
+        source = open_source(self.path, self._track, downmix=self._downmix)
         source.close()
         self.sample_rate, self.channels, self.depth = source.sample_rate, source.channels, source.depth
         if self.channels > 2:
             raise UnsupportedChannels(
                 f"`{self.path.name}` has {self.channels} channels; only mono and stereo can be split",
-                f"downmix it first: ffmpeg -i {shlex.quote(str(self.path))} -ac 2 stereo.wav",
+                f"mix them down to stereo with --downmix{tracks.alternatives(self.path)}",
             )
         if not RATES[0] <= self.sample_rate <= RATES[1]:
             raise DecodeError(
@@ -85,7 +86,7 @@ class Reader:
     def __iter__(self) -> Iterator[Block]:
         """Yield the blocks, none longer than `block_frames`; DecodeError at samples that are no numbers."""
         self.warnings.clear()
-        source = open_source(self.path, self._track)
+        source = open_source(self.path, self._track, downmix=self._downmix)
         try:
             if (source.sample_rate, source.channels) != (self.sample_rate, self.channels):
                 raise DecodeError(f"`{self.path.name}` changed while it was read", "split it again")
@@ -106,6 +107,8 @@ class Reader:
             self.warnings.append(f"`{self.path.name}` changed while it was read; what was found was used.")
         if position < end:
             self._check_end(source, position)
+        if source.remark:
+            self.warnings.append(f"`{self.path.name}` {source.remark}")
 
     def _current_state(self) -> tuple[int, ...]:
         """Return what changes when someone writes the file or puts another in its place."""
@@ -137,8 +140,6 @@ class Reader:
                 f"The header of `{self.path.name}` states {stated}, but the file holds {seconds:.2f} s; "
                 "all of it was used."
             )
-        if source.remark:
-            self.warnings.append(f"`{self.path.name}` {source.remark}")
         if position <= self._start:
             raise self._beyond_the_end()
 

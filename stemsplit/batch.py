@@ -42,6 +42,9 @@ class Order:
     running: Running = field(default_factory=Running)
     start_seconds: float = 0.0
     duration_seconds: float | None = None
+    audio_track: int | str | None = None
+    """Of each file: an index counted from 0, or a language; else the track that players choose."""
+    downmix: bool = False
     template: str | None = None
     """Of the stems' names; else the one that suits the format."""
     format: str = "wav"
@@ -79,6 +82,9 @@ class Order:
             "depth": self.depth,
             "bitrate": self.bitrate,
             "gain_db": self.gain_db,
+            # Left out where they are not used, as in records of earlier versions.
+            **({} if self.audio_track is None else {"audio_track": self.audio_track}),
+            **({"downmix": True} if self.downmix else {}),
         }
 
     @property
@@ -121,7 +127,13 @@ class Order:
             EncodeError: a stem cannot be written, or is there already.
         """
         path = job.track.path
-        reader = Reader(path, start_seconds=self.start_seconds, duration_seconds=self.duration_seconds)
+        reader = Reader(
+            path,
+            start_seconds=self.start_seconds,
+            duration_seconds=self.duration_seconds,
+            track=self.audio_track,
+            downmix=self.downmix,
+        )
         pipeline.plan_writers(
             reader, job.outputs, depth=self.depth, bitrate=self.bitrate, force=self._may_replace(job)
         )
@@ -251,6 +263,8 @@ class Order:
             gain_db=self.gain_db,
             start_seconds=self.start_seconds,
             duration_seconds=self.duration_seconds,
+            audio_track=self.audio_track,
+            downmix=self.downmix,
             force=self._may_replace(job),
             progress=progress,
             finished=keep,

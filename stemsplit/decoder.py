@@ -17,19 +17,32 @@ from stemsplit.errors import DecodeError
 class Decoder:
     """A sound track of a file, counted from 0, as float32 blocks; what ffmpeg says is known once closed.
 
-    `part` is the bytes of the file to read.
+    `part` is the bytes of the file to read. Before the sound come `delay_seconds` of silence; with `timed`,
+    gaps between the time stamps are filled with silence. `downmix` gives two channels.
     """
 
     frames = None
     remark: str | None = None
     slack_seconds = 0.25  # `seconds` is rounded, and older versions count the padding
 
-    def __init__(self, path: Path, track: int = 0, part: range | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        track: int = 0,
+        part: range | None = None,
+        *,
+        delay_seconds: float = 0.0,
+        timed: bool = False,
+        downmix: bool = False,
+    ) -> None:
         program = ffmpeg.executable()
         if program is None:
             raise DecodeError(f"Cannot decode `{path.name}`: it needs ffmpeg", ffmpeg.INSTALL)
         name = f"subfile,,start,{part.start},end,{part.stop},,:file:{path}" if part else f"file:{path}"
         arguments = ["-v", "level+info", *ffmpeg.LOCAL, "-i", name, "-map", f"0:a:{track}"]
+        # Float, for the downmix may exceed full scale; rounded and wavering time stamps are left alone.
+        options = ["osf=flt", *["async=1:min_hard_comp=0.05"] * timed, *["ochl=stereo"] * downmix]
+        arguments += ["-af", f"aresample={':'.join(options)}"] if timed or downmix else []
         self._process = ffmpeg.Process(
             program,
             *[*arguments, "-f", "au", "-c:a", "pcm_f32be", "-"],
@@ -56,6 +69,7 @@ class Decoder:
             )
         _, offset, _, _, self.sample_rate, self.channels = struct.unpack(">4s5I", header)
         self._bytes(offset - 24)
+        self._silence = round(delay_seconds * self.sample_rate)
 
     def _bytes(self, count: int) -> bytes:
         assert self._process.popen.stdout is not None
@@ -63,6 +77,10 @@ class Decoder:
 
     def read(self, frames: int) -> NDArray[np.float32]:
         """Return the next `(channel, time)` block, shorter at the end, then empty."""
+        if self._silence:
+            count = min(frames, self._silence)
+            self._silence -= count
+            return np.zeros((self.channels, count), np.float32)
         width = 4 * self.channels
         data = self._bytes(frames * width)
         samples = np.frombuffer(data[: len(data) // width * width], ">f4").reshape(-1, self.channels)

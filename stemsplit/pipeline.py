@@ -296,6 +296,8 @@ def split_file(
     gain_db: float = 0.0,
     start_seconds: float = 0.0,
     duration_seconds: float | None = None,
+    audio_track: int | str | None = None,
+    downmix: bool = False,
     force: bool = False,
     progress: Callable[[int, int | None], None] | None = None,
     finished: Callable[[SplitResult, Mapping[Path, Path]], None] | None = None,
@@ -306,7 +308,7 @@ def split_file(
     Stems have the file's sample rate, channels and exact length, and a complete set adds up to it. They
     appear all together, or not at all; as `OUT/<track>.stem.mp4`, in one file. `template` names them
     otherwise, as `naming.fill` has it; or `outputs` one by one, or some of them, instead of `out`, `template`
-    and `format`. `gain_db` is the same for all of them.
+    and `format`. `gain_db` is the same for all of them. `audio_track` and `downmix`: see `Reader`.
 
     `progress` is called with the frames done and, where it is known, their total; `finished`, when all stems
     are complete, before they get their names, with the result and where each of them lies. Without a
@@ -319,7 +321,13 @@ def split_file(
     """
     _refuse_both(separator, options)
     began = time.monotonic()
-    reader = Reader(path, start_seconds=start_seconds, duration_seconds=duration_seconds)
+    reader = Reader(
+        path,
+        start_seconds=start_seconds,
+        duration_seconds=duration_seconds,
+        track=audio_track,
+        downmix=downmix,
+    )
     method = separator or load_method(**options)
     there = method.stems if isinstance(method, Estimator) else method.spec.stems
     if outputs is None:

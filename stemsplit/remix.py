@@ -63,6 +63,8 @@ def remix(
     bitrate: str | None = None,
     title: str = "remix",
     force: bool = False,
+    audio_track: int | str | None = None,
+    downmix: bool = False,
     progress: Callable[[int, int | None], None] | None = None,
     **options: Any,
 ) -> RemixResult:
@@ -70,7 +72,8 @@ def remix(
 
     `source` is a song, which is split on the way by what `options` choose as for `pipeline.load_method`; or a
     folder with its stems. Memory does not grow with its length. Peaks between samples may go as high as full
-    scale, or as the song's own: where the remix would go higher, all of it gets one gain.
+    scale, or as the song's own: where the remix would go higher, all of it gets one gain. `audio_track` and
+    `downmix` choose the sound of a song, see `Reader`.
 
     Raises:
         DecodeError, EncodeError: a file cannot be read or written.
@@ -80,7 +83,10 @@ def remix(
         raise EncodeError(f"`{out}` would replace the song itself", "choose another file with --out")
     if source.is_dir() and out.parent.resolve() == source.resolve():
         raise EncodeError(f"`{out}` would be one of the stems", "choose another folder with --out")
-    song = _from_folder(source) if source.is_dir() else _from_song(source, options)
+    if source.is_dir():
+        song = _from_folder(source)
+    else:
+        song = _from_song(Reader(source, track=audio_track, downmix=downmix), options)
     settings = parse(text, song.stems)
     reader = song.reader
     writer = Writer(
@@ -143,15 +149,13 @@ def _from_folder(folder: Path) -> _Song:
     return _Song(first, tuple(found.stems), found.blocks, found.mixture)
 
 
-def _from_song(path: Path, options: dict[str, Any]) -> _Song:
-    reader = Reader(path)
-
+def _from_song(reader: Reader, options: dict[str, Any]) -> _Song:
     def blocks() -> Iterator[Samples]:
         separator = fit(load_method(**options), reader)
         yield from separate_stream(separator, reader, reader.sample_rate)
 
     names = {name: options[name] for name in ("model", "stems", "sources", "azimuths") if name in options}
-    return _Song(reader, stem_names(**names), blocks, path)
+    return _Song(reader, stem_names(**names), blocks, reader.path)
 
 
 def _gain(before: Peaks, after: Peaks) -> float:

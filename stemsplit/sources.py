@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from stemsplit import ffmpeg, flac, headers, ogg
+from stemsplit import ffmpeg, flac, headers, ogg, tracks
 from stemsplit.decoder import Decoder
 from stemsplit.errors import DecodeError
 from stemsplit.relay import Chain, Relay
@@ -71,8 +71,22 @@ class Source(Protocol):
         """Free what decoding holds."""
 
 
-def open_source(path: Path, track: int = 0) -> Source:
-    """Open a sound track of a file, counted from 0. Raises DecodeError."""
+def open_source(path: Path, track: int | str | None = None, *, downmix: bool = False) -> Source:
+    """Open a sound track of a file: by index, counted from 0, by language, or the one that players choose.
+
+    `downmix` gives two channels of more.
+
+    Raises:
+        DecodeError: the file cannot be read, or has no such track.
+    """
+    source = _open(path, track)
+    if source.channels > 2 and downmix:
+        source.close()
+        source = _decode(path, track, downmix=True)
+    return source
+
+
+def _open(path: Path, track: int | str | None) -> Source:
     try:
         if path.is_dir():
             raise DecodeError(f"`{path}` is a folder, not a sound file")
@@ -90,28 +104,45 @@ def open_source(path: Path, track: int = 0) -> Source:
         raise DecodeError(f"`{path.name}` is empty (0 bytes)")
     chain = ogg.links(path) if head == b"OggS" else ()
     if chain:
-        return Chain(path, chain, track)
+        return Chain(path, chain, track if isinstance(track, int) else 0)
     # libsndfile knows of one track only.
-    if track or (_may_be_mp3(path, head) and ffmpeg.executable()):
-        return Decoder(path, track)
-    return _open_libsndfile(path)
+    number = track if isinstance(track, int) else 0
+    if number or (_may_be_mp3(path, head) and ffmpeg.executable()):
+        return _decode(path, track)
+    return _open_libsndfile(path, track)
 
 
-def _open_libsndfile(path: Path) -> Source:
+def _decode(path: Path, track: int | str | None, *, downmix: bool = False) -> Decoder:
+    """Decode a sound track with ffmpeg, where players play it."""
+    there = tracks.contents(path)
+    chosen = tracks.choose(path, there.tracks, track, downmix=downmix)
+    decoder = Decoder(
+        path,
+        chosen,
+        delay_seconds=tracks.delay_seconds(path, there, chosen),
+        timed=there.timed,
+        downmix=downmix,
+    )
+    if track is None:
+        decoder.remark = tracks.remark(path, there.tracks, chosen)
+    return decoder
+
+
+def _open_libsndfile(path: Path, track: int | str | None) -> Source:
     """Open a file with libsndfile, or with ffmpeg where that does better."""
     source = _try_libsndfile(path)
     extent = headers.find_sound(path)
     if extent:
         source = _within(path, extent, source)
     if source is None:
-        decoder = Decoder(path)
+        decoder = _decode(path, track)
         if extent and extent.stated == 0 and extent.start < extent.end:
             decoder.remark = "states no length in its header; all that follows was used."
         return decoder
     unknown = source.frames is None or source.frames >= _UNKNOWN_FRAMES
     if unknown and ffmpeg.executable():
         source.close()
-        return Decoder(path)
+        return _decode(path, track)
     if source.plain or unknown:
         return source
     return Relay(source, path, continues=source.format == "FLAC" and flac.continues(path, source.frames or 0))

@@ -25,6 +25,7 @@ ORDER = [
     "headers",
     "flac",
     "ogg",
+    "tracks",
     "decoder",
     "sndfile",
     "relay",

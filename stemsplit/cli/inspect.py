@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stemsplit.cli import console
+from stemsplit.cli import console, sound
 
 if TYPE_CHECKING:
     from stemsplit.analysis import Analysis
@@ -28,6 +28,8 @@ def command(
         Path | None,
         typer.Option(metavar="FILE.png", help="Draw the spectrogram; of stems, their masks too."),
     ] = None,
+    audio_track: sound.AudioTrack = None,
+    downmix: sound.Downmix = False,
     json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object a sound.")] = False,
 ) -> None:
     """Tell format, length, levels, tempo and key, and whether a stereo file is mono or has been lossy.
@@ -37,24 +39,30 @@ def command(
     """
     if plot and len(sources) > 1:
         raise typer.BadParameter("--plot draws one sound, or the stems of one folder")
+    from stemsplit.audio import Reader
+
+    track = sound.track(audio_track)
     report = console.Report(quiet=False, verbose=True, json=json)
     for source in sources:
         with report.failing(source):
             if source.is_dir():
                 _tell_stems(source, json=json)
+                reader = None
             else:
-                _tell_sound(source, json=json)
+                reader = Reader(source, track=track, downmix=downmix)
+                _tell_sound(reader, json=json)
             if plot:
-                _draw(source, plot)
+                _draw(source, reader, plot)
     raise typer.Exit(1 if report.failures else 0)
 
 
-def _tell_sound(path: Path, *, json: bool) -> None:
+def _tell_sound(reader: Reader, *, json: bool) -> None:
     from stemsplit.analysis import analyse
-    from stemsplit.audio import Reader
 
-    reader = Reader(path)
+    path = reader.path
     found = analyse(reader, reader.sample_rate, reader.channels)
+    for warning in reader.warnings:
+        console.say(f"warning: {warning}")
     if json:
         facts = {name: value for name, value in asdict(found).items() if name not in ("energy", "beats")}
         console.event(input=path, **facts, beats=[round(beat, 3) for beat in found.beats])
@@ -107,25 +115,23 @@ def _tell_stems(folder: Path, *, json: bool) -> None:
             typer.echo(f"  {console.printable(name):12}{_db(each.peak):>11}{lufs:>10}{share:>10.1%}")
 
 
-def _draw(source: Path, path: Path) -> None:
+def _draw(source: Path, reader: Reader | None, path: Path) -> None:
     import numpy as np
 
     from stemsplit import charts, stemset
-    from stemsplit.audio import Reader
     from stemsplit.export.report import pictures
 
     charts.check()
-    if source.is_dir():
+    if reader is None:
         stems = stemset.find(source)
-        names = [stemset.MIXTURE, *stems.stems]
+        names, rate, frames = [stemset.MIXTURE, *stems.stems], stems.sample_rate, stems.frames
+        # What has no mixture beside it is drawn above its stems as their sum.
+        blocks = (np.concatenate([block.sum(axis=0, keepdims=True), block]) for block in stems.blocks())
     else:
-        reader = Reader(source)
-        stems = stemset.StemSet(source.stem, {source.name: source}, None, reader.sample_rate, reader.channels)
-        names = [source.name]
-    # What has no mixture beside it is drawn above its stems as their sum.
-    blocks = (np.concatenate([block.sum(axis=0, keepdims=True), block]) for block in stems.blocks())
-    found = pictures.survey(blocks if len(names) > 1 else stems.blocks(), stems.sample_rate, stems.frames)
-    pictures.sheet(found, names, stems.frames / stems.sample_rate, path)
+        names, rate, frames = [source.name], reader.sample_rate, sum(block.shape[-1] for block in reader)
+        blocks = (block[np.newaxis] for block in reader)
+    found = pictures.survey(blocks, rate, frames)
+    pictures.sheet(found, names, frames / rate, path)
 
 
 def _db(amplitude: float) -> str:

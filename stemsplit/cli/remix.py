@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from stemsplit import DEFAULT_MODEL
-from stemsplit.cli import console, models, running
+from stemsplit.cli import console, models, running, sound
 
 EXAMPLE = 'stemsplit remix song.mp3 "vocals=-6dB drums=+3dB"'
 
@@ -38,6 +38,8 @@ def command(
     ] = "same",
     bitrate: Annotated[str | None, _where(metavar="RATE", help="For mp3, ogg and m4a, as in `192k`.")] = None,
     force: Annotated[bool, _where("--force", metavar="", help="Replace a file already there.")] = False,
+    audio_track: sound.AudioTrack = None,
+    downmix: sound.Downmix = False,
     model: Annotated[str, models.option(rich_help_panel="How to split")] = DEFAULT_MODEL,
     mask: Annotated[Literal["soft", "binary", "wiener"] | None, _how(help="As of `stemsplit split`.")] = None,
     fast: running.Fast = False,
@@ -67,7 +69,12 @@ def command(
         name = source.resolve().name if source.is_dir() else naming.track_name(source)
         out = Path(f"{name}-{label}.{ending if ending in WRITABLE else 'wav'}")
     report = console.Report(quiet=quiet, verbose=False, json=json)
-    reader = Reader(next(iter(stemset.find(source).stems.values())) if source.is_dir() else source)
+    chosen: dict[str, Any] = {}
+    if not source.is_dir():
+        chosen = {"audio_track": sound.track(audio_track), "downmix": downmix}
+        reader = Reader(source, track=chosen["audio_track"], downmix=downmix)
+    else:
+        reader = Reader(next(iter(stemset.find(source).stems.values())))
     shown = f"{label} of {console.printable(source.name)}"
     with console.Bars(enabled=not quiet) as bars, bars.of(shown, reader) as update:
         result = remix(
@@ -79,6 +86,7 @@ def command(
             title=label,
             force=force,
             progress=update,
+            **chosen,
             model=model,
             mask=mask,
             fast=fast,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stemsplit.cli import console
+from stemsplit.cli import console, sound
 
 EXAMPLE = "stemsplit scan song.wav --plot positions.png"
 
@@ -19,6 +19,8 @@ def command(
         Path | None,
         typer.Option(metavar="FILE.png", help="Draw energy over positions, and over levels and delays."),
     ] = None,
+    audio_track: sound.AudioTrack = None,
+    downmix: sound.Downmix = False,
     json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object.")] = False,
 ) -> None:
     """Find the positions in the stereo image that a recording's sounds come from.
@@ -32,7 +34,10 @@ def command(
 
     if plot:
         charts.check()
-    survey = scan.scan(Reader(track))
+    reader = Reader(track, track=sound.track(audio_track), downmix=downmix)
+    survey = scan.scan(reader)
+    for warning in reader.warnings:
+        console.say(f"warning: {warning}")
     found = list(zip(survey.azimuths, survey.shares, strict=True))
     if plot:
         charts.positions(plot, survey, title=track.name)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from stemsplit import DEFAULT_MODEL
-from stemsplit.cli import console, models, running, signals, streams
+from stemsplit.cli import console, models, running, signals, sound, streams
 from stemsplit.errors import Collision, DecodeError, EncodeError, StemsplitError, TemplateError, failure
 
 if TYPE_CHECKING:
@@ -132,6 +132,8 @@ def command(
     duration: Annotated[
         float | None, _what(parser=seconds, metavar="TIME", help="Split no more than this.")
     ] = None,
+    audio_track: sound.AudioTrack = None,
+    downmix: sound.Downmix = False,
     model: Annotated[str, models.option(rich_help_panel="How to split")] = DEFAULT_MODEL,
     mask: Annotated[
         Literal["soft", "binary", "wiener"] | None,
@@ -269,6 +271,8 @@ def command(
         running=Running(runtime, device, precision, batch, threads, fast),
         start_seconds=start or 0.0,
         duration_seconds=duration,
+        audio_track=sound.track(audio_track),
+        downmix=downmix,
         template=template,
         format=format,
         depth=depth,
@@ -376,6 +380,8 @@ def _to_stdout(
                 bitrate=order.bitrate,
                 gain_db=order.gain_db,
                 progress=update,
+                audio_track=order.audio_track,
+                downmix=order.downmix,
                 **part,
             )
             with job.outputs[stem].open("rb") as file:

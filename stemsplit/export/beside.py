@@ -52,6 +52,7 @@ class Beside:
         """
         paths = self.paths(result.input, result.outputs)
         whole = not order.start_seconds and order.duration_seconds is None and not order.gain_db
+        whole = whole and order.audio_track is None and not order.downmix
         whole = whole and Reader(result.input).sample_rate == result.sample_rate
         stems = StemSet(
             naming.track_name(result.input),
