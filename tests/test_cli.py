@@ -177,7 +177,7 @@ def test_every_option_arrives(pipeline):
     words = "a.wav -m other -d cpu --batch 3 --mask soft --stems vocals,drums -o out -f ogg --depth 24"
     words += " --runtime torch --threads 2 --fast --jobs 2"
     words += " --precision bfloat16 --bitrate 192k --gain -1.5 --start 0:00.005 --duration 2.5 --force"
-    words += " --audio-track 2 --downmix"
+    words += " --audio-track 1 --downmix"
     result = run(*words.split())
     assert result.exit_code == 0
     assert pipeline.loaded == [
@@ -205,7 +205,7 @@ def test_every_option_arrives(pipeline):
             "gain_db": -1.5,
             "start_seconds": 0.005,
             "duration_seconds": 2.5,
-            "audio_track": 1,
+            "audio_track": 0,
             "downmix": True,
             "force": True,
         }
