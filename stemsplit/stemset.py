@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -75,6 +75,24 @@ def find(folder: Path) -> StemSet:
         )
     (sample_rate, channels) = forms.pop()
     return StemSet(folder.resolve().name, stems, mixture, sample_rate, channels)
+
+
+class Passes:
+    """The progress of work that goes over a track several times.
+
+    `progress` is called with the share of all passes that is done, from 0 to 1.
+    """
+
+    def __init__(self, passes: int, frames: float, progress: Callable[[float], None]) -> None:
+        self._frames, self._progress = passes * max(1.0, frames), progress
+        self._done = 0
+
+    def watch(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """Yield the blocks of one pass."""
+        for block in blocks:
+            yield block
+            self._done += block.shape[-1]
+            self._progress(min(1.0, self._done / self._frames))
 
 
 def in_step(sounds: Sequence[Iterable[Block]]) -> Iterator[Block]:

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 import stemsplit
 from stemsplit import batch
 from stemsplit.cli import VERBS, app, console, split
+from stemsplit.cli.bars import Bars
 from stemsplit.errors import EncodeError, StemsplitError, UnknownModel
 from stemsplit.separator import Spec
 from tests.conftest import events
@@ -293,7 +294,13 @@ def test_json_has_one_object_a_track_and_nothing_else(pipeline):
 def test_json_tells_how_far_a_track_is_but_not_at_every_step(pipeline, monkeypatch):
     monkeypatch.setattr(console, "EVERY_SECONDS", 0.0)
     (progress,) = (e for e in events(run("--json", "a.wav").stdout) if e["event"] == "progress")
-    assert progress == {"event": "progress", "input": "a.wav", "done_seconds": 1.0, "seconds": 0.01}
+    assert progress == {
+        "event": "progress",
+        "input": "a.wav",
+        "phase": "split",
+        "done_seconds": 1.0,
+        "seconds": 0.01,
+    }
     monkeypatch.setattr(console, "EVERY_SECONDS", 60.0)
     assert not [e for e in events(run("--json", "--force", "a.wav").stdout) if e["event"] == "progress"]
 
@@ -324,7 +331,7 @@ def test_the_bar_goes_to_stderr_alone(monkeypatch, capfd):
     with open(theirs, "w", encoding="utf-8") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
         tracks = [reader, reader, reader]
-        with console.Bars(tracks, enabled=True) as bars, bars.of("[1/3] song.mp3", reader) as update:
+        with Bars(tracks, enabled=True) as bars, bars.of("[1/3] song.mp3", reader) as update:
             update(44_100, None)
             sys.stdout.write("data\n")
             time.sleep(0.3)  # the bar is drawn ten times a second
@@ -339,7 +346,7 @@ def test_the_bar_goes_to_stderr_alone(monkeypatch, capfd):
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_there_is_no_bar_without_a_terminal(capfd, enabled):
-    with console.Bars(enabled=enabled) as bars, bars.of("song.mp3", None) as update:
+    with Bars(enabled=enabled) as bars, bars.of("song.mp3", None) as update:
         update(44_100, None)
     assert capfd.readouterr() == ("", "")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress
 
     from stemsplit.audio import Reader
     from stemsplit.batch import Job
@@ -35,6 +35,8 @@ EVERY_SECONDS = 1.0
 
 
 _ours: TextIO | None = None
+_bars: Progress | None = None
+"""The progress bars, while they are shown."""
 
 
 @contextlib.contextmanager
@@ -47,6 +49,17 @@ def alone() -> Iterator[None]:
             yield
     finally:
         _ours = None
+
+
+@contextlib.contextmanager
+def above(bars: Progress) -> Iterator[None]:
+    """Print all messages through the progress bars, which rich then redraws below."""
+    global _bars
+    _bars = bars
+    try:
+        yield
+    finally:
+        _bars = None
 
 
 def printable(text: str) -> str:
@@ -68,7 +81,21 @@ def meter(peak: float) -> str:
 
 def say(text: str) -> None:
     """Write to stderr."""
-    typer.echo(printable(text), err=True)
+    if _bars:
+        # rich draws the bars under this lock, but prints without it: threads would erase each other's lines.
+        with _bars.live._lock:
+            _bars.console.print(printable(text), soft_wrap=True, markup=False, emoji=False, highlight=False)
+    else:
+        # sys.stderr, not click's own stream: rich replaces it while `stemsplit train` shows its table.
+        typer.echo(printable(text), file=sys.stderr, err=True)
+
+
+def _to_stdout(line: bytes, end: bytes = b"\n") -> None:
+    """Write a line to stdout; where that is a terminal with progress bars, above them."""
+    if _bars and (_ours or sys.stdout).isatty():
+        say(os.fsdecode(line))
+    else:
+        typer.echo(line + end, file=_ours, nl=False)
 
 
 def error(problem: StemsplitError) -> None:
@@ -78,7 +105,7 @@ def error(problem: StemsplitError) -> None:
 
 def event(**fields: Any) -> None:
     """Write one JSON object, in ASCII, as one line to stdout."""
-    typer.echo(json.dumps(_finite(fields), default=str), file=_ours)
+    _to_stdout(json.dumps(_finite(fields), default=str).encode())
 
 
 def error_event(problem: StemsplitError, **which: Any) -> None:
@@ -152,11 +179,11 @@ class Report:
             else:
                 self.paths({**job.outputs, **(beside or {})})
 
-    def progress(self, job: Job, reader: Reader) -> Callable[[int], None]:
-        """Return a function to call with the frames done of a track, for programs to know."""
+    def progress(self, job: Job, reader: Reader) -> Callable[..., None]:
+        """Return a function for programs' progress: `(frames done of a track, phase)`."""
         told = time.monotonic()
 
-        def tell(done: int) -> None:
+        def tell(done: float, phase: str = "split") -> None:
             nonlocal told
             now = time.monotonic()
             if self.json and now - told >= EVERY_SECONDS:
@@ -166,6 +193,7 @@ class Report:
                     event(
                         event="progress",
                         input=job.track,
+                        phase=phase,
                         done_seconds=done / reader.sample_rate,
                         seconds=total,
                     )
@@ -195,7 +223,7 @@ class Report:
         """Print where the stems are."""
         for path in dict.fromkeys(outputs.values()):
             # As bytes: not every file name is text.
-            typer.echo(os.fsencode(str(path)) + self._path_end, file=_ours, nl=False)
+            _to_stdout(os.fsencode(str(path)), self._path_end)
 
     def done(self, track: Track, result: SplitResult, beside: Mapping[str, Path] | None = None) -> None:
         """Tell what was written, and what `beside` the stems."""
@@ -236,89 +264,3 @@ def seconds_of(reader: Reader | RawReader) -> float | None:
     """Return how long a track is, where that is known."""
     frames = reader.frames_estimate
     return None if frames is None else frames / reader.sample_rate
-
-
-class Bars:
-    """Shows on stderr how far each track is, where that is a terminal and one wants to see it.
-
-    Of several tracks it also shows how far all of them are, by the seconds of sound.
-    """
-
-    def __init__(self, tracks: Iterable[Reader] = (), *, enabled: bool) -> None:
-        self._progress: Progress | None = None
-        self._all: TaskID | None = None
-        self._seconds, self._began = [seconds_of(reader) or 0.0 for reader in tracks], time.monotonic()
-        if not (enabled and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"):
-            return
-        from rich import progress as part
-        from rich.console import Console
-
-        # stdout stays what it is: rich would send it to this console, that is, to stderr.
-        self._progress = part.Progress(
-            part.TextColumn("{task.description}", markup=False),
-            part.BarColumn(bar_width=20),
-            part.TaskProgressColumn(),
-            part.TimeElapsedColumn(),
-            part.TimeRemainingColumn(),
-            part.TextColumn("{task.fields[speed]}"),
-            console=Console(stderr=True),
-            transient=True,
-            redirect_stdout=False,
-        )
-
-    def __enter__(self) -> Bars:
-        if self._progress:
-            self._progress.start()
-            if len(self._seconds) > 1:
-                title = f"{len(self._seconds)} tracks"
-                self._all = self._progress.add_task(title, total=sum(self._seconds), speed="")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._progress:
-            self._progress.stop()
-
-    @contextlib.contextmanager
-    def of(self, title: str, reader: Reader | RawReader) -> Iterator[Callable[[int, int | None], None]]:
-        """Show a track's bar, and give the function that moves it."""
-        bars = self._progress
-        if bars is None:
-            yield lambda done, total: None
-            return
-        from rich.text import Text
-
-        label = Text(title)
-        label.truncate(max(10, bars.console.width - 50), overflow="ellipsis")  # the other columns take 50
-        task = bars.add_task(label.plain, total=reader.frames_estimate, speed="")
-        began, before = time.monotonic(), 0
-
-        def update(done: int, _: int | None) -> None:
-            nonlocal before
-            speed = done / reader.sample_rate / (time.monotonic() - began)
-            bars.update(task, completed=done, speed=f"{speed:.1f} x")
-            self._advance((done - before) / reader.sample_rate)
-            before = done
-
-        try:
-            yield update
-        finally:
-            bars.remove_task(task)
-            # All of a track is behind us, however it ended.
-            self._advance(max(0.0, (seconds_of(reader) or 0.0) - before / reader.sample_rate))
-
-    @contextlib.contextmanager
-    def counting(self, tracks: int) -> Iterator[Callable[[], None]]:
-        """Show how many tracks are done, and give the function that says that another one is."""
-        bars = self._progress
-        if bars is None:
-            yield lambda: None
-            return
-        task = bars.add_task(f"{tracks} tracks", total=tracks, speed="")
-        yield lambda: bars.advance(task)
-
-    def _advance(self, seconds: float) -> None:
-        if self._progress and self._all is not None:
-            self._progress.update(self._all, advance=seconds)
-            done = next(task.completed for task in self._progress.tasks if task.id == self._all)
-            speed = done / (time.monotonic() - self._began)
-            self._progress.update(self._all, speed=f"{speed:.1f} x")

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from stemsplit.cli import console
+from stemsplit.cli.bars import Bars
 
 EXAMPLE = "stemsplit daw stems/song --format reaper"
 
@@ -44,8 +45,9 @@ def command(
     found = find(stems)
     path = out or stems / f"{found.name}{daw.SUFFIXES[format]}"
     daw.check(format, path, force)
-    analysis = daw.analyse(found)
-    daw.write(format, found, path, analysis, force)
+    with Bars(enabled=not quiet) as bars, bars.shares(f"session of {found.name}") as progress:
+        analysis = daw.analyse(found, progress)
+        daw.write(format, found, path, analysis, force)
     report = console.Report(quiet=quiet, verbose=False, json=False)
     report.remark(remark(analysis))
     report.paths({"session": path})

@@ -10,6 +10,7 @@ import typer
 
 from stemsplit import DEFAULT_MODEL
 from stemsplit.cli import console, models, running, sound
+from stemsplit.cli.bars import Bars
 
 EXAMPLE = 'stemsplit remix song.mp3 "vocals=-6dB drums=+3dB"'
 
@@ -76,7 +77,7 @@ def command(
     else:
         reader = Reader(next(iter(stemset.find(source).stems.values())))
     shown = f"{label} of {console.printable(source.name)}"
-    with console.Bars(enabled=not quiet) as bars, bars.of(shown, reader) as update:
+    with Bars(enabled=not quiet) as bars, bars.of(shown, reader) as update:
         result = remix(
             source,
             text,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stemsplit.cli import console
+from stemsplit.cli.bars import Bars
 
 EXAMPLE = "stemsplit report stems/song --mixture song.mp3"
 
@@ -37,5 +37,6 @@ def command(
     if mixture:
         stems = replace(stems, mixture=mixture)
     facts, path = report.facts(stems, folder.parent), out or folder / "report.html"
-    report.write(stems, path, facts=facts, force=force, progress=console.say)
+    with Bars(enabled=True) as bars, bars.shares(f"report of {stems.name}") as progress:
+        report.write(stems, path, facts=facts, force=force, progress=progress)
     typer.echo(path)

@@ -9,7 +9,9 @@ import shlex
 import shutil
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,11 +20,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from stemsplit import DEFAULT_MODEL
+from stemsplit.cli import bars as progress_bars
 from stemsplit.cli import console, models, running, signals, sound, streams
 from stemsplit.errors import Collision, DecodeError, EncodeError, StemsplitError, TemplateError, failure
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from stemsplit.audio import Reader
     from stemsplit.batch import Job, Order
@@ -359,7 +362,10 @@ def _to_stdout(
         job = Job(tracks[0], {stem: folder / f"{stem}.{order.format}"})
         reader = order.open(job)
     separator = order.load()
-    with console.Bars(enabled=not report.quiet) as bars, bars.of(f"{stem} of {named[0]}", reader) as update:
+    with (
+        progress_bars.Bars(enabled=not report.quiet) as bars,
+        bars.of(f"{stem} of {named[0]}", reader) as update,
+    ):
         if form or order.format == "wav":
             result = pipeline.split_to_stream(
                 reader,
@@ -426,8 +432,8 @@ def _share_out(order: Order, planned: Sequence[Job], report: console.Report, **c
     cpus = order.running.threads or 1
     try:
         with (
+            progress_bars.Bars(enabled=not report.quiet) as bars,
             console.alone(),  # Ray prints to stdout that it lost a machine
-            console.Bars(enabled=not report.quiet) as bars,
             bars.counting(len(planned)) as count,
         ):
             for job, outcome in machines.carry_out(order, planned, cpus=cpus, **cluster):
@@ -465,22 +471,38 @@ def _split(order: Order, todo: dict[Job, Reader], report: console.Report, jobs: 
         title = f"{count}{console.count_stems(order.names)} of {console.printable(job.track.path.name)}"
         refuse_if_stopped()
         tell = report.progress(job, reader)
-        with report.failing(job.track), bars.of(title, reader) as update:
 
-            def progress(done: int, total: int | None) -> None:
-                refuse_if_stopped()
-                update(done, total)
-                tell(done)
+        @contextmanager
+        def phase(name: str) -> Iterator[Callable[[float], None]]:
+            with bars.shares(f"{count}{name} of {job.track.path.name}") as update:
 
+                def progress(share: float) -> None:
+                    refuse_if_stopped()
+                    update(share)
+                    tell(share * result.frames, name)
+
+                yield progress
+
+        with report.failing(job.track):
             beside.check(job.track.path, job.outputs, force=order.force)
-            result = order.carry_out(job, separator, progress)
-            if result is None:
+            with bars.of(title, reader) as update:
+
+                def progress(done: int, total: int | None) -> None:
+                    refuse_if_stopped()
+                    update(done, total)
+                    tell(done)
+
+                split = order.carry_out(job, separator, progress)
+            if split is None:
                 report.skipped(job)
                 return
+            result = split
             if fitted:
                 report.remark(f"{job.track.path.name}: {result.how}")
-            made = beside.write(result, order, say=partial(report.remark, detail=True))
-            report.done(job.track, result, made)
+            began = time.monotonic()
+            made = beside.write(result, order, phase)
+            elapsed = result.elapsed_seconds + (time.monotonic() - began if made else 0.0)
+            report.done(job.track, replace(result, elapsed_seconds=elapsed), made)
 
     def guarded(*task: Any) -> None:
         try:
@@ -490,7 +512,10 @@ def _split(order: Order, todo: dict[Job, Reader], report: console.Report, jobs: 
             stopped.set()
             raise
 
-    with console.Bars(todo.values(), enabled=not report.quiet) as bars, ThreadPoolExecutor(jobs) as pool:
+    with (
+        progress_bars.Bars(todo.values(), enabled=not report.quiet) as bars,
+        ThreadPoolExecutor(jobs) as pool,
+    ):
         try:
             for future in [pool.submit(guarded, n, *each) for n, each in enumerate(todo.items(), 1)]:
                 future.result()

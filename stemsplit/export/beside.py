@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from stemsplit.export import daw, report
 from stemsplit.parts import refuse_to_replace
 from stemsplit.pipeline import SplitResult
 from stemsplit.stemset import StemSet
+
+Phase = Callable[[str], AbstractContextManager[Callable[[float], None]]]
+"""Opens a phase of the work, "session" or "report", and gives a function for the share of it that is done."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,8 @@ class Beside:
         for path in self.paths(track, outputs).values():
             refuse_to_replace(path, force=force)
 
-    def write(self, result: SplitResult, order: Order, *, say: Callable[[str], None]) -> dict[str, Path]:
-        """Write it, and return the paths; `say` is called with what is about to be done.
+    def write(self, result: SplitResult, order: Order, phase: Phase) -> dict[str, Path]:
+        """Write it, and return the paths; each part of the work runs inside a `phase`.
 
         Raises:
             EncodeError: something cannot be written.
@@ -62,8 +66,11 @@ class Beside:
             result.channels,
         )
         if self.session:
-            daw.write(self.session, stems, paths["session"], daw.analyse(stems), order.force)
+            with phase("session") as progress:
+                analysis = daw.analyse(stems, progress)
+                daw.write(self.session, stems, paths["session"], analysis, order.force)
         if self.page:
             facts = report.facts(stems, order.out)
-            report.write(stems, paths["report"], facts=facts, force=order.force, progress=say)
+            with phase("report") as progress:
+                report.write(stems, paths["report"], facts=facts, force=order.force, progress=progress)
         return paths

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from stemsplit import analysis
@@ -12,18 +13,21 @@ from stemsplit.errors import EncodeError
 from stemsplit.export import dawproject, reaper
 from stemsplit.export.session import session
 from stemsplit.parts import refuse_to_replace
-from stemsplit.stemset import StemSet
+from stemsplit.stemset import Passes, StemSet
 
 SUFFIXES = {"dawproject": ".dawproject", "reaper": ".rpp"}
 WRITERS = {"dawproject": dawproject.write, "reaper": reaper.write}
 
 
-def analyse(stems: StemSet) -> Analysis:
-    """Return what the mixture is like: the one beside the stems or, without one, their sum."""
-    if stems.mixture is None:
-        return analysis.analyse(stems.mix(), stems.sample_rate, stems.channels)
-    mixture = Reader(stems.mixture)
-    return analysis.analyse(mixture, mixture.sample_rate, mixture.channels)
+def analyse(stems: StemSet, progress: Callable[[float], None] = lambda share: None) -> Analysis:
+    """Analyse the mixture: the one beside the stems or, without one, their sum.
+
+    `progress` is called with the share that is done, from 0 to 1.
+    """
+    form = Reader(stems.mixture) if stems.mixture else stems
+    frames = stems.frames * form.sample_rate / stems.sample_rate
+    blocks = Passes(1, frames, progress).watch(stems.mix())
+    return analysis.analyse(blocks, form.sample_rate, form.channels)
 
 
 def check(kind: str, path: Path, force: bool = False) -> None:

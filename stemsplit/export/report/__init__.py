@@ -18,7 +18,7 @@ from stemsplit.export.report.page import AUDIO, make_page
 from stemsplit.parts import refuse_to_replace
 from stemsplit.records import Print, Records
 from stemsplit.scratch import scratch_folder
-from stemsplit.stemset import MIXTURE, StemSet, in_step
+from stemsplit.stemset import MIXTURE, Passes, StemSet, in_step
 from stemsplit.writer import Writer
 
 BITRATE = "160k"
@@ -33,12 +33,12 @@ def write(
     *,
     facts: Mapping[str, str],
     force: bool = False,
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Path:
     """Write a page about a track and return its path; memory does not grow with the track's length.
 
     The sounds are in it as MP3, and nothing in it asks for anything else. `facts` are shown as they are, such
-    as the model's name under "Model". `progress` is called with what is about to be done.
+    as the model's name under "Model". `progress` is called with the share that is done, from 0 to 1.
 
     Raises:
         DecodeError: a stem, or the mixture, cannot be read.
@@ -47,27 +47,27 @@ def write(
         StemsplitError: matplotlib is not installed, or the mixture is not one of these stems.
     """
     charts.check()
-    path, say = Path(path), progress or (lambda _: None)
+    path = Path(path)
     if path.is_dir():
         raise EncodeError(f"`{path}` is a folder", "choose a file with --out")
     refuse_to_replace(path, force=force)
     names = [MIXTURE, *stemset.stems]
-    sounds: list[Iterable[Block]] = [stemset.mix(), *map(Reader, stemset.stems.values())]
     _check_mixture(stemset)
+    sounds: list[Iterable[Block]] = [stemset.mix(), *map(Reader, stemset.stems.values())]
+    playable = [index for index in range(len(names)) if index or stemset.mixture]
+    passes = Passes(len(playable) + len(names) + 1, stemset.frames, progress)
     with scratch_folder() as folder:
         # What can fail for a reason comes first.
-        encoded = {}
-        for index, sound in enumerate(sounds):
-            if index or stemset.mixture:
-                say(f"encoding {names[index]}")
-                encoded[index] = _encode(sound, stemset, Path(folder, f"{index}.mp3"))
-        say("measuring")
+        encoded = {
+            index: _encode(passes.watch(sounds[index]), stemset, Path(folder, f"{index}.mp3"))
+            for index in playable
+        }
         analyses = [
-            analyse(sound, stemset.sample_rate, stemset.channels, music=index == 0)
+            analyse(passes.watch(sound), stemset.sample_rate, stemset.channels, music=index == 0)
             for index, sound in enumerate(sounds)
         ]
-        say("drawing")
-        found = pictures.survey(_mixture_and_stems(stemset), stemset.sample_rate, stemset.frames)
+        blocks = passes.watch(_mixture_and_stems(stemset))
+        found = pictures.survey(blocks, stemset.sample_rate, stemset.frames)
         _publish(path, make_page(stemset, names, analyses, found, facts), encoded, force=force)
     return path
 
