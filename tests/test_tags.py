@@ -23,9 +23,10 @@ from mutagen import wave as mutagen_wave
 
 from stemsplit import tag_fields, tags
 from stemsplit.audio import Reader
+from stemsplit.output_formats import FORMATS
 from stemsplit.stem_mp4 import StemFile, read_stem_names
 from stemsplit.tags import Tags, read_tags, write_tags
-from stemsplit.writer import FORMATS, Writer
+from stemsplit.writer import Writer
 from tests.mutate import run_ffmpeg
 
 RATE, FRAMES = 44_100, 4_410
