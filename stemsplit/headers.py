@@ -141,7 +141,7 @@ def _chunked(file: BinaryIO, layout: _Layout, position: int, size: int, outer: i
     for name, start, length in _chunks(file, layout, position, size):
         file.seek(start)
         if name[:4] == b"fmt " and layout is not _CAF:
-            samples = wave_samples(file.read(min(length, 40)), "BIG" if layout is _RIFX else "LITTLE")
+            samples = wave_samples(file.read(max(0, min(length, 40))), "BIG" if layout is _RIFX else "LITTLE")
         elif name == b"ds64":
             riff, large = struct.unpack("<QQ", file.read(16))
             outer = outer if outer < 0xFFFF_FFFF else 8 + riff

@@ -95,7 +95,7 @@ class Chain:
         self._faults: list[str] = []
         self.remark: str | None = None
         self._rest = iter(links)
-        self._source = self._open(next(self._rest))
+        self._source = self._open_first()
         self._position = 0
         self.sample_rate, self.channels = self._source.sample_rate, self._source.channels
         self.seconds: float | None = sum(link.seconds for link in links)
@@ -105,6 +105,17 @@ class Chain:
         elif isinstance(self._source, Relay):
             self.frames, self.seconds = self._source.frames, self._source.seconds
             self.promised_seconds = self._source.promised_seconds
+
+    def _open_first(self) -> Decoder | Relay:
+        """Open the first link that can be decoded."""
+        problem = DecodeError(f"`{self._path.name}` has no sound in it")
+        for link in self._rest:
+            try:
+                return self._open(link)
+            except DecodeError as error:
+                problem = error
+                self._faults.append("a part cannot be decoded")
+        raise problem
 
     def _open(self, link: Link) -> Decoder | Relay:
         part = range(link.start, link.end) if len(self._links) > 1 else None

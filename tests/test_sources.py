@@ -308,3 +308,19 @@ def test_a_file_without_samples_holds_no_sound(trailer, tmp_path):
     (tmp_path / "a.wav").write_bytes((tmp_path / "a.wav").read_bytes() + trailer)
     with pytest.raises(DecodeError, match="`a.wav` holds no sound: its length is 0"):
         read(tmp_path / "a.wav")
+
+
+def test_a_chunk_smaller_than_its_own_header_is_no_crash(tmp_path):
+    path = tmp_path / "a.w64"
+    soundfile.write(path, tone().T, RATE, format="W64", subtype="PCM_16")
+    rewritten(path, b"fmt \xf3", 16, "<Q", 3)
+    with pytest.raises(DecodeError, match="is no sound file"):
+        read(path)
+
+
+def test_a_chain_whose_first_link_is_broken_is_read_from_the_next(oggs, tmp_path):
+    found = pages(oggs["vorbis"])
+    (tmp_path / "a.ogg").write_bytes(found[0] + b"".join(found[5:]) + oggs["vorbis"].read_bytes())
+    sound, warnings = read(tmp_path / "a.ogg")
+    np.testing.assert_allclose(sound, read(oggs["vorbis"])[0], rtol=0, atol=1e-6)
+    assert len(warnings) == 2
