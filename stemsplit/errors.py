@@ -1,8 +1,8 @@
 """What can go wrong in a way that the user can mend.
 
-Everything here is one sentence and, where there is one, a hint; the command line prints both and
-exits 1. Any other exception is a bug. In a track, `failure` turns it into an error, so that the other tracks
-are split; elsewhere it keeps its traceback.
+Everything here is one sentence and, where there is one, a hint; the command line prints both and ends with
+`exit_status`. Any other exception is a bug. In a track, `failure` turns it into an error, so that the other
+tracks are split; elsewhere it keeps its traceback.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ class StemsplitError(Exception):
     """A failure the user can act on: `message` says what, `hint` what to do, `code` is for programs."""
 
     code = "error"
+    exit_status = 1
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -25,6 +26,12 @@ class DecodeError(StemsplitError):
     """The input is missing, is no sound file, or holds samples that are no numbers."""
 
     code = "decode"
+
+
+class NotFound(DecodeError):
+    """There is no file of this name."""
+
+    code = "not_found"
 
 
 class UnsupportedChannels(DecodeError):
@@ -51,22 +58,35 @@ class OutputBusy(EncodeError):
     code = "busy"
 
 
-class TemplateError(StemsplitError):
+class UsageError(StemsplitError):
+    """Something was asked for that does not exist, does not go together or cannot be understood."""
+
+    code = "usage"
+    exit_status = 2
+
+
+class TemplateError(UsageError):
     """A template for file names that cannot be filled in."""
 
     code = "template"
 
 
-class Collision(StemsplitError):
+class Collision(UsageError):
     """Two files would have the same name."""
 
     code = "collision"
 
 
-class UnknownModel(StemsplitError):
+class UnknownModel(UsageError):
     """No model has this name."""
 
     code = "model"
+
+
+class UnknownStem(UsageError):
+    """The model, or the folder of stems, has no such stem."""
+
+    code = "stem"
 
 
 class BadWeights(StemsplitError):
@@ -102,16 +122,10 @@ class WorkerLost(StemsplitError):
     code = "lost"
 
 
-class BadConfig(StemsplitError):
-    """A file or a variable with settings cannot be understood; as wrong usage, it exits 2."""
+class BadConfig(UsageError):
+    """A file or a variable with settings cannot be understood."""
 
     code = "config"
-
-
-class UsageError(StemsplitError):
-    """The command line cannot be understood."""
-
-    code = "usage"
 
 
 class Interrupted(StemsplitError):

@@ -8,7 +8,6 @@ that are not exact. Both honour the encoder's delay and padding.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from stemsplit import ffmpeg, flac, headers, ogg, tracks
 from stemsplit.decoder import Decoder
 from stemsplit.errors import DecodeError
+from stemsplit.missing import not_found
 from stemsplit.relay import Chain, Relay
 from stemsplit.sndfile import Libsndfile
 
@@ -96,8 +96,8 @@ def _open(path: Path, track: int | str | None) -> Source:
             empty = not path.stat().st_size
             file.seek(headers.after_id3(file))
             head = file.read(4) or b"ID3"
-    except FileNotFoundError:
-        raise DecodeError(f"No such file: `{path}`", _near_names(path)) from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise not_found(path) from None
     except OSError as error:
         raise DecodeError(f"Cannot read `{path}`: {error.strerror}") from None
     if empty:
@@ -189,12 +189,3 @@ def _may_be_mp3(path: Path, head: bytes) -> bool:
         return False
     sync = head[0] == 0xFF and len(head) > 1 and head[1] >= 0xE0
     return sync or head.startswith(b"ID3") or path.suffix.lower() in (".mp1", ".mp2", ".mp3")
-
-
-def _near_names(path: Path) -> str | None:
-    try:
-        names = [entry.name for entry in path.parent.iterdir()]
-    except OSError:
-        return f"there is no folder `{path.parent}` either"
-    near = difflib.get_close_matches(path.name, names, n=3)
-    return f"did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else None

@@ -14,6 +14,7 @@ ORDER = [
     "defaults",
     "errors",
     "formats",
+    "missing",
     "config",
     "scratch",
     "remote",

@@ -160,6 +160,8 @@ def test_a_bad_track_stops_no_other(pipeline):
 
 
 def test_two_tracks_with_one_folder_are_refused_before_work_starts(pipeline):
+    Path("elsewhere").mkdir()
+    write_wav(Path("elsewhere/a.mp3"))
     result = run("a.wav", "elsewhere/a.mp3")
     assert result.exit_code == 2
     assert "`a.wav` and `elsewhere/a.mp3`" in result.stderr
@@ -353,7 +355,7 @@ def test_there_is_no_bar_without_a_terminal(capfd, enabled):
 
 def test_json_tells_of_a_model_that_cannot_be_loaded(pipeline):
     result = run("--json", "-m", "nothing", "a.wav")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert events(result.stdout)[0]["code"] == "model"
 
 
@@ -580,7 +582,7 @@ def test_models_prints_a_card_as_it_is(shelf, name, monkeypatch):
 
 def test_an_unknown_model_is_an_error_with_a_hint(shelf):
     result = run("models", "nothing")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert result.stderr.startswith("error: No model called `nothing`\n\nhint: ")
 
 
@@ -674,6 +676,19 @@ def test_what_cannot_be_written_is_refused_before_the_work(pipeline):
     assert result.exit_code == 1
     assert [call["path"] for call in pipeline.split] == [Path("a.wav")]
     assert "there already" in result.stderr.partition("a.wav: 4 stems")[0]
+
+
+def test_a_name_of_nothing_does_not_stop_the_others(pipeline):
+    Path("empty").mkdir()
+    names = ("Song [dQw4w9WgXcQ].mp3", "a.wav", "empty", "*.xyz", "s3://bucket")
+    result = run(*names, "--json")
+    assert result.exit_code == 1
+    assert [call["path"] for call in pipeline.split] == [Path("a.wav")]
+    told = events(result.stdout)
+    failed = {event["input"]: event["code"] for event in told if event.get("status") == "error"}
+    assert failed == {**dict.fromkeys((names[0], *names[2:4]), "not_found"), names[4]: "decode"}
+    assert told[0]["tracks"] == 5
+    assert told[-1] == {"event": "summary", "done": 1, "skipped": 0, "failed": 4}
 
 
 def test_names_that_differ_in_case_alone_share_a_folder(pipeline):

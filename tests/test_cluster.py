@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from stemsplit import cluster, remote
 from stemsplit.batch import Order
 from stemsplit.cli import app
-from stemsplit.discovery import find_tracks
+from stemsplit.discovery import Track, find_tracks
 from stemsplit.errors import ClusterUnavailable, EncodeError, StemsplitError
 from stemsplit.pipeline import SplitResult
 from tests.conftest import SAMPLE_RATE, events
@@ -52,7 +52,7 @@ def times(folder: Path) -> dict[Path, int]:
 def test_a_node_that_is_lost_loses_nothing(nodes, album):
     together, (first, _) = nodes
     order = Order(Path("out"), stems=("bass",))
-    jobs = order.plan([*find_tracks(["album"]), *find_tracks(["missing.wav"])])
+    jobs = order.plan([*find_tracks(["album"]).tracks, Track(Path("missing.wav"))])
     outcomes, killed_after = {}, {}
     for job, outcome in cluster.carry_out(order, jobs, address=together.address):
         assert job not in outcomes, "each track comes back once"
@@ -63,7 +63,7 @@ def test_a_node_that_is_lost_loses_nothing(nodes, album):
     assert len(outcomes) == TRACKS + 1
     missing = outcomes.pop(jobs[-1])
     assert isinstance(missing, StemsplitError)
-    assert missing.code == "decode"
+    assert missing.code == "not_found"
     assert all(isinstance(outcome, SplitResult) for outcome in outcomes.values())
     written = times(Path("out"))
     assert len(written) == TRACKS
@@ -123,7 +123,7 @@ def separator():
 
 def test_a_track_that_was_finished_is_not_done_again(order):
     order, separator = order
-    (job, *_) = order.plan(find_tracks(["album"]))
+    (job, *_) = order.plan(find_tracks(["album"]).tracks)
     done = order.attempt(job, separator)
     written = times(Path("out"))
     with pytest.raises(EncodeError, match="there already"):
@@ -134,7 +134,7 @@ def test_a_track_that_was_finished_is_not_done_again(order):
 
 def test_a_track_that_was_half_finished_is_done_again(order):
     order, separator = order
-    (job, *_) = order.plan(find_tracks(["album"]))
+    (job, *_) = order.plan(find_tracks(["album"]).tracks)
     done = order.attempt(job, separator)
     content = job.outputs["bass"].read_bytes()
     job.outputs["bass"].unlink()
@@ -144,7 +144,7 @@ def test_a_track_that_was_half_finished_is_done_again(order):
 
 def test_what_is_somebody_else_s_is_never_replaced(order):
     order, separator = order
-    (job, *_) = order.plan(find_tracks(["album"]))
+    (job, *_) = order.plan(find_tracks(["album"]).tracks)
     job.outputs["bass"].parent.mkdir(parents=True)
     job.outputs["bass"].write_bytes(b"my own")
     with pytest.raises(EncodeError, match="there already"):
@@ -168,8 +168,8 @@ def elsewhere(album, request):
 
 def test_tracks_elsewhere_are_found(elsewhere):
     top = elsewhere / "music"
-    assert [(track.path, track.folder) for track in find_tracks([str(top)])] == [(top / "a.wav", "")]
-    found = find_tracks([str(top), str(top / "live" / "b [1977] *?.WAV")], recursive=True)
+    assert [(track.path, track.folder) for track in find_tracks([str(top)]).tracks] == [(top / "a.wav", "")]
+    found = find_tracks([str(top), str(top / "live" / "b [1977] *?.WAV")], recursive=True).tracks
     assert [(track.path, track.folder) for track in found] == [
         (top / "a.wav", ""),
         (top / "live" / "b [1977] *?.WAV", "live"),
@@ -178,10 +178,10 @@ def test_tracks_elsewhere_are_found(elsewhere):
 
 def test_stems_elsewhere_are_those_that_would_be_here(elsewhere, separator):
     near = Order(Path("out"))
-    (here, *_) = near.plan(find_tracks(["album/00.wav"]))
+    (here, *_) = near.plan(find_tracks(["album/00.wav"]).tracks)
     near.attempt(here, separator)
     far = Order(elsewhere / "out")
-    jobs = far.plan(find_tracks([str(elsewhere / "music")], recursive=True))
+    jobs = far.plan(find_tracks([str(elsewhere / "music")], recursive=True).tracks)
     result = far.attempt(jobs[1], separator)
     assert str(result.outputs["bass"]).endswith("out/live/b [1977] *?/bass.wav")
     for stem, path in result.outputs.items():
@@ -192,7 +192,7 @@ def test_stems_elsewhere_are_those_that_would_be_here(elsewhere, separator):
 
 def test_what_is_done_elsewhere_is_remembered_there(elsewhere, separator):
     order = Order(elsewhere / "out", skip_existing=True)
-    (job,) = order.plan(find_tracks([str(elsewhere / "music")]))
+    (job,) = order.plan(find_tracks([str(elsewhere / "music")]).tracks)
     done = order.attempt(job, separator)
     assert order.attempt(job, separator) is None
     remote.remove(job.outputs["bass"])
@@ -207,7 +207,7 @@ def test_what_is_done_elsewhere_is_remembered_there(elsewhere, separator):
 
 
 def test_stems_elsewhere_are_not_replaced_unasked(elsewhere, separator):
-    (job,) = Order(elsewhere / "out").plan(find_tracks([str(elsewhere / "music")]))
+    (job,) = Order(elsewhere / "out").plan(find_tracks([str(elsewhere / "music")]).tracks)
     job.outputs["bass"].parent.mkdir(parents=True, exist_ok=True)
     job.outputs["bass"].write_bytes(b"my own")
     for again in (False, True):
@@ -219,5 +219,6 @@ def test_stems_elsewhere_are_not_replaced_unasked(elsewhere, separator):
 
 
 def test_a_place_that_nothing_knows_is_one_sentence():
-    with pytest.raises(StemsplitError, match="Cannot open"):
-        find_tracks(["nowhere://music"])
+    tracks, (failure,) = find_tracks(["nowhere://music", "album/00.wav"])
+    assert failure.problem.message.startswith("Cannot open `nowhere://music`")
+    assert len(tracks) == 1

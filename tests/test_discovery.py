@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,6 @@ import soundfile
 from stemsplit import ffmpeg
 from stemsplit.audio import Reader
 from stemsplit.discovery import find_tracks
-from stemsplit.errors import DecodeError
 from stemsplit.formats import SUFFIXES
 
 
@@ -35,7 +36,7 @@ def shelf(tmp_path, monkeypatch):
 
 
 def found(*names, **options):
-    return [(str(track.path), track.folder) for track in find_tracks(names, **options)]
+    return [(str(track.path), track.folder) for track in find_tracks(names, **options).tracks]
 
 
 def test_a_folder_stands_for_the_tracks_in_it(shelf):
@@ -65,8 +66,59 @@ def test_what_is_named_twice_counts_once(shelf):
     assert len(found("music", "music/b.mp3", "./music/../music/b.mp3")) == 2
 
 
-def test_a_name_of_nothing_is_left_to_whoever_opens_it(shelf):
-    assert found("missing.mp3") == [("missing.mp3", "")]
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing.mp3", "No such file: `missing.mp3`"),
+        ("Song [dQw4w9WgXcQ].mp3", "No such file: `Song [dQw4w9WgXcQ].mp3`"),
+        ("music/*.xyz", "No file matches `music/*.xyz`"),
+        ("music/liv?", "Only folders match `music/liv?`"),
+        ("music/live/1977/deep", "No sound files in `music/live/1977/deep`"),
+        ("music/b.mp3/c.mp3", "No such file: `music/b.mp3/c.mp3`"),
+        ("music/gone.wav", "`music/gone.wav` is a link to `nowhere.wav`, which does not exist"),
+        ("", "The name of a file is empty"),
+        ("https://youtu.be/watch?v=1", "`https://youtu.be/watch?v=1` is a web address, and not a file"),
+        ("www.youtube.com/watch?v=1", "`www.youtube.com/watch?v=1` is a web address, and not a file"),
+        ("s3://bucket/a.mp3", "`s3://bucket/a.mp3` is not on this machine"),
+    ],
+)
+def test_a_name_of_nothing_fails_and_the_others_are_found(shelf, name, message):
+    (shelf / "live" / "1977" / "deep").mkdir()
+    (shelf / "gone.wav").symlink_to("nowhere.wav")
+    tracks, (failure,) = find_tracks([name, "music/b.mp3"], elsewhere=False)
+    assert [str(track) for track in tracks] == ["music/b.mp3"]
+    assert (failure.name, failure.problem.message) == (name, message)
+
+
+def test_a_folder_that_cannot_be_read_fails_and_the_others_are_found(shelf, monkeypatch):
+    scandir = os.scandir
+
+    def closed(folder):
+        if str(folder).endswith("1977"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    tracks, (failure,) = find_tracks(["music"], recursive=True)
+    assert Path("music/live/c.Flac") in [track.path for track in tracks]
+    assert failure.problem.message == "Cannot read the folder `music/live/1977`: Permission denied"
+
+
+def test_an_address_of_a_file_manager_is_a_path(shelf):
+    (shelf / "a b.wav").touch()
+    tracks, _ = find_tracks([f"{shelf.as_uri()}/a%20b.wav"], elsewhere=False)
+    assert [track.path for track in tracks] == [shelf / "a b.wav"]
+
+
+def test_a_file_reached_by_two_folders_counts_once(shelf):
+    (shelf / "again").symlink_to("live")
+    assert len(found("music", "music/again/c.Flac", recursive=True)) == 5
+
+
+def test_accents_may_be_composed_otherwise(shelf):
+    composed, decomposed = "caf\u00e9.wav", "cafe\u0301.wav"
+    (shelf / decomposed).touch()
+    assert found(f"music/{composed}", f"music/{decomposed}") == [(f"music/{decomposed}", "")]
 
 
 def test_a_stem_file_beside_its_song_is_not_a_track(shelf):
@@ -79,7 +131,7 @@ def test_typescript_is_not_a_transport_stream(tmp_path):
     packet = b"\x47\x40\x00\x10\x00\x00\xb0"
     for name, data in (("film.ts", packet), ("disc.mts", packet), ("app.ts", b"Group(1)"), ("a.mts", b"x")):
         (tmp_path / name).write_bytes(data * 99)
-    tracks = find_tracks([str(tmp_path)])
+    tracks = find_tracks([str(tmp_path)]).tracks
     assert [track.path.name for track in tracks] == ["disc.mts", "film.ts"]
 
 
@@ -114,7 +166,7 @@ def test_what_a_folder_is_searched_for_is_read(tmp_path):
     outputs = [tmp_path / f"x.{suffix}" for suffix in by_ffmpeg]
     command = [ffmpeg.executable(), "-v", "error", "-nostdin", "-i", tmp_path / "x.wav"]
     subprocess.run([*command, *outputs], check=True)
-    tracks = find_tracks([str(tmp_path)])
+    tracks = find_tracks([str(tmp_path)]).tracks
     assert {track.path.suffix[1:] for track in tracks} == {*by_ffmpeg, *by_libsndfile}
     for track in tracks:
         assert sum(block.shape[1] for block in Reader(track.path)) > 4_000, track
@@ -122,18 +174,11 @@ def test_what_a_folder_is_searched_for_is_read(tmp_path):
 
 def test_stems_may_go_into_the_folder_that_is_searched_but_not_below_it(shelf):
     assert len(found("music", leave_out=shelf)) == 2
-    with pytest.raises(DecodeError, match="the stems would go there"):
-        found("music", recursive=True, leave_out=shelf)
+    _, (failure,) = find_tracks(["music"], recursive=True, leave_out=shelf)
+    assert "the stems would go there" in failure.problem.message
 
 
 def test_links_that_lead_in_circles_end(shelf):
     (shelf / "live" / "again").symlink_to(shelf)
     names = [name for name, _ in found("music", recursive=True, leave_out=shelf / "stems")]
     assert len(names) == 4
-
-
-@pytest.mark.parametrize("name", ["music/live/1977/deep", "music/*.xyz"])
-def test_where_there_is_nothing_is_an_error(shelf, name):
-    (shelf / "live" / "1977" / "deep").mkdir()
-    with pytest.raises(DecodeError, match="No sound files"):
-        find_tracks([name])

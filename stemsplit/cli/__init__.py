@@ -30,7 +30,7 @@ from stemsplit.cli import (
     train,
     unpack,
 )
-from stemsplit.errors import BadConfig, Interrupted, StemsplitError, UsageError, failure
+from stemsplit.errors import Interrupted, StemsplitError, UsageError, failure
 
 # Another verb: its file here, its name here. A file has a function `command` and an `EXAMPLE`.
 VERBS = {
@@ -94,7 +94,7 @@ class TracksFirst(TyperGroup):
         except StemsplitError as error:
             tell(error)
             console.error(error)
-            raise typer.Exit(2 if isinstance(error, BadConfig) else 1) from error
+            raise typer.Exit(error.exit_status) from error
         except KeyboardInterrupt as interrupt:
             tell(Interrupted("interrupted"))
             console.say("interrupted")

@@ -144,7 +144,7 @@ class Report:
         except Exception as problem:
             self.failed(failure(problem, track), track)
 
-    def failed(self, problem: StemsplitError, track: Track | Path | None = None) -> None:
+    def failed(self, problem: StemsplitError, track: Track | Path | str | None = None) -> None:
         """Tell why a track, or the whole run, failed."""
         with self._one_at_a_time:
             self.failures += 1

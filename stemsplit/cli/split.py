@@ -22,14 +22,14 @@ import typer
 from stemsplit import DEFAULT_MODEL
 from stemsplit.cli import bars as progress_bars
 from stemsplit.cli import console, models, running, signals, sound, streams
-from stemsplit.errors import Collision, DecodeError, EncodeError, StemsplitError, TemplateError, failure
+from stemsplit.errors import DecodeError, EncodeError, StemsplitError, failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from stemsplit.audio import Reader
     from stemsplit.batch import Job, Order
-    from stemsplit.discovery import Track
+    from stemsplit.discovery import Found
     from stemsplit.export.beside import Beside
     from stemsplit.pipes import Raw, RawReader
 
@@ -79,11 +79,11 @@ def _command_to_go_on() -> str:
     return f"`{command}`" if len(command) < 500 else "the same command and --skip-existing"
 
 
-def _did_you_mean(problem: StemsplitError, track: Path) -> None:
+def _did_you_mean(problem: StemsplitError, name: str) -> None:
     from stemsplit.cli import VERBS
 
-    near = difflib.get_close_matches(str(track), VERBS, n=1)
-    if near and not track.exists():
+    near = difflib.get_close_matches(name, VERBS, n=1)
+    if near and problem.code == "not_found":
         command = f"did you mean the command `stemsplit {near[0]}`?"
         problem.hint = f"{problem.hint}\n{command}" if problem.hint else command
 
@@ -257,9 +257,9 @@ def command(
     from stemsplit.runtime import Running
     from stemsplit.scratch import scratch_folder
 
-    if not ray and any(map(remote.is_remote, [out, *named])):
+    if not ray and remote.is_remote(out):
         raise typer.BadParameter(
-            "places such as s3://bucket/music are for --ray; `--ray local` has one machine"
+            "--out takes addresses such as s3://bucket/music with --ray only; `--ray local` is enough"
         )
 
     report = console.Report(quiet=quiet, verbose=verbose, json=json, print0=print0)
@@ -291,14 +291,16 @@ def command(
         if stdout:
             _to_stdout(named, stdout, form, folder, order, report)
             return
-        planned = order.plan(_found(named, form, folder, order, recursive=recursive))
-    except (Collision, TemplateError) as problem:
-        report.failed(problem)
-        raise typer.Exit(2) from problem
+        found = _found(named, form, folder, order, recursive=recursive, elsewhere=bool(ray))
+        planned = order.plan(found.tracks)
     except StemsplitError as problem:
         report.failed(problem)
-        raise typer.Exit(1) from problem
-    report.start(len(planned))
+        raise typer.Exit(problem.exit_status) from problem
+    total = len(planned) + len(found.failures)
+    report.start(total)
+    for name, reason in found.failures:
+        _did_you_mean(reason, name)
+        report.failed(reason, name)
     # Whoever splits a track far away also looks whether it can be.
     beside = Beside(daw, with_report)
     try:
@@ -313,17 +315,23 @@ def command(
         elif todo:
             _split(order, opened, report, jobs or 1, beside)
     except KeyboardInterrupt as interrupt:
-        report.interrupted(len(planned), go_on=_command_to_go_on())
+        report.interrupted(total, go_on=_command_to_go_on())
         raise typer.Exit(signals.status(interrupt)) from interrupt
-    report.end(len(planned))
+    report.end(total)
     raise typer.Exit(1 if report.failures else 0)
 
 
 def _found(
-    named: Sequence[str], form: Raw | None, folder: Path, order: Order, *, recursive: bool
-) -> list[Track]:
+    named: Sequence[str],
+    form: Raw | None,
+    folder: Path,
+    order: Order,
+    *,
+    recursive: bool = False,
+    elsewhere: bool = False,
+) -> Found:
     """Return the tracks; what comes through standard input is kept in a folder."""
-    from stemsplit.discovery import find_tracks
+    from stemsplit.discovery import Found, find_tracks
     from stemsplit.pipes import spool
 
     kept = None
@@ -334,8 +342,9 @@ def _found(
             hint = "free some space, or choose another folder with TMPDIR"
             raise EncodeError(f"Cannot keep standard input in `{folder}`: {error.strerror}", hint) from error
     names = [str(kept) if name == "-" else name for name in named]
-    found = find_tracks(names, recursive=recursive, leave_out=order.out)
-    return [replace(track, label="-") if track.path == kept else track for track in found]
+    found = find_tracks(names, recursive=recursive, leave_out=order.out, elsewhere=elsewhere)
+    tracks = [replace(track, label="-") if track.path == kept else track for track in found.tracks]
+    return Found(tracks, found.failures)
 
 
 def _to_stdout(
@@ -356,9 +365,12 @@ def _to_stdout(
     if form and list(named) == ["-"]:
         reader = RawReader(sys.stdin.buffer, form, **part)
     else:
-        tracks = _found(named, form, folder, order, recursive=False)
-        if len(tracks) != 1:
-            raise typer.BadParameter(f"--stdout takes one track, not {len(tracks)}")
+        tracks, failures = _found(named, form, folder, order)
+        if (count := len(tracks) + len(failures)) != 1:
+            raise typer.BadParameter(f"--stdout takes one track, not {count}")
+        for name, problem in failures:
+            _did_you_mean(problem, name)
+            raise problem
         job = Job(tracks[0], {stem: folder / f"{stem}.{order.format}"})
         reader = order.open(job)
     separator = order.load()
@@ -418,7 +430,6 @@ def _opened(
                     verbs = "`stemsplit daw` and `stemsplit report` work on the stems"
                     report.remark(f"{job.track.path.name}: no `{path}`; {verbs}")
             elif isinstance(seen, StemsplitError):
-                _did_you_mean(seen, job.track.path)
                 report.failed(seen, job.track)
             else:
                 found[job] = seen

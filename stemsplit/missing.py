@@ -1,0 +1,49 @@
+"""Why there is no file of a name: one sentence for each reason, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import unicodedata
+from pathlib import Path
+
+from stemsplit.errors import NotFound
+
+# A Path has one slash where an address has two.
+_ADDRESS = re.compile(r"(https?|ftp):/|www\.|([a-z]+\.)?(youtube\.com|youtu\.be)/", re.IGNORECASE)
+DOWNLOAD = "download it first, for example with yt-dlp"
+
+
+def is_address(name: str) -> bool:
+    """Whether a name is that of a page or a file on the web."""
+    return bool(_ADDRESS.match(name))
+
+
+def not_found(path: str | os.PathLike[str]) -> NotFound:
+    """Return the error for a path at which there is nothing."""
+    name = os.fspath(path)
+    if not name.strip():
+        return NotFound("The name of a file is empty", "check the variables of your script")
+    if is_address(name):
+        return NotFound(f"`{name}` is a web address, and not a file", DOWNLOAD)
+    if os.path.islink(name):
+        return NotFound(f"`{name}` is a link to `{os.readlink(name)}`, which does not exist")
+    return NotFound(f"No such file: `{name}`", _hint(Path(name)))
+
+
+def _hint(path: Path) -> str | None:
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except NotADirectoryError:
+        return f"`{path.parent}` is a file, not a folder"
+    except OSError:
+        return f"there is no folder `{path.parent}` either"
+    near = difflib.get_close_matches(path.name, names, n=3)
+    return f"did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else None
+
+
+def recomposed(name: str) -> str:
+    """Return the name under which a file exists, if it differs only in how accents are composed."""
+    forms = (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
+    return next((form for form in forms if os.path.lexists(form)), name)
