@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tracemalloc
+import warnings
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -289,3 +290,13 @@ def test_memory_does_not_grow_with_the_length():
         return found
 
     assert peak(120) < 1.05 * peak(20)
+
+
+@needs_openvino
+def test_a_translation_prints_no_warning():
+    from stemsplit.runtime.openvino_runtime import translated
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        translated(torch.nn.Linear(4, 4).eval(), (1, 4))
+    assert [str(warning.message) for warning in caught] == []
