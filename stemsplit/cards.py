@@ -102,7 +102,9 @@ def _plain(value: Any) -> str:
 
 
 def _scores(card: ModelCard, split: str, scores: dict[str, Any]) -> list[str]:
-    songs = f"Medians over the {scores.get('songs', '?')} songs of the `{split}` split."
+    name, _, version = split.partition(", ")
+    songs = f"Medians over the {scores.get('songs', '?')} songs of the `{name}` split"
+    songs += f" ({version})." if version else "."
     sdr = {
         text + " (default)" * (name == card.mask): cells(scores.get(name, {}), card.stems, "sdr_db", 2)
         for name, text in SYSTEMS.items()

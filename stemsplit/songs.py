@@ -12,7 +12,7 @@ song with a WAV file a stem. Its validation songs lie among the training songs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +71,13 @@ class Song:
         """The sum of all parts, `(channel, time)`."""
         mixture: Samples = self.parts.sum(axis=0)
         return mixture
+
+    def with_width(self, width: float) -> Song:
+        """Return the song with the side signal of all parts scaled: by 0, both channels are the same."""
+        if width == 1:
+            return self
+        mid = self.parts.mean(axis=1, keepdims=True)
+        return replace(self, parts=mid + np.float32(width) * (self.parts - mid))
 
 
 @dataclass(frozen=True)

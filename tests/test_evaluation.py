@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import math
 from dataclasses import dataclass, replace
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from stemsplit import charts, evaluation, masks, results, spatial
+from stemsplit import charts, evaluation, masks, results, spatial, weights
 from stemsplit.bsseval import MEASURES, Pool, bss_eval
 from stemsplit.cli import app
+from stemsplit.cli.evaluate import command
 from stemsplit.errors import EncodeError, StemsplitError, TooFewPositions
 from stemsplit.evaluation import SongScores, Systems
 from stemsplit.metrics import count_bins
@@ -193,6 +195,15 @@ def test_what_cannot_be_written_is_the_user_s_error(tmp_path):
         )
 
 
+def test_a_song_without_width_is_mono(song):
+    mono, half = song.with_width(0), song.with_width(0.5)
+    np.testing.assert_array_equal(mono.parts[:, 0], mono.parts[:, 1])
+    np.testing.assert_allclose(mono.mixture.mean(axis=0), song.mixture.mean(axis=0), atol=1e-6)
+    sides = [np.subtract(*each.parts.swapaxes(0, 1)) for each in (half, song)]
+    np.testing.assert_allclose(2 * sides[0], sides[1], atol=1e-6)
+    assert song.with_width(1) is song
+
+
 def test_a_box_plot_has_boxes_for_systems_whose_stems_lack_values(tmp_path):
     values = {"soft": {"bass": [1.0, 2.0, math.nan]}, "mixture": {"bass": [0.0], "drums": [-math.inf, 1.0]}}
     charts.box_plot(tmp_path / "a.png", values, groups=["bass", "drums"], title="Boxes", label="SDR, dB")
@@ -271,6 +282,25 @@ def test_evaluate_with_museval_puts_null_where_there_is_no_ratio(data, tmp_path)
     assert "SDR, BSSEval v4" in run.stdout
 
 
+def test_evaluate_measures_songs_as_mono(data, tmp_path):
+    model = tmp_path / "mine.safetensors"
+    model.write_bytes(weights.find("binary-mask-cnn").read_bytes())
+    words = ["--split", "valid", "--model", model, "--oracle", "none", "--json", "-"]
+    stereo, mono = (
+        json.loads(evaluate("--data", data, *words, "--width", width, "--keep").stdout)["splits"]
+        for width in (1, 0)
+    )
+    assert (list(stereo), list(mono)) == (["valid"], ["valid, mono"])
+    estimated = [split["median"]["soft"]["drums"]["sdr_db"] for split in (*stereo.values(), *mono.values())]
+    assert estimated[0] != estimated[1]
+    assert {"valid", "valid, mono"} <= weights.read_card(model).scores.keys()
+    assert "songs of the `valid` split (mono)" in model.with_suffix(".md").read_text()
+
+
+def test_evaluate_computes_in_float32_on_every_machine():
+    assert inspect.signature(command).parameters["precision"].default == "float32"
+
+
 def test_evaluate_puts_the_paper_s_figures_beside_ours(data):
     run = evaluate("--data", data, "--paper", "--oracle", "none")
     assert run.exit_code == 0, run.output
@@ -305,8 +335,6 @@ def test_evaluate_measures_the_mean_of_models(data):
 
 
 def test_evaluate_keeps_the_medians_in_the_card(data, tmp_path):
-    from stemsplit import weights
-
     model = tmp_path / "mine.safetensors"
     model.write_bytes(weights.find("binary-mask-cnn").read_bytes())
     before = weights.read_card(model).scores

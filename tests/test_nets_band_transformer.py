@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from stemsplit.nets._sides import with_side
 from stemsplit.nets.band_transformer import (
     BINS,
     CHANNELS,
@@ -192,7 +193,7 @@ def test_bins_are_in_their_places():
         offsets = network.heads[0].bias.unflatten(-1, (-1, 4, CHANNELS))
         offsets[3, 0, 4 + 1, 2, 1] = 100  # the fourth band's second position
         outputs = network(features)
-    side = features[:, 3:] - network.mean
+    side = with_side(features)[:, 3:] - network.mean
     shared = side[..., -416:].unflatten(-1, (-1, 4)).mean(-1).repeat_interleave(4, -1)
     expected = torch.arange(8.0).view(4, CHANNELS, 1, 1) * side[:, None].relu()
     expected[:, 2, 1, :, 3 * 8 + 1] += 100

@@ -60,6 +60,10 @@ def command(
         list[str] | None,
         typer.Option(metavar="NAME", help="As of `stemsplit split`; repeatable. [the model's default]"),
     ] = None,
+    width: Annotated[
+        float,
+        typer.Option(min=0, metavar="W", help="Scale the songs' side signal first: 0 makes them mono."),
+    ] = 1.0,
     baseline: Annotated[Literal["mixture", "none"], typer.Option(help="What to beat.")] = "mixture",
     oracle: Annotated[
         list[OracleName] | None,
@@ -81,7 +85,7 @@ def command(
     fast: running.Fast = False,
     runtime: running.Runtime = "auto",
     device: running.Device = "auto",
-    precision: running.Precision = "auto",
+    precision: running.Precision = "float32",
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="A row a song, system and stem.")] = None,
     json: Annotated[
         Path | None,
@@ -99,7 +103,8 @@ def command(
     SDR, SI-SDR and SI-SNR in dB over each whole song, of the model, of the unprocessed mixture, and of
     masks and filters made from the true stems; accuracy of the masks over all bins. Median over the songs,
     with the mean in brackets. Of a method that finds sources by their place, each stem
-    gets the source that is nearest to it.
+    gets the source that is nearest to it. In float32, unless --precision says otherwise,
+    so that the scores are the same on every machine.
     """
     from stemsplit import cards, charts, evaluation, results, spatial, weights
     from stemsplit.runtime import Running, cores
@@ -118,7 +123,7 @@ def command(
         mixture=baseline == "mixture",
         running=Running(runtime, device, precision, fast=fast),
     )
-    songs = _measure(card, systems, data, splits, (jobs or cores()) if museval else 0)
+    songs = _measure(card, systems, data, splits, width, (jobs or cores()) if museval else 0)
     if keep:
         cards.rewrite(weights.find(model), scores={**card.scores, **results.for_card(songs)})
     if csv:
@@ -141,7 +146,7 @@ def _refuse(*paths: Path) -> None:
 
 
 def _measure(
-    card: ModelCard, systems: Systems, data: Sequence[str], splits: Sequence[str], jobs: int
+    card: ModelCard, systems: Systems, data: Sequence[str], splits: Sequence[str], width: float, jobs: int
 ) -> list[SongScores]:
     """Measure one song after the other, with BSSEval in so many processes beside it."""
     from contextlib import nullcontext
@@ -151,11 +156,13 @@ def _measure(
     from stemsplit.songs import find_songs
 
     sources = [(split, source) for split in splits for source in find_songs(data, split, card.stems)]
+    version = "" if width == 1 else ", mono" if width == 0 else f", width {width:g}"
     songs = []
     with Pool(jobs, SAMPLE_RATE) if jobs else nullcontext() as pool:
         for number, (split, source) in enumerate(sources, 1):
             console.say(f"[{number}/{len(sources)}] {source.name}")
-            songs.append(systems.measure(split, source.load(SAMPLE_RATE), pool))
+            song = source.load(SAMPLE_RATE).with_width(width)
+            songs.append(systems.measure(split + version, song, pool))
     return songs
 
 

@@ -14,6 +14,7 @@ paper's, and all sizes are its own (the paper's: some 60 bands, 384 features, 12
   so that the network depends on `Config.reach` frames and no more, and gives the same numbers in a stream.
 * Silence: no frame attends to one of nothing but digital silence. Excerpts that are learnt from end where
   they are cut; what lies before and after a song would have to be learnt to be ignored.
+* Mono: the side signal of frames that are mono, or almost, is raised (see `_sides`).
 * Frames: 93 ms long and 23 ms apart (the paper's: 46 and 10 ms), which tells harmonics of a low voice
   apart, and makes fewer tokens.
 * Positions: up to 5.9 kHz a position is a bin, 11 Hz wide. Above, two bins share one, and from 10.7 kHz four,
@@ -46,6 +47,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from stemsplit.nets._sides import with_side
 
 from ..stft import FLOOR
 
@@ -145,7 +148,7 @@ class BandTransformer(nn.Module):
         config, frames = self.config, features.shape[2]
         features = features.float()
         silent = features.amax((1, 3)) < SILENCE
-        x = self._positions((features - self.mean) / self.deviation)
+        x = self._positions((with_side(features) - self.mean) / self.deviation)
         x = x.masked_fill(silent[:, None, :, None], 0)
         tokens = self._split(F.pad(x, (0, 0, 0, -frames % config.window)))
         bands, steps, size = tokens.shape[1], tokens.shape[2], config.width // config.heads

@@ -27,6 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stemsplit.nets._sides import with_side
+
 BANDS = ((0, 256, 1), (256, 512, 1), (512, 1024, 2), (1024, 2048, 4))
 """First bin, end, and how many bins share a position."""
 BINS = 2048
@@ -94,7 +96,7 @@ class SubBandUNet(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return scores `(example, stem, channel, frame, bin)` for `(example, view, frame, bin)`."""
         frames = features.shape[2]
-        x = _fold((features - self.mean) / self.deviation)
+        x = _fold((with_side(features) - self.mean) / self.deviation)
         x = F.pad(x, (0, 0, 0, -frames % self.config.grid)).contiguous(memory_format=torch.channels_last)
         x = self.first(x)
         skipped = []
