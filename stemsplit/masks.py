@@ -121,18 +121,25 @@ def wiener(masks: Masks, spectra: Spectra, reach: int, wanted: Sequence[int] | N
         plain: Spectra = masks[list(wanted), :, inner] * spectra[:, inner]
         return plain
     alike = np.flatnonzero((spectra[0] == spectra[1]).all(axis=-1)[inner])
-    masks = np.pad(masks.mean(axis=1), ((0, 0), (0, 0), (1, 1)))
-    spectra = np.pad(spectra, ((0, 0), (0, 0), (1, 1)))
-    bins = spectra.shape[-1] - 2
+    bins = spectra.shape[-1]
     estimates = np.empty((len(wanted), 2, spectra.shape[1] - 2 * reach, bins), np.complex64)
     for start in range(0, bins, STRIP_BINS):  # as much as a processor's cache holds
         stop = min(bins, start + STRIP_BINS)
-        strip = np.ascontiguousarray(masks[..., start : stop + 2])
-        heard = np.ascontiguousarray(spectra[..., start : stop + 2])
+        strip = _with_neighbours(masks, start, stop).mean(axis=1)
+        heard = _with_neighbours(spectra, start, stop)
         estimates[..., start:stop] = _filtered(strip, heard, reach, wanted)
-    mono = masks[list(wanted)][:, reach + alike, 1:-1] * spectra[0, reach + alike, 1:-1]
-    estimates[:, :, alike] = mono[:, None]
+    if alike.size:
+        mono = masks[list(wanted)][:, :, reach + alike].mean(axis=1) * spectra[0, reach + alike]
+        estimates[:, :, alike] = mono[:, None]
     return estimates
+
+
+def _with_neighbours(values: Any, start: int, stop: int) -> Any:
+    """Return a copy of some bins with one more on either side: zeros beyond the first and the last."""
+    bins = values.shape[-1]
+    edges = (int(start == 0), int(stop == bins))
+    strip = values[..., max(0, start - 1) : stop + 1]
+    return np.pad(strip, [*[(0, 0)] * (strip.ndim - 1), edges])
 
 
 def _filtered(masks: Masks, spectra: Spectra, reach: int, wanted: Sequence[int]) -> Spectra:
