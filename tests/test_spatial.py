@@ -309,7 +309,7 @@ def test_what_is_nowhere_makes_no_peak():
     [
         (["mono.wav"], "mono"),
         (["nothing.wav"], "nothing.wav"),
-        (["panned.wav", "--plot", "nowhere/a.png"], "nowhere"),
+        (["panned.wav", "--plot", "panned.wav/a.png"], "panned.wav"),
         (["panned.wav", "--plot", "a.xyz"], "xyz"),
     ],
 )

@@ -35,7 +35,7 @@ def unpack(
         EncodeError: a track cannot be written, or is there already and `force` is not given.
     """
     path, began = Path(path), time.monotonic()
-    first = Reader(path)  # the clearest message about a file that cannot be read
+    first = Reader(path, track=0)  # the clearest message about a file that cannot be read
     labels = read_stem_names(path)
     readers = [first, *_stems(path, len(labels or ORDER))]
     names = file_names([MIXTURE, *(ORDER if labels is None else [label.name for label in labels])])
