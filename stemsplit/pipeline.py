@@ -1,4 +1,4 @@
-"""From a file to stems: decode, separate, encode; and the same for arrays."""
+"""From a file to stems: decode, separate, encode."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from . import DEFAULT_MODEL, masks, naming, nets, spatial, weights
-from .audio import LOUDEST, Reader, resample
+from .audio import Reader, resample
 from .errors import BadWeights, EncodeError, StemsplitError
 from .pipes import Outlet, Raw, RawReader
 from .runtime import Running, Runtime
@@ -130,7 +129,7 @@ def stem_names(
 ) -> tuple[str, ...]:
     """Return the stems that `load_method` would give, or raise what it would, without loading anything."""
     if str(model) in spatial.METHODS:
-        return _chosen(spatial.build(str(model), sources, azimuths).stems, stems, str(model))
+        return chosen(spatial.build(str(model), sources, azimuths).stems, stems, str(model))
     names = _wanted(read_cards(model)[0], _asked_for(stems, two_stems))
     return names if two_stems is None else (*names, REST)
 
@@ -158,10 +157,10 @@ def _asked_for(stems: Sequence[str] | None, two_stems: str | None) -> Sequence[s
 
 
 def _wanted(card: weights.ModelCard, stems: Sequence[str] | None) -> tuple[str, ...]:
-    return _chosen(card.stems, stems, card.name)
+    return chosen(card.stems, stems, card.name)
 
 
-def _chosen(there: tuple[str, ...], stems: Sequence[str] | None, model: str) -> tuple[str, ...]:
+def chosen(there: tuple[str, ...], stems: Sequence[str] | None, model: str) -> tuple[str, ...]:
     """Return the stems asked for in the order of the model's, which are all unless some are named."""
     if isinstance(stems, str):
         raise ValueError(f"stems must be a list of names, got {stems!r}")
@@ -319,7 +318,7 @@ def split_file(
         EncodeError: a stem cannot be written, or is there already and `force` is not given.
         StemsplitError: whatever `load_separator` raises.
     """
-    _refuse_both(separator, options)
+    refuse_both(separator, options)
     began = time.monotonic()
     reader = Reader(
         path,
@@ -332,7 +331,7 @@ def split_file(
     there = method.stems if isinstance(method, Estimator) else method.spec.stems
     if outputs is None:
         names = naming.outputs(
-            reader.path, _chosen(there, options.get("stems"), "this model"), template, format
+            reader.path, chosen(there, options.get("stems"), "this model"), template, format
         )
         outputs = {stem: Path(out) / name for stem, name in names.items()}
     wanted = {stem: outputs[stem] for stem in there if stem in outputs}
@@ -534,44 +533,10 @@ def _too_loud(peaks: Mapping[str, float], gain_db: float, what: str) -> list[str
     ]
 
 
-def _refuse_both(separator: Method | None, options: Mapping[str, Any]) -> None:
+def refuse_both(separator: Method | None, options: Mapping[str, Any]) -> None:
     """Raise TypeError for options beside a separator, which has been loaded with its own."""
     if separator is not None and options:
         raise TypeError(f"{', '.join(options)}: choose these when loading the separator")
-
-
-def split(
-    samples: ArrayLike, sample_rate: int, *, separator: Method | None = None, **options: Any
-) -> dict[str, Samples]:
-    """Return the stems of a mixture `(channel, time)` or `(time,)`, each of the same shape.
-
-    Without a `separator`, `options` are those of `load_method`.
-
-    Raises:
-        ValueError: the mixture is not one or two channels of floating point samples, all of them finite.
-        StemsplitError: whatever `load_separator` raises.
-    """
-    _refuse_both(separator, options)
-    mixture = np.asarray(samples)
-    if mixture.ndim not in (1, 2) or (mixture.ndim == 2 and len(mixture) not in (1, 2)):
-        raise ValueError(
-            f"mixture must be (time,) or (channel, time) with 1 or 2 channels, got shape {mixture.shape}"
-        )
-    if mixture.dtype.kind != "f":
-        raise ValueError(
-            f"mixture must be floating point, full scale at 1.0, got {mixture.dtype} (divide int16 by 32768)"
-        )
-    mixture = mixture.astype(np.float32)
-    if not (np.abs(mixture) < LOUDEST).all():
-        raise ValueError(f"mixture holds samples that are not finite, or beyond {LOUDEST:g}")
-    whole = [np.atleast_2d(mixture)]
-    method = separator or load_method(**options)
-    fitted = method.fit(whole, sample_rate) if isinstance(method, Estimator) else method
-    blocks = list(separate_stream(fitted, whole, sample_rate))
-    names = fitted.spec.stems
-    stems = np.concatenate(blocks, axis=-1) if blocks else np.zeros((len(names), *mixture.shape), np.float32)
-    found = {name: stem.reshape(mixture.shape) for name, stem in zip(names, stems, strict=True)}
-    return {name: found[name] for name in _chosen(names, options.get("stems"), "this model")}
 
 
 def separate_stream(separator: Separator, blocks: Iterable[Samples], sample_rate: int) -> Iterator[Samples]:

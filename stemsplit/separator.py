@@ -150,10 +150,7 @@ class MaskSeparator:
         """Return stems `(stem, channel, time)` of the segment in the middle of a window."""
         context = self.spec.context
         segment = window[:, context : window.shape[-1] - context]
-        spectra = self.stft.transform(window)
-        masks = self.rule(self.probabilities(spectra))
-        spectra = spectra[:, self.reach : self.reach + masks.shape[2]]
-        masks = extend(for_channels(masks, spectra), self.stft.bins)
+        masks, spectra = self._masks_and_spectra(window)
         start = context - (self.reach + self.places) * self.stft.hop_length
         stems = np.empty((len(self.stems), *segment.shape), np.float32)
         # All stems of a complete set add up to the mixture, so that the last one needs no inverse of its own.
@@ -168,6 +165,25 @@ class MaskSeparator:
         if self.complete:
             stems[-1] = segment - inverted.sum(axis=0)
         return stems
+
+    def masks(self, window: Samples) -> Samples:
+        """Return masks `(stem, channel, frame, bin)` of the segment in the middle of a window.
+
+        Frames are centred on each `hop_length`-th sample of the segment, from its first sample. There is one
+        channel where the masks are the same for all.
+        """
+        masks, _ = self._masks_and_spectra(window)
+        around, _ = self._overlap
+        first = around - self.stft.n_fft // 2 // self.stft.hop_length
+        count = (window.shape[-1] - 2 * self.spec.context) // self.stft.hop_length
+        return masks[list(self.picked) or slice(None), :, first : first + count]
+
+    def _masks_and_spectra(self, window: Samples) -> tuple[Samples, Spectra]:
+        """Return masks of all stems for the frames around the segment, and the spectra of these frames."""
+        spectra = self.stft.transform(window)
+        masks = self.rule(self.probabilities(spectra))
+        spectra = spectra[:, self.reach : self.reach + masks.shape[2]]
+        return extend(for_channels(masks, spectra), self.stft.bins), spectra
 
     def probabilities(self, spectra: Spectra) -> Samples:
         """Return the network's word on each bin, `(stem, channel, frame, bin)`.

@@ -41,22 +41,22 @@ def separate_blocks(
     def separate(window: Samples, keep: int) -> Samples:
         return separator.separate(window)[..., :keep]
 
-    windows = _windows(blocks, segment, spec.context, spec.grid)
-    yield from _side_by_side(separate, windows, workers or spec.workers)
+    cut = windows(blocks, segment, spec.context, spec.grid)
+    yield from side_by_side(separate, cut, workers or spec.workers)
 
 
-def _side_by_side(
-    separate: Callable[[Samples, int], Samples], windows: Iterator[tuple[Samples, int]], workers: int
+def side_by_side(
+    work: Callable[[Samples, int], Samples], cut: Iterator[tuple[Samples, int]], workers: int
 ) -> Iterator[Samples]:
     """Yield what comes of the windows, in their order, a few of them ahead of what is asked for."""
     if workers == 1:
-        yield from (separate(*window) for window in windows)
+        yield from (work(*window) for window in cut)
         return
     with ThreadPoolExecutor(workers, thread_name_prefix="segment") as pool:
         ahead: deque[Future[Samples]] = deque()
         try:
-            for window in windows:
-                ahead.append(pool.submit(separate, *window))
+            for window in cut:
+                ahead.append(pool.submit(work, *window))
                 if len(ahead) > workers:
                     yield ahead.popleft().result()
             while ahead:
@@ -66,7 +66,7 @@ def _side_by_side(
                 future.cancel()
 
 
-def _windows(
+def windows(
     blocks: Iterable[Samples], segment: int, context: int, grid: int
 ) -> Iterator[tuple[Samples, int]]:
     """Yield each segment with its context, and how many samples of it there are in the stream."""

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from stemsplit import cards, ffmpeg, nets, pipeline, weights
+from stemsplit import arrays, cards, ffmpeg, nets, pipeline, weights
 from stemsplit.audio import Block, Reader
 from stemsplit.errors import StemsplitError
 from stemsplit.separator import Spec
@@ -468,7 +468,7 @@ def weights_outcome(path: Path, *, seconds: float = 60) -> str:
         except StemsplitError as error:
             _check_message(error)
             return "error"
-        stems = pipeline.split(noise(), RATE, separator=separator)
+        stems = arrays.split(noise(), RATE, separator=separator)
         assert list(stems) == list(card.stems)
         assert all(stem.shape == (2, FRAMES) and np.isfinite(stem).all() for stem in stems.values())
     return "clean"

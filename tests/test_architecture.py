@@ -52,6 +52,7 @@ ORDER = [
     "cards",
     "runtime",
     "pipeline",
+    "arrays",
     "remix",
     "live",
     "records",

@@ -19,7 +19,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from stemsplit import live, mixing, pipeline
+from stemsplit import arrays, live, mixing
 from stemsplit.cli import app
 from stemsplit.errors import DecodeError, DeviceUnavailable, StemsplitError
 from stemsplit.pipes import Outlet, Raw, read_header
@@ -48,7 +48,7 @@ def stems_of(result: np.ndarray) -> np.ndarray:
 
 
 def offline(separator, music: np.ndarray) -> np.ndarray:
-    return np.stack(list(pipeline.split(music, separator.spec.sample_rate, separator=separator).values()))
+    return np.stack(list(arrays.split(music, separator.spec.sample_rate, separator=separator).values()))
 
 
 # The engine

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 import stemsplit
 from stemsplit import pipeline
@@ -227,6 +228,66 @@ def test_arrays_of_another_layout_are_refused(shape):
         stemsplit.split(np.zeros(shape, np.float32), SAMPLE_RATE)
     with pytest.raises(ValueError, match="not finite"):
         stemsplit.split(np.full(100, np.inf), SAMPLE_RATE)
+
+
+def test_progress_of_an_array_ends_with_the_last_frame(music, separator):
+    told = []
+    stemsplit.split(music, SAMPLE_RATE, separator=separator, progress=lambda *frames: told.append(frames))
+    assert told[-1] == (music.shape[-1], music.shape[-1])
+    assert told == sorted(told)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"stems": ["bass", "other"]},
+        {"model": "binary-mask-cnn"},
+        {"model": "binary-mask-cnn", "stems": ["bass", "other"], "fast": True},
+    ],
+)
+def test_masks_make_the_stems_from_the_spectrum(music, options):
+    loaded = stemsplit.load_separator(mask="soft", **options)
+    length = music.shape[-1] // 512 * 512  # a frame is centred on the end, too
+    told = []
+    for sound in (music[:, :length], music[:, : length - 100], music[0]):
+        masks = stemsplit.estimate_masks(
+            sound, SAMPLE_RATE, separator=loaded, progress=lambda *frames: told.append(frames)
+        )
+        setting = {"n_fft": loaded.stft.n_fft, "hop_length": loaded.stft.hop_length}
+        setting["window"] = torch.hann_window(loaded.stft.n_fft)
+        mixture = torch.from_numpy(np.atleast_2d(sound))
+        spectra = torch.stft(mixture, **setting, pad_mode="constant", return_complex=True)
+        assert masks.shape == (len(loaded.spec.stems), *spectra.shape)
+        stems = stemsplit.split(sound, SAMPLE_RATE, separator=loaded)
+        for mask, stem in zip(masks, stems.values(), strict=True):
+            masked = torch.istft(spectra * torch.from_numpy(mask), **setting, length=sound.shape[-1])
+            # Near either end `split` overlaps one frame more.
+            inner = np.s_[:, loaded.stft.n_fft // 2 : -loaded.stft.n_fft // 2]
+            np.testing.assert_allclose(masked.numpy()[inner], np.atleast_2d(stem)[inner], atol=2e-5)
+        assert told[-1] == (sound.shape[-1], sound.shape[-1])
+
+
+def test_masks_add_up_to_one(music):
+    masks = stemsplit.estimate_masks(music, SAMPLE_RATE)
+    np.testing.assert_allclose(masks.sum(axis=0), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"two_stems": "vocals"}, {"model": "ica"}])
+def test_what_has_no_masks_says_so(music, options):
+    with pytest.raises(StemsplitError, match="works by masks"):
+        stemsplit.estimate_masks(music, SAMPLE_RATE, **options)
+
+
+def test_masks_are_at_the_rate_of_the_model(music, separator):
+    with pytest.raises(ValueError, match="44100 Hz"):
+        stemsplit.estimate_masks(music, 48_000, separator=separator)
+
+
+def test_help_describes_every_public_name():
+    for name in stemsplit.__all__:
+        assert name.startswith("__") or f"\n{name} " in stemsplit.__doc__
+        assert getattr(stemsplit, name)
 
 
 def test_integers_are_refused_not_misheard(music):

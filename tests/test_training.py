@@ -15,7 +15,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from stemsplit import nets, pipeline, weights
+from stemsplit import arrays, nets, weights
 from stemsplit.cli import app
 from stemsplit.cli import train as cli
 from stemsplit.errors import BadWeights, DeviceUnavailable, StemsplitError
@@ -352,7 +352,7 @@ def test_another_network_is_trained_by_the_same_command(data, tmp_path, network)
     assert (card.network, card.stems, card.complete) == (network, STEMS, True)
     assert card.recipe["loss"] == nets.REGISTRY[network].training["loss"]
     assert card.parameters == sum(p.numel() for p in nets.make(network, 2).parameters())
-    assert set(pipeline.split(np.zeros(9000), SAMPLE_RATE, model=path)) == set(STEMS)
+    assert set(arrays.split(np.zeros(9000), SAMPLE_RATE, model=path)) == set(STEMS)
     again = ["--init", str(path), "--learning-rate", "0", "--run", str(tmp_path / "again")]
     CliRunner().invoke(app, ["train", *words[:-1], *again], catch_exceptions=False)
     before, after = (
