@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from stemsplit import ffmpeg
 from stemsplit.errors import DecodeError
+from stemsplit.formats import other_kind
 
 
 class Decoder:
@@ -37,7 +38,7 @@ class Decoder:
     ) -> None:
         program = ffmpeg.executable()
         if program is None:
-            raise DecodeError(f"Cannot decode `{path.name}`: it needs ffmpeg", ffmpeg.INSTALL)
+            raise _other_kind(path) or DecodeError(f"Cannot decode `{path}`: it needs ffmpeg", ffmpeg.INSTALL)
         name = f"subfile,,start,{part.start},end,{part.stop},,:file:{path}" if part else f"file:{path}"
         arguments = ["-v", "level+info", *ffmpeg.LOCAL, "-i", name, "-map", f"0:a:{track}"]
         # Float, for the downmix may exceed full scale; rounded and wavering time stamps are left alone.
@@ -52,21 +53,7 @@ class Decoder:
         header = self._bytes(24)
         if len(header) < 24:
             self._process.end()
-            log, complaint = self._process.log, self.complaint
-            if "matches no streams" in log:
-                missing = f"fewer than {track + 1} sound tracks" if track else "no sound in it"
-                raise DecodeError(f"`{path.name}` has {missing}")
-            if "moov atom not found" in log:
-                raise DecodeError(f"`{path.name}` is incomplete: its index, at the end, is missing")
-            if "not on whitelist" in log:
-                raise DecodeError(
-                    f"`{path.name}` has no sound of its own",
-                    "it is a playlist, a picture or a text; give the sound files themselves",
-                )
-            said = f"; ffmpeg says: {complaint}" if complaint else ""
-            raise DecodeError(
-                f"`{path.name}` is no sound file that can be decoded", f"see whether it plays elsewhere{said}"
-            )
+            raise _refusal(path, track, self._process.log, self.complaint)
         _, offset, _, _, self.sample_rate, self.channels = struct.unpack(">4s5I", header)
         self._bytes(offset - 24)
         self._silence = round(delay_seconds * self.sample_rate)
@@ -128,3 +115,26 @@ class Decoder:
         late = re.search(r"Duration: [\d:.]+, start: ([\d.]+)", log)  # of less it may be the encoder's delay
         start = float(late[1]) if late else 0.0
         return self.seconds - (start if start > self.slack_seconds else 0.0)
+
+
+def _refusal(path: Path, track: int, log: str, complaint: str | None) -> DecodeError:
+    """Return the error for a file in which ffmpeg found no sound, from what it said."""
+    if other := _other_kind(path):
+        return other
+    if "matches no streams" in log:
+        missing = f"fewer than {track + 1} sound tracks" if track else "no sound in it"
+        return DecodeError(f"`{path}` has {missing}")
+    if "moov atom not found" in log:
+        return DecodeError(f"`{path}` is incomplete: its index, at the end, is missing")
+    if "not on whitelist" in log:
+        hint = "it is a playlist, a picture or a text; give the sound files themselves"
+        return DecodeError(f"`{path}` has no sound of its own", hint)
+    said = f"; ffmpeg says: {complaint}" if complaint else ""
+    return DecodeError(
+        f"`{path}` is not a sound file that can be decoded", f"see whether it plays elsewhere{said}"
+    )
+
+
+def _other_kind(path: Path) -> DecodeError | None:
+    other = other_kind(path.name)
+    return other and DecodeError(f"`{path}` is {other[0]}", other[1])

@@ -34,3 +34,22 @@ def song_of(name: str) -> str | None:
     """Return the song that a stem file is named after, `song` of `song.stem.mp4`; None for another file."""
     suffix = next((suffix for suffix in STEM_FILES if name.lower().endswith(suffix)), None)
     return name[: -len(suffix)] if suffix else None
+
+
+_NOTES = "notes and not a recording"
+_OTHERS = {
+    (".m3u", ".m3u8"): ("a playlist", "write `--from-file` before its name"),
+    (".it", ".mod", ".mptm", ".s3m", ".xm"): (
+        f"a tracker module: {_NOTES}",
+        "export it as WAV first, for example with OpenMPT",
+    ),
+    (".kar", ".mid", ".midi", ".rmi"): (
+        f"a MIDI file: {_NOTES}",
+        "export it as WAV first, for example with FluidSynth",
+    ),
+}
+
+
+def other_kind(name: str) -> tuple[str, str] | None:
+    """Return what a file is that by its name is not sound, and what to do; None for another file."""
+    return next((kind for suffixes, kind in _OTHERS.items() if name.lower().endswith(suffixes)), None)

@@ -18,6 +18,7 @@ ORDER = [
     "config",
     "scratch",
     "remote",
+    "tracklist",
     "parts",
     "claims",
     "ffmpeg",

@@ -195,10 +195,10 @@ def test_a_file_without_permission_is_an_error(songs, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("text.mp3", b"no music\n" * 99, "is no sound file"),
-        ("text.wav", b"no music\n" * 99, "is no sound file"),
-        ("zeros.mp3", bytes(5000), "is no sound file"),
-        ("sync.mp3", b"\xff\xfb\x90\x64" + b"no music\n" * 9999, "is no sound file|can be decoded"),
+        ("text.mp3", b"no music\n" * 99, "is not a sound file"),
+        ("text.wav", b"no music\n" * 99, "is not a sound file"),
+        ("zeros.mp3", bytes(5000), "is not a sound file"),
+        ("sync.mp3", b"\xff\xfb\x90\x64" + b"no music\n" * 9999, "is not a sound file|can be decoded"),
         ("empty.mp3", b"", "is empty"),
         ("empty.wav", b"", "is empty"),
         ("silent.png", None, "has no sound"),

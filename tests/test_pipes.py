@@ -167,7 +167,7 @@ def test_a_song_may_come_through_a_pipe(song):
 def test_what_comes_through_a_pipe_may_be_no_song(song):
     run = invoke("-", data=b"no sound at all")
     assert run.exit_code == 1
-    assert run.stderr.startswith("error: `stdin` is no sound file")
+    assert run.stderr.startswith("error: `stdin` is not a sound file")
 
 
 def test_a_stem_may_go_through_a_pipe(song):

@@ -314,7 +314,7 @@ def test_a_chunk_smaller_than_its_own_header_is_no_crash(tmp_path):
     path = tmp_path / "a.w64"
     soundfile.write(path, tone().T, RATE, format="W64", subtype="PCM_16")
     rewritten(path, b"fmt \xf3", 16, "<Q", 3)
-    with pytest.raises(DecodeError, match="is no sound file"):
+    with pytest.raises(DecodeError, match="is not a sound file"):
         read(path)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import os
 import shlex
 import shutil
 import sys
@@ -22,7 +21,7 @@ import typer
 from stemsplit import DEFAULT_MODEL
 from stemsplit.cli import bars as progress_bars
 from stemsplit.cli import console, models, running, signals, sound, streams
-from stemsplit.errors import DecodeError, EncodeError, StemsplitError, failure
+from stemsplit.errors import EncodeError, StemsplitError, failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -50,18 +49,6 @@ def seconds(text: str) -> float:
     if len(parts) > 3 or not all(0 <= part < math.inf for part in parts):
         raise typer.BadParameter(f"{text!r} is no time; write seconds, or 1:30")
     return sum(part * 60.0**power for power, part in enumerate(reversed(parts)))
-
-
-def _listed(source: str | None) -> list[str]:
-    """Return the names in a list of tracks, one a line or, with NULs between them, in any form."""
-    if source is None:
-        return []
-    try:
-        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-    except OSError as error:
-        raise DecodeError(f"Cannot read the list `{source}`: {error.strerror}") from error
-    names = data.split(b"\0") if b"\0" in data else data.splitlines()
-    return [os.fsdecode(name) for name in names if name.strip()]
 
 
 def _angles(text: str | None) -> tuple[float, ...]:
@@ -111,7 +98,10 @@ def command(
     ] = False,
     from_file: Annotated[
         str | None,
-        _what(metavar="FILE", help="A list of tracks, one a line or with NULs between; `-` is stdin."),
+        _what(
+            metavar="FILE",
+            help="A playlist or a list of tracks: one per line, or NULs between; `-` is stdin.",
+        ),
     ] = None,
     raw: Annotated[
         str | None,
@@ -240,7 +230,11 @@ def command(
         raise typer.BadParameter("--duration must be more than nothing")
     if not -60 <= gain <= 60:
         raise typer.BadParameter("--gain takes -60 to 60 dB")
-    form, named = running.raw_form(raw), [*(tracks or []), *_listed(from_file)]
+    from stemsplit import remote, tracklist
+
+    form, named = running.raw_form(raw), list(tracks or [])
+    if from_file is not None:
+        named += tracklist.read(from_file)
     if not named:
         raise typer.BadParameter("no tracks were named")
     if "-" in named and sys.stdin.isatty():
@@ -251,7 +245,6 @@ def command(
         raise typer.BadParameter("standard input cannot be a track and a list of tracks")
     if form and not (stdout or "-" in named):
         raise typer.BadParameter("--raw is for standard input, as the track `-`, and for --stdout")
-    from stemsplit import remote
     from stemsplit.batch import Order
     from stemsplit.export.beside import Beside
     from stemsplit.runtime import Running
