@@ -65,6 +65,7 @@ ORDER = [
     "bsseval",
     "oracles",
     "evaluation",
+    "comparison",
     "results",
     "charts",
     "export",

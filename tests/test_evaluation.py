@@ -4,6 +4,7 @@ import csv
 import inspect
 import json
 import math
+import re
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from stemsplit import charts, evaluation, masks, results, spatial, weights
+from stemsplit import charts, comparison, evaluation, masks, results, spatial, weights
 from stemsplit.bsseval import MEASURES, Pool, bss_eval
 from stemsplit.cli import app
 from stemsplit.cli.evaluate import command
@@ -332,6 +333,43 @@ def test_evaluate_measures_the_mean_of_models(data):
     assert facts["model"] == both
     assert set(facts["splits"]["valid"]["median"]) == {"mean", "mixture"}
     assert "leave out --keep" in evaluate(*options, "--keep").output
+
+
+def test_evaluate_compares_models_in_one_table(data, tmp_path):
+    models = "--model", "binary-mask-cnn", "--model", "mmdensenet-small"
+    options = ["--data", data, "--split", "valid", "--oracle", "irm"]
+    table, plot = tmp_path / "scores.csv", tmp_path / "a.png"
+    run = evaluate(*options, *models, "--csv", table, "--plot", plot, "--json", tmp_path / "a.json")
+    assert run.exit_code == 0, run.output
+    facts = json.loads((tmp_path / "a.json").read_text())
+    assert facts["model"] == "binary-mask-cnn and mmdensenet-small"
+    found = facts["splits"]["valid"]["median"]
+    both = [f"{name} (soft)" for name in ("binary-mask-cnn", "mmdensenet-small")]
+    assert list(found) == [*both, "mixture", "ideal ratio"]
+    shown = run.stdout.partition("SI-SDR")[0]
+    for name, model in zip(both, models[1::2], strict=True):
+        alone = json.loads(evaluate(*options, "--model", model, "--mask", "soft", "--json", "-").stdout)
+        score = alone["splits"]["valid"]["median"]["soft"]["drums"]["sdr_db"]
+        assert found[name]["drums"]["sdr_db"] == pytest.approx(score, abs=1e-4)
+        assert re.search(rf"{re.escape(name)} +- +{score:.2f} ", shown)
+    systems = {row["system"] for row in csv.DictReader(table.open(encoding="utf-8"))}
+    assert systems == set(found)
+    assert plot.exists()
+
+
+@pytest.mark.parametrize("option", ["--keep", "--paper"])
+def test_evaluate_compares_without_options_for_one_model(data, option):
+    run = evaluate("--data", data, "-m", "binary-mask-cnn", "-m", "mmdensenet-small", option)
+    assert run.exit_code == 2
+    assert "one --model" in run.stderr
+
+
+def test_models_with_different_stems_are_not_compared(monkeypatch):
+    cards = {"a": weights.read_card("binary-mask-cnn")}
+    cards["b"] = replace(cards["a"], name="b", stems=("vocals",), combination=())
+    monkeypatch.setattr(comparison, "card_of", cards.get)
+    with pytest.raises(StemsplitError, match="and b have different stems"):
+        comparison.compare(["a", "b"])
 
 
 def test_evaluate_keeps_the_medians_in_the_card(data, tmp_path):

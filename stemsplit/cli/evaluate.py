@@ -5,17 +5,18 @@ from __future__ import annotations
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from stemsplit import DEFAULT_MODEL
 from stemsplit.cli import console, models, running
-from stemsplit.errors import EncodeError
+from stemsplit.errors import EncodeError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from stemsplit.comparison import Comparison
     from stemsplit.evaluation import SongScores, Systems
     from stemsplit.weights import ModelCard
 
@@ -55,7 +56,10 @@ def command(
     split: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Which part of the data; repeatable. [test]")
     ] = None,
-    model: Annotated[str, models.option()] = DEFAULT_MODEL,
+    model: Annotated[
+        list[str] | None,
+        models.option(help=f"See `stemsplit models`; repeat it to compare models. [{DEFAULT_MODEL}]"),
+    ] = None,
     mask: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="As of `stemsplit split`; repeatable. [the model's default]"),
@@ -106,26 +110,33 @@ def command(
     gets the source that is nearest to it. In float32, unless --precision says otherwise,
     so that the scores are the same on every machine.
     """
-    from stemsplit import cards, charts, evaluation, results, spatial, weights
+    from stemsplit import cards, charts, comparison, evaluation, results, spatial, weights
     from stemsplit.runtime import Running, cores
 
     _refuse(*(path for path in (csv, json, plot) if path))
     if plot:
         charts.check()
-    card = evaluation.card_of(model)
-    if keep and (model in spatial.METHODS or card.mask == evaluation.MEAN):
-        raise EncodeError(f"{model} has no weights file of its own", "leave out --keep")
+    first, *others = list(dict.fromkeys(model or [DEFAULT_MODEL]))
+    if others and (keep or paper):
+        raise UsageError("--keep and --paper are for one --model")
+    card = evaluation.card_of(first)
+    if keep and (first in spatial.METHODS or card.mask == evaluation.MEAN):
+        raise EncodeError(f"{first} has no weights file of its own", "leave out --keep")
     splits = split or (["train", "valid"] if paper else ["test"])
-    systems = evaluation.systems_of(
-        model,
-        masks=mask or (),
-        oracles=[ORACLES[name] for name in oracle or ORACLES if name in ORACLES],
-        mixture=baseline == "mixture",
-        running=Running(runtime, device, precision, fast=fast),
-    )
+    wanted: dict[str, Any] = {
+        "masks": mask or (),
+        "oracles": [ORACLES[name] for name in oracle or ORACLES if name in ORACLES],
+        "mixture": baseline == "mixture",
+        "running": Running(runtime, device, precision, fast=fast),
+    }
+    systems: Systems | Comparison
+    if others:
+        card, systems = comparison.compare([first, *others], **wanted)
+    else:
+        systems = evaluation.systems_of(first, **wanted)
     songs = _measure(card, systems, data, splits, width, (jobs or cores()) if museval else 0)
     if keep:
-        cards.rewrite(weights.find(model), scores={**card.scores, **results.for_card(songs)})
+        cards.rewrite(weights.find(first), scores={**card.scores, **results.for_card(songs)})
     if csv:
         results.write_csv(csv, songs)
     if plot:
@@ -146,7 +157,12 @@ def _refuse(*paths: Path) -> None:
 
 
 def _measure(
-    card: ModelCard, systems: Systems, data: Sequence[str], splits: Sequence[str], width: float, jobs: int
+    card: ModelCard,
+    systems: Systems | Comparison,
+    data: Sequence[str],
+    splits: Sequence[str],
+    width: float,
+    jobs: int,
 ) -> list[SongScores]:
     """Measure one song after the other, with BSSEval in so many processes beside it."""
     from contextlib import nullcontext

@@ -33,7 +33,7 @@ def option(**where: Any) -> Any:
         "autocompletion": complete,
         "help": "See `stemsplit models`.",
     }
-    return typer.Option("--model", "-m", **words, **where)
+    return typer.Option("--model", "-m", **(words | where))
 
 
 def command(
