@@ -39,6 +39,8 @@ NAMED = f"{PREFIX}CONFIG"
 
 _NOT_FOR_PROJECTS = {"force": "have files replaced", "ray": "have others do the work"}
 
+_TILDE = re.compile(r"(--[a-z][\w-]*=|-[A-Za-z]|)(~(?:[/\\].*)?)$", re.DOTALL)
+
 Source = Literal["environment", "project", "user", "named"]
 Options = Mapping[str, bool]
 """The options there are, by long name with `_`, and whether each is a mere flag."""
@@ -92,7 +94,7 @@ def places() -> list[Place]:
     """Return the files that are looked for, as they outrank each other."""
     named = os.environ.get(NAMED)
     if named:
-        return [Place("named", Path(named))]
+        return [Place("named", Path(expanded(named)))]
     user = user_folder() / NAME
     found = []
     for folder in _upwards():
@@ -113,6 +115,15 @@ def user_folder() -> Path:
     if sys.platform == "win32":
         return Path(os.environ.get("APPDATA") or home / "AppData" / "Roaming") / "stemsplit"
     return Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "stemsplit"
+
+
+def expanded(word: str) -> str:
+    """Return a word with its leading `~` as the home folder: `~/a`, `--out=~/a`, `-o~/a`.
+
+    A shell does this only for a word of its own, without quotes.
+    """
+    found = _TILDE.match(word)
+    return found[1] + os.path.expanduser(found[2]) if found else word
 
 
 def _upwards() -> Iterator[Path]:
@@ -148,7 +159,7 @@ def environment(options: Options) -> dict[str, Setting]:
         name = variable(option)
         text = os.environ.get(name)
         if text:
-            value = _yes_or_no(name, text) if flag else text
+            value = _yes_or_no(name, text) if flag else expanded(text)
             found[option] = Setting(option, value, "environment", name)
     return found
 
@@ -186,7 +197,7 @@ def read(place: Place, options: Options) -> dict[str, Setting]:
                 raise BadConfig(
                     f"{at}: a project's file cannot send stems away", "say --out, or use your own file"
                 )
-            meant = _path(option, meant, place)
+            meant = _path(option, expanded(meant), place)
         found[option] = Setting(option, meant, place.source, str(place.path), line)
     return found
 
@@ -248,7 +259,6 @@ def _typed(value: Any, at: str, *, flag: bool) -> str | bool:
 def _path(option: str, text: str, place: Place) -> str:
     if "://" in text or option != "out" and not (option == "model" and text.endswith(".safetensors")):
         return text
-    path = os.path.expanduser(text)
     if place.source == "project" and place.path.parent != Path.cwd():
-        path = os.path.join(place.path.parent, path)
-    return path
+        return os.path.join(place.path.parent, text)
+    return text

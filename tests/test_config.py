@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import typer.main
 from typer.testing import CliRunner
 
@@ -425,3 +427,28 @@ def test_the_help_of_config_tells_the_ranks():
     said = run("config", "--help").stdout
     places = [said.index(word) for word in ("command line", "variables", "this folder", "own", "built in")]
     assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("word", "end"),
+    [("~/a b", "a b"), ("--out=~/a", "a"), ("-o~/a", "a"), ("--out=~", "")],
+)
+def test_a_tilde_is_the_home_folder(word, end, home):
+    before = word.partition("~")[0]
+    assert config.expanded(word) == before + os.path.join(home, end).rstrip(os.sep)
+    for other in ("a~/b", "~a.wav", "--out=./~/a", "./~", "-", "--out"):
+        assert config.expanded(other) == other
+
+
+@pytest.mark.parametrize("way", ["--out=~/there", "-o~/there", "variable", "file"])
+def test_a_tilde_is_expanded_wherever_a_path_is_said(way, user, home, monkeypatch):
+    soundfile.write("a.wav", np.zeros((999, 2)), 44_100)
+    words = [way] if way.startswith("-") else []
+    if way == "variable":
+        monkeypatch.setenv("STEMSPLIT_OUT", "~/there")
+    elif way == "file":
+        write(user, 'out = "~/there"')
+    result = run("~/music/album/a.wav", *words, "--dry-run", "--stems", "vocals", "--print0")
+    assert result.stdout == f"{home / 'there' / 'a' / 'vocals.wav'}\0", result.stderr
+    monkeypatch.setenv(config.NAMED, "~/other.toml")
+    assert f"{home / 'other.toml'}" in run("a.wav").stderr

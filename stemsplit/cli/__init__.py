@@ -59,6 +59,9 @@ class TracksFirst(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put `split` before a first word that is neither a command nor an option of ours."""
+        from stemsplit.config import expanded
+
+        args = [expanded(word) for word in args]
         ours = {option for parameter in self.get_params(ctx) for option in parameter.opts}
         if args and args[0] not in self.commands and args[0].partition("=")[0] not in ours:
             args = ["split", *args]
