@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from stemsplit import ffmpeg, tracks
 from stemsplit.errors import DecodeError, UnsupportedChannels
+from stemsplit.scratch import shown
 from stemsplit.sources import Source, open_source
 
 if TYPE_CHECKING:
@@ -61,12 +62,12 @@ class Reader:
         self.sample_rate, self.channels, self.depth = source.sample_rate, source.channels, source.depth
         if self.channels > 2:
             raise UnsupportedChannels(
-                f"`{self.path.name}` has {self.channels} channels; only mono and stereo can be split",
+                f"`{shown(self.path)}` has {self.channels} channels; only mono and stereo can be split",
                 f"mix them down to stereo with --downmix{tracks.alternatives(self.path)}",
             )
         if not RATES[0] <= self.sample_rate <= RATES[1]:
             raise DecodeError(
-                f"`{self.path.name}` says that it has {self.sample_rate:,} Hz, which no sound has",
+                f"`{shown(self.path)}` says that it has {self.sample_rate:,} Hz, which no sound has",
                 "export the file again",
             )
         self._start = round(start_seconds * self.sample_rate)
@@ -89,7 +90,7 @@ class Reader:
         source = open_source(self.path, self._track, downmix=self._downmix)
         try:
             if (source.sample_rate, source.channels) != (self.sample_rate, self.channels):
-                raise DecodeError(f"`{self.path.name}` changed while it was read", "split it again")
+                raise DecodeError(f"`{shown(self.path)}` changed while it was read", "split it again")
             position = self._start if source.seek(self._start) else 0
             end = self._start + self._limit
             while position < end:
@@ -99,7 +100,9 @@ class Reader:
                 wanted = block[:, max(0, self._start - position) :]
                 position += block.shape[1]
                 if wanted.shape[1]:
-                    check_finite(wanted, f"`{self.path.name}`", position - wanted.shape[1], self.sample_rate)
+                    check_finite(
+                        wanted, f"`{shown(self.path)}`", position - wanted.shape[1], self.sample_rate
+                    )
                     yield wanted
         finally:
             source.close()
@@ -122,9 +125,9 @@ class Reader:
         promised = source.promised_seconds
         reason = f" ({source.complaint})" if source.complaint else ""
         if not position and source.frames == 0:
-            raise DecodeError(f"`{self.path.name}` holds no sound: its length is 0")
+            raise DecodeError(f"`{shown(self.path)}` holds no sound: its length is 0")
         if not position:
-            raise DecodeError(f"Nothing in `{self.path.name}` can be decoded{reason}")
+            raise DecodeError(f"Nothing in `{shown(self.path)}` can be decoded{reason}")
         seconds, slack = position / self.sample_rate, source.slack_seconds + 1e-6
         if promised is not None and seconds < promised - slack:
             digits = 2 if promised - seconds >= 0.01 else 5
@@ -145,7 +148,7 @@ class Reader:
 
     def _beyond_the_end(self) -> DecodeError:
         start = self._start / self.sample_rate
-        return DecodeError(f"The start, {start:g} s, is beyond the end of `{self.path.name}`")
+        return DecodeError(f"The start, {start:g} s, is beyond the end of `{shown(self.path)}`")
 
 
 def check_finite(block: Block, name: str, position: int, sample_rate: int) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from stemsplit import ffmpeg
 from stemsplit.errors import DecodeError
 from stemsplit.formats import other_kind
+from stemsplit.scratch import shown
 
 
 class Decoder:
@@ -38,7 +39,9 @@ class Decoder:
     ) -> None:
         program = ffmpeg.executable()
         if program is None:
-            raise _other_kind(path) or DecodeError(f"Cannot decode `{path}`: it needs ffmpeg", ffmpeg.INSTALL)
+            raise _other_kind(path) or DecodeError(
+                f"Cannot decode `{shown(path)}`: it needs ffmpeg", ffmpeg.INSTALL
+            )
         name = f"subfile,,start,{part.start},end,{part.stop},,:file:{path}" if part else f"file:{path}"
         arguments = ["-v", "level+info", *ffmpeg.LOCAL, "-i", name, "-map", f"0:a:{track}"]
         # Float, for the downmix may exceed full scale; rounded and wavering time stamps are left alone.
@@ -123,18 +126,18 @@ def _refusal(path: Path, track: int, log: str, complaint: str | None) -> DecodeE
         return other
     if "matches no streams" in log:
         missing = f"fewer than {track + 1} sound tracks" if track else "no sound in it"
-        return DecodeError(f"`{path}` has {missing}")
+        return DecodeError(f"`{shown(path)}` has {missing}")
     if "moov atom not found" in log:
-        return DecodeError(f"`{path}` is incomplete: its index, at the end, is missing")
+        return DecodeError(f"`{shown(path)}` is incomplete: its index, at the end, is missing")
     if "not on whitelist" in log:
         hint = "it is a playlist, a picture or a text; give the sound files themselves"
-        return DecodeError(f"`{path}` has no sound of its own", hint)
+        return DecodeError(f"`{shown(path)}` has no sound of its own", hint)
     said = f"; ffmpeg says: {complaint}" if complaint else ""
     return DecodeError(
-        f"`{path}` is not a sound file that can be decoded", f"see whether it plays elsewhere{said}"
+        f"`{shown(path)}` is not a sound file that can be decoded", f"see whether it plays elsewhere{said}"
     )
 
 
 def _other_kind(path: Path) -> DecodeError | None:
     other = other_kind(path.name)
-    return other and DecodeError(f"`{path}` is {other[0]}", other[1])
+    return other and DecodeError(f"`{shown(path)}` is {other[0]}", other[1])

@@ -19,6 +19,7 @@ from .audio import Reader, resample
 from .errors import BadWeights, EncodeError, StemsplitError
 from .pipes import Outlet, Raw, RawReader
 from .runtime import Running, Runtime
+from .scratch import shown
 from .separator import (
     Estimator,
     MaskSeparator,
@@ -421,7 +422,9 @@ def split_to_stream(
     form = raw or Raw(reader.sample_rate, reader.channels, "f32" if depth == "32f" else f"s{depth}")
     if (form.sample_rate, form.channels) != (reader.sample_rate, reader.channels):
         same = Raw(reader.sample_rate, reader.channels, form.samples)
-        raise EncodeError(f"`{reader.path.name}` has no samples of `{form}`", f"ask for them as --raw {same}")
+        raise EncodeError(
+            f"`{shown(reader.path)}` has no samples of `{form}`", f"ask for them as --raw {same}"
+        )
     outlet = Outlet(stream, form, wav=raw is None, frames=reader.frames)
     fitted = fit(separator, reader)
     place, done = fitted.spec.stems.index(stem), 0

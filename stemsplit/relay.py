@@ -13,6 +13,7 @@ from stemsplit import ffmpeg
 from stemsplit.decoder import Decoder
 from stemsplit.errors import DecodeError, StemsplitError
 from stemsplit.ogg import Link
+from stemsplit.scratch import shown
 from stemsplit.sndfile import Libsndfile
 
 _SKIPPED_AT_ONCE = 65_536
@@ -108,7 +109,7 @@ class Chain:
 
     def _open_first(self) -> Decoder | Relay:
         """Open the first link that can be decoded."""
-        problem = DecodeError(f"`{self._path.name}` has no sound in it")
+        problem = DecodeError(f"`{shown(self._path)}` has no sound in it")
         for link in self._rest:
             try:
                 return self._open(link)

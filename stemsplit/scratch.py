@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import functools
 import os
-from tempfile import TemporaryDirectory
+from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 
 from stemsplit.errors import EncodeError
+
+_PREFIX = "stemsplit-"
 
 
 def scratch_folder() -> TemporaryDirectory[str]:
     """Return a new folder that lasts as long as its context. Raises EncodeError if none can be made."""
     try:
-        return TemporaryDirectory(prefix="stemsplit-")
+        return TemporaryDirectory(prefix=_PREFIX)
     except OSError as error:
         hint = "name a folder that you can write into, with free space, in the variable TMPDIR"
         raise EncodeError(f"Cannot make a temporary folder: {error.strerror}", hint) from error
+
+
+def shown(path: Path) -> str:
+    """Return the name of a file in messages: its path, but of a copy in a scratch folder only its name."""
+    top = Path(gettempdir())
+    copied = any(folder.parent == top and folder.name.startswith(_PREFIX) for folder in path.parents)
+    return path.name if copied else str(path)
 
 
 @functools.cache  # which keeps the folder until the program ends

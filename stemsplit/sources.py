@@ -21,6 +21,7 @@ from stemsplit.decoder import Decoder
 from stemsplit.errors import DecodeError
 from stemsplit.missing import not_found
 from stemsplit.relay import Chain, Relay
+from stemsplit.scratch import shown
 from stemsplit.sndfile import Libsndfile
 
 _UNKNOWN_FRAMES = 1 << 62
@@ -89,9 +90,11 @@ def open_source(path: Path, track: int | str | None = None, *, downmix: bool = F
 def _open(path: Path, track: int | str | None) -> Source:
     try:
         if path.is_dir():
-            raise DecodeError(f"`{path}` is a folder, not a sound file")
+            raise DecodeError(f"`{shown(path)}` is a folder, not a sound file")
         if path.exists() and not path.is_file():  # a pipe can be read only once
-            raise DecodeError(f"`{path}` is no regular file", "send it through `-`: stemsplit - < PIPE")
+            raise DecodeError(
+                f"`{shown(path)}` is no regular file", "send it through `-`: stemsplit - < PIPE"
+            )
         with path.open("rb") as file:
             empty = not path.stat().st_size
             file.seek(headers.after_id3(file))
@@ -99,9 +102,9 @@ def _open(path: Path, track: int | str | None) -> Source:
     except (FileNotFoundError, NotADirectoryError):
         raise not_found(path) from None
     except OSError as error:
-        raise DecodeError(f"Cannot read `{path}`: {error.strerror}") from None
+        raise DecodeError(f"Cannot read `{shown(path)}`: {error.strerror}") from None
     if empty:
-        raise DecodeError(f"`{path.name}` is empty (0 bytes)")
+        raise DecodeError(f"`{shown(path)}` is empty (0 bytes)")
     chain = ogg.links(path) if head == b"OggS" else ()
     if chain:
         return Chain(path, chain, track if isinstance(track, int) else 0)

@@ -21,6 +21,7 @@ import numpy as np
 from stemsplit import ffmpeg
 from stemsplit.audio import Block
 from stemsplit.errors import DecodeError, EncodeError
+from stemsplit.scratch import shown
 from stemsplit.writer import Writer
 
 SUFFIX = ".stem.mp4"
@@ -263,7 +264,7 @@ def read_stem_names(path: str | os.PathLike[str]) -> tuple[Label, ...] | None:
     except OSError as error:
         raise DecodeError(f"Cannot read `{path}`: {error.strerror}") from error
     except ValueError as error:
-        raise DecodeError(f"`{path.name}` is damaged: {error}", "get the file again") from error
+        raise DecodeError(f"`{shown(path)}` is damaged: {error}", "get the file again") from error
 
 
 def _labels(text: bytes) -> tuple[Label, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from stemsplit import ffmpeg
 from stemsplit.errors import DecodeError
 from stemsplit.formats import song_of
+from stemsplit.scratch import shown
 
 _TIMED = frozenset(
     {"asf", "avi", "flv", "live_flv", "matroska", "mov", "mpeg", "mpegts", "mxf", "nut", "rm", "wtv"}
@@ -102,7 +103,7 @@ def choose(path: Path, tracks: Sequence[SoundTrack], wanted: int | str | None, *
         fitting = list(tracks)
     if not fitting:
         there = ", ".join(map(str, tracks))
-        raise DecodeError(f"`{path.name}` has no sound track in `{wanted}`", f"it has the tracks {there}")
+        raise DecodeError(f"`{shown(path)}` has no sound track in `{wanted}`", f"it has the tracks {there}")
     first = next((track for track in fitting if track.default), fitting[0])
     if first.surround and not downmix:
         same = (track for track in fitting if not track.surround and track.language == first.language)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import subprocess
 from pathlib import Path
@@ -13,6 +14,8 @@ import soundfile
 from stemsplit import ffmpeg
 from stemsplit.audio import Block, Reader
 from stemsplit.errors import DecodeError, StemsplitError
+from stemsplit.scratch import scratch_folder
+from stemsplit.sources import open_source
 
 RATE = 44_100
 
@@ -306,7 +309,7 @@ def test_compressed_sound_of_no_stated_length_is_read_to_its_end(tmp_path):
 def test_a_file_without_samples_holds_no_sound(trailer, tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros((0, 2)), RATE)
     (tmp_path / "a.wav").write_bytes((tmp_path / "a.wav").read_bytes() + trailer)
-    with pytest.raises(DecodeError, match="`a.wav` holds no sound: its length is 0"):
+    with pytest.raises(DecodeError, match="a.wav` holds no sound: its length is 0"):
         read(tmp_path / "a.wav")
 
 
@@ -324,3 +327,11 @@ def test_a_chain_whose_first_link_is_broken_is_read_from_the_next(oggs, tmp_path
     sound, warnings = read(tmp_path / "a.ogg")
     np.testing.assert_allclose(sound, read(oggs["vorbis"])[0], rtol=0, atol=1e-6)
     assert len(warnings) == 2
+
+
+def test_messages_name_the_whole_path_but_of_a_copy_its_name(tmp_path):
+    with scratch_folder() as folder:
+        for path, name in ((tmp_path / "a.wav", str(tmp_path / "a.wav")), (Path(folder, "b.wav"), "b.wav")):
+            path.touch()
+            with pytest.raises(DecodeError, match=f"^`{re.escape(name)}` is empty"):
+                open_source(path)

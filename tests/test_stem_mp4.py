@@ -398,7 +398,7 @@ def test_stems_without_names_are_taken_in_the_usual_order(stem_file, tmp_path):
 
 def test_a_song_is_no_stem_file(tmp_path):
     soundfile.write(tmp_path / "a.wav", noise().T, RATE)
-    with pytest.raises(DecodeError, match="no stem file: it has fewer than 5 sound tracks"):
+    with pytest.raises(DecodeError, match="not a stem file: it has fewer than 5 sound tracks"):
         unpack(tmp_path / "a.wav", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -86,7 +86,7 @@ def test_a_playlist_is_read_by_the_command(folder):
     (folder / "lists/a.m3u").write_text("#EXTM3U\nthere.wav\n")
     command = [sys.executable, "-m", "stemsplit", "--from-file", "lists/a.m3u", "--dry-run"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "there.wav` is empty" in run.stderr
+    assert "`lists/there.wav` is empty" in run.stderr
 
 
 @pytest.mark.parametrize(

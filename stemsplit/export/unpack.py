@@ -84,7 +84,7 @@ def _stems(path: Path, count: int) -> list[Reader]:
         if "fewer than" not in error.message:
             raise
         raise DecodeError(
-            f"`{path.name}` is no stem file: it has fewer than {count + 1} sound tracks",
+            f"`{path}` is not a stem file: it has fewer than {count + 1} sound tracks",
             "to split a song into stems: stemsplit SONG",
         ) from error
 
