@@ -27,6 +27,10 @@ from stemsplit.stft import Stft
 STEMS = ("vocals", "drums", "bass", "other")
 SAMPLE_RATE = 44_100
 
+# One folder per worker: two processes that compile librosa's functions into one cache can crash.
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parent.parent / ".pytest_cache" / f"numba-{_WORKER}")
+
 
 def random_network(seed: int) -> BinaryMaskCNN:
     """A network in its initial state, whose outputs are spread over all probabilities."""
