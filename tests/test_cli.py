@@ -622,17 +622,38 @@ def test_the_defaults_and_choices_are_the_package_s():
     assert inspect.signature(pipeline.load_separator).parameters["model"].default == split.DEFAULT_MODEL
 
 
-def complete(line: str) -> list[str]:
+@pytest.mark.parametrize("verb", [None, *VERBS])
+def test_help_is_a_command_too(verb):
+    words = [verb] if verb else []
+    result = run("help", *words)
+    assert result.exit_code == 0
+    assert result.stdout == run(*words, "--help").stdout != ""
+
+
+def test_help_for_no_command_is_wrong_usage():
+    result = run("help", "nothing")
+    assert result.exit_code == 2
+    assert "No command called `nothing`" in result.stderr
+
+
+def complete(line: str, shell: str = "bash") -> list[str]:
+    """Return what a shell would offer."""
     words = line.split(" ")
     environment = {
-        "_STEMSPLIT_COMPLETE": "complete_bash",
+        "_STEMSPLIT_COMPLETE": f"complete_{shell}",
         "COMP_WORDS": "\n".join(words),
         "COMP_CWORD": str(len(words) - 1),
+        "_TYPER_COMPLETE_ARGS": line,
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
     }
     result = CliRunner(env=environment).invoke(app, prog_name="stemsplit")
-    return result.stdout.split()
+    if shell == "zsh":
+        offered = re.findall(r'[(\n]"([^"]+)"', result.stdout)
+        return [word.replace("\\\\:", ":") for word in offered]
+    return [line.partition("\t")[0] for line in result.stdout.splitlines() if line]
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
@@ -648,10 +669,13 @@ def complete(line: str) -> list[str]:
         ("stemsplit song.mp3 -m nothing --stems vo", []),
         ("stemsplit split --model ban", [split.DEFAULT_MODEL]),
         ("stemsplit models ban", [split.DEFAULT_MODEL]),
+        ("stemsplit remix song.mp3 k", ["karaoke"]),
+        ("stemsplit remix song.mp3 practice:b", ["practice:bass"]),
+        ("stemsplit help ev", ["evaluate"]),
     ],
 )
-def test_completion(shelf, line, offered):
-    assert complete(line) == offered
+def test_completion(shelf, shell, line, offered):
+    assert complete(line, shell) == offered
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from stemsplit.cli import (
     daw,
     doctor,
     evaluate,
+    help,
     inspect,
     live,
     models,
@@ -47,6 +48,7 @@ VERBS = {
     "daw": daw,
     "report": report,
     "live": live,
+    "help": help,
 }
 
 

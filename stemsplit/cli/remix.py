@@ -11,12 +11,25 @@ import typer
 from stemsplit import DEFAULT_MODEL
 from stemsplit.cli import console, models, running, sound
 from stemsplit.cli.bars import Bars
+from stemsplit.errors import StemsplitError
 
 EXAMPLE = 'stemsplit remix song.mp3 "vocals=-6dB drums=+3dB"'
 
 _how = partial(typer.Option, rich_help_panel="How to split")
 _where = partial(typer.Option, rich_help_panel="What to write")
 _tell = partial(typer.Option, rich_help_panel="What to print", metavar="")
+
+
+def _complete(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Give the presets that begin like this, to the shell."""
+    from stemsplit import mixing, pipeline
+
+    try:
+        stems = pipeline.stem_names(ctx.params.get("model") or DEFAULT_MODEL)
+    except StemsplitError:
+        stems = ()
+    presets = (*mixing.PRESETS, *(f"practice:{stem}" for stem in stems))
+    return [preset for preset in presets if preset.startswith(incomplete)]
 
 
 def command(
@@ -27,6 +40,7 @@ def command(
         list[str],
         typer.Argument(
             metavar="REMIX",
+            autocompletion=_complete,
             help="karaoke, instrumental, acapella, drumless, practice:bass, or words such as vocals=-6dB.",
         ),
     ],
