@@ -1,4 +1,4 @@
-"""Why there is no file of a name: one sentence for each reason, and what to do."""
+"""Why there is no file or stem of a name: one sentence for each reason, and what to do."""
 
 from __future__ import annotations
 
@@ -6,13 +6,20 @@ import difflib
 import os
 import re
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
-from stemsplit.errors import NotFound
+from stemsplit.errors import NotFound, UnknownStem
 
 # A Path has one slash where an address has two.
 _ADDRESS = re.compile(r"(https?|ftp):/|www\.|([a-z]+\.)?(youtube\.com|youtu\.be)/", re.IGNORECASE)
 DOWNLOAD = "download it first, for example with yt-dlp"
+
+_IN_OTHER = {
+    *("brass", "flute", "guitar", "guitars", "horns", "keys", "organ", "piano", "sax", "saxophone"),
+    *("strings", "synth", "synths", "trumpet", "violin"),
+}
+"""Instruments that are in the stem `other` of a model that has no stem of their own."""
 
 
 def is_address(name: str) -> bool:
@@ -47,3 +54,13 @@ def recomposed(name: str) -> str:
     """Return the name under which a file exists, if it differs only in how accents are composed."""
     forms = (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
     return next((form for form in forms if os.path.lexists(form)), name)
+
+
+def no_stem(name: str, there: Sequence[str], where: str) -> UnknownStem:
+    """Return the error for a stem that is not among those of `where`, a model or a folder."""
+    hint = f"choose from {', '.join(there)}"
+    if near := difflib.get_close_matches(name.lower(), there, n=1):
+        hint = f"did you mean `{near[0]}`? {hint}"
+    elif name.lower() in _IN_OTHER and "other" in there:
+        hint = f"{name} is in the stem `other`; {hint}"
+    return UnknownStem(f"No stem called `{name}` {where}", hint)

@@ -12,6 +12,7 @@ import numpy as np
 
 from .audio import Block
 from .errors import StemsplitError
+from .missing import no_stem
 
 PRESETS = {
     "karaoke": "vocals=mute",
@@ -67,7 +68,7 @@ def parse(text: str, stems: Sequence[str]) -> dict[str, Channel]:
             presets = ", ".join([*PRESETS, "practice:STEM"])
             raise StemsplitError(f"`{word}` is no remix", f"choose one of {presets}, or write {_EXAMPLE}")
         if name not in channels:
-            raise StemsplitError(f"No stem called `{name}` to remix", f"there are {', '.join(stems)}")
+            raise no_stem(name, stems, "to remix")
         for action in actions.split(","):
             channels[name] = _changed(channels[name], action.strip().lower())
     return channels

@@ -16,7 +16,8 @@ import numpy as np
 
 from . import DEFAULT_MODEL, masks, naming, nets, spatial, weights
 from .audio import Reader, resample
-from .errors import BadWeights, EncodeError, StemsplitError
+from .errors import BadWeights, EncodeError, StemsplitError, UnknownStem
+from .missing import no_stem
 from .pipes import Outlet, Raw, RawReader
 from .runtime import Running, Runtime
 from .scratch import shown
@@ -167,10 +168,10 @@ def chosen(there: tuple[str, ...], stems: Sequence[str] | None, model: str) -> t
         raise ValueError(f"stems must be a list of names, got {stems!r}")
     wanted = there if stems is None else tuple(stems)
     if not wanted:
-        raise StemsplitError("No stems were asked for", f"choose from {', '.join(there)}")
+        raise UnknownStem("No stems were asked for", f"choose from {', '.join(there)}")
     for name in wanted:
         if name not in there:
-            raise StemsplitError(f"No stem called `{name}` in {model}", f"it has {', '.join(there)}")
+            raise no_stem(name, there, f"in {model}")
     return tuple(name for name in there if name in wanted)
 
 

@@ -13,7 +13,9 @@ from types import SimpleNamespace
 from typing import NoReturn, get_args, get_type_hints
 
 import jsonschema
+import numpy as np
 import pytest
+import soundfile
 import typer
 from typer.testing import CliRunner
 
@@ -739,3 +741,30 @@ def test_nobody_else_prints_to_stdout_while_it_is_ours(capfd):
 )
 def test_a_peak_is_shown_as_a_bar(peak, shown):
     assert console.meter(peak) == shown
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--stems", "drums,guitar"], "guitar is in the stem `other`"),
+        (["--two-stems", "Piano"], "Piano is in the stem `other`"),
+        (["--stems", "vocal"], "did you mean `vocals`?"),
+        (["--stems", "kazoo"], "hint: choose from vocals"),
+        (["--stdout", "guitar"], "guitar is in the stem `other`"),
+        (["--remix", "practice:guitar"], "guitar is in the stem `other`"),
+    ],
+)
+def test_a_stem_that_the_model_lacks_is_wrong_usage(words, hint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("a.wav", np.zeros((999, 2)), 44_100)
+    verb = ["remix", "a.wav", words[1]] if words[0] == "--remix" else ["a.wav", *words]
+    result = run(*verb, "--model", "binary-mask-cnn")
+    assert (result.exit_code, hint in result.stderr) == (2, True), result.stderr
+    assert "No stem called" in result.stderr
+
+
+def test_json_gives_the_code_of_a_stem_that_the_model_lacks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.wav").touch()
+    event = json.loads(run("a.wav", "--stems", "guitar", "--json").stdout.splitlines()[0])
+    assert event["code"] == "stem"

@@ -111,7 +111,7 @@ def test_a_song_is_split_on_the_way(folder):
     ("words", "said"),
     [
         (("song", "loud"), "choose one of karaoke"),
-        (("song", "piano=mute"), "there are vocals"),
+        (("song", "piano=mute"), "choose from vocals"),
         (("nothing.wav", "karaoke"), "nothing.wav"),
         (("empty", "karaoke"), "No stems"),
         (("song", "karaoke", "-o", "there.wav"), "--force"),
@@ -123,7 +123,7 @@ def test_what_cannot_be_done_is_refused(folder, tmp_path, words, said):
     (tmp_path / "there.wav").write_text("mine")
     before = sorted(tmp_path.rglob("*"))
     result = run(*words)
-    assert result.exit_code == 1
+    assert result.exit_code == (2 if "piano=mute" in words else 1)
     assert result.stderr.startswith("error: ")
     assert said in result.stderr
     assert sorted(tmp_path.rglob("*")) == before

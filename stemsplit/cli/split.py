@@ -346,13 +346,14 @@ def _to_stdout(
     """Write one stem of one track to standard output: plain samples and WAV as they are made."""
     from stemsplit import pipeline
     from stemsplit.batch import Job
+    from stemsplit.missing import no_stem
     from stemsplit.pipes import RawReader
 
     if sys.stdout.isatty():
         raise typer.BadParameter("--stdout needs a program or a file behind it: stemsplit ... | play")
     stdout = streams.sound()
     if stem not in order.names:
-        raise StemsplitError(f"No stem called `{stem}` here", f"choose from {', '.join(order.names)}")
+        raise no_stem(stem, order.names, "here")
     part: dict[str, Any] = {"start_seconds": order.start_seconds, "duration_seconds": order.duration_seconds}
     reader: Reader | RawReader
     if form and list(named) == ["-"]:
