@@ -768,3 +768,26 @@ def test_json_gives_the_code_of_a_stem_that_the_model_lacks(tmp_path, monkeypatc
     Path("a.wav").touch()
     event = json.loads(run("a.wav", "--stems", "guitar", "--json").stdout.splitlines()[0])
     assert event["code"] == "stem"
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "hint"),
+    [
+        (["-rf.wav"], "-rf.wav", "put `--` before it, or write `./-rf.wav`"),
+        (["split", "-x.wav"], "-x.wav", "put `--` before it, or write `./-x.wav`"),
+        (["live"], "live", "write `./live`"),
+        (["models", "a.wav"], "models", "write `./models`"),
+    ],
+)
+def test_a_file_that_is_named_like_an_option_or_a_command(words, name, hint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert hint not in said(run(*words).stderr)
+    Path(name).touch()
+    result = run(*words)
+    assert (result.exit_code, hint in said(result.stderr)) == (2, True), result.stderr
+    assert hint not in said(run("--", *words).stderr)
+
+
+def said(text: str) -> str:
+    """A message of typer without its frame and its line breaks."""
+    return " ".join(text.replace("│", " ").split())

@@ -6,6 +6,7 @@ imports when it runs, so that `--help` and shell completion answer at once.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, Any
 
@@ -53,6 +54,7 @@ VERBS = {
 
 
 _JSON = "stemsplit.json"
+_WORDS = "stemsplit.words"
 _USAGE_ERROR: Any = typer.BadParameter.__base__  # typer does not export it
 
 
@@ -63,7 +65,7 @@ class TracksFirst(TyperGroup):
         """Put `split` before a first word that is neither a command nor an option of ours."""
         from stemsplit.config import expanded
 
-        args = [expanded(word) for word in args]
+        ctx.meta[_WORDS] = args = [expanded(word) for word in args]
         ours = {option for parameter in self.get_params(ctx) for option in parameter.opts}
         if args and args[0] not in self.commands and args[0].partition("=")[0] not in ours:
             args = ["split", *args]
@@ -97,6 +99,8 @@ class TracksFirst(TyperGroup):
         except typer.Exit:
             raise
         except StemsplitError as error:
+            if isinstance(error, UsageError):
+                error.hint = "\n".join(filter(None, [error.hint, _mistaken(ctx.meta[_WORDS])])) or None
             tell(error)
             console.error(error)
             raise typer.Exit(error.exit_status) from error
@@ -105,11 +109,23 @@ class TracksFirst(TyperGroup):
             console.say("interrupted")
             raise typer.Exit(signals.status(interrupt)) from interrupt
         except _USAGE_ERROR as error:
+            error.message = "; ".join(filter(None, [error.message, _mistaken(ctx.meta[_WORDS])]))
             tell(UsageError(error.format_message()))
             raise  # typer prints it, and exits 2
         except Exception as bug:
             tell(failure(bug, " ".join(sys.argv[1:])))
             raise
+
+
+def _mistaken(words: list[str]) -> str | None:
+    """Return how to write the name of a file or folder that was taken for an option or a command."""
+    options = words[: words.index("--")] if "--" in words else words
+    for word in options:
+        if word.startswith("-") and len(word) > 1 and os.path.lexists(word):
+            return f"for the file `{word}` put `--` before it, or write `./{word}`"
+    if words and words[0] in VERBS and os.path.lexists(words[0]):
+        return f"for the file or folder `{words[0]}` write `./{words[0]}`"
+    return None
 
 
 app = typer.Typer(
