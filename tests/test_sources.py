@@ -247,6 +247,54 @@ def test_wrong_positions_of_ogg_pages_lose_nothing(codec, fault, oggs, tmp_path)
     assert fault == "last is unknown" or warnings == []
 
 
+def decoded(path: Path, channels: int = 2) -> Block:
+    """Return what ffmpeg alone makes of a file, without any of our code around it."""
+    command = [ffmpeg.executable(), "-v", "error", "-i", path, "-f", "f32le", "-"]
+    samples = np.frombuffer(subprocess.run(command, check=True, capture_output=True).stdout, "<f4")
+    return samples.reshape(-1, channels).T
+
+
+@pytest.mark.parametrize("codec", ["vorbis", "opus", "flac"])
+@pytest.mark.parametrize("fault", ["none", "late", "early", "wavering"])
+def test_ogg_is_read_as_ffmpeg_decodes_it(codec, fault, oggs, tmp_path):
+    found = pages(oggs[codec])
+    positions = [struct.unpack_from("<q", page, 6)[0] for page in found]
+    for index in range(len(found) // 2, len(found) - 1):
+        positions[index] += {"none": 0, "late": 448, "early": -448, "wavering": (index % 3 - 1) * 100}[fault]
+    path = tmp_path / "a.ogg"
+    path.write_bytes(b"".join(map(moved, found, positions)))
+    sound, warnings = read(path)
+    wanted = decoded(path)
+    # The padding that the last page cuts off depends on the position before it, for ffmpeg too.
+    assert abs(sound.shape[1] - wanted.shape[1]) <= (0 if fault == "none" else 448)
+    common = min(sound.shape[1], wanted.shape[1])
+    np.testing.assert_allclose(sound[:, :common], wanted[:, :common], rtol=0, atol=1e-4)
+    assert warnings == []
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [
+        ("flac", "flac"),
+        ("ogg", "libvorbis"),
+        ("opus", "libopus"),
+        ("mp3", "libmp3lame"),
+        ("wav", "adpcm_ms"),
+        ("wav", "adpcm_ima_wav"),
+    ],
+)
+def test_compressed_files_are_read_as_ffmpeg_decodes_them(suffix, codec, tmp_path):
+    soundfile.write(tmp_path / "tone.wav", tone(3).T, RATE)
+    path = tmp_path / f"a.{suffix}"
+    command = [ffmpeg.executable(), "-v", "error", "-i", tmp_path / "tone.wav", "-c:a", codec, path]
+    subprocess.run(command, check=True)
+    sound, warnings = read(path)
+    wanted = decoded(path)
+    assert sound.shape == wanted.shape
+    np.testing.assert_allclose(sound, wanted, rtol=0, atol=1e-4)
+    assert warnings == []
+
+
 @pytest.mark.parametrize("codec", ["vorbis", "opus", "flac"])
 def test_chained_ogg_is_read_to_its_end(codec, oggs, tmp_path):
     whole, _ = read(oggs[codec])
