@@ -306,7 +306,7 @@ def test_a_damaged_list_is_told_in_one_sentence(data, words, tmp_path):
     path.write_bytes(data)
     with pytest.raises(DecodeError, match=words) as caught:
         read_stem_names(path)
-    assert "`a.stem.mp4` is damaged: " in caught.value.message
+    assert "a.stem.mp4` is damaged: " in caught.value.message
     assert caught.value.hint
 
 
