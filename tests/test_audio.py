@@ -128,7 +128,7 @@ def test_six_channels_are_refused_with_a_way_out(tmp_path):
     soundfile.write(tmp_path / "a b.wav", noise(6).T, RATE)
     with pytest.raises(UnsupportedChannels, match="6 channels") as refusal:
         Reader(tmp_path / "a b.wav")
-    assert f"ffmpeg -i '{tmp_path}/a b.wav' -ac 2" in refusal.value.hint
+    assert "--downmix" in refusal.value.hint
 
 
 @pytest.mark.parametrize(
