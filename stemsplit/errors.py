@@ -29,7 +29,7 @@ class DecodeError(StemsplitError):
 
 
 class NotFound(DecodeError):
-    """There is no file of this name."""
+    """No file has this name."""
 
     code = "not_found"
 

@@ -1,4 +1,4 @@
-"""Why there is no file or stem of a name: one sentence for each reason, and what to do."""
+"""Why a name stands for no file or stem: one sentence for each reason, and what to do."""
 
 from __future__ import annotations
 
