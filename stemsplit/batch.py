@@ -13,6 +13,7 @@ from .audio import Reader
 from .claims import claim, tidy
 from .discovery import Track
 from .errors import Collision, DecodeError, EncodeError, OutputExists
+from .missing import not_found
 from .pipeline import SplitResult
 from .records import FOLDER, Print, Record, Records, changed_ns
 from .runtime import Running
@@ -281,6 +282,8 @@ class Order:
 def _state(path: Path) -> tuple[int, int]:
     try:
         state = path.stat()
+    except FileNotFoundError:
+        raise not_found(path) from None
     except OSError as error:
         raise DecodeError(f"Cannot read `{path}`: {error.strerror}") from None
     return state.st_size, changed_ns(state)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import TemporaryDirectory
 
 from stemsplit.errors import EncodeError
 
@@ -23,8 +24,7 @@ def scratch_folder() -> TemporaryDirectory[str]:
 
 def shown(path: Path) -> str:
     """Return the name of a file in messages: its path, but of a copy in a scratch folder only its name."""
-    top = Path(gettempdir())
-    copied = any(folder.parent == top and folder.name.startswith(_PREFIX) for folder in path.parents)
+    copied = any(re.fullmatch(_PREFIX + "[a-z0-9_]{8}", folder.name) for folder in path.parents)
     return path.name if copied else str(path)
 
 
