@@ -93,7 +93,7 @@ class Decoder:
 
     @property
     def depth(self) -> str:
-        """The samples' depth see `Writer`; lossy decoders give planar floats (fltp), which is "16"."""
+        """The samples' depth, see `Writer`; lossy decoders give planar floats (fltp), which is "16"."""
         found = re.search(r" Audio: .*, (s32p?|flt|dbl)\b", self._description)
         return "16" if not found else "24" if found[1].startswith("s") else "32f"
 

@@ -1,6 +1,6 @@
 """What each output format can hold: sample rates, depths and bitrates.
 
-The limits are measured with the ffmpeg that imageio-ffmpeg bundles; tests/test_output_limits.py repeats that.
+The limits are measured with the ffmpeg of imageio-ffmpeg; tests/test_output_formats.py repeats that.
 """
 
 from __future__ import annotations
