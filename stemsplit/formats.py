@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
+Format = Literal["wav", "flac", "mp3", "ogg", "m4a"]
+"""The formats of files with one sound that are written, by the ends of their names."""
+Depth = Literal["same", "16", "24", "32f"]
+"""Bits per sample; `same` is that of the input."""
+FORMATS: tuple[str, ...] = get_args(Format)
+LOSSLESS = ("wav", "flac")
+"""Those of `FORMATS` that have a depth; the others have a bitrate."""
+DEPTHS: tuple[str, ...] = get_args(Depth)
+STEM_FILE = "stem.mp4"
+"""The one format of which a file holds all stems of a track."""
+AnyFormat = Literal[Format, "stem.mp4"]
+
 SUFFIXES = frozenset(
     {
         *(".aac", ".adts", ".aif", ".aifc", ".aiff", ".alac", ".ape", ".au", ".avr", ".bwf", ".caf"),
@@ -26,7 +40,7 @@ Names that mostly mean something else are not among them, although such a file m
 MAYBE_TEXT = frozenset({".mts", ".ts"})
 """Of these a file of text is TypeScript, and not an MPEG transport stream."""
 
-STEM_FILES = (".stem.mp4", ".stem.m4a")
+STEM_FILES = (f".{STEM_FILE}", ".stem.m4a")
 """How the names of stem files end, which hold a song and its stems in one; the first is what is written."""
 
 

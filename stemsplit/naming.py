@@ -13,13 +13,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 
 from stemsplit.errors import TemplateError
-from stemsplit.formats import song_of
+from stemsplit.formats import STEM_FILE, song_of
 from stemsplit.remote import is_remote
 from stemsplit.tags import read_tags
 
 DEFAULT_TEMPLATE = "{folder}/{track}/{stem}.{ext}"
-STEM_FILE = "stem.mp4"
-"""The one format of which a file holds all stems of a track."""
 STEM_FILE_TEMPLATE = "{folder}/{track}.{ext}"
 TAGS = ("artist", "albumartist", "title", "album", "date", "genre", "tracknumber")
 FIELDS = ("track", "folder", "stem", "ext", "model", "number", *TAGS)

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 
 from stemsplit import ffmpeg
 from stemsplit.errors import EncodeError
-
-FORMATS: tuple[str, ...] = ("wav", "flac", "mp3", "ogg", "m4a")
-DEPTHS = ("same", "16", "24", "32f")
+from stemsplit.formats import DEPTHS, FORMATS, LOSSLESS
 
 _MP3_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 _RATES = {"mp3": _MP3_RATES, "m4a": (7_350, *_MP3_RATES, 64_000, 88_200, 96_000)}
@@ -56,13 +54,13 @@ def check(format: str, depth: str, bitrate: str | None) -> None:
     """
     if format not in FORMATS:
         raise EncodeError(f"Cannot write `.{format}` files", f"choose one of {', '.join(FORMATS)}")
-    if format not in ("wav", "flac") and not ffmpeg.executable():
+    if format not in LOSSLESS and not ffmpeg.executable():
         raise EncodeError(f"Cannot write {format} without ffmpeg", f"{ffmpeg.INSTALL}, or choose wav or flac")
     if depth not in DEPTHS[1:]:
         raise EncodeError(f"No depth `{depth}`", f"choose one of {', '.join(DEPTHS)}")
     if format == "flac" and depth == "32f":
         raise EncodeError("FLAC holds no floating point samples", "use --depth 24, or --format wav")
-    if bitrate and format in ("wav", "flac"):
+    if bitrate and format in LOSSLESS:
         raise EncodeError(f"A bitrate means nothing to {format}", "leave it out, or choose mp3, ogg or m4a")
     if bitrate and not re.fullmatch(r"\d{1,6}[kK]?", bitrate):
         raise EncodeError(f"`{bitrate}` is not a bitrate", "write it like 192k")

@@ -23,7 +23,6 @@ from .pipeline import depth_for, fit, load_method, separate_stream, stem_names
 from .separator import Samples
 from .writer import Writer
 
-WRITABLE = ("wav", "flac", "mp3", "ogg", "m4a")
 CHUNK_FRAMES = 65_536
 
 

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from stemsplit import ffmpeg
 from stemsplit.audio import Block, Reader, resample, to_segment
 from stemsplit.errors import DecodeError, EncodeError, OutputExists, UnsupportedChannels
-from stemsplit.output_formats import FORMATS
+from stemsplit.formats import FORMATS
 from stemsplit.writer import Writer
 
 RATE = 44_100

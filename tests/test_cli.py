@@ -615,12 +615,13 @@ def test_every_verb_shows_an_example_that_it_understands(verb):
 
 
 def test_the_defaults_and_choices_are_the_package_s():
-    from stemsplit import naming, output_formats, pipeline
+    from stemsplit import formats, pipeline, tags
 
     hints = get_type_hints(split.command)
     assert get_args(get_args(hints["mask"])[0]) == tuple(pipeline.MASKS)
-    assert get_args(hints["format"]) == (*output_formats.FORMATS, naming.STEM_FILE)
-    assert get_args(hints["depth"]) == output_formats.DEPTHS
+    assert get_args(hints["format"]) == (*formats.FORMATS, formats.STEM_FILE)
+    assert get_args(hints["depth"]) == formats.DEPTHS
+    assert set(formats.FORMATS) == tags._WRITE.keys()
     assert inspect.signature(pipeline.load_separator).parameters["model"].default == split.DEFAULT_MODEL
 
 

@@ -14,7 +14,7 @@ import soundfile
 from stemsplit import ffmpeg
 from stemsplit.audio import Block, Reader
 from stemsplit.errors import EncodeError
-from stemsplit.output_formats import FORMATS
+from stemsplit.formats import FORMATS
 from stemsplit.tags import Tags, read_tags
 from stemsplit.writer import Writer
 

@@ -23,7 +23,7 @@ from mutagen import wave as mutagen_wave
 
 from stemsplit import tag_fields, tags
 from stemsplit.audio import Reader
-from stemsplit.output_formats import FORMATS
+from stemsplit.formats import FORMATS
 from stemsplit.stem_mp4 import StemFile, read_stem_names
 from stemsplit.tags import Tags, read_tags, write_tags
 from stemsplit.writer import Writer

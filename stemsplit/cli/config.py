@@ -13,6 +13,7 @@ from typer.core import TyperCommand
 from stemsplit import config
 from stemsplit.cli import console
 from stemsplit.errors import BadConfig
+from stemsplit.formats import LOSSLESS, STEM_FILE
 
 EXAMPLE = "stemsplit config --path"
 
@@ -118,8 +119,8 @@ def _contradict(two: Mapping[str, Any]) -> bool:
     if two.keys() in _RIVALS:
         return all(two.values())
     format = two.get("format")
-    lossless = format in ("wav", "flac")
-    if format == "stem.mp4":
+    lossless = format in LOSSLESS
+    if format == STEM_FILE:
         taken = any(two.get(other) for other in ("stems", "two_stems", "stdout"))
         return taken or "{stem}" in (two.get("template") or "")
     return bool(lossless and two.get("bitrate")) or (format == "flac" and two.get("depth") == "32f")

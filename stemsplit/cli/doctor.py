@@ -154,7 +154,7 @@ def _formats() -> Iterator[Check]:
     import numpy as np
 
     from stemsplit.audio import Reader
-    from stemsplit.output_formats import FORMATS
+    from stemsplit.formats import FORMATS
     from stemsplit.scratch import scratch_folder
     from stemsplit.writer import Writer
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from stemsplit import DEFAULT_MODEL
-from stemsplit.cli import console, models, running, sound
+from stemsplit.cli import console, encoding, models, running, sound
 from stemsplit.cli.bars import Bars
 from stemsplit.errors import StemsplitError
 
@@ -48,10 +48,8 @@ def command(
     out: Annotated[
         Path | None, _where("--out", "-o", metavar="FILE", help="What to write; default: song-karaoke.mp3.")
     ] = None,
-    depth: Annotated[
-        Literal["same", "16", "24", "32f"], _where(help="Bits a sample, for wav and flac; 32f is float.")
-    ] = "same",
-    bitrate: Annotated[str | None, _where(metavar="RATE", help="For mp3, ogg and m4a, as in `192k`.")] = None,
+    depth: encoding.Depth = "same",
+    bitrate: encoding.Bitrate = None,
     force: Annotated[bool, _where("--force", metavar="", help="Replace a file already there.")] = False,
     audio_track: sound.AudioTrack = None,
     downmix: sound.Downmix = False,
@@ -75,14 +73,15 @@ def command(
 
     from stemsplit import mixing, naming, stemset
     from stemsplit.audio import Reader
-    from stemsplit.remix import WRITABLE, remix
+    from stemsplit.formats import FORMATS
+    from stemsplit.remix import remix
 
     text = " ".join(words)
     label = text.replace(":", "-") if text in mixing.PRESETS or text.startswith("practice:") else "remix"
     if out is None:
         ending = source.suffix[1:].lower()
         name = source.resolve().name if source.is_dir() else naming.track_name(source)
-        out = Path(f"{name}-{label}.{ending if ending in WRITABLE else 'wav'}")
+        out = Path(f"{name}-{label}.{ending if ending in FORMATS else 'wav'}")
     report = console.Report(quiet=quiet, verbose=False, json=json)
     chosen: dict[str, Any] = {}
     if not source.is_dir():

@@ -20,8 +20,9 @@ import typer
 
 from stemsplit import DEFAULT_MODEL
 from stemsplit.cli import bars as progress_bars
-from stemsplit.cli import console, models, running, signals, sound, streams
+from stemsplit.cli import console, encoding, models, running, signals, sound, streams
 from stemsplit.errors import EncodeError, StemsplitError, failure
+from stemsplit.formats import LOSSLESS, STEM_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -150,21 +151,9 @@ def command(
     ray: running.Ray = None,
     gpus_per_worker: running.Gpus = 0.0,
     out: Annotated[str, _where("--out", "-o", metavar="DIR", help="Where to write.")] = "stems",
-    format: Annotated[
-        Literal["wav", "flac", "mp3", "ogg", "m4a", "stem.mp4"],
-        _where(
-            "--format",
-            "-f",
-            case_sensitive=False,
-            help="Kind of file; stem.mp4 has song and stems in one, for DJ programs.",
-        ),
-    ] = "wav",
-    depth: Annotated[
-        Literal["same", "16", "24", "32f"], _where(help="Bits a sample, for wav and flac; 32f is float.")
-    ] = "same",
-    bitrate: Annotated[
-        str | None, _where(metavar="RATE", help="For mp3, ogg, m4a and stem.mp4, as in `192k`.")
-    ] = None,
+    format: encoding.AnyFormat = "wav",
+    depth: encoding.Depth = "same",
+    bitrate: encoding.Bitrate = None,
     stdout: Annotated[
         str | None,
         _where(
@@ -212,13 +201,13 @@ def command(
     """
     if stems is not None and two_stems is not None:
         raise typer.BadParameter("--stems and --two-stems exclude each other")
-    if bitrate and format in ("wav", "flac"):
+    if bitrate and format in LOSSLESS:
         raise typer.BadParameter(f"--bitrate means nothing to {format}")
     if format == "flac" and depth == "32f":
         raise typer.BadParameter("flac holds no floating point; choose --depth 24, or --format wav")
-    if format == "stem.mp4" and (stems or two_stems or stdout):
+    if format == STEM_FILE and (stems or two_stems or stdout):
         raise typer.BadParameter("a stem file holds all stems; leave out --stems, --two-stems and --stdout")
-    if (daw or with_report) and (format == "stem.mp4" or stdout or ray):
+    if (daw or with_report) and (format == STEM_FILE or stdout or ray):
         raise typer.BadParameter("--daw and --report need stems in files of this machine, one for each")
     if stdout and (json or dry_run):
         raise typer.BadParameter("--stdout leaves no room for --json or --dry-run")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from stemsplit.cli import console
+from stemsplit.cli import console, encoding
 
 EXAMPLE = "stemsplit unpack song.stem.mp4 -o out"
 
@@ -20,14 +20,9 @@ def command(
     tracks: Annotated[list[Path], typer.Argument(metavar="TRACK", help="Stem files, as DJ programs have.")],
     *,
     out: Annotated[Path, _where("--out", "-o", metavar="DIR", help="Where to write.")] = Path("stems"),
-    format: Annotated[
-        Literal["wav", "flac", "mp3", "ogg", "m4a"],
-        _where("--format", "-f", case_sensitive=False, help="Kind of file."),
-    ] = "wav",
-    depth: Annotated[
-        Literal["same", "16", "24", "32f"], _where(help="Bits a sample, for wav and flac; 32f is float.")
-    ] = "same",
-    bitrate: Annotated[str | None, _where(metavar="RATE", help="For mp3, ogg and m4a, as in `192k`.")] = None,
+    format: encoding.Format = "wav",
+    depth: encoding.Depth = "same",
+    bitrate: encoding.Bitrate = None,
     force: Annotated[bool, _where("--force", metavar="", help="Replace files already there.")] = False,
     quiet: Annotated[bool, _tell("--quiet", "-q", help="Only paths and errors.")] = False,
     verbose: Annotated[bool, _tell("--verbose", "-v", help="Also the peaks.")] = False,
