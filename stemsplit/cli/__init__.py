@@ -1,7 +1,7 @@
 """The command line: each verb has its file here; it parses, calls the package, and prints.
 
-This package loads only the standard library, typer, and modules of ours that do the same; what a verb needs beyond that it
-imports when it runs, so that `--help` and shell completion answer at once.
+This package loads only the standard library, typer, and modules of ours that load nothing else. What a verb
+needs beyond that it imports when it runs, so that `--help` and shell completion answer at once.
 """
 
 from __future__ import annotations
