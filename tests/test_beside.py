@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import soundfile
 from typer.testing import CliRunner
 
 from stemsplit import DEFAULT_MODEL
-from stemsplit.cli import app
+from stemsplit.cli import app, console, split
 from tests.conftest import events
 
 RATE = 44_100
@@ -36,6 +38,34 @@ def test_both_lie_beside_the_stems(song, tmp_path):
     page = (tmp_path / "stems" / "song" / "report.html").read_text(encoding="utf-8")
     assert DEFAULT_MODEL in page, "the record of the stems says by what"
     assert page.count("<audio controls") == 3, "the song, too"
+
+
+@pytest.mark.parametrize(
+    ("words", "phases"),
+    [
+        ([], ["split"]),
+        (["--daw", "reaper"], ["split", "session"]),
+        (["--daw", "reaper", "--report"], ["split", "session", "report"]),
+    ],
+)
+def test_json_tells_the_progress_of_each_phase(song, monkeypatch, words, phases):
+    monkeypatch.setattr(console, "EVERY_SECONDS", 0.0)
+    result = run("--json", "--model", "binary-mask-cnn", "--fast", *words)
+    assert result.exit_code == 0, result.stderr
+    told = [event for event in events(result.stdout) if event["event"] == "progress"]
+    assert list(dict.fromkeys(event["phase"] for event in told)) == phases
+    for phase in phases:
+        done = [event["done_seconds"] for event in told if event["phase"] == phase]
+        assert done == sorted(done), phase
+        assert (done[-1], told[0]["seconds"]) == (pytest.approx(1.0), 1.0), phase
+
+
+def test_the_time_of_a_track_includes_what_is_made_beside_it(song, monkeypatch):
+    begin_and_end = SimpleNamespace(monotonic=iter((0.0, 3600.0)).__next__)
+    monkeypatch.setattr(split, "time", begin_and_end)
+    result = run("--json", "--model", "binary-mask-cnn", "--fast", "--daw", "reaper")
+    (done,) = (event for event in events(result.stdout) if event["event"] == "track")
+    assert done["elapsed_seconds"] > 3600
 
 
 def test_names_that_share_a_folder_say_of_which_track_they_are(song):

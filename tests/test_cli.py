@@ -24,6 +24,7 @@ from stemsplit import batch
 from stemsplit.cli import VERBS, app, console, split
 from stemsplit.cli.bars import Bars
 from stemsplit.errors import EncodeError, StemsplitError, UnknownModel
+from stemsplit.missing import no_stem
 from stemsplit.separator import Spec
 from tests.conftest import events
 
@@ -750,6 +751,7 @@ def test_a_peak_is_shown_as_a_bar(peak, shown):
         (["--stems", "drums,guitar"], "guitar is in the stem `other`"),
         (["--two-stems", "Piano"], "Piano is in the stem `other`"),
         (["--stems", "vocal"], "did you mean `vocals`?"),
+        (["--stems", "DRUM"], "did you mean `drums`?"),
         (["--stems", "kazoo"], "hint: choose from vocals"),
         (["--stdout", "guitar"], "guitar is in the stem `other`"),
         (["--remix", "practice:guitar"], "guitar is in the stem `other`"),
@@ -762,6 +764,10 @@ def test_a_stem_that_the_model_lacks_is_wrong_usage(words, hint, tmp_path, monke
     result = run(*verb, "--model", "binary-mask-cnn")
     assert (result.exit_code, hint in result.stderr) == (2, True), result.stderr
     assert "No stem called" in result.stderr
+
+
+def test_the_hint_names_only_stems_that_are_there():
+    assert no_stem("piano", ["vocals", "rest"], "here").hint == "choose from vocals, rest"
 
 
 def test_json_gives_the_code_of_a_stem_that_the_model_lacks(tmp_path, monkeypatch):

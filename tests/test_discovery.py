@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,9 @@ def test_what_is_named_twice_counts_once(shelf):
         ("music/gone.wav", "`music/gone.wav` is a link to `nowhere.wav`, which does not exist"),
         ("", "The name of a file is empty"),
         ("https://youtu.be/watch?v=1", "`https://youtu.be/watch?v=1` is a web address, and not a file"),
-        ("www.youtube.com/watch?v=1", "`www.youtube.com/watch?v=1` is a web address, and not a file"),
+        ("www.example.org/1.mp3", "`www.example.org/1.mp3` is a web address, and not a file"),
+        ("music.youtube.com/watch?v=1", "`music.youtube.com/watch?v=1` is a web address, and not a file"),
+        ("HTTP://example.org/1.mp3", "`HTTP://example.org/1.mp3` is a web address, and not a file"),
         ("s3://bucket/a.mp3", "`s3://bucket/a.mp3` is not on this machine"),
     ],
 )
@@ -88,6 +91,26 @@ def test_a_name_of_nothing_fails_and_the_others_are_found(shelf, name, message):
     tracks, (failure,) = find_tracks([name, "music/b.mp3"], elsewhere=False)
     assert [str(track) for track in tracks] == ["music/b.mp3"]
     assert (failure.name, failure.problem.message) == (name, message)
+
+
+@pytest.mark.parametrize(
+    ("name", "recursive", "hint"),
+    [
+        ("music/live/1977/deep", False, "search the folders below it too with --recursive"),
+        ("music/live/1977/deep", True, None),
+        ("music/liv?", False, "search the folders below it too with --recursive"),
+        ("music/b.mp3/c.mp3", False, "`music/b.mp3` is a file, not a folder"),
+        ("lost/c.mp3", False, "there is no folder `lost` either"),
+        ("music/c.mp3", False, "did you mean `b.mp3`?"),
+        ("music/live/d.ogg", False, None),
+        ("music/live/1977/x.ogg", False, "did you mean `e.ogg` or `d.ogg`?"),
+    ],
+)
+def test_the_hint_says_what_to_do(shelf, name, recursive, hint):
+    (shelf / "live" / "1977" / "deep").mkdir()
+    (shelf / "live" / "1977" / "e.ogg").touch()
+    _, (failure,) = find_tracks([name], recursive=recursive)
+    assert failure.problem.hint == hint
 
 
 def test_a_folder_that_cannot_be_read_fails_and_the_others_are_found(shelf, monkeypatch):
@@ -115,10 +138,19 @@ def test_a_file_reached_by_two_folders_counts_once(shelf):
     assert len(found("music", "music/again/c.Flac", recursive=True)) == 5
 
 
-def test_accents_may_be_composed_otherwise(shelf):
-    composed, decomposed = "caf\u00e9.wav", "cafe\u0301.wav"
-    (shelf / decomposed).touch()
-    assert found(f"music/{composed}", f"music/{decomposed}") == [(f"music/{decomposed}", "")]
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_accents_may_be_composed_otherwise(shelf, form):
+    there = f"music/{unicodedata.normalize(form, 'café.wav')}"
+    Path(there).touch()
+    for name in ("music/caf\u00e9.wav", "music/cafe\u0301.wav"):
+        tracks, failures = find_tracks([name])
+        assert ([str(track.path) for track in tracks], failures) == ([there], [])
+
+
+def test_files_of_one_name_or_one_content_are_several(shelf):
+    (shelf / "live" / "b.mp3").touch()
+    os.link(shelf / "b.mp3", shelf / "linked.mp3")
+    assert len(found("music/b.mp3", "music/live/b.mp3", "music/linked.mp3")) == 3
 
 
 def test_a_stem_file_beside_its_song_is_not_a_track(shelf):
@@ -178,7 +210,10 @@ def test_stems_may_go_into_the_folder_that_is_searched_but_not_below_it(shelf):
     assert "the stems would go there" in failure.problem.message
 
 
-def test_links_that_lead_in_circles_end(shelf):
+def test_links_that_lead_in_circles_end(shelf, monkeypatch):
+    scanned, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: scanned.append(folder) or scandir(folder))
     (shelf / "live" / "again").symlink_to(shelf)
     names = [name for name, _ in found("music", recursive=True, leave_out=shelf / "stems")]
     assert len(names) == 4
+    assert len(scanned) < 10, "each folder once, and each link"

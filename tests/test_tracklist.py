@@ -34,7 +34,7 @@ def listed(name, data):
         codecs.BOM_UTF8 + "é.wav\n#1.wav\n".encode(),
         "\ufeffé.wav\r\n#1.wav\r\n".encode("utf-16-le"),
         "\ufeffé.wav\r\n#1.wav\r\n".encode("utf-16-be"),
-        "é.wav\r\n\r\n#1.wav".encode(),
+        "é.wav\r\n \r\n#1.wav".encode(),
         "é.wav\0#1.wav\0".encode(),
     ],
 )
@@ -63,17 +63,24 @@ def test_a_playlist_counts_from_its_own_folder(folder, name, first, coding):
 
 def test_a_playlist_may_name_what_is_elsewhere(folder):
     absolute = str(folder / "here.wav")
-    names = [absolute, "file:///music/a.wav", "https://example.org/a.mp3"]
-    assert listed("lists/a.m3u", "\n".join(names).encode()) == names
+    names = [absolute, "file:///music/a.wav", "https://example.org/a.mp3", "youtu.be/1"]
+    assert listed("lists/a.m3u", " \n\t".join(names).encode()) == names
 
 
-def test_a_name_in_a_playlist_may_have_other_bytes(folder):
-    name = os.fsdecode(b"lists/\xe9.wav")
+@pytest.mark.parametrize("entry", [b"\xe9.wav", b"\x81.wav"])  # Latin-1, and nothing in Windows' table
+def test_a_name_in_a_playlist_may_have_other_bytes(folder, entry):
+    name = os.fsdecode(b"lists/" + entry)
     try:
         open(name, "w").close()
     except OSError:
         pytest.skip("names are Unicode here")
-    assert listed("lists/a.m3u", b"\xe9.wav\n") == [name]
+    assert listed("lists/a.m3u", entry + b"\n") == [name]
+
+
+def test_a_name_in_a_playlist_may_be_composed_otherwise(folder):
+    (folder / "lists" / "disc 1" / "cafe\u0301.wav").touch()
+    name = listed("lists/a.m3u", "disc 1\\caf\u00e9.wav".encode())
+    assert name == ["lists/disc 1/caf\u00e9.wav"]
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe\x00\xd8", None])
