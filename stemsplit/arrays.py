@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from stemsplit.audio import LOUDEST
-from stemsplit.errors import StemsplitError
+from stemsplit.errors import UsageError
 from stemsplit.pipeline import chosen, load_method, refuse_both, separate_stream
 from stemsplit.separator import Estimator, MaskSeparator, Method, Samples
 from stemsplit.stream import side_by_side, windows
@@ -80,7 +80,7 @@ def estimate_masks(
     mixture = np.atleast_2d(_checked(samples))
     method = separator or load_method(**options)
     if not isinstance(method, MaskSeparator):
-        raise StemsplitError(
+        raise UsageError(
             "Only a single model that works by masks gives masks", "choose another model, without two_stems"
         )
     if sample_rate != method.sample_rate:

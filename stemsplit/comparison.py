@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from stemsplit.bsseval import Pool
-from stemsplit.errors import StemsplitError
+from stemsplit.errors import UsageError
 from stemsplit.evaluation import SongScores, Systems, card_of, systems_of
 from stemsplit.pipeline import AS_IT_IS_BEST
 from stemsplit.runtime import Running
@@ -44,12 +44,13 @@ def compare(
     A system is called `MODEL (MASK)`. The oracles work on the spectrum of the first model.
 
     Raises:
-        StemsplitError: the models have different stems; or as `systems_of`.
+        UsageError: the models have different stems.
+        StemsplitError: see `systems_of`.
     """
     cards = [card_of(model) for model in models]
     for card in cards:
         if card.stems != cards[0].stems:
-            raise StemsplitError(
+            raise UsageError(
                 f"{cards[0].name} and {card.name} have different stems", "measure them one by one"
             )
     names = [card.name for card in cards]

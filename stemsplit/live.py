@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from . import nets, spatial, weights
 from .audio import check_finite
 from .defaults import install_extra
-from .errors import DecodeError, DeviceUnavailable, StemsplitError
+from .errors import DecodeError, DeviceUnavailable, StemsplitError, UsageError
 from .pipeline import load_separator, places
 from .pipes import Outlet, Raw, WavSamples
 from .runtime import Running
@@ -87,9 +87,9 @@ def load(
 
 
 def read_card(model: str | os.PathLike[str]) -> weights.ModelCard:
-    """Return the card of a model that separates as it hears. Raises StemsplitError if it cannot."""
+    """Return the card of a model that separates as it hears. Raises UsageError if it cannot."""
     if str(model) in spatial.METHODS:
-        raise StemsplitError(
+        raise UsageError(
             f"{model} must hear all of a song before it separates any", "choose a model that was trained"
         )
     return weights.read_card(model)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .audio import Block
-from .errors import StemsplitError
+from .errors import StemsplitError, UsageError
 from .missing import no_stem
 
 PRESETS = {
@@ -56,7 +56,8 @@ def parse(text: str, stems: Sequence[str]) -> dict[str, Channel]:
     """Return what happens to each of the stems: of a preset, or of words such as `vocals=-6dB,pan:20`.
 
     Raises:
-        StemsplitError: there is no such stem, or it is not clear what is to happen to it.
+        UnknownStem: there is no such stem.
+        UsageError: it is not clear what is to happen to it.
     """
     channels = dict.fromkeys(stems, Channel())
     for word in text.split():
@@ -66,7 +67,7 @@ def parse(text: str, stems: Sequence[str]) -> dict[str, Channel]:
             name, equals, actions = word.partition(":")[2], "=", f"{PRACTICE_DB}dB"
         if not equals or not actions:
             presets = ", ".join([*PRESETS, "practice:STEM"])
-            raise StemsplitError(f"`{word}` is no remix", f"choose one of {presets}, or write {_EXAMPLE}")
+            raise UsageError(f"`{word}` is not a remix", f"choose one of {presets}, or write {_EXAMPLE}")
         if name not in channels:
             raise no_stem(name, stems, "to remix")
         for action in actions.split(","):
@@ -81,10 +82,10 @@ def _changed(channel: Channel, action: str) -> Channel:
         if match := pattern.fullmatch(action):
             least, most = _RANGES[field]
             if not least <= float(match[1]) <= most:
-                raise StemsplitError(f"`{action}` is out of range", f"it goes from {least:g} to {most:g}")
+                raise UsageError(f"`{action}` is out of range", f"it goes from {least:g} to {most:g}")
             changes: dict[str, Any] = {field: float(match[1])}
             return replace(channel, **changes)
-    raise StemsplitError(f"`{action}` is nothing to do to a stem", f"write {_EXAMPLE}, width:50, delay:20ms")
+    raise UsageError(f"`{action}` is nothing to do to a stem", f"write {_EXAMPLE}, width:50, delay:20ms")
 
 
 class Mixer:

@@ -16,7 +16,7 @@ import numpy as np
 
 from . import DEFAULT_MODEL, masks, naming, nets, spatial, weights
 from .audio import Reader, resample
-from .errors import BadWeights, EncodeError, StemsplitError, UnknownStem
+from .errors import BadWeights, EncodeError, StemsplitError, UnknownStem, UsageError
 from .missing import no_stem
 from .pipes import Outlet, Raw, RawReader
 from .runtime import Running, Runtime
@@ -83,7 +83,7 @@ def load_separator(
         UnknownModel: there is no such model.
         BadWeights: the weights file is damaged.
         DeviceUnavailable: the device or runtime asked for is not there.
-        StemsplitError: the model has no such stem, or no such mask.
+        UsageError: the model has no such stem, or no such mask.
     """
     wanted = _asked_for(stems, two_stems)
     separator = load_network(model, stems=wanted, mask=mask, running=Running(**running))
@@ -110,14 +110,12 @@ def load_method(
     """
     if str(model) in spatial.METHODS:
         if two_stems or mask:
-            raise StemsplitError(f"{model} has no two stems, and masks of its own", "choose --stems")
+            raise UsageError(f"{model} has no two stems, and masks of its own", "choose --stems")
         stem_names(model, stems=stems, sources=sources, azimuths=azimuths)
         return spatial.build(str(model), sources, azimuths)
     if sources is not None or azimuths:
         methods = ", ".join(spatial.METHODS)
-        raise StemsplitError(
-            f"`{model}` was trained for its stems", f"--sources and --azimuth are for {methods}"
-        )
+        raise UsageError(f"`{model}` was trained for its stems", f"--sources and --azimuth are for {methods}")
     return load_separator(model, stems=stems, two_stems=two_stems, mask=mask, **running)
 
 
@@ -140,12 +138,13 @@ def read_cards(model: str | os.PathLike[str]) -> list[weights.ModelCard]:
     """Return the cards of a model, or of the several whose mean is meant.
 
     Raises:
-        StemsplitError: their stems are not the same, or their sample rates; or as `weights.read_card`.
+        UsageError: their stems or sample rates differ.
+        UnknownModel, BadWeights: see `weights.read_card`.
     """
     cards = [weights.read_card(name) for name in weights.members(model)]
     for card in cards:
         if (card.stems, card.sample_rate) != (cards[0].stems, cards[0].sample_rate):
-            raise StemsplitError(
+            raise UsageError(
                 f"{cards[0].name} and {card.name} have other stems, or work at other sample rates",
                 "choose models that are alike in both, see `stemsplit models`",
             )
@@ -154,7 +153,7 @@ def read_cards(model: str | os.PathLike[str]) -> list[weights.ModelCard]:
 
 def _asked_for(stems: Sequence[str] | None, two_stems: str | None) -> Sequence[str] | None:
     if two_stems is not None and stems is not None:
-        raise StemsplitError("Both some stems and two stems were asked for", "choose one of them")
+        raise UsageError("Both some stems and two stems were asked for", "choose one of them")
     return stems if two_stems is None else [two_stems]
 
 
@@ -190,7 +189,7 @@ def load_network(
     if not nets.find(card.network).hears_waves:
         return load_masks(model, stems=stems, mask=mask, running=running)
     if mask:
-        raise StemsplitError(f"{card.name} gives the stems themselves, without masks", "leave out --mask")
+        raise UsageError(f"{card.name} gives the stems themselves, without masks", "leave out --mask")
     return _load_waves(model, card, _wanted(card, stems), running)
 
 
@@ -226,12 +225,12 @@ def load_masks(
     wanted = _wanted(card, stems)
     mask = mask or card.mask
     if mask not in MASKS:
-        raise StemsplitError(f"No mask called `{mask}`", f"choose one of {', '.join(MASKS)}")
+        raise UsageError(f"No mask called `{mask}`", f"choose one of {', '.join(MASKS)}")
     network = nets.find(card.network)
     masked = card.stems if network.joint else wanted
     whole = masked == card.stems and card.complete
     if mask == "wiener" and not whole:
-        raise StemsplitError("The Wiener filter needs all stems of a song", "choose --mask soft")
+        raise UsageError("The Wiener filter needs all stems of a song", "choose --mask soft")
     if network.bins > card.n_fft // 2 + 1:
         raise BadWeights(f"{card.name} has too few bins for its network", "get the file again")
     runtime = running.start(card.network, weights.find(model), network.parts(wanted), _each(card))

@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from .audio import Reader, resample
-from .errors import DecodeError
+from .errors import DecodeError, UnknownStem
 from .formats import SUFFIXES
+from .missing import no_stem
 from .separator import Samples
 
 CHANNELS = 2
@@ -155,6 +156,7 @@ def find_songs(
     Raises:
         DecodeError: a folder is missing, a song has no stem or lacks a file, or, unless it is not `required`,
             no folder has this split.
+        UnknownStem: no song has any of the stems.
     """
     found: list[SongSource] = []
     for entry in data:
@@ -175,7 +177,7 @@ def find_songs(
         )
     held = {name for song in found for sound in song.sounds for name in sound.holds}
     if not held.intersection(stems):
-        raise DecodeError(
+        raise UnknownStem(
             f"No song of split `{split}` has any of {', '.join(stems)}, but {', '.join(sorted(held)[:9])}",
             f"name the files {', '.join(f'{name}.wav' for name in stems)}",
         )
@@ -208,11 +210,9 @@ def _folder_song(path: Path, stems: Sequence[str]) -> SongSource:
 
 
 def _musdb18_songs(folder: Path, split: str, stems: Sequence[str]) -> list[SongSource]:
-    strange = [name for name in stems if name not in MUSDB18_TRACKS[1:]]
-    if strange:
-        raise DecodeError(
-            f"MUSDB18 has no {' or '.join(strange)}", f"its stems are {', '.join(MUSDB18_TRACKS[1:])}"
-        )
+    for stem in stems:
+        if stem not in MUSDB18_TRACKS[1:]:
+            raise no_stem(stem, MUSDB18_TRACKS[1:], "in MUSDB18")
     if split not in MUSDB18_FOLDERS:
         raise DecodeError(f"MUSDB18 has no split `{split}`", f"its splits are {', '.join(MUSDB18_FOLDERS)}")
     sources: dict[str, SongSource] = {}

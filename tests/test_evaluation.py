@@ -16,7 +16,7 @@ from stemsplit import charts, comparison, evaluation, masks, results, spatial, w
 from stemsplit.bsseval import MEASURES, Pool, bss_eval
 from stemsplit.cli import app
 from stemsplit.cli.evaluate import command
-from stemsplit.errors import EncodeError, StemsplitError, TooFewPositions
+from stemsplit.errors import EncodeError, StemsplitError, TooFewPositions, UsageError
 from stemsplit.evaluation import SongScores, Systems
 from stemsplit.metrics import count_bins
 from stemsplit.oracles import all_oracles
@@ -368,7 +368,7 @@ def test_models_with_different_stems_are_not_compared(monkeypatch):
     cards = {"a": weights.read_card("binary-mask-cnn")}
     cards["b"] = replace(cards["a"], name="b", stems=("vocals",), combination=())
     monkeypatch.setattr(comparison, "card_of", cards.get)
-    with pytest.raises(StemsplitError, match="and b have different stems"):
+    with pytest.raises(UsageError, match="and b have different stems"):
         comparison.compare(["a", "b"])
 
 

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from stemsplit import stemset
-from stemsplit.errors import DecodeError, StemsplitError
+from stemsplit.errors import DecodeError, StemsplitError, UsageError
 from stemsplit.mixing import Channel, Mixer, parse
 
 RATE = 44_100
@@ -52,9 +52,10 @@ def test_words_say_what_happens_to_a_stem():
     ],
 )
 def test_what_is_no_remix_is_refused(text, said):
-    with pytest.raises(StemsplitError) as caught:
+    with pytest.raises(UsageError) as caught:
         parse(text, STEMS)
     assert said in caught.value.hint
+    assert caught.value.exit_status == 2
 
 
 def test_nothing_done_is_the_sum(sound):

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from stemsplit import ffmpeg
-from stemsplit.errors import DecodeError
+from stemsplit.errors import DecodeError, UnknownStem
 from stemsplit.songs import MUSDB18_TRACKS, MUSDB18_VALID, find_songs, summary
 from stemsplit.writer import Writer
 from tests.conftest import SAMPLE_RATE, STEMS
@@ -109,7 +109,7 @@ def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(DecodeError, match="No stems in .*song"):
         find(tmp_path)
     (tmp_path / "test" / "song" / "Voice.wav").touch()
-    with pytest.raises(DecodeError, match=r"No song of split `test` has any of vocals, .*, but voice"):
+    with pytest.raises(UnknownStem, match=r"No song of split `test` has any of vocals, .*, but voice"):
         find(tmp_path)
     (tmp_path / "test" / "other song").mkdir()
     (tmp_path / "test" / "other song" / "vocals.wav").touch()
@@ -120,7 +120,7 @@ def test_what_is_missing_is_named(tmp_path):
         find(f"musdb18:{tmp_path}", "valid")
     with pytest.raises(DecodeError, match="no split `dev`"):
         find(f"musdb18:{tmp_path}", "dev")
-    with pytest.raises(DecodeError, match="no piano"):
+    with pytest.raises(UnknownStem, match="`piano` in MUSDB18"):
         find_songs([f"musdb18:{tmp_path}"], "test", ("vocals", "piano"))
 
 

@@ -224,7 +224,7 @@ def test_some_sources_may_be_asked_for(song):
 )
 def test_what_a_method_does_not_know_is_refused(song, words):
     run = CliRunner().invoke(app, ["panned.wav", *words])
-    assert run.exit_code == (2 if "--stems" in words else 1)
+    assert run.exit_code == 2
     assert run.stderr.startswith("error: ")
     assert "hint: " in run.stderr
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from stemsplit import arrays, nets, weights
 from stemsplit.cli import app
 from stemsplit.cli import train as cli
-from stemsplit.errors import BadWeights, DeviceUnavailable, StemsplitError
+from stemsplit.errors import BadWeights, DeviceUnavailable, StemsplitError, UnknownStem
 from stemsplit.songs import find_songs
 from stemsplit.stft import Stft
 from stemsplit.training import checkpoint, journal, loop, view
@@ -337,7 +337,7 @@ def test_training_can_begin_with_a_model(data, tmp_path):
     before, after = (weights.load(path, ["low"])["low"] for path in (first, again))
     for key, value in before.items():
         torch.testing.assert_close(after[key], value, atol=1e-3, rtol=1e-3)
-    with pytest.raises(BadWeights, match="has no high"):
+    with pytest.raises(UnknownStem, match="No stem called `high` in"):
         train(settings(data, tmp_path / "c", stems=("high",)), replace(quiet, init=str(again)), say=str)
 
 

@@ -21,7 +21,7 @@ import typer
 from stemsplit import DEFAULT_MODEL
 from stemsplit.cli import bars as progress_bars
 from stemsplit.cli import console, encoding, models, running, signals, sound, streams
-from stemsplit.errors import EncodeError, StemsplitError, failure
+from stemsplit.errors import EncodeError, StemsplitError, UsageError, failure
 from stemsplit.formats import LOSSLESS, STEM_FILE
 
 if TYPE_CHECKING:
@@ -448,6 +448,8 @@ def _split(order: Order, todo: dict[Job, Reader], report: console.Report, jobs: 
 
     try:
         separator = order.load()
+    except UsageError:
+        raise
     except (StemsplitError, MemoryError) as problem:
         report.failed(failure(problem, order.model))
         return

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from .. import nets, weights
 from ..defaults import install_extra
-from ..errors import DeviceUnavailable, StemsplitError
+from ..errors import DeviceUnavailable, UsageError
 from ..separator import Samples
 
 RUNTIMES = ("auto", "torch", "openvino")
@@ -80,12 +80,12 @@ class Running:
         Raises:
             DeviceUnavailable: what is asked for is not there. It is never replaced by something else.
             BadWeights: the weights file is damaged.
-            StemsplitError: the networks cannot be asked for every third frame only.
+            UsageError: the networks cannot be asked for every third frame only.
         """
         entry = nets.find(network)
         if self.step not in entry.steps:
             able = ", ".join(name for name, other in nets.REGISTRY.items() if self.step in other.steps)
-            raise StemsplitError(f"There is no --fast for {network}", f"leave it out, or use --model {able}")
+            raise UsageError(f"There is no --fast for {network}", f"leave it out, or use --model {able}")
         device = pick_device(self.device)
         threads = self.threads or min(MOST_THREADS, cores())
         # What noise half precision makes, a mask only spreads a little; a waveform is the stem itself.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from stemsplit.errors import StemsplitError
+from stemsplit.errors import UsageError
 
 if TYPE_CHECKING:
     from stemsplit.separator import Estimator
@@ -43,26 +43,26 @@ def build(method: str, sources: int | None = None, azimuths: Sequence[float] = (
     """Return a method for so many sources, or for those at `azimuths` in degrees and a rest.
 
     Raises:
-        StemsplitError: it cannot find as many, or there are no such positions.
+        UsageError: it cannot find as many, or there are no such positions.
     """
     entry = METHODS[method]
     places = checked_azimuths(azimuths)
     if places and sources is not None:
-        raise StemsplitError("Both a number of sources and their positions were asked for", "choose one")
+        raise UsageError("Both a number of sources and their positions were asked for", "choose one")
     count = len(places) + 1 if places else entry.sources if sources is None else sources
     if count < 2:
-        raise StemsplitError("One source is the mixture itself", "ask for 2 sources or more")
+        raise UsageError("One source is the mixture itself", "ask for 2 sources or more")
     estimator: Estimator = getattr(import_module(f"{__name__}.{entry.module}"), entry.name)(count, places)
     return estimator
 
 
 def checked_azimuths(azimuths: Sequence[float]) -> tuple[float, ...]:
-    """Return positions in order. Raises StemsplitError for what is none, or too near another one."""
+    """Return positions in order. Raises UsageError for what is none, or too near another one."""
     places = tuple(sorted(azimuths))
     if not all(-45 <= place <= 45 for place in places):
-        raise StemsplitError("There are only positions from -45 (left) to 45 (right)", "0 is the centre")
+        raise UsageError("There are only positions from -45 (left) to 45 (right)", "0 is the centre")
     if any(right - left < APART_DEGREES for left, right in zip(places, places[1:], strict=False)):
-        raise StemsplitError(f"Positions must be {APART_DEGREES:g} degrees apart", "leave one out")
+        raise UsageError(f"Positions must be {APART_DEGREES:g} degrees apart", "leave one out")
     return places
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stemsplit.errors import StemsplitError
+from stemsplit.errors import StemsplitError, UsageError
 from stemsplit.separator import Samples, Spec
 from stemsplit.spatial import names
 from stemsplit.spatial.positions import TRAINED, checked
@@ -43,9 +43,9 @@ class Ica:
 
     def __post_init__(self) -> None:
         if self.azimuths:
-            raise StemsplitError("ICA finds its own positions", "choose adress, duet or projet")
+            raise UsageError("ICA finds its own positions", "choose adress, duet or projet")
         if self.sources != 2:
-            raise StemsplitError("ICA finds as many sources as there are channels", "ask for 2 sources")
+            raise UsageError("ICA finds as many sources as there are channels", "ask for 2 sources")
 
     @property
     def stems(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import DecodeError
+from ..errors import DecodeError, UnknownStem
 from ..separator import Samples
 from ..songs import CHANNELS, Song, SongSource, find_songs
 from ..stft import Floats, Stft
@@ -48,16 +48,19 @@ def splits(data: Sequence[str], stems: Sequence[str]) -> dict[str, list[SongSour
     Where no data has validation songs, every tenth training song is kept for that, and one at least.
 
     Raises:
-        DecodeError: there are no songs, or only one, or none has a stem alone.
+        DecodeError: there are no songs.
+        UnknownStem: no training song has one of the stems alone.
     """
     train, valid = find_songs(data, "train", stems), find_songs(data, "valid", stems, required=False)
     if not valid:
         valid, train = train[::HELD_OUT], [song for i, song in enumerate(train) if i % HELD_OUT]
+    if not train:
+        raise DecodeError("There is only one song, and it is kept for validation", "add another one")
     alone = {sound.holds for source in train for sound in source.sounds}
     for stem in stems:
         if (stem,) not in alone:
-            there = ", ".join(" and ".join(names) for names in sorted(alone)) or "one song only"
-            raise DecodeError(
+            there = ", ".join(" and ".join(names) for names in sorted(alone))
+            raise UnknownStem(
                 f"No song to learn from has {stem} alone; there is {there}",
                 "add some, or choose other --stems",
             )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import nets
-from ..errors import StemsplitError
+from ..errors import UsageError
 from .losses import MASK_LOSSES, SIGNAL_LOSSES, Truth
 from .recipe import Recipe, learning_rate
 
@@ -152,7 +152,7 @@ def _configured(recipe: Recipe) -> dict[str, float]:
     changes = {"dropout": recipe.dropout, "dropout_dense": recipe.dropout_dense}
     changes = {name: rate for name, rate in changes.items() if rate}
     if changes and recipe.network != "binary-mask-cnn":
-        raise StemsplitError(f"There is no --dropout for {recipe.network}", "leave it out")
+        raise UsageError(f"There is no --dropout for {recipe.network}", "leave it out")
     return changes
 
 

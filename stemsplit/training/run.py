@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from .. import cards, nets, weights
 from ..defaults import VERSION
-from ..errors import BadWeights, EncodeError, StemsplitError
+from ..errors import BadWeights, EncodeError, UsageError
+from ..missing import no_stem
 from ..songs import Song, SongSource, summary
 from ..stft import Stft
 from . import checkpoint, combination
@@ -72,18 +73,17 @@ def train(
         DecodeError: the data folders hold no songs, or a stem cannot be decoded.
         BadWeights: the folder holds a run with another recipe, or the recipe begins with unfit weights.
         UnknownModel: the recipe begins with a model that is not there.
+        UnknownStem: the songs, or the model that the recipe begins with, lack a stem.
         DeviceUnavailable: the devices asked for are not there.
         EncodeError: the folder cannot be written.
     """
     entry = nets.find(recipe.network)
     varied = settings.augmentation
     if entry.hears_waves and (varied.stretch or varied.equalise_db):
-        raise StemsplitError(f"There is no --stretch or --equalise for {recipe.network}", "leave them out")
+        raise UsageError(f"There is no --stretch or --equalise for {recipe.network}", "leave them out")
     if entry.hears_waves and recipe.loss in MASK_LOSSES:
         losses = ", ".join(SIGNAL_LOSSES)
-        raise StemsplitError(
-            f"There is no --loss {recipe.loss} for {recipe.network}", f"choose one of {losses}"
-        )
+        raise UsageError(f"There is no --loss {recipe.loss} for {recipe.network}", f"choose one of {losses}")
     given = _given(recipe, settings.stems)
     fabric = launch(
         settings.device, precision=recipe.precision, devices=settings.devices, nodes=settings.nodes
@@ -150,10 +150,9 @@ def _given(recipe: Recipe, stems: Sequence[str]) -> Mapping[str, Mapping[str, Te
     ours = (recipe.network, entry.sample_rate, entry.n_fft, entry.hop_length)
     if (card.network, card.sample_rate, card.n_fft, card.hop_length) != ours:
         raise BadWeights(f"`{init}` is another kind of network, or hears another grid", "leave out --init")
-    if missing := [stem for stem in stems if stem not in card.stems]:
-        raise BadWeights(
-            f"`{init}` has no {', '.join(missing)}", f"choose --stems of {', '.join(card.stems)}"
-        )
+    for stem in stems:
+        if stem not in card.stems:
+            raise no_stem(stem, card.stems, f"in `{init}`")
     if entry.joint and tuple(stems) != card.stems:
         raise BadWeights(f"`{init}` gives {', '.join(card.stems)}", "choose these --stems, in this order")
     return weights.load(init, entry.parts(stems))
