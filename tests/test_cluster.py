@@ -218,7 +218,10 @@ def test_stems_elsewhere_are_not_replaced_unasked(elsewhere, separator):
     assert job.outputs["bass"].read_bytes() != b"my own"
 
 
-def test_a_place_that_nothing_knows_is_one_sentence():
-    tracks, (failure,) = find_tracks(["nowhere://music", "album/00.wav"])
+def test_an_unknown_address_is_one_sentence_and_stops_no_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("song.wav", [0.0], SAMPLE_RATE)
+    found = find_tracks(["nowhere://music", "song.wav"])
+    (failure,) = found.failures
     assert failure.problem.message.startswith("Cannot open `nowhere://music`")
-    assert len(tracks) == 1
+    assert len(found.tracks) == 1
