@@ -351,6 +351,19 @@ def test_bfloat16_is_near():
     assert (near - exact).abs().max() < 0.05
 
 
+def test_only_what_it_prepares_may_be_rounded_to_bfloat16():
+    network = build()
+    silence = torch.full((1, VIEWS, 12, BINS), math.log(FLOOR))
+    features = torch.cat([silence, music_like(21), silence], 2)
+    with torch.inference_mode():
+        exact = network.masks(network(features))
+        prepared = network.masks(network.scores(network.prepare(features).bfloat16().float()))
+        rounded = network.masks(network(features.bfloat16().float()))
+    assert (prepared - exact)[:, :, :, 12:33].abs().mean() < 0.3 * (rounded - exact)[
+        :, :, :, 12:33
+    ].abs().mean()
+
+
 def test_openvino_gives_the_same():
     pytest.importorskip("openvino")
     from stemsplit.runtime.openvino_runtime import configuration, imported, translated

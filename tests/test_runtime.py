@@ -176,6 +176,23 @@ def test_damaged_weights_are_refused_though_good_ones_are_kept(tmp_path):
         pipeline.load_masks(damaged, running=running)
 
 
+@needs_openvino
+def test_half_precision_leaves_the_preparation_in_float32(music, monkeypatch):
+    """Where the CPU has no bfloat16, OpenVINO computes all in float32: then the stems are the same."""
+    running = Running(runtime="openvino", device="cpu", precision="float32", threads=1)
+    expected = whole(pipeline.load_masks("band-transformer", running=running), music)
+    monkeypatch.setattr(openvino_runtime, "best_precision", lambda *_: "bfloat16")
+    hints, translate = [], openvino_runtime.configuration
+    monkeypatch.setattr(
+        openvino_runtime,
+        "configuration",
+        lambda precision, threads: hints.append(precision) or translate(precision, threads),
+    )
+    found = whole(pipeline.load_masks("band-transformer", running=running), music)
+    assert hints == ["float32", "bfloat16"]
+    assert error_db(found, expected) < (-25 if has_bfloat16() else -90)
+
+
 class Maker:
     """Counts how often it had to make something."""
 

@@ -21,7 +21,7 @@ Runtime = Annotated[
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], _run("--device", "-d", help="Where they run.")]
 Precision = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
-    _run(help="Else bfloat16 where the hardware computes in it: twice as fast, up to 0.2 dB worse."),
+    _run(help="Default: bfloat16 where the hardware has it, which is twice as fast; float32 elsewhere."),
 ]
 Batch = Annotated[int | None, _run(min=1, metavar="N", help="How much at once; else what suits the device.")]
 Threads = Annotated[

@@ -58,6 +58,8 @@ class Entry:
     """Whether its outputs are the logits of its masks."""
     gives_ratios: bool = False
     """Whether its outputs are its masks, before these are bounded by one."""
+    prepares: bool = False
+    """Whether its methods `prepare`, which needs float32, and `scores` together do what it does."""
     steps: tuple[int, ...] = (1,)
     """How many frames apart the masked frames may be."""
     sample_rate: int = 44_100
@@ -214,7 +216,8 @@ REGISTRY = {
         bins=2048,
         n_fft=4096,
         hop_length=1024,
-        batch=512,
+        prepares=True,
+        batch=256,
         training={"learning_rate": 2e-3, "loss": "phase-sensitive", "frames": 64, "examples": 3},
     ),
     "wave-u-net": Entry(

@@ -143,13 +143,25 @@ class BandTransformer(nn.Module):
     def forward(self, features: Tensor, margin: int = 0) -> Tensor:
         """Return scores `(example, stem, channel, frame, bin)` for `(example, view, frame, bin)`.
 
-        There are none for `margin` frames at either end, which are only heard.
+        There are none for `margin` frames at either end, which only serve as context.
         """
-        config, frames = self.config, features.shape[2]
+        return self.scores(self.prepare(features), margin)
+
+    def prepare(self, features: Tensor) -> Tensor:
+        """Return normalized features `(example, view, frame, position)`; those of silent frames are 0.
+
+        In float32, whatever the precision of the rest: features rounded to bfloat16 no longer tell which
+        frames are silent, which costs 0.1 to 0.2 dB. Rounding what this returns costs nothing.
+        """
         features = features.float()
         silent = features.amax((1, 3)) < SILENCE
         x = self._positions((with_side(features) - self.mean) / self.deviation)
-        x = x.masked_fill(silent[:, None, :, None], 0)
+        return x.masked_fill(silent[:, None, :, None], 0)
+
+    def scores(self, x: Tensor, margin: int = 0) -> Tensor:
+        """Return what `forward` does, for features that are prepared."""
+        config, frames = self.config, x.shape[2]
+        silent = x.abs().amax((1, 3)) == 0
         tokens = self._split(F.pad(x, (0, 0, 0, -frames % config.window)))
         bands, steps, size = tokens.shape[1], tokens.shape[2], config.width // config.heads
         turns_across, turns_along = _turns(bands, size, x.device), _turns(steps, size, x.device)

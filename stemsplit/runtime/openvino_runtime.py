@@ -7,10 +7,11 @@ from then on torch need not even be imported.
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -94,47 +95,71 @@ class OpenVinoRuntime:
         self.precision = best_precision(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"), precision)
         self.reach, self.step = entry.reach, step
         self.batch, self.workers = batch, threads
-        config = configuration(self.precision, threads)
         views, *bins = entry.shape
         self._positions = (batch - 1) * step + 2 * entry.reach + 1
         shape = (1, views, self._positions, *bins)
+        apart = entry.prepares and self.precision != "float32"
 
-        def compiled() -> bytes:
+        @functools.cache
+        def networks() -> list[Any]:
+            return nets.build(network, weights.load(file, parts), stems)
+
+        def preparation() -> Any:
+            from .torch_runtime import Preparation
+
+            (alone,) = networks()
+            return translated(Preparation(alone), shape)
+
+        def all_stems() -> Any:
+            import torch
+
             from .torch_runtime import AllStems
 
-            networks = nets.build(network, weights.load(file, parts), stems)
-            graph = translated(AllStems(networks, reach=entry.reach, step=step), shape)
-            blob: bytes = core.compile_model(graph, "CPU", config).export_model().getvalue()
-            return blob
+            inputs = networks()[0].prepare(torch.zeros(shape)).shape if apart else shape
+            return translated(
+                AllStems(networks(), reach=entry.reach, step=step, prepared=apart), tuple(inputs)
+            )
 
         processor = core.get_property("CPU", "FULL_DEVICE_NAME")
-        made_of = [__version__, openvino.get_version(), processor, config, step, batch, *parts]
-        key = cache.key(repr(made_of).encode(), nets.source(network), file.read_bytes())
-        model = core.import_model(cache.kept(key, compiled), "CPU", config)
-        self._requests: SimpleQueue[Any] = SimpleQueue()
+        content = nets.source(network), file.read_bytes()
+
+        def compiled(graph: Callable[[], Any], precision: str) -> Any:
+            config = configuration(precision, threads)
+            made_of = [__version__, openvino.get_version(), processor, config, step, batch, *parts]
+            key = cache.key(graph.__name__.encode(), repr(made_of).encode(), *content)
+            blob = cache.kept(
+                key, lambda: core.compile_model(graph(), "CPU", config).export_model().getvalue()
+            )
+            return core.import_model(blob, "CPU", config)
+
+        models = [compiled(preparation, "float32")] if apart else []
+        models.append(compiled(all_stems, self.precision))
+        self._requests: SimpleQueue[list[Any]] = SimpleQueue()
         for _ in range(threads):
-            self._requests.put(model.create_infer_request())
+            self._requests.put([model.create_infer_request() for model in models])
 
     def __call__(self, features: Samples) -> Samples:
         """Return answers `(stem, channel, position, ...)` for features `(view, position, ...)`."""
         count = (features.shape[1] - 2 * self.reach - 1) // self.step + 1
         found: Samples | None = None
-        request = self._requests.get()
+        requests = self._requests.get()
         try:
             for start in range(0, count, self.batch):
                 part = features[:, start * self.step :][:, : self._positions]
                 missing = self._positions - part.shape[1]
                 if missing:
                     part = np.pad(part, ((0, 0), (0, missing), *[(0, 0)] * (part.ndim - 2)))
+                answer = part[None]
                 with _alone_at_first():
-                    answers = request.infer([part[None]], share_inputs=True, share_outputs=True)
-                    (answer,) = answers.values()
+                    for request in requests:
+                        answers = request.infer([answer], share_inputs=True, share_outputs=True)
+                        (answer,) = answers.values()
                 if found is None:
                     found = np.empty((*answer.shape[:2], count, *answer.shape[3:]), np.float32)
                 kept = found[:, :, start : start + self.batch]
                 kept[:] = answer[:, :, : kept.shape[2]]
         finally:
-            self._requests.put(request)
+            self._requests.put(requests)
         assert found is not None
         return found
 

@@ -16,12 +16,15 @@ from ..separator import Samples
 class AllStems(nn.Module):
     """The networks of a model, side by side, each of which gives one stem or all of them.
 
-    With a `step` they are asked for every so many frames.
+    With a `step` they are asked for every so many frames. `prepared` features come from `Preparation`.
     """
 
-    def __init__(self, networks: Sequence[nn.Module], *, reach: int, step: int = 1) -> None:
+    def __init__(
+        self, networks: Sequence[nn.Module], *, reach: int, step: int = 1, prepared: bool = False
+    ) -> None:
         super().__init__()
         self.networks, self.reach, self.step = nn.ModuleList(networks), reach, step
+        self.prepared = prepared
         self.eval().requires_grad_(False)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -33,7 +36,9 @@ class AllStems(nn.Module):
 
     def _answers(self, network: Any, features: Tensor) -> Tensor:
         outputs: Tensor
-        if self.step > 1:
+        if self.prepared:
+            outputs = network.scores(features, self.reach)
+        elif self.step > 1:
             outputs = network(features, self.step)
         elif getattr(network, "can_skip", False):  # what only others need to hear has a cheaper answer: none
             outputs = network(features, self.reach)
@@ -46,6 +51,21 @@ class AllStems(nn.Module):
             margin = (features.shape[2] - outputs.shape[3]) // 2
             outputs = outputs.narrow(3, self.reach - margin, features.shape[2] - 2 * self.reach)
         return outputs
+
+
+class Preparation(nn.Module):
+    """The first step of a network, which must compute in float32."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.eval().requires_grad_(False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return what the rest of the network takes."""
+        network: Any = self.network
+        prepared: Tensor = network.prepare(features)
+        return prepared
 
 
 class TorchRuntime:
