@@ -14,6 +14,7 @@ from .claims import claim, tidy
 from .discovery import Track
 from .errors import Collision, DecodeError, EncodeError, OutputExists
 from .missing import not_found
+from .parts import copy_together
 from .pipeline import SplitResult
 from .records import FOLDER, Print, Record, Records, changed_ns
 from .runtime import Running
@@ -165,7 +166,8 @@ class Order:
             order = replace(self, skip_existing=True) if again else self
             if again and order.is_done(job):
                 return order.recall(job)
-            return order.carry_out_by_copies(job, method)
+            with self.records.kept(job.outputs):
+                return order.carry_out_by_copies(job, method)
 
     def carry_out_by_copies(self, job: Job, method: Method) -> SplitResult:
         """Split a track in a folder of this machine's own, wherever it lies, and wherever its stems go.
@@ -202,7 +204,7 @@ class Order:
                     self.records.write(job.outputs, replace(done, outputs=prints))
 
                 remember(lambda file: 0)  # whoever finds the stems before all are there has to read them
-                remote.copy_together({nearby.out / file: self.out / file for file in done.outputs})
+                copy_together({nearby.out / file: self.out / file for file in done.outputs})
                 remember(lambda file: changed_ns((self.out / file).stat()))
         except OSError as error:
             raise EncodeError(
@@ -231,7 +233,10 @@ class Order:
             EncodeError: a stem cannot be written.
         """
         with claim(job.outputs.values()):
-            return None if self.is_done(job) else self._carry_out(job, method, progress)
+            if self.is_done(job):
+                return None
+            with self.records.kept(job.outputs):
+                return self._carry_out(job, method, progress)
 
     def _carry_out(
         self, job: Job, method: Method, progress: Callable[[int, int | None], None] | None = None

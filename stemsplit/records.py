@@ -7,16 +7,18 @@ on one output folder.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .claims import writing
-from .remote import appearing, is_remote, relative
+from .claims import claim, writing
+from .errors import EncodeError
+from .remote import appearing, is_remote, relative, remove
 
 FOLDER = ".stemsplit"
 VERSION = 1
@@ -107,6 +109,24 @@ class Records:
         path = self._path(outputs)
         with appearing(path) if is_remote(path) else writing(path) as part:
             part.write_text(json.dumps({"version": VERSION, **asdict(record)}), encoding="utf-8")
+
+    @contextlib.contextmanager
+    def kept(self, outputs: Mapping[str, Path]) -> Iterator[None]:
+        """Put the record of a track back if the work on it fails, as its outputs are.
+
+        Raises:
+            EncodeError: the folder of the records cannot be written into.
+        """
+        path = self._path(outputs)
+        with claim([path]):  # which removes the folder again if it stays empty
+            earlier = self.read(outputs)
+            try:
+                yield
+            except BaseException:
+                if self.read(outputs) != earlier:
+                    with contextlib.suppress(OSError, EncodeError):  # the first error is the one to report
+                        remove(path) if earlier is None else self.write(outputs, earlier)
+                raise
 
     def is_done(self, track: Path, settings: Mapping[str, Any], outputs: Mapping[str, Path]) -> bool:
         """Whether a track, what was made of it, and how, are still the same."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -58,6 +58,11 @@ def relative(path: Path, top: Path) -> str:
     return str(path).removeprefix(str(top).rstrip("/") + "/")
 
 
+def part_of(target: Path) -> Path:
+    """Return where to write a file until it is complete: a path that differs on any machine at every call."""
+    return target.with_name(f"{target.name[:200]}.{uuid4().hex}.part")
+
+
 @contextlib.contextmanager
 def appearing(target: Path) -> Iterator[Path]:
     """Yield where to write a file, which then gets its name; it is removed if that fails.
@@ -65,7 +70,7 @@ def appearing(target: Path) -> Iterator[Path]:
     Raises OSError if the file cannot be written.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name[:200]}.{uuid4().hex}.part")  # nobody else's, on any machine
+    part = part_of(target)
     try:
         yield part
         publish(part, target)
@@ -76,16 +81,8 @@ def appearing(target: Path) -> Iterator[Path]:
 
 def copy(source: Path, target: Path) -> None:
     """Copy a file that appears whole, or not at all. Raises OSError if that fails."""
-    copy_together({source: target})
-
-
-def copy_together(pairs: Mapping[Path, Path]) -> None:
-    """Copy files, none of which appears before all are copied. Raises OSError if that fails."""
-    with contextlib.ExitStack() as stack:
-        for source, target in pairs.items():
-            part = stack.enter_context(appearing(target))
-            with source.open("rb") as reading, part.open("wb") as writing:
-                shutil.copyfileobj(reading, writing, 1 << 20)
+    with appearing(target) as part, source.open("rb") as reading, part.open("wb") as writing:
+        shutil.copyfileobj(reading, writing, 1 << 20)
 
 
 def publish(part: Path, target: Path) -> None:

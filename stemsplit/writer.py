@@ -20,7 +20,7 @@ from stemsplit import ffmpeg, output_formats
 from stemsplit.audio import Block
 from stemsplit.claims import claim
 from stemsplit.errors import EncodeError
-from stemsplit.parts import cannot_write, part_of, publish, refuse_to_replace
+from stemsplit.parts import cannot_write, part_of, publish_together, refuse_to_replace
 from stemsplit.rates import RateConverter
 from stemsplit.sndfile import native
 from stemsplit.tags import Tags, read_tags, write_tags
@@ -48,22 +48,11 @@ def together(writers: Sequence[Writer], finished: Callable[[], None] | None = No
                 writer.finish()
             if finished:
                 finished()
-            _publish(sorted(writers, key=lambda writer: writer.path))
+            files = [(writer.part, writer.path) for writer in sorted(writers, key=lambda writer: writer.path)]
+            publish_together(files, force=all(writer.force for writer in writers))
         finally:
             for writer in writers:
                 writer.abandon()
-
-
-def _publish(writers: Sequence[Writer]) -> None:
-    published = []
-    try:
-        for writer in writers:
-            writer.publish()
-            published.append(writer)
-    except BaseException:
-        for writer in published:
-            writer.path.unlink(missing_ok=True)
-        raise
 
 
 class Writer:
@@ -100,7 +89,7 @@ class Writer:
         if os.path.exists(self.path) and not os.path.isfile(self.path):
             raise EncodeError(f"`{self.path}` is a device, not a file", "choose a file with --out")
         self.part = part_of(self.path)
-        self._force = force
+        self.force = force
         fit = output_formats.fit(self.format, sample_rate, channels_per_track or channels, bitrate)
         self.sample_rate, self.warnings = fit.sample_rate, fit.warnings
         self._channels, self._bitrate = channels, fit.bitrate
@@ -126,7 +115,7 @@ class Writer:
 
     def open(self) -> None:
         """Create the part file in a folder that is there, and start encoding."""
-        refuse_to_replace(self.path, force=self._force)  # it may have appeared since
+        refuse_to_replace(self.path, force=self.force)  # it may have appeared since
         self._tags = self._source_tags()  # now: the source may be gone when the work is done
         try:
             self.part.open("wb").close()  # the clearest message about a folder that cannot be written
@@ -221,13 +210,6 @@ class Writer:
         write_tags(self.part, self.format, self._tags)
         if not self.part.stat().st_size:
             raise OSError(errno.EIO, "the file came out empty")
-
-    def publish(self) -> None:
-        """Give the finished file its name."""
-        try:
-            publish(self.part, self.path, force=self._force)
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
 
     def abandon(self) -> None:
         """Close whatever is open and remove the part file; nothing to do after success."""

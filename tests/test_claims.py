@@ -152,8 +152,9 @@ def test_without_locks_the_lock_file_is_the_claim(tmp_path, monkeypatch):
     path = tmp_path / "a.wav"
     with claim([path]):
         monkeypatch.setattr(claims._here, "held", set())
-        with pytest.raises(OutputBusy):
+        with pytest.raises(OutputBusy) as busy:
             write(path)
+    assert f"if none is running, delete `{parts.beside(path, '.lock')}`" in busy.value.hint
     write(path)
     assert os.listdir(tmp_path) == ["a.wav"]
 
@@ -228,6 +229,134 @@ def test_a_device_is_written_as_it_is_and_never_replaced(tmp_path):
         assert file.read() == "whole"
     with pytest.raises(EncodeError, match="is a device"):
         Writer(Path("/dev/null"), sample_rate=RATE, channels=2, format="wav", force=True)
+
+
+@pytest.fixture(params=["links", "no links"])
+def links(request, monkeypatch):
+    """A file system with links, or without."""
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    if request.param == "no links":
+        monkeypatch.setattr(os, "link", refuse)
+
+
+def fail_at(monkeypatch, name: str, error: BaseException) -> None:
+    """Let the first rename to a name fail."""
+    really, failed = os.replace, []
+
+    def replace(source, target):
+        if Path(target).name == name and not failed:
+            failed.append(target)
+            raise error
+        really(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("fault", [FULL, KeyboardInterrupt()], ids=["disk", "signal"])
+def test_what_force_replaces_is_put_back_if_a_later_file_fails(tmp_path, monkeypatch, links, fault):
+    for name in ("a.wav", "c.wav"):
+        (tmp_path / name).write_text(f"earlier {name}")
+    (tmp_path / "b.wav").symlink_to("c.wav")
+    names = ("0.wav", "a.wav", "b.wav", "c.wav")
+    writers = [Writer(tmp_path / name, sample_rate=RATE, channels=2, force=True) for name in names]
+    fail_at(monkeypatch, "c.wav", fault)
+    with pytest.raises((EncodeError, KeyboardInterrupt)), together(writers):  # noqa: PT012
+        for writer in writers:
+            writer.write(noise())
+    assert sorted(os.listdir(tmp_path)) == ["a.wav", "b.wav", "c.wav"]
+    assert (tmp_path / "a.wav").read_text() == "earlier a.wav"
+    assert (tmp_path / "c.wav").read_text() == "earlier c.wav"
+    assert (tmp_path / "b.wav").is_symlink()
+
+
+def test_a_run_that_fails_to_replace_stems_keeps_the_record_of_those_there(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from stemsplit.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    write(Path("a.wav"))
+
+    def split(*options: str):
+        return CliRunner().invoke(app, ["a.wav", "--model", "binary-mask-cnn", "--fast", *options])
+
+    fail_at(monkeypatch, "vocals.wav", FULL)
+    assert split("--force").exit_code == 1
+    assert os.listdir(tmp_path) == ["a.wav"], "no record of stems that are not there"
+    assert split().exit_code == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    fail_at(monkeypatch, "vocals.wav", FULL)
+    assert "the disk is full" in split("--force", "--gain", "-6").stderr
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert "done already" in split("--skip-existing").stderr
+
+
+@pytest.mark.parametrize("where", ["{}", "memory://{}"])
+def test_copies_replace_all_files_or_none(tmp_path, monkeypatch, where):
+    from stemsplit import remote
+
+    out, really = remote.path_of(where.format(tmp_path / "out")), remote.publish
+    pairs = {tmp_path / name: out / name for name in ("a", "b")}
+
+    def copy(content: str) -> None:
+        for source in pairs:
+            source.write_text(content)
+        parts.copy_together(pairs)
+
+    def publish(part, target):
+        if part.name.endswith(".part") and target.name == "b":
+            raise OSError(errno.EIO, "Input/output error")
+        really(part, target)
+
+    copy("earlier")
+    monkeypatch.setattr(remote, "publish", publish)
+    with pytest.raises(EncodeError, match="Input/output error"):
+        copy("new")
+    assert [path.read_text() for path in pairs.values()] == ["earlier", "earlier"]
+    assert sorted(path.name for path in out.iterdir()) == ["a", "b"]
+
+
+def test_a_success_leaves_nothing_of_what_it_replaced(tmp_path, links):
+    for number in range(2):
+        writers = [
+            Writer(tmp_path / name, sample_rate=RATE, channels=2, force=True) for name in ("a.wav", "b.wav")
+        ]
+        with together(writers):
+            for writer in writers:
+                writer.write(noise(number))
+    assert sorted(os.listdir(tmp_path)) == ["a.wav", "b.wav"]
+
+
+def test_a_program_killed_while_it_replaces_files_loses_none(tmp_path, links):
+    """The next program that claims them finds each of them whole."""
+    for name in ("a.wav", "b.wav"):
+        (tmp_path / name).write_text("earlier")
+        (tmp_path / f"{name}.part").write_text("new")
+    child = os.fork()
+    if not child:
+        really = os.replace
+
+        def replace(source, target):
+            if Path(target).name == "b.wav":
+                os.kill(os.getpid(), signal.SIGKILL)
+            really(source, target)
+
+        os.replace = replace
+        paths = [tmp_path / name for name in ("a.wav", "b.wav")]
+        with claim(paths):
+            parts.publish_together([(Path(f"{path}.part"), path) for path in paths], force=True)
+    os.waitpid(child, 0)
+    assert len(list(tmp_path.glob(".*.old"))) == 2
+    tidy([tmp_path / "a.wav", tmp_path / "b.wav"])
+    assert (tmp_path / "a.wav").read_text() == "new"
+    assert (tmp_path / "b.wav").read_text() == "earlier"
+    assert sorted(os.listdir(tmp_path)) == ["a.wav", "b.wav", "b.wav.part"]
 
 
 def sha256(path: str | Path) -> str:
