@@ -114,7 +114,8 @@ def _acquire(lock: Path, path: Path, made: list[Path]) -> int:
                 raise BlockingIOError
         except BlockingIOError:
             os.close(descriptor)
-            hint = "wait until it has ended, or choose another folder with --out"
+            hint = "wait until it has ended, or choose another folder with --out; if none is running, "
+            hint += f"delete `{lock}`"
             raise OutputBusy(f"Another stemsplit is writing `{path}`", hint) from None
         except BaseException:
             os.close(descriptor)
