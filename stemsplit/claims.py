@@ -134,12 +134,8 @@ def _make(folder: Path, made: list[Path]) -> None:
         return
     if folder.parent != folder:
         _make(folder.parent, made)
-    try:
+    with contextlib.suppress(FileExistsError):  # another program has just made it
         folder.mkdir()
-    except FileExistsError:
-        if not os.path.isdir(folder):
-            raise
-    else:
         made.append(folder)
 
 

@@ -72,11 +72,45 @@ def test_a_file_that_another_program_writes_is_refused(tmp_path, force):
 def test_what_a_killed_program_left_is_removed(tmp_path):
     name = "x" * 246 + ".wav"  # too long for another file to repeat it
     for path in (tmp_path / "a.wav", tmp_path / name):
-        path.with_name("mine.part").touch()
+        others = {"mine.part", parts.part_of(tmp_path / "b.wav").name}
+        for other in others:
+            path.with_name(other).touch()
         end(hold(path))
-        assert len(os.listdir(tmp_path)) == 3
+        assert len(os.listdir(tmp_path)) == 4
         tidy([path])
-        assert os.listdir(tmp_path) == ["mine.part"]
+        assert set(os.listdir(tmp_path)) == others
+        for other in others:
+            path.with_name(other).unlink()
+
+
+def test_tidying_touches_nothing_where_nothing_is_left(tmp_path):
+    before = tmp_path.stat().st_mtime_ns
+    tidy([tmp_path / "a.wav", tmp_path / "new" / "a.wav"])
+    assert tmp_path.stat().st_mtime_ns == before
+
+
+def test_a_claim_ends_for_its_own_thread_too(tmp_path):
+    path = tmp_path / "a.wav"
+    with claim([path]):
+        pass
+    program = hold(path)
+    with pytest.raises(OutputBusy), claim([path]):
+        pass
+    end(program)
+
+
+def test_claims_of_the_same_files_meet_at_the_same_one(tmp_path, monkeypatch):
+    opened, really = [], claims._open
+    monkeypatch.setattr(claims, "_open", lambda lock: opened.append(lock.name) or really(lock))
+    for names in ("ab", "ba"):
+        with claim(tmp_path / name for name in names):
+            pass
+    assert opened == [".a.lock", ".b.lock"] * 2
+
+
+def test_hidden_names_are_equal_where_a_file_system_takes_long_names_for_one():
+    names = ["É" + "X" * 250, "é" + "x" * 250, "e\u0301" + "x" * 250]
+    assert len({parts.beside(Path(name), ".lock") for name in names}) == 1
 
 
 def test_tidying_leaves_a_running_program_alone(tmp_path):
@@ -117,7 +151,7 @@ def test_a_file_that_appeared_meanwhile_is_not_replaced(tmp_path):
     assert os.listdir(tmp_path) == ["a.wav"]
 
 
-@pytest.mark.parametrize("missing", [[], ["renameat2"], ["renameat2", "link"]])
+@pytest.mark.parametrize("missing", [[], ["renameat2"], ["link"], ["renameat2", "link"]])
 def test_publishing_replaces_nothing(tmp_path, monkeypatch, missing):
     if "renameat2" in missing:
         monkeypatch.setattr(parts.ctypes, "CDLL", lambda *_, **__: object())
@@ -134,12 +168,68 @@ def test_publishing_replaces_nothing(tmp_path, monkeypatch, missing):
     with pytest.raises(OutputExists):
         parts.publish(part, path, force=False)
     assert path.read_text() == "first"
-    if "link" not in missing:  # even if it has appeared since one looked
+    if len(missing) < 2:  # even if it has appeared since one looked
         with pytest.raises(FileExistsError):
             parts._rename(part, path)
     parts.publish(part, path, force=True)
     assert path.read_text() == "second"
     assert os.listdir(tmp_path) == ["a.wav"]
+
+
+def test_a_file_that_appears_while_one_renames_is_not_replaced(tmp_path, monkeypatch):
+    part, path, really = tmp_path / "part", tmp_path / "a.wav", parts._rename
+
+    def rename(*paths):
+        path.write_text("precious")
+        really(*paths)
+
+    monkeypatch.setattr(parts, "_rename", rename)
+    part.touch()
+    with pytest.raises(OutputExists):
+        parts.publish(part, path, force=False)
+    assert path.read_text() == "precious"
+
+
+def test_a_link_to_nothing_is_replaced(tmp_path):
+    (tmp_path / "a.wav").symlink_to("nowhere")
+    write(tmp_path / "a.wav")
+    assert (tmp_path / "a.wav").is_file()
+    assert not (tmp_path / "a.wav").is_symlink()
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path):
+    path, target = tmp_path / "a.wav", tmp_path / "target"
+    target.touch()
+    parts.beside(path, ".lock").symlink_to(target)
+    with pytest.raises(EncodeError, match="Cannot write"), claim([path]):
+        pass
+    assert len(os.listdir(tmp_path)) == 2
+
+
+def test_a_lock_that_another_user_left_is_taken(tmp_path, monkeypatch):
+    path, really = tmp_path / "a.wav", os.open
+
+    def closed(name, flags, *mode):
+        if str(name).endswith(".lock") and flags & os.O_RDWR and not flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return really(name, flags, *mode)
+
+    monkeypatch.setattr(os, "open", closed)
+    parts.beside(path, ".lock").touch()
+    write(path)
+    assert os.listdir(tmp_path) == ["a.wav"]
+
+
+@pytest.mark.parametrize("reason", [errno.EACCES, errno.EAGAIN, errno.EDEADLK])
+def test_every_refusal_of_a_lock_is_a_busy_file(tmp_path, monkeypatch, reason):
+    import fcntl
+
+    def refuse(*_):
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OutputBusy), claim([tmp_path / "a.wav"]):
+        pass
 
 
 def test_without_locks_the_lock_file_is_the_claim(tmp_path, monkeypatch):
@@ -169,6 +259,19 @@ def test_folders_that_a_failure_leaves_empty_are_removed(tmp_path, fault):
         assert (tmp_path / "b" / "new").is_dir()
         raise fault
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["old"]
+
+
+def test_a_folder_that_another_program_makes_is_not_ours(tmp_path, monkeypatch):
+    really = Path.mkdir
+
+    def mkdir(folder, *options, **more):
+        really(folder)
+        really(folder, *options, **more)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with claim([tmp_path / "song" / "a.wav"]):
+        pass
+    assert (tmp_path / "song").is_dir()
 
 
 def test_a_folder_that_another_program_removes_is_made_again(tmp_path, monkeypatch):

@@ -378,8 +378,10 @@ def test_a_chain_whose_first_link_is_broken_is_read_from_the_next(oggs, tmp_path
 
 
 def test_messages_name_the_whole_path_but_of_a_copy_its_name(tmp_path):
+    own = tmp_path / "stemsplit-2026" / "a.wav"
+    own.parent.mkdir()
     with scratch_folder() as folder:
-        for path, name in ((tmp_path / "a.wav", str(tmp_path / "a.wav")), (Path(folder, "b.wav"), "b.wav")):
+        for path, name in ((own, str(own)), (Path(folder, "b.wav"), "b.wav")):
             path.touch()
             with pytest.raises(DecodeError, match=f"^`{re.escape(name)}` is empty"):
                 open_source(path)
