@@ -69,6 +69,8 @@ class Extent:
     stated: int | None
     """The bytes that the header states, or None where it leaves them open."""
     endian: str
+    size_field: tuple[int, bytes] | None = None
+    """Position of the size of the sound in the header, and the bytes that it should have."""
     samples: Samples | None = None
     """Known of WAV and Wave64 files whose samples are uncompressed."""
 
@@ -82,6 +84,11 @@ class _Layout:
     counted: int = 0
     """Bytes of the header that the size counts in."""
     align: int = 2
+
+    @property
+    def size(self) -> str:
+        """The form of the size alone."""
+        return self.header[:1] + self.header[-1:]
 
 
 _RIFF, _RIFX, _AIFF = _Layout("<4sI"), _Layout(">4sI"), _Layout(">4sI")
@@ -108,7 +115,7 @@ def find_sound(path: Path) -> Extent | None:
             if head[:4] in (b".snd", b"dns."):
                 endian = "BIG" if head[:4] == b".snd" else "LITTLE"
                 offset, stated = struct.unpack((">" if endian == "BIG" else "<") + "II", head[4:12])
-                return _extent(file, _BARE, start + offset, stated, size, size, endian)
+                return _extent(file, _BARE, start + offset, stated, size, size, endian, start + 8)
         except struct.error:
             pass
     return None
@@ -139,6 +146,7 @@ def _chunks(file: BinaryIO, layout: _Layout, position: int, size: int) -> Iterat
 def _chunked(file: BinaryIO, layout: _Layout, position: int, size: int, outer: int) -> Extent | None:
     endian, samples, large = "LITTLE" if layout in (_RIFF, _W64) else "BIG", None, None
     for name, start, length in _chunks(file, layout, position, size):
+        field = start - struct.calcsize(layout.size)
         file.seek(start)
         if name[:4] == b"fmt " and layout is not _CAF:
             samples = wave_samples(file.read(max(0, min(length, 40))), "BIG" if layout is _RIFX else "LITTLE")
@@ -153,13 +161,13 @@ def _chunked(file: BinaryIO, layout: _Layout, position: int, size: int, outer: i
         elif name == b"SSND":
             offset = int.from_bytes(file.read(4), "big")
             stated = max(0, length - 8 - offset) if length else 0
-            return _extent(file, layout, start + 8 + offset, stated, size, outer, endian)
+            return _extent(file, layout, start + 8 + offset, stated, size, outer, endian, field)
         elif name[:4] == b"data":
             if layout is _CAF:
                 start, length = start + 4, max(0, length - 4)
             elif large is not None and length == 0xFFFF_FFFF:
                 length = large
-            return _extent(file, layout, start, max(0, length), size, outer, endian, samples)
+            return _extent(file, layout, start, max(0, length), size, outer, endian, field, samples)
     return None
 
 
@@ -171,9 +179,13 @@ def _extent(
     size: int,
     outer: int,
     endian: str,
+    field: int,
     samples: Samples | None = None,
 ) -> Extent:
-    """Weigh what the header states against the size of the file; `outer` is where it says that all ends."""
+    """Weigh what the header states against the size of the file.
+
+    `outer` is where the header says that all ends, `field` the position of the stated size.
+    """
     if start > size:
         raise struct.error("the header says that the sound begins beyond the end of the file")
     end = size if start + stated >= size else _end(file, layout, start, stated, size, outer)
@@ -182,7 +194,17 @@ def _extent(
         known = None
     elif end - start < stated <= size:  # whoever wrote it counted the header in
         known = end - start
-    return Extent(start, end, known, endian, samples)
+    return Extent(start, end, known, endian, _size_field(layout, endian, field, start, end), samples)
+
+
+def _size_field(layout: _Layout, endian: str, field: int, start: int, end: int) -> tuple[int, bytes] | None:
+    """Return the position of the size and what it should be, or None if that does not fit."""
+    form, size = layout.size, end - start + layout.counted
+    if layout.header:  # the size counts all of the chunk's content
+        size += start - field - struct.calcsize(form)
+    else:
+        form = ">I" if endian == "BIG" else "<I"
+    return (field, struct.pack(form, size)) if size < 1 << 8 * struct.calcsize(form) else None
 
 
 def _end(file: BinaryIO, layout: _Layout, start: int, stated: int, size: int, outer: int) -> int:

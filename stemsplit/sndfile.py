@@ -26,12 +26,19 @@ class Libsndfile:
     """A `Source` that decodes with libsndfile. Raises LibsndfileError if it cannot open the file.
 
     `part` is the bytes of the file to read, `samples` what they are, if they are uncompressed and bare.
+    `patch` is a position in the part, and what is read there in place of the file's own bytes.
     """
 
     remark = None
 
-    def __init__(self, path: Path, part: range | None = None, samples: Samples | None = None) -> None:
-        self._part = _Part(path, part) if part else None
+    def __init__(
+        self,
+        path: Path,
+        part: range | None = None,
+        samples: Samples | None = None,
+        patch: tuple[int, bytes] | None = None,
+    ) -> None:
+        self._part = _Part(path, part, patch) if part else None
         form: dict[str, object] = {"format": "RAW", **asdict(samples)} if samples else {}
         if samples:
             form["samplerate"] = form.pop("sample_rate")
@@ -104,8 +111,9 @@ class Libsndfile:
 class _Part:
     """Some bytes of a file, as a file of its own."""
 
-    def __init__(self, path: Path, part: range) -> None:
+    def __init__(self, path: Path, part: range, patch: tuple[int, bytes] | None = None) -> None:
         self._file = path.open("rb")
+        self._patch = patch or (0, b"")
         self._part, self._position = part, 0
         self.close = self._file.close
 
@@ -119,6 +127,9 @@ class _Part:
     def read(self, count: int) -> bytes:
         count = max(0, min(count, len(self._part) - self._position))
         self._file.seek(self._part.start + self._position)
-        data = self._file.read(count)
+        data = bytearray(self._file.read(count))
+        for position, byte in enumerate(self._patch[1], self._patch[0] - self._position):
+            if 0 <= position < len(data):
+                data[position] = byte
         self._position += len(data)
-        return data
+        return bytes(data)

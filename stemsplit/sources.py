@@ -152,10 +152,13 @@ def _open_libsndfile(path: Path, track: int | str | None) -> Source:
 
 
 def _try_libsndfile(
-    path: Path, part: range | None = None, samples: headers.Samples | None = None
+    path: Path,
+    part: range | None = None,
+    samples: headers.Samples | None = None,
+    patch: tuple[int, bytes] | None = None,
 ) -> Libsndfile | None:
     try:
-        return Libsndfile(path, part, samples)
+        return Libsndfile(path, part, samples, patch)
     except soundfile.LibsndfileError:
         return None
 
@@ -178,9 +181,11 @@ def _within(path: Path, extent: headers.Extent, source: Libsndfile | None) -> Li
         if source and extent.stated != present:
             seconds = None if extent.stated is None else extent.stated // width / samples.sample_rate
             source.promised_seconds = seconds
-    elif source and not source.frames and present:  # ffmpeg reads compressed sound up to the end of the file
+    elif source and extent.size_field and extent.stated is not None and extent.stated < present:
         source.close()
-        return None
+        source = _try_libsndfile(path, range(0, extent.end), patch=extent.size_field)
+        if source:
+            source.promised_seconds = source.seconds * extent.stated / present
     elif source and extent.stated and extent.stated > present > 0:
         source.promised_seconds = source.seconds * extent.stated / present
     return source

@@ -254,6 +254,16 @@ def decoded(path: Path, channels: int = 2) -> Block:
     return samples.reshape(-1, channels).T
 
 
+@pytest.mark.parametrize("position", [0, 100])
+def test_opus_whose_first_position_is_too_small_is_read_as_ffmpeg_decodes_it(position, oggs, tmp_path):
+    found = pages(oggs["opus"])
+    found[2] = moved(found[2], position)
+    (tmp_path / "a.ogg").write_bytes(b"".join(found))
+    sound, warnings = read(tmp_path / "a.ogg")
+    np.testing.assert_array_equal(sound, decoded(oggs["opus"]))
+    assert warnings == []
+
+
 @pytest.mark.parametrize("codec", ["vorbis", "opus", "flac"])
 @pytest.mark.parametrize("fault", ["none", "late", "early", "wavering"])
 def test_ogg_is_read_as_ffmpeg_decodes_it(codec, fault, oggs, tmp_path):
@@ -343,14 +353,17 @@ def test_compressed_sound_in_wav_is_not_cut_short(tmp_path):
     assert warnings == []
 
 
-def test_compressed_sound_of_no_stated_length_is_read_to_its_end(tmp_path):
-    path, sound = tmp_path / "a.wav", tone()
-    soundfile.write(path, sound.T, RATE, subtype="IMA_ADPCM")
+@pytest.mark.parametrize("subtype", ["IMA_ADPCM", "MS_ADPCM", "GSM610", "NMS_ADPCM_32", "ALAW"])
+@pytest.mark.parametrize("stated", [0, 4_160])
+def test_compressed_sound_is_read_to_its_end_whatever_the_header_states(subtype, stated, tmp_path):
+    path, sound = tmp_path / "a.wav", tone(1, channels=1)
+    soundfile.write(path, sound.T, 8_000, subtype=subtype)
     whole, _ = read(path)
-    rewritten(path, b"data", 4, "<I", 0)
+    rewritten(path, b"data", 4, "<I", stated)
     found, warnings = read(path)
     np.testing.assert_allclose(found, whole, atol=1e-3)
-    assert warnings == ["`a.wav` states no length in its header; all that follows was used."]
+    assert len(warnings) == 1
+    assert ("only" if stated else "no length") in warnings[0]
 
 
 @pytest.mark.parametrize("trailer", [b"", b"LIST\x04\x00\x00\x00INFO"])
