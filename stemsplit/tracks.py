@@ -12,6 +12,7 @@ from pathlib import Path
 from stemsplit import ffmpeg
 from stemsplit.errors import DecodeError
 from stemsplit.formats import song_of
+from stemsplit.languages import canonical
 from stemsplit.scratch import shown
 
 _TIMED = frozenset(
@@ -98,7 +99,7 @@ def choose(path: Path, tracks: Sequence[SoundTrack], wanted: int | str | None, *
     """
     if isinstance(wanted, int) or not tracks:
         return wanted if isinstance(wanted, int) else 0
-    fitting = [track for track in tracks if wanted is None or track.language.lower() == wanted.lower()]
+    fitting = [track for track in tracks if wanted is None or canonical(track.language) == canonical(wanted)]
     if not fitting and len(tracks) == 1 and not tracks[0].language:
         fitting = list(tracks)
     if not fitting:

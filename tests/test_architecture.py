@@ -14,6 +14,7 @@ ORDER = [
     "defaults",
     "errors",
     "formats",
+    "languages",
     "missing",
     "config",
     "scratch",

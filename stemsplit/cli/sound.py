@@ -14,7 +14,7 @@ AudioTrack = Annotated[
     _what(
         "--audio-track",
         metavar="N|LANG",
-        help="Sound track of a video: `2`, or `eng`. [the default track, as in players]",
+        help="Sound track of a video: `2`, or `en`. [the default track, as in players]",
     ),
 ]
 Downmix = Annotated[
