@@ -126,8 +126,8 @@ def wiener(masks: Masks, spectra: Spectra, reach: int, wanted: Sequence[int] | N
     for start in range(0, bins, STRIP_BINS):  # as much as a processor's cache holds
         stop = min(bins, start + STRIP_BINS)
         strip = _with_neighbours(masks, start, stop).mean(axis=1)
-        heard = _with_neighbours(spectra, start, stop)
-        estimates[..., start:stop] = _filtered(strip, heard, reach, wanted)
+        context = _with_neighbours(spectra, start, stop)
+        estimates[..., start:stop] = _filtered(strip, context, reach, wanted)
     if alike.size:
         mono = masks[list(wanted)][:, :, reach + alike].mean(axis=1) * spectra[0, reach + alike]
         estimates[:, :, alike] = mono[:, None]
@@ -143,7 +143,7 @@ def _with_neighbours(values: Any, start: int, stop: int) -> Any:
 
 
 def _filtered(masks: Masks, spectra: Spectra, reach: int, wanted: Sequence[int]) -> Spectra:
-    """Do the work of `wiener` for some bins, of which the first and last are only heard.
+    """Do the work of `wiener` for some bins, of which the first and last are only context.
 
     Shapes: masks `(stem, frame, bin)`, spectra and estimates as there.
     """

@@ -60,8 +60,8 @@ def find(folder: Path) -> StemSet:
         if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
             continue
         if path.stem in paths:
-            both = f"`{paths[path.stem].name}` and `{path.name}`"
-            raise DecodeError(f"{both} in `{folder}` are one stem twice", "move one of them elsewhere")
+            both = f"`{paths[path.stem]}` and `{path}`"
+            raise DecodeError(f"{both} are the same stem twice", "move one of them elsewhere")
         paths[path.stem] = path
     mixture = paths.pop(MIXTURE, None)
     if not paths:

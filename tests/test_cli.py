@@ -149,6 +149,12 @@ def test_quiet_leaves_the_paths_and_the_errors(pipeline):
     assert "cut" not in result.stderr
 
 
+def test_the_line_about_a_track_names_its_whole_path(pipeline):
+    Path("songs").mkdir()
+    Path("a.wav").rename("songs/a.wav")
+    assert run("songs/a.wav").stderr.startswith("songs/a.wav: 4 stems in ")
+
+
 def test_a_bad_track_stops_no_other(pipeline):
     pipeline.failures["b.wav"] = EncodeError("The disk is full", "make room")
     result = run("a.wav", "b.wav", "gone.wav", "c.wav")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 
 from stemsplit.errors import InternalError, Interrupted, StemsplitError, failure
+from stemsplit.scratch import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -173,7 +174,7 @@ class Report:
         """Report a track that is done already, and the files `beside` its stems."""
         with self._one_at_a_time:
             self.skips += 1
-            self.remark(f"{job.track.path.name}: done already")
+            self.remark(f"{job.track}: done already")
             if self.json:
                 event(event="track", status="skipped", input=job.track, outputs=job.outputs, **beside or {})
             else:
@@ -238,7 +239,7 @@ class Report:
         for warning in result.warnings:
             self.remark(f"warning: {warning}")
         speed = f"{seconds:.1f} s ({times:.1f} x real time)"
-        self.remark(f"{result.input.name}: {count_stems(result.peaks)} in {speed}")
+        self.remark(f"{shown(result.input)}: {count_stems(result.peaks)} in {speed}")
         rate = f"{result.frames} frames at {result.sample_rate} Hz in {result.channels} channels"
         meters = "".join(f"\n  {stem:14}{meter(peak)}" for stem, peak in result.peaks.items())
         self.remark(f"  {rate}{meters}", detail=True)

@@ -153,7 +153,7 @@ def _refuse(*paths: Path) -> None:
     """Raise what would otherwise be raised an hour later."""
     for path in paths:
         if not path.parent.is_dir():
-            raise EncodeError(f"No folder `{path.parent}` for `{path.name}`", "make it first")
+            raise EncodeError(f"No folder `{path.parent}` for `{path}`", "make it first")
 
 
 def _measure(

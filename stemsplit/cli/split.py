@@ -411,7 +411,7 @@ def _opened(
                 report.skipped(job, there)
                 for path in (path for what, path in paths.items() if what not in there):
                     verbs = "`stemsplit daw` and `stemsplit report` work on the stems"
-                    report.remark(f"{job.track.path.name}: no `{path}`; {verbs}")
+                    report.remark(f"{job.track}: no `{path}`; {verbs}")
             elif isinstance(seen, StemsplitError):
                 report.failed(seen, job.track)
             else:
@@ -494,7 +494,7 @@ def _split(order: Order, todo: dict[Job, Reader], report: console.Report, jobs: 
                 return
             result = split
             if fitted:
-                report.remark(f"{job.track.path.name}: {result.how}")
+                report.remark(f"{job.track}: {result.how}")
             began = time.monotonic()
             made = beside.write(result, order, phase)
             elapsed = result.elapsed_seconds + (time.monotonic() - began if made else 0.0)

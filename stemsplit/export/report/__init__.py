@@ -92,7 +92,7 @@ def _check_mixture(stemset: StemSet) -> None:
     mixture = Reader(stemset.mixture)
     if (mixture.sample_rate, mixture.channels) != (stemset.sample_rate, stemset.channels):
         raise StemsplitError(
-            f"`{stemset.mixture.name}` is not what these stems were made from: it has {mixture.sample_rate} "
+            f"`{stemset.mixture}` is not what these stems were made from: it has {mixture.sample_rate} "
             f"Hz and {mixture.channels} channels, they have {stemset.sample_rate} and {stemset.channels}",
             "name the file that was split, or none",
         )
