@@ -16,9 +16,9 @@ from .errors import Collision, DecodeError, EncodeError, OutputExists
 from .missing import not_found
 from .parts import copy_together
 from .pipeline import SplitResult
-from .records import FOLDER, Print, Record, Records, changed_ns
+from .records import FOLDER, Print, Record, Records, changed_ns, source
 from .runtime import Running
-from .scratch import scratch_folder
+from .scratch import scratch_folder, shown
 from .separator import Method
 
 
@@ -195,7 +195,8 @@ class Order:
                     raise DecodeError(f"`{job.track}` was changed while it was read", "split it again")
                 done = nearby.records.read(outputs)
                 assert done is not None
-                done = replace(done, input=replace(done.input, changed_ns=before[1]))
+                track_print = replace(done.input, changed_ns=before[1])
+                done = replace(done, input=track_print, source=source(job.track.path))
 
                 def remember(changed: Callable[[str], int]) -> None:
                     prints = {
@@ -252,7 +253,9 @@ class Order:
             facts = {name: getattr(result, name) for name in told}
             try:
                 prints = self.records.prints(places)
-                self.records.write(job.outputs, Record(track, self.settings, prints, facts))
+                self.records.write(
+                    job.outputs, Record(track, self.settings, prints, facts, source(job.track.path))
+                )
                 sha256.update(self.records.digests(job.outputs, prints))
             except OSError as error:
                 where = self.out / FOLDER
@@ -278,10 +281,21 @@ class Order:
         return replace(result, sha256=sha256)
 
     def _may_replace(self, job: Job) -> bool:
-        """Whether what is there may be replaced: what an earlier run wrote and nobody has touched since."""
+        """Whether what is there may be replaced: what an earlier run wrote and nobody has touched since.
+
+        Raises:
+            OutputExists: that run was of another track.
+        """
         if self.force or not self.skip_existing:
             return self.force
-        return self.records.are_ours(job.outputs, self.records.read(job.outputs))
+        record = self.records.read(job.outputs)
+        there = next((path for path in job.outputs.values() if path.exists()), None)
+        if record and there and not record.is_of(job.track.path):
+            raise OutputExists(
+                f"`{there}` is there already, from another file: `{shown(Path(record.source))}`",
+                "use --force to replace it, or choose another folder with --out",
+            )
+        return self.records.are_ours(job.outputs, record)
 
 
 def _state(path: Path) -> tuple[int, int]:

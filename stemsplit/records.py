@@ -75,6 +75,17 @@ class Record:
     """By the path of each file, relative to the output folder."""
     facts: dict[str, Any]
     """What is told of the track: frames, peaks and so on, as `SplitResult` has them."""
+    source: str = ""
+    """The absolute path of the track; empty in records of earlier versions."""
+
+    def is_of(self, track: Path) -> bool:
+        """Whether it is of this file, which may have been edited since, or of an equal one elsewhere."""
+        return self.source in ("", source(track)) or self.input.fits(track)
+
+
+def source(track: Path) -> str:
+    """Return the path of a track for its record."""
+    return str(track) if is_remote(track) else os.path.realpath(track)
 
 
 def _read(path: Path) -> Record | None:

@@ -400,6 +400,42 @@ def test_a_run_that_fails_to_replace_stems_keeps_the_record_of_those_there(tmp_p
     assert "done already" in split("--skip-existing").stderr
 
 
+def test_stems_of_another_song_of_that_name_are_not_replaced_by_skip_existing(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from stemsplit.cli import app
+
+    monkeypatch.chdir(tmp_path)
+
+    def split(song: str, *options: str):
+        command = [song, "--model", "binary-mask-cnn", "--fast", "--skip-existing", *options]
+        return CliRunner().invoke(app, command)
+
+    def song(path: str, seed: int) -> None:
+        with Writer(Path(path), sample_rate=RATE, channels=2, force=True) as writer:
+            writer.write(noise(seed))
+
+    def stems() -> dict[Path, str]:
+        return {path: sha256(path) for path in Path("stems").rglob("*") if path.is_file()}
+
+    song("1/song.wav", 1)
+    song("2/song.wav", 2)
+    assert split("1/song.wav").exit_code == 0
+    of_first = stems()
+    refused = split("2/song.wav")
+    assert refused.exit_code == 1
+    assert f"is there already, from another file: `{tmp_path}/1/song.wav`" in refused.stderr
+    assert "--force" in refused.stderr
+    assert stems() == of_first
+    song("1/song.wav", 3)
+    assert split("1/song.wav").exit_code == 0, "an edited song is split again"
+    assert stems() != of_first
+    Path("1").rename("moved")
+    assert "done already" in split("moved/song.wav").stderr
+    assert split("moved/song.wav", "--gain", "-1").exit_code == 0
+    assert split("2/song.wav", "--force").exit_code == 0
+
+
 @pytest.mark.parametrize("where", ["{}", "memory://{}"])
 def test_copies_replace_all_files_or_none(tmp_path, monkeypatch, where):
     from stemsplit import remote
