@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -113,3 +117,50 @@ def test_a_track_that_is_done_already_gets_no_page_and_says_so(song):
     again = run("--report", "--skip-existing")
     assert again.exit_code == 0
     assert "no `stems/song/report.html`; `stemsplit daw` and `stemsplit report`" in again.stderr
+
+
+WORKING = """
+import sys, time
+from stemsplit import analysis, cli
+
+def work(*_):
+    print("working", file=sys.stderr, flush=True)
+    while True:
+        time.sleep(0.01)
+
+def half(session, path):
+    path.write_text("half")
+    work()
+
+analysis._Music.hear = lambda *_: None
+analysis._Music.rhythm = lambda *_: (120.0, 1.0, ())
+if sys.argv[1] == "analysis":
+    analysis._Music.rhythm = work
+else:
+    from stemsplit.export import daw
+    daw.WRITERS["reaper"] = half
+del sys.argv[1]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("where", ["analysis", "writing"])
+def test_a_signal_ends_what_is_made_beside_the_stems(song, tmp_path, where, number):
+    options = ["--model", "binary-mask-cnn", "--fast", "--daw", "reaper", "--quiet"]
+    run = subprocess.Popen(
+        [sys.executable, "-c", WORKING, where, "song.wav", *options],
+        env=os.environ | {"STEMSPLIT_CONFIG": os.devnull},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert "working\n" in run.stderr
+        run.send_signal(number)
+        _, said = run.communicate(timeout=30)
+    finally:
+        run.kill()
+    assert run.returncode == 128 + number
+    assert "interrupted" in said
+    names = {path.name for path in (tmp_path / "stems" / "song").iterdir()}
+    assert names == {"vocals.wav", "drums.wav", "bass.wav", "other.wav"}

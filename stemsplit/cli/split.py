@@ -7,7 +7,6 @@ import math
 import shlex
 import shutil
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ import typer
 
 from stemsplit import DEFAULT_MODEL
 from stemsplit.cli import bars as progress_bars
-from stemsplit.cli import console, encoding, models, running, signals, sound, streams
+from stemsplit.cli import console, encoding, models, running, signals, sound, stopping, streams
 from stemsplit.errors import EncodeError, StemsplitError, UsageError, failure
 from stemsplit.formats import LOSSLESS, STEM_FILE
 
@@ -456,24 +455,21 @@ def _split(order: Order, todo: dict[Job, Reader], report: console.Report, jobs: 
     fitted = isinstance(separator, Estimator)
     if not isinstance(separator, Estimator):
         report.remark(f"{order.model} by {separator.spec.how}: {', '.join(order.names)}", detail=True)
-    stopped, reasons = threading.Event(), list[BaseException]()
-
-    def refuse_if_stopped() -> None:
-        if stopped.is_set():
-            raise KeyboardInterrupt
+    stop, reasons = stopping.Stop(), list[BaseException]()
 
     def work(number: int, job: Job, reader: Reader) -> None:
         count = f"[{number}/{len(todo)}] " if len(todo) > 1 else ""
         title = f"{count}{console.count_stems(order.names)} of {console.printable(job.track.path.name)}"
-        refuse_if_stopped()
+        stop.check()
         tell = report.progress(job, reader)
 
         @contextmanager
         def phase(name: str) -> Iterator[Callable[[float], None]]:
-            with bars.shares(f"{count}{name} of {job.track.path.name}") as update:
+            title = f"{count}{name} of {job.track.path.name}"
+            with stop.at_once(), bars.shares(title) as update:
 
                 def progress(share: float) -> None:
-                    refuse_if_stopped()
+                    stop.check()
                     update(share)
                     tell(share * result.frames, name)
 
@@ -484,7 +480,7 @@ def _split(order: Order, todo: dict[Job, Reader], report: console.Report, jobs: 
             with bars.of(title, reader) as update:
 
                 def progress(done: int, total: int | None) -> None:
-                    refuse_if_stopped()
+                    stop.check()
                     update(done, total)
                     tell(done)
 
@@ -505,7 +501,7 @@ def _split(order: Order, todo: dict[Job, Reader], report: console.Report, jobs: 
             work(*task)
         except BaseException as reason:  # an interrupt, or a bug: nobody begins another track
             reasons.append(reason)
-            stopped.set()
+            stop.set()
             raise
 
     with (
@@ -518,5 +514,5 @@ def _split(order: Order, todo: dict[Job, Reader], report: console.Report, jobs: 
         except BaseException as reason:  # which may be but the echo of another track's
             raise reasons[0] if reasons else reason  # noqa: B904
         finally:
-            stopped.set()
+            stop.set()
             pool.shutdown(cancel_futures=True)
