@@ -94,7 +94,7 @@ SIZES = {
 """Of a format: a mark, how far behind it stands the size of the sound, and what that counts in."""
 
 
-@pytest.mark.parametrize("lie", ["double", "half", "zero", "ones", "header counted in"])
+@pytest.mark.parametrize("lie", ["double", "half", "zero", "ones", "signed ones", "header counted in"])
 @pytest.mark.parametrize("format", SIZES)
 def test_all_sound_is_read_whatever_the_header_states(format, lie, tmp_path):
     path, sound = tmp_path / "a.bin", tone()
@@ -106,6 +106,7 @@ def test_all_sound_is_read_whatever_the_header_states(format, lie, tmp_path):
         "half": size // 2 + counted,
         "zero": 0,
         "ones": (1 << 64 if form[1] == "Q" else 1 << 32) - 1,
+        "signed ones": 0x7FFF_FFFF,
         "header counted in": min(size + 44, whole),
     }
     rewritten(path, mark, offset, form, stated[lie])
@@ -129,6 +130,53 @@ def test_what_follows_the_sound_is_not_sound(format, trailer, tmp_path):
     path.write_bytes(path.read_bytes() + trailer)
     found, warnings = read(path)
     assert (found.shape, warnings) == (sound.shape, [])
+
+
+@pytest.mark.parametrize("junk", [b"TAG" + bytes(125), b"APETAGEX" + bytes(99), b"<?xpacket?>", b"\r\n" * 3])
+def test_junk_that_the_header_counts_in_is_not_sound(junk, tmp_path):
+    path, sound = tmp_path / "a.wav", tone()
+    soundfile.write(path, sound.T, RATE, subtype="PCM_16")
+    path.write_bytes(path.read_bytes() + junk)
+    rewritten(path, b"RIFF", 4, "<I", path.stat().st_size - 8)
+    found, warnings = read(path)
+    assert (found.shape, warnings) == (sound.shape, [])
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.5])
+def test_what_a_recorder_wrote_before_it_lost_power_is_read(seconds, tmp_path):
+    path, sound = tmp_path / "a.wav", tone(seconds)
+    soundfile.write(path, sound.T, RATE, subtype="PCM_16")
+    rewritten(path, b"RIFF", 4, "<I", 36)
+    rewritten(path, b"data", 4, "<I", 0)
+    found, warnings = read(path)
+    np.testing.assert_allclose(found, sound, atol=2.0**-15)
+    assert "no length" in "".join(warnings)
+
+
+@pytest.mark.parametrize(
+    ("format", "endian"), [("WAV", "BIG"), ("AIFF", "LITTLE"), ("AU", "LITTLE"), ("CAF", "LITTLE")]
+)
+def test_the_other_order_of_bytes_is_read_whatever_the_header_states(format, endian, tmp_path):
+    path, sound = tmp_path / "a.bin", tone()
+    soundfile.write(path, sound.T, RATE, format=format, subtype="PCM_16", endian=endian)
+    mark, offset, form, counted = SIZES[format]
+    order = "<" if path.read_bytes()[:4] == b"dns." else ">"
+    mark = b"dns." if order == "<" else mark
+    rewritten(path, mark, offset, order + form[1], sound.size + counted)
+    found, warnings = read(path)
+    np.testing.assert_allclose(found, sound, atol=2.0**-15)
+    assert "only 0.25 s" in warnings[0]
+
+
+@pytest.mark.parametrize("format", SIZES)
+def test_a_file_that_is_cut_in_its_header_is_one_sentence(format, tmp_path):
+    path = tmp_path / "a.bin"
+    soundfile.write(path, tone(0.01).T, RATE, format=format, subtype="PCM_16")
+    data, (mark, *_) = path.read_bytes(), SIZES[format]
+    for size in range(4, min(100, data.index(mark) + 8), 6):
+        path.write_bytes(data[:size])
+        with pytest.raises(StemsplitError):
+            read(path)
 
 
 @pytest.mark.parametrize("stated", ["wrapped", "ones", "zero"])
