@@ -260,6 +260,22 @@ def test_usage_errors_are_json_too(pipeline, words):
     assert event["message"]
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("--nonsense", "usage"),
+        ("--depth 8", "usage"),
+        ("--bitrate 1k", "usage"),
+        ("--model nothing", "model"),
+    ],
+)
+def test_errors_are_json_too_where_a_setting_asks_for_it(pipeline, monkeypatch, words, code):
+    monkeypatch.setenv("STEMSPLIT_JSON", "true")
+    result = run("a.wav", *words.split())
+    assert result.exit_code == 2
+    assert [event["code"] for event in events(result.stdout)] == [code]
+
+
 def test_a_bad_configuration_is_json_too(pipeline, monkeypatch):
     monkeypatch.setenv("STEMSPLIT_DEPTH", "8")
     result = run("a.wav", "--json")

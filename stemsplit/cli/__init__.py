@@ -53,9 +53,7 @@ VERBS = {
 }
 
 
-_JSON = "stemsplit.json"
 _WORDS = "stemsplit.words"
-_USAGE_ERROR: Any = typer.BadParameter.__base__  # typer does not export it
 
 
 class TracksFirst(TyperGroup):
@@ -69,7 +67,7 @@ class TracksFirst(TyperGroup):
         ours = {option for parameter in self.get_params(ctx) for option in parameter.opts}
         if args and args[0] not in self.commands and args[0].partition("=")[0] not in ours:
             args = ["split", *args]
-        ctx.meta[_JSON] = "--json" in args and self._prints_json(args[0])
+        ctx.meta[config.JSON] = "--json" in args and self._prints_json(args[0])
         return super().parse_args(ctx, args)
 
     def _prints_json(self, verb: str) -> bool:
@@ -91,7 +89,7 @@ class TracksFirst(TyperGroup):
         """
 
         def tell(error: StemsplitError) -> None:
-            if ctx.meta[_JSON]:
+            if ctx.meta[config.JSON]:
                 console.error_event(error, event="error")
 
         try:
@@ -108,7 +106,7 @@ class TracksFirst(TyperGroup):
             tell(Interrupted("interrupted"))
             console.say("interrupted")
             raise typer.Exit(signals.status(interrupt)) from interrupt
-        except _USAGE_ERROR as error:
+        except config.USAGE_ERROR as error:
             error.message = "; ".join(filter(None, [error.message, _mistaken(ctx.meta[_WORDS])]))
             tell(UsageError(error.format_message()))
             raise  # typer prints it, and exits 2

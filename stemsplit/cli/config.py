@@ -18,6 +18,9 @@ from stemsplit.formats import LOSSLESS, STEM_FILE
 EXAMPLE = "stemsplit config --path"
 
 _META = "stemsplit.settings"
+JSON = "stemsplit.json"
+"""Key of a context's `meta`: whether errors are printed as JSON events, too."""
+USAGE_ERROR: Any = typer.BadParameter.__base__  # typer does not export it
 # Of two of these, one is enough.
 _RIVALS = (
     {"stems", "two_stems"},
@@ -37,14 +40,25 @@ class Configured(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Look up the defaults that the command line leaves room for."""
         if not ctx.resilient_parsing:  # as for the shell's completion, which must not fail
-            given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+            try:
+                given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+            except USAGE_ERROR:
+                self._settings(ctx, {})
+                raise
             at_once = {option.name for option in self.get_params(ctx) if option.is_eager}  # --help
             if not at_once & given.keys():
-                used = settings(self, ctx, given)
+                used = self._settings(ctx, given)
                 options = options_of(self)
                 ctx.default_map = {options[name].name: setting.value for name, setting in used.items()}
                 ctx.meta[_META] = used
         return super().parse_args(ctx, args)
+
+    def _settings(self, ctx: Any, given: Mapping[str, Any]) -> dict[str, config.Setting]:
+        """Return the settings that count, and note whether JSON is among them."""
+        used = settings(self, ctx, given)
+        if "json" in used:
+            ctx.meta[JSON] = meaning(options_of(self)["json"], ctx, used["json"])
+        return used
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; where it refuses a setting, say where that comes from."""
