@@ -21,7 +21,7 @@ from stemsplit import ffmpeg, tag_fields
 from stemsplit.tag_fields import FRONT_COVER, SEPARATOR, Fields, Pictures
 
 _LARGEST_COVER = (1 << 24) - 64  # what a FLAC picture block can hold
-_PICTURES = ("-format_whitelist", "jpeg_pipe,png_pipe,gif,gif_pipe,webp_pipe,bmp_pipe")
+_PICTURES = ("-format_whitelist", "jpeg_pipe,png_pipe,gif,gif_pipe,webp_pipe,bmp_pipe,tiff_pipe")
 _TO_JPEG = ("-frames:v", "1", "-c:v", "mjpeg", "-q:v", "2", "-pix_fmt", "yuvj444p", "-fflags", "+bitexact")
 
 
@@ -120,8 +120,11 @@ def _text(data: bytes) -> str:
 
 def _usable(picture: bytes) -> bytes | None:
     """Return a picture as all players show it: JPEG or PNG as it is, others as JPEG, none if damaged."""
-    limit = ("-max_pixels", str(1 << 26))  # a small file may unpack to gigabytes
-    jpeg, _ = _run(*limit, *_PICTURES, "-i", "pipe:0", *_TO_JPEG, "-f", "image2pipe", "-", stdin=picture)
+    limits = ("-max_pixels", str(1 << 26))  # a small file may unpack to gigabytes
+    whole = ("-frame_size", str(len(picture)))  # TIFF is decoded in one piece
+    jpeg, _ = _run(
+        *limits, *_PICTURES, *whole, "-i", "pipe:0", *_TO_JPEG, "-f", "image2pipe", "-", stdin=picture
+    )
     known = picture.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n"))
     if not jpeg or (known and len(picture) < _LARGEST_COVER):
         return picture if jpeg else None

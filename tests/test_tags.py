@@ -329,7 +329,7 @@ def test_an_empty_frame_makes_no_stem_fail(folder, tmp_path):
 
 def pictures(folder: Path) -> dict[str, bytes]:
     found = {}
-    for kind in ("gif", "bmp", "webp", "png", "jpg"):
+    for kind in ("gif", "bmp", "webp", "tiff", "png", "jpg"):
         run_ffmpeg("-f", "lavfi", "-i", "testsrc=s=64x64:d=1", "-frames:v", "1", folder / f"made.{kind}")
         found[kind] = (folder / f"made.{kind}").read_bytes()
     noise = np.random.default_rng(3).integers(0, 256, (2400, 2400, 3), np.uint8)
