@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import os
 import re
+import secrets
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from stemsplit.errors import EncodeError
 
@@ -30,13 +32,31 @@ def shown(path: Path) -> str:
 
 @functools.cache  # which keeps the folder until the program ends
 def librosa_caches() -> TemporaryDirectory[str] | None:
-    """Give librosa somewhere to cache, if the home folder is missing or read-only: it does not load without.
+    """Prepare what librosa compiles and caches; to be called before it is imported.
 
-    Raises EncodeError if there is no such folder.
+    If the home folder is missing or read-only, the caches are in a temporary folder, which is returned:
+    librosa does not load without. Raises EncodeError if there is no such folder.
     """
-    if os.access(os.path.expanduser("~"), os.W_OK):
-        return None
-    folder = scratch_folder()
-    for name in ("XDG_CACHE_HOME", "NUMBA_CACHE_DIR", "MPLCONFIGDIR"):
-        os.environ.setdefault(name, folder.name)
+    folder = None
+    if not os.access(os.path.expanduser("~"), os.W_OK):
+        folder = scratch_folder()
+        for name in ("XDG_CACHE_HOME", "NUMBA_CACHE_DIR", "MPLCONFIGDIR"):
+            os.environ.setdefault(name, folder.name)
+    _never_reuse_cache_names()
     return folder
+
+
+def _never_reuse_cache_names() -> None:
+    """Give each file in numba's cache a name of its own.
+
+    numba 0.68 counts them: two programs that compile at once give one name to different code, and a third
+    crashes that loads the code of one by the index of the other.
+    """
+    from numba.core import caching
+
+    def name(self: Any, number: int) -> str:
+        pattern: str = self._data_name_pattern
+        return pattern.format(number=number).replace(".nbc", f".{secrets.token_hex(8)}.nbc")
+
+    files: Any = caching.IndexDataCacheFile
+    files._data_name = name

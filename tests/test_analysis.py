@@ -168,3 +168,23 @@ def test_inspect_draws_a_sound_or_a_set_of_stems(files):
     for words in (["clicks.wav", "--plot", "no/where.png"], ["clicks.wav", "--plot", "a.xyz"]):
         assert CliRunner().invoke(app, ["inspect", *words]).exit_code == 1
     assert CliRunner().invoke(app, ["inspect", "clicks.wav", "song", "--plot", "a.png"]).exit_code == 2
+
+
+def test_two_programs_that_compile_at_once_do_not_mix_their_code(tmp_path):
+    from numba.core.caching import IndexDataCacheFile
+
+    from stemsplit.scratch import librosa_caches
+
+    librosa_caches()
+    one, other, third = (IndexDataCacheFile(str(tmp_path), "function", "stamp") for _ in range(3))
+    save_data = one._save_data
+
+    def meanwhile(name, data):
+        other._load_index = dict  # as it was before the first one wrote its own
+        other.save("float64", "code for float64")
+        save_data(name, data)
+
+    one._save_data = meanwhile
+    one.save("float32", "code for float32")
+    assert third.load("float64") == "code for float64"
+    assert third.load("float32") in (None, "code for float32")
