@@ -18,10 +18,10 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 import ray
 from ray.cluster_utils import Cluster
 
-from stemsplit import cluster
-from stemsplit.batch import Order, find_tracks
+from stemsplit.audio.writer import Writer
+from stemsplit.batch import ray_backend
+from stemsplit.batch.plan import Order, find_tracks
 from stemsplit.runtime import Running, cores
-from stemsplit.writer import Writer
 
 SONG = Path(__file__).parent.parent / "examples" / "caesium-30s.mp3"
 SECONDS = 10
@@ -29,7 +29,7 @@ SECONDS = 10
 
 def generate(folder: Path, tracks: int) -> None:
     """Write the example song's beginning as often as asked."""
-    from stemsplit.audio import Reader
+    from stemsplit.audio.reader import Reader
 
     folder.mkdir()
     for number in range(tracks):
@@ -48,7 +48,7 @@ def seconds(nodes: int, music: Path, out: Path) -> float:
     try:
         order = Order(out, running=Running(device="cpu"), force=True)
         jobs = order.plan(find_tracks([str(music)]))
-        began, outcomes = 0.0, cluster.carry_out(order, jobs, address=together.address)
+        began, outcomes = 0.0, ray_backend.carry_out(order, jobs, address=together.address)
         for back, (_, outcome) in enumerate(outcomes, 1):
             assert not isinstance(outcome, Exception), outcome
             if back == nodes:

@@ -21,8 +21,8 @@ from random import Random
 
 import numpy as np
 
-from stemsplit.audio import Reader
-from stemsplit.writer import Writer
+from stemsplit.audio.reader import Reader
+from stemsplit.audio.writer import Writer
 
 SONG = Path(__file__).parent.parent / "examples" / "caesium-30s.mp3"
 STEMSPLIT = str(Path(sys.executable).with_name("stemsplit"))

@@ -24,11 +24,11 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: TID253 (this is about pictures)
 from matplotlib.figure import Figure  # noqa: TID253
 
-from stemsplit.metrics import sdr
+from stemsplit.datasets.songs import Song, find_songs
+from stemsplit.dsp.stft import Stft
+from stemsplit.evaluation.metrics import sdr
 from stemsplit.pipeline import load_network, separate_stream
-from stemsplit.separator import Samples
-from stemsplit.songs import Song, find_songs
-from stemsplit.stft import Stft
+from stemsplit.separation.separator import Samples
 
 SAMPLE_RATE = 44_100
 SILENT, SOUNDING = 1e-7, 1e-4

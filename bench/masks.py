@@ -14,8 +14,11 @@ from functools import partial
 
 import numpy as np
 
-from stemsplit import evaluation, masks, songs, weights
+from stemsplit.datasets import songs
+from stemsplit.dsp import masks
+from stemsplit.evaluation import evaluate
 from stemsplit.pipeline import load_masks
+from stemsplit.zoo import store
 
 POWERS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 PLACES_FRAMES = (32, 64, 128)
@@ -24,7 +27,7 @@ PLACES_FRAMES = (32, 64, 128)
 def main() -> None:
     """Print medians and means over the songs of each rule's SDR, and their mean over the stems."""
     data, model = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "binary-mask-cnn"
-    card, plain = weights.read_card(model), load_masks(model)
+    card, plain = store.read_card(model), load_masks(model)
     joint = partial(masks.joint, combination=np.array(card.combination, np.float32))
     rules = {"binary": partial(masks.binary, complete=True)}
     rules |= {f"soft, power {power:g}": partial(masks.soft, complete=True, power=power) for power in POWERS}
@@ -32,16 +35,16 @@ def main() -> None:
     rules["joint"] = joint
     separators = {name: replace(plain, rule=rule, places=0) for name, rule in rules.items()}
     separators |= {f"joint, Wiener {n}": replace(plain, rule=joint, places=n) for n in PLACES_FRAMES}
-    found: dict[str, list[evaluation.Scores]] = {name: [] for name in separators}
+    found: dict[str, list[evaluate.Scores]] = {name: [] for name in separators}
     for source in songs.find_songs([data], "valid", card.stems):
         song = source.load(card.sample_rate)
-        for name, stems in evaluation.separated(separators, song)[0].items():
-            found[name].append(evaluation.score_stems(song, stems, card.stems))
+        for name, stems in evaluate.separated(separators, song)[0].items():
+            found[name].append(evaluate.score_stems(song, stems, card.stems))
     print("| SDR, dB: median (mean) | " + " | ".join(card.stems) + " | all |")
     print("|---|" + "--:|" * (len(card.stems) + 1))
     for name, scores in found.items():
         cells = []
-        both = [evaluation.summarise(scores, how) for how in (np.median, np.mean)]
+        both = [evaluate.summarise(scores, how) for how in (np.median, np.mean)]
         for stem in card.stems:
             median, mean = (each[stem]["sdr_db"] for each in both)
             cells.append(f"{median:.2f} ({mean:.2f})")

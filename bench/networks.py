@@ -21,13 +21,16 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from stemsplit import nets, results, spatial, weights
-from stemsplit.bsseval import Pool
-from stemsplit.evaluation import SAMPLE_RATE, SongScores, card_of, systems_of
+from stemsplit import spatial
+from stemsplit.datasets.songs import find_songs
+from stemsplit.evaluation import tables
+from stemsplit.evaluation.bsseval import Pool
+from stemsplit.evaluation.evaluate import SAMPLE_RATE, SongScores, card_of, systems_of
+from stemsplit.networks import registry
 from stemsplit.pipeline import load_network, read_cards, separate_stream
 from stemsplit.runtime import Running, cores
 from stemsplit.runtime.torch_runtime import AllStems
-from stemsplit.songs import find_songs
+from stemsplit.zoo import store
 
 HERE = Path(__file__).parent
 KEPT = HERE / "networks.json"
@@ -97,8 +100,8 @@ def scores(data: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
                 song = source.load(SAMPLE_RATE)
                 for name in names:
                     found[name].append(systems[name].measure(split, song, pool))
-    each = {name: results.by_split(songs) for name, songs in found.items()}
-    return {name: {split: results.medians(songs) for split, songs in each[name].items()} for name in names}
+    each = {name: tables.by_split(songs) for name, songs in found.items()}
+    return {name: {split: tables.medians(songs) for split, songs in each[name].items()} for name in names}
 
 
 def cost(name: str) -> dict[str, Any]:
@@ -122,11 +125,11 @@ def cost(name: str) -> dict[str, Any]:
     }
 
 
-def multiply_adds(card: weights.ModelCard) -> float:
+def multiply_adds(card: store.ModelCard) -> float:
     """Return how many multiply-adds a model's networks do for a second of stereo."""
-    entry = nets.find(card.network)
+    entry = registry.find(card.network)
     parts = entry.parts(card.stems)
-    networks = nets.build(card.network, weights.load(card.name, parts), len(card.stems) // len(parts))
+    networks = registry.build(card.network, store.load(card.name, parts), len(card.stems) // len(parts))
     heard, *bins = entry.shape
     features = torch.zeros(1, heard, entry.batch + 2 * entry.reach, *bins)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
@@ -231,7 +234,7 @@ def main() -> None:
     arguments.add_argument("data")
     arguments.add_argument("names", nargs="*", metavar="NAME")
     options = arguments.parse_args()
-    there = [*MEANS, *weights.available(), *spatial.METHODS]
+    there = [*MEANS, *store.available(), *spatial.METHODS]
     names = options.names or there
     facts = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {"models": {}}
     if not options.costs:

@@ -28,14 +28,14 @@ from pathlib import Path
 import numpy as np
 
 from stemsplit import runtime, spatial
-from stemsplit.bsseval import MEASURES, bss_eval
+from stemsplit.datasets.songs import Song, find_songs
+from stemsplit.dsp.stft import Stft
 from stemsplit.errors import StemsplitError
-from stemsplit.metrics import sdr
-from stemsplit.oracles import IdealMask, IdealWiener, ideal_ratio
-from stemsplit.separator import Samples
-from stemsplit.songs import Song, find_songs
-from stemsplit.stft import Stft
-from stemsplit.stream import separate_blocks
+from stemsplit.evaluation.bsseval import MEASURES, bss_eval
+from stemsplit.evaluation.metrics import sdr
+from stemsplit.evaluation.oracles import IdealMask, IdealWiener, ideal_ratio
+from stemsplit.separation.separator import Samples
+from stemsplit.separation.stream import separate_blocks
 
 RATE = 44_100
 SECONDS = 30

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from stemsplit.writer import Writer
+from stemsplit.audio.writer import Writer
 
 STEMSPLIT = str(Path(sys.executable).with_name("stemsplit"))
 COMMAND = [STEMSPLIT, "--model", "binary-mask-cnn", "--fast", "--threads", "1", "--json", "-o", "out"]

@@ -30,14 +30,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from stemsplit import nets
-from stemsplit.audio import Reader
-from stemsplit.nets.binary_mask_cnn import FRAMES, BinaryMaskCNN
+from stemsplit.audio.reader import Reader
+from stemsplit.audio.writer import Writer
+from stemsplit.networks import registry
+from stemsplit.networks.binary_mask_cnn import FRAMES, BinaryMaskCNN
 from stemsplit.pipeline import load_separator
 from stemsplit.runtime import cores, openvino_runtime
 from stemsplit.runtime.torch_runtime import AllStems
-from stemsplit.stream import separate_blocks
-from stemsplit.writer import Writer
+from stemsplit.separation.stream import separate_blocks
 
 HERE = Path(__file__).parent
 SONG = HERE.parent / "examples" / "caesium-30s.mp3"
@@ -138,7 +138,7 @@ class WindowByWindow(nn.Module):
 
 def networks(limits: dict[str, float]) -> tuple[list[Row], dict[str, Any]]:
     """Measure one stem's network: both forms, in each runtime and precision."""
-    network, batch = BinaryMaskCNN().eval(), nets.find(CNN).batch
+    network, batch = BinaryMaskCNN().eval(), registry.find(CNN).batch
     forms = {
         "window by window": (WindowByWindow(network), 8, 1),
         "shared columns": (network, batch, 1),

@@ -13,9 +13,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from stemsplit import nets, weights
-from stemsplit.songs import MUSDB18_STEMS
-from stemsplit.training import dataset
+from stemsplit.datasets.songs import MUSDB18_STEMS
+from stemsplit.networks import registry
+from stemsplit.training import sampler
+from stemsplit.zoo import store
 
 STEMSPLIT = (sys.executable, "-m", "stemsplit")
 VARIED = {"across": 0.5, "gain": 4.5, "drop": 0.06, "voiced": 0.5, "pitch": 2.5}
@@ -24,7 +25,7 @@ VARIED_SPECTRA = {"stretch": 0.12, "equalise": 3.0}
 
 def command(data: str, run: Path, name: str, minutes: float, extra: list[str]) -> list[str]:
     """Return the command that trains a network for so long."""
-    varied = VARIED | ({} if nets.find(name).hears_waves else VARIED_SPECTRA)
+    varied = VARIED | ({} if registry.find(name).hears_waves else VARIED_SPECTRA)
     options = {**varied, "data": data, "network": name, "run": run, "name": name, "minutes": minutes}
     words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
     return [*STEMSPLIT, "train", *words, *extra]
@@ -32,13 +33,13 @@ def command(data: str, run: Path, name: str, minutes: float, extra: list[str]) -
 
 def decode(data: str, out: Path, names: list[str]) -> None:
     """Decode all songs once, where all runs find them."""
-    for rate in {nets.find(name).sample_rate for name in names}:
-        for sources in dataset.splits([data], MUSDB18_STEMS).values():
-            dataset.map_songs(sources, sample_rate=rate, cache=out / dataset.DECODED)
+    for rate in {registry.find(name).sample_rate for name in names}:
+        for sources in sampler.splits([data], MUSDB18_STEMS).values():
+            sampler.map_songs(sources, sample_rate=rate, cache=out / sampler.DECODED)
     for name in names:
         (out / name).mkdir(parents=True, exist_ok=True)
-        if not (out / name / dataset.DECODED).exists():
-            (out / name / dataset.DECODED).symlink_to((out / dataset.DECODED).resolve())
+        if not (out / name / sampler.DECODED).exists():
+            (out / name / sampler.DECODED).symlink_to((out / sampler.DECODED).resolve())
 
 
 def main() -> None:
@@ -62,7 +63,7 @@ def main() -> None:
     if failed := [each.args for each in running if each.wait()]:
         sys.exit(f"failed: {failed}")
     for name, run in runs.items():
-        where = ["--data", options.data, "--split", "valid", "--model", str(run / f"{name}{weights.SUFFIX}")]
+        where = ["--data", options.data, "--split", "valid", "--model", str(run / f"{name}{store.SUFFIX}")]
         subprocess.run([*STEMSPLIT, "evaluate", *where, "--keep"], check=True)
 
 

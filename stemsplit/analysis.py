@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .audio import Block, resample
-from .levels import Loudness, Peaks
-from .scratch import librosa_caches
+from stemsplit.audio.loudness import Loudness, Peaks
+from stemsplit.audio.reader import Block, resample
+from stemsplit.files.scratch import librosa_caches
 
 MUSIC_RATE = 22_050
 """What librosa's tempo and chroma are made for."""

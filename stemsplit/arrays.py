@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from stemsplit.audio import LOUDEST
+from stemsplit.audio.reader import LOUDEST
 from stemsplit.errors import UsageError
 from stemsplit.pipeline import chosen, load_method, refuse_both, separate_stream
-from stemsplit.separator import Estimator, MaskSeparator, Method, Samples
-from stemsplit.stream import side_by_side, windows
+from stemsplit.separation.separator import Estimator, MaskSeparator, Method, Samples
+from stemsplit.separation.stream import side_by_side, windows
 
 Progress = Callable[[int, int], None]
 """Is called with the number of frames (samples per channel) done, and their total."""

@@ -14,14 +14,21 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from . import DEFAULT_MODEL, masks, naming, nets, spatial, weights
-from .audio import Reader, resample
-from .errors import BadWeights, EncodeError, StemsplitError, UnknownStem, UsageError
-from .missing import no_stem
-from .pipes import Outlet, Raw, RawReader
-from .runtime import Running, Runtime
-from .scratch import shown
-from .separator import (
+from stemsplit import spatial
+from stemsplit.audio.raw import Outlet, Raw, RawReader
+from stemsplit.audio.reader import Reader, resample
+from stemsplit.audio.stem_mp4 import SUFFIX, StemFile
+from stemsplit.audio.writer import Writer, together
+from stemsplit.defaults import DEFAULT_MODEL
+from stemsplit.dsp import masks
+from stemsplit.dsp.stft import Stft
+from stemsplit.errors import BadWeights, EncodeError, StemsplitError, UnknownStem, UsageError
+from stemsplit.files.scratch import shown
+from stemsplit.missing import no_stem
+from stemsplit.networks import registry
+from stemsplit.output import template as naming
+from stemsplit.runtime import Running, Runtime
+from stemsplit.separation.separator import (
     Estimator,
     MaskSeparator,
     Mean,
@@ -31,10 +38,8 @@ from .separator import (
     WaveformSeparator,
     WithRest,
 )
-from .stem_mp4 import SUFFIX, StemFile
-from .stft import Stft
-from .stream import separate_blocks
-from .writer import Writer, together
+from stemsplit.separation.stream import separate_blocks
+from stemsplit.zoo import store
 
 REST = "accompaniment"
 MASKS = ("soft", "binary", "wiener")
@@ -134,14 +139,14 @@ def stem_names(
     return names if two_stems is None else (*names, REST)
 
 
-def read_cards(model: str | os.PathLike[str]) -> list[weights.ModelCard]:
+def read_cards(model: str | os.PathLike[str]) -> list[store.ModelCard]:
     """Return the cards of a model, or of the several whose mean is meant.
 
     Raises:
         UsageError: their stems or sample rates differ.
         UnknownModel, BadWeights: see `weights.read_card`.
     """
-    cards = [weights.read_card(name) for name in weights.members(model)]
+    cards = [store.read_card(name) for name in store.members(model)]
     for card in cards:
         if (card.stems, card.sample_rate) != (cards[0].stems, cards[0].sample_rate):
             raise UsageError(
@@ -157,7 +162,7 @@ def _asked_for(stems: Sequence[str] | None, two_stems: str | None) -> Sequence[s
     return stems if two_stems is None else [two_stems]
 
 
-def _wanted(card: weights.ModelCard, stems: Sequence[str] | None) -> tuple[str, ...]:
+def _wanted(card: store.ModelCard, stems: Sequence[str] | None) -> tuple[str, ...]:
     return chosen(card.stems, stems, card.name)
 
 
@@ -184,9 +189,9 @@ def load_network(
     """Return a trained model, or the mean of several, as `load_separator` does."""
     card, *others = read_cards(model)
     if others:
-        members = weights.members(model)
+        members = store.members(model)
         return Mean(tuple(load_network(each, stems=stems, mask=mask, running=running) for each in members))
-    if not nets.find(card.network).hears_waves:
+    if not registry.find(card.network).hears_waves:
         return load_masks(model, stems=stems, mask=mask, running=running)
     if mask:
         raise UsageError(f"{card.name} gives the stems themselves, without masks", "leave out --mask")
@@ -194,10 +199,10 @@ def load_network(
 
 
 def _load_waves(
-    model: str | os.PathLike[str], card: weights.ModelCard, wanted: tuple[str, ...], running: Running
+    model: str | os.PathLike[str], card: store.ModelCard, wanted: tuple[str, ...], running: Running
 ) -> WaveformSeparator:
-    network = nets.find(card.network)
-    runtime = running.start(card.network, weights.find(model), network.parts(wanted), _each(card))
+    network = registry.find(card.network)
+    runtime = running.start(card.network, store.find(model), network.parts(wanted), _each(card))
     return WaveformSeparator(
         stems=wanted,
         sample_rate=card.sample_rate,
@@ -221,19 +226,19 @@ def load_masks(
     running: Running = AS_IT_IS_BEST,
 ) -> MaskSeparator:
     """Return a model that works by masks, as `load_separator` does."""
-    card = weights.read_card(model)
+    card = store.read_card(model)
     wanted = _wanted(card, stems)
     mask = mask or card.mask
     if mask not in MASKS:
         raise UsageError(f"No mask called `{mask}`", f"choose one of {', '.join(MASKS)}")
-    network = nets.find(card.network)
+    network = registry.find(card.network)
     masked = card.stems if network.joint else wanted
     whole = masked == card.stems and card.complete
     if mask == "wiener" and not whole:
         raise UsageError("The Wiener filter needs all stems of a song", "choose --mask soft")
     if network.bins > card.n_fft // 2 + 1:
         raise BadWeights(f"{card.name} has too few bins for its network", "get the file again")
-    runtime = running.start(card.network, weights.find(model), network.parts(wanted), _each(card))
+    runtime = running.start(card.network, store.find(model), network.parts(wanted), _each(card))
     return MaskSeparator(
         stems=wanted,
         sample_rate=card.sample_rate,
@@ -254,7 +259,7 @@ def load_masks(
     )
 
 
-def places(card: weights.ModelCard, mask: str) -> int:
+def places(card: store.ModelCard, mask: str) -> int:
     """Return how many frames to either side a mask's filter, if it has one, finds stems' places from."""
     return round(PLACES_SECONDS * card.sample_rate / card.hop_length) if mask == "wiener" else 0
 
@@ -263,18 +268,18 @@ def _how(runtime: Runtime) -> str:
     return f"{runtime.name} on {runtime.device} in {runtime.precision}"
 
 
-def _each(card: weights.ModelCard) -> int:
+def _each(card: store.ModelCard) -> int:
     """Return how many stems each network of a model gives."""
-    return len(card.stems) if nets.find(card.network).joint else 1
+    return len(card.stems) if registry.find(card.network).joint else 1
 
 
-def _picked(card: weights.ModelCard, wanted: tuple[str, ...]) -> tuple[int, ...]:
+def _picked(card: store.ModelCard, wanted: tuple[str, ...]) -> tuple[int, ...]:
     """Return where the wanted stems are among those that the networks give."""
-    there = card.stems if nets.find(card.network).joint else wanted
+    there = card.stems if registry.find(card.network).joint else wanted
     return tuple(there.index(name) for name in wanted)
 
 
-def _rule(card: weights.ModelCard, mask: str, *, complete: bool) -> Callable[[Samples], Samples]:
+def _rule(card: store.ModelCard, mask: str, *, complete: bool) -> Callable[[Samples], Samples]:
     """Return how probabilities become masks, which add up to one if they are of a `complete` set of stems."""
     if mask == "binary":
         return partial(masks.binary, complete=complete)

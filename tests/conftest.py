@@ -14,15 +14,17 @@ import numpy as np
 import pytest
 import torch
 
-from stemsplit import masks, nets, weights
 from stemsplit.cli import console
-from stemsplit.nets.binary_mask_cnn import BinaryMaskCNN
+from stemsplit.datasets.songs import Song
+from stemsplit.dsp import masks
+from stemsplit.dsp.stft import Stft
+from stemsplit.networks import registry
+from stemsplit.networks.binary_mask_cnn import BinaryMaskCNN
 from stemsplit.pipeline import load_network
 from stemsplit.runtime import Running
 from stemsplit.runtime.torch_runtime import TorchRuntime
-from stemsplit.separator import MaskSeparator, Mean, Separator, WithRest
-from stemsplit.songs import Song
-from stemsplit.stft import Stft
+from stemsplit.separation.separator import MaskSeparator, Mean, Separator, WithRest
+from stemsplit.zoo import store
 
 STEMS = ("vocals", "drums", "bass", "other")
 SAMPLE_RATE = 44_100
@@ -64,10 +66,10 @@ def mask_separator(mask: str = "soft", stems: tuple[str, ...] = STEMS, **options
 
 def random_networks(name: str, stems: tuple[str, ...] = STEMS) -> list[torch.nn.Module]:
     """A model's networks in their initial state, which depends on the name alone."""
-    entry = nets.find(name)
+    entry = registry.find(name)
     torch.manual_seed(sum(map(ord, name)))
     parts = entry.parts(stems)
-    networks = [nets.make(name, len(stems) // len(parts)).eval() for _ in parts]
+    networks = [registry.make(name, len(stems) // len(parts)).eval() for _ in parts]
     for network in networks:
         if hasattr(network, "mean"):
             network.mean.fill_(-6.0)
@@ -79,9 +81,9 @@ def random_networks(name: str, stems: tuple[str, ...] = STEMS) -> list[torch.nn.
 def random_model(name: str) -> Path:
     """A weights file of a network that no one trained."""
     path = Path(tempfile.mkdtemp()) / f"{name}.safetensors"
-    entry, networks = nets.find(name), random_networks(name)
+    entry, networks = registry.find(name), random_networks(name)
     card = replace(
-        weights.read_card("binary-mask-cnn"),
+        store.read_card("binary-mask-cnn"),
         name=name,
         network=name,
         sample_rate=entry.sample_rate,
@@ -93,7 +95,7 @@ def random_model(name: str) -> Path:
         scores={},
     )
     parts = entry.parts(STEMS)
-    weights.save(path, card, {part: net.state_dict() for part, net in zip(parts, networks, strict=True)})
+    store.save(path, card, {part: net.state_dict() for part, net in zip(parts, networks, strict=True)})
     return path
 
 
@@ -102,9 +104,9 @@ def any_network(name: str) -> Separator:
     return load_network(random_model(name), running=running)
 
 
-SMALL = {entry.module for entry in nets.REGISTRY.values() if entry.config == "SMALL"}
+SMALL = {entry.module for entry in registry.REGISTRY.values() if entry.config == "SMALL"}
 LIGHT = [
-    name for name, entry in nets.REGISTRY.items() if entry.config == "SMALL" or entry.module not in SMALL
+    name for name, entry in registry.REGISTRY.items() if entry.config == "SMALL" or entry.module not in SMALL
 ]
 """Of networks that there are in several sizes, the small one: the others have tests of their own."""
 

@@ -20,11 +20,15 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from stemsplit import arrays, cards, ffmpeg, nets, pipeline, weights
-from stemsplit.audio import Block, Reader
+from stemsplit import arrays, pipeline
+from stemsplit.audio import ffmpeg
+from stemsplit.audio.reader import Block, Reader
+from stemsplit.audio.writer import Writer
 from stemsplit.errors import StemsplitError
-from stemsplit.separator import Spec
-from stemsplit.writer import Writer
+from stemsplit.networks import registry
+from stemsplit.separation.separator import Spec
+from stemsplit.zoo import page as cards
+from stemsplit.zoo import store
 
 RATE = 44_100
 FRAMES = 13_001
@@ -324,10 +328,10 @@ def small_weights(path: Path) -> bytes:
     """Return weights of two stems that no one trained."""
     import torch
 
-    from stemsplit.nets.binary_mask_cnn import PARAMETERS, BinaryMaskCNN
+    from stemsplit.networks.binary_mask_cnn import PARAMETERS, BinaryMaskCNN
 
     torch.manual_seed(440)
-    card = weights.ModelCard(
+    card = store.ModelCard(
         name="made-up",
         title="Random weights",
         network="binary-mask-cnn",
@@ -347,7 +351,7 @@ def small_weights(path: Path) -> bytes:
         recipe={"loss": "none", "epochs": 3},
         scores={"test": {"songs": 2, "soft": {"vocals": {"sdr_db": 1.5}, "other": {"sdr_db": 2.5}}}},
     )
-    weights.save(path, card, {stem: BinaryMaskCNN().state_dict() for stem in card.stems})
+    store.save(path, card, {stem: BinaryMaskCNN().state_dict() for stem in card.stems})
     return path.read_bytes()
 
 
@@ -461,9 +465,9 @@ def weights_outcome(path: Path, *, seconds: float = 60) -> str:
     """
     with within(seconds):
         try:
-            card = weights.read_card(path)
+            card = store.read_card(path)
             assert cards.page(card)
-            nets.build(card.network, weights.load(path, card.stems))
+            registry.build(card.network, store.load(path, card.stems))
             separator = pipeline.load_separator(path, runtime="torch", device="cpu", threads=1)
         except StemsplitError as error:
             _check_message(error)

@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from stemsplit.analysis import analyse
-from stemsplit.audio import Reader
+from stemsplit.audio.loudness import Loudness, Peaks
+from stemsplit.audio.reader import Reader
+from stemsplit.audio.writer import Writer
 from stemsplit.cli import app
-from stemsplit.levels import Loudness, Peaks
-from stemsplit.writer import Writer
 
 RATE = 44_100
 
@@ -173,7 +173,7 @@ def test_inspect_draws_a_sound_or_a_set_of_stems(files):
 def test_two_programs_that_compile_at_once_do_not_mix_their_code(tmp_path):
     from numba.core.caching import IndexDataCacheFile
 
-    from stemsplit.scratch import librosa_caches
+    from stemsplit.files.scratch import librosa_caches
 
     librosa_caches()
     one, other, third = (IndexDataCacheFile(str(tmp_path), "function", "stamp") for _ in range(3))

@@ -21,11 +21,11 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stemsplit import ffmpeg
-from stemsplit.audio import Block, Reader, resample, to_segment
+from stemsplit.audio import ffmpeg
+from stemsplit.audio.formats import FORMATS
+from stemsplit.audio.reader import Block, Reader, resample, to_segment
+from stemsplit.audio.writer import Writer
 from stemsplit.errors import DecodeError, EncodeError, OutputExists, UnsupportedChannels
-from stemsplit.formats import FORMATS
-from stemsplit.writer import Writer
 
 RATE = 44_100
 FRAMES = 60_001
@@ -468,7 +468,7 @@ def test_writing_leaves_the_block_alone(tmp_path):
 
 
 def test_a_wav_that_grows_over_four_gibibytes_unannounced_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr("stemsplit.writer._RIFF_LIMIT", 1000)
+    monkeypatch.setattr("stemsplit.audio.writer._RIFF_LIMIT", 1000)
     with pytest.raises(EncodeError, match="4 GiB"):
         write(tmp_path / "a.wav")
     write(tmp_path / "a.wav", frames=FRAMES)

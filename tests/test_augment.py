@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from stemsplit.stft import Stft, magnitude
+from stemsplit.dsp.stft import Stft, magnitude
 from stemsplit.training.augment import Augmentation, Image, Warp
 from tests.conftest import SAMPLE_RATE
 

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from stemsplit import cluster
-from stemsplit.batch import Order
-from stemsplit.discovery import Track
+from stemsplit.batch import ray_backend
+from stemsplit.batch.discovery import Track
+from stemsplit.batch.plan import Order
 from stemsplit.errors import Collision, StemsplitError, TooFewPositions
-from stemsplit.naming import DEFAULT_TEMPLATE
-from stemsplit.records import Print, Record, Records
+from stemsplit.output.manifest import Print, Record, Records
+from stemsplit.output.template import DEFAULT_TEMPLATE
 
 STEMS = ("vocals", "drums")
 
@@ -123,7 +123,7 @@ def test_a_bug_on_another_machine_fails_a_track_alone():
         def attempt(self, job, method, *, again=False):
             raise ZeroDivisionError
 
-    worker = cluster._Worker(Broken())
+    worker = ray_backend._Worker(Broken())
     worker._method = object()
     error = worker.split(SimpleNamespace(track="a.wav"), False)
     assert (error.code, error.message) == ("internal", "Unexpected error in `a.wav`: ZeroDivisionError")

@@ -13,8 +13,8 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from stemsplit import DEFAULT_MODEL
 from stemsplit.cli import app, console, split
+from stemsplit.defaults import DEFAULT_MODEL
 from tests.conftest import events
 
 RATE = 44_100
@@ -94,7 +94,7 @@ def test_what_is_there_is_refused_before_the_work(song, tmp_path):
 
 
 def test_without_matplotlib_there_is_no_page(song, tmp_path, monkeypatch):
-    monkeypatch.setattr("stemsplit.charts.find_spec", lambda name: None)
+    monkeypatch.setattr("stemsplit.plots.find_spec", lambda name: None)
     result = run("--report")
     assert result.exit_code == 1
     assert "pip install 'stemsplit-audio[plot]'" in result.stderr

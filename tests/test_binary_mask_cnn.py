@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stemsplit import nets, weights
-from stemsplit.nets.binary_mask_cnn import FRAMES, PARAMETERS, BinaryMaskCNN
+from stemsplit.networks import registry
+from stemsplit.networks.binary_mask_cnn import FRAMES, PARAMETERS, BinaryMaskCNN
+from stemsplit.zoo import store
 from tests.conftest import random_network
 
 EQUAL = 1e-5  # in probability, float32
@@ -55,8 +56,8 @@ def test_every_third_window_is_the_same_as_among_all(count):
 
 @pytest.mark.parametrize("stem", range(4))
 def test_shared_columns_equal_window_by_window_on_trained_weights(stem):
-    card = weights.read_card("binary-mask-cnn")
-    (network,) = nets.build(card.network, weights.load("binary-mask-cnn", [card.stems[stem]]))
+    card = store.read_card("binary-mask-cnn")
+    (network,) = registry.build(card.network, store.load("binary-mask-cnn", [card.stems[stem]]))
     network.eval()
     frames = torch.cat([music_like(40), torch.full((10, 513), -11.5), music_like(20, seed=1)])
     with torch.inference_mode():

@@ -15,17 +15,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stemsplit import claims, parts
-from stemsplit.claims import claim, tidy, writing
+from stemsplit.audio.writer import Writer, together
 from stemsplit.errors import EncodeError, OutputBusy, OutputExists
-from stemsplit.writer import Writer, together
+from stemsplit.files import claims, parts
+from stemsplit.files.claims import claim, tidy, writing
 
 RATE = 44_100
 HOLD = """
 import sys, time
 from pathlib import Path
-from stemsplit.claims import claim
-from stemsplit.parts import part_of
+from stemsplit.files.claims import claim
+from stemsplit.files.parts import part_of
 with claim(map(Path, sys.argv[1:])):
     for name in sys.argv[1:]:
         part_of(Path(name)).write_text("half")
@@ -438,7 +438,7 @@ def test_stems_of_another_song_of_that_name_are_not_replaced_by_skip_existing(tm
 
 @pytest.mark.parametrize("where", ["{}", "memory://{}"])
 def test_copies_replace_all_files_or_none(tmp_path, monkeypatch, where):
-    from stemsplit import remote
+    from stemsplit.files import remote
 
     out, really = remote.path_of(where.format(tmp_path / "out")), remote.publish
     pairs = {tmp_path / name: out / name for name in ("a", "b")}
@@ -560,7 +560,7 @@ def test_a_killed_run_leaves_nothing_that_the_next_one_does_not_remove(tmp_path)
 
 
 def test_a_remix_on_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
-    from stemsplit import remix
+    from stemsplit.remix import remix
 
     for name in ("vocals", "drums"):
         write(tmp_path / "song" / f"{name}.wav")
@@ -585,8 +585,8 @@ def test_a_remix_on_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, mon
 
 
 def test_a_user_without_a_home_needs_none(tmp_path, monkeypatch):
+    from stemsplit.files.scratch import librosa_caches
     from stemsplit.runtime import cache
-    from stemsplit.scratch import librosa_caches
 
     monkeypatch.chdir(tmp_path)
     for name in ("HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR", "MPLCONFIGDIR"):

@@ -20,12 +20,12 @@ import typer
 from typer.testing import CliRunner
 
 import stemsplit
-from stemsplit import batch
+from stemsplit.batch import plan as batch
 from stemsplit.cli import VERBS, app, console, split
 from stemsplit.cli.bars import Bars
 from stemsplit.errors import EncodeError, StemsplitError, UnknownModel
 from stemsplit.missing import no_stem
-from stemsplit.separator import Spec
+from stemsplit.separation.separator import Spec
 from tests.conftest import events
 
 STEMS = ("vocals", "drums", "bass", "other")
@@ -113,7 +113,7 @@ def shelf(monkeypatch, tmp_path):
     header = json.dumps({"__metadata__": {"stemsplit": json.dumps(facts)}}).encode()
     path = tmp_path / f"{split.DEFAULT_MODEL}.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header)
-    monkeypatch.setattr("stemsplit.weights.available", lambda: {split.DEFAULT_MODEL: path})
+    monkeypatch.setattr("stemsplit.zoo.store.available", lambda: {split.DEFAULT_MODEL: path})
     return tmp_path
 
 
@@ -505,7 +505,7 @@ def test_a_bug_while_looking_at_a_track_stops_no_other(pipeline, monkeypatch):
 
 
 def test_a_bug_in_what_is_written_beside_the_stems_stops_no_other(pipeline, monkeypatch):
-    monkeypatch.setattr("stemsplit.export.daw.analyse", bug)
+    monkeypatch.setattr("stemsplit.export.daw.write.analyse", bug)
     result = run("--daw", "reaper", "a.wav", "b.wav")
     assert result.stderr.count("ZeroDivisionError") == 2
     assert [call["path"].name for call in pipeline.split] == ["a.wav", "b.wav"]
@@ -601,7 +601,7 @@ def test_models_as_json(shelf, words):
 @pytest.mark.parametrize("name", [split.DEFAULT_MODEL, f"{split.DEFAULT_MODEL}.safetensors"])
 def test_models_prints_a_card_as_it_is(shelf, name, monkeypatch):
     monkeypatch.chdir(shelf)
-    monkeypatch.setattr("stemsplit.cards.page", lambda card: f"# {card.title}\n\n| stem | SDR |\n")
+    monkeypatch.setattr("stemsplit.zoo.page.page", lambda card: f"# {card.title}\n\n| stem | SDR |\n")
     assert run("models", name).stdout == "# A small one\n\n| stem | SDR |\n\n"
 
 
@@ -638,7 +638,8 @@ def test_every_verb_shows_an_example_that_it_understands(verb):
 
 
 def test_the_defaults_and_choices_are_the_package_s():
-    from stemsplit import formats, pipeline, tags
+    from stemsplit import pipeline
+    from stemsplit.audio import formats, tags
 
     hints = get_type_hints(split.command)
     assert get_args(get_args(hints["mask"])[0]) == tuple(pipeline.MASKS)

@@ -10,11 +10,12 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from stemsplit import cluster, remote
-from stemsplit.batch import Order
+from stemsplit.batch import ray_backend
+from stemsplit.batch.discovery import Track, find_tracks
+from stemsplit.batch.plan import Order
 from stemsplit.cli import app
-from stemsplit.discovery import Track, find_tracks
 from stemsplit.errors import ClusterUnavailable, EncodeError, StemsplitError
+from stemsplit.files import remote
 from stemsplit.pipeline import SplitResult
 from tests.conftest import SAMPLE_RATE, events
 
@@ -54,7 +55,7 @@ def test_a_node_that_is_lost_loses_nothing(nodes, album):
     order = Order(Path("out"), stems=("bass",))
     jobs = order.plan([*find_tracks(["album"]).tracks, Track(Path("missing.wav"))])
     outcomes, killed_after = {}, {}
-    for job, outcome in cluster.carry_out(order, jobs, address=together.address):
+    for job, outcome in ray_backend.carry_out(order, jobs, address=together.address):
         assert job not in outcomes, "each track comes back once"
         outcomes[job] = outcome
         if len(outcomes) == 10:
@@ -98,12 +99,12 @@ def test_the_program_uses_a_cluster_and_places_that_fsspec_knows(nodes, album):
 def test_a_machine_must_have_room(nodes):
     together, _ = nodes
     with pytest.raises(ClusterUnavailable, match="has 64 CPU"):
-        list(cluster.carry_out(Order(), [object()], address=together.address, cpus=64))
+        list(ray_backend.carry_out(Order(), [object()], address=together.address, cpus=64))
 
 
 def test_there_may_be_no_cluster():
     with pytest.raises(ClusterUnavailable, match="No Ray cluster"):
-        list(cluster.carry_out(Order(), [], address="127.0.0.1:1"))
+        list(ray_backend.carry_out(Order(), [], address="127.0.0.1:1"))
 
 
 # A track whose worker was lost

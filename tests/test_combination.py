@@ -6,11 +6,12 @@ from functools import partial
 import numpy as np
 import pytest
 
-from stemsplit import cards, masks, weights
-from stemsplit.metrics import sdr
-from stemsplit.songs import Song, find_songs
-from stemsplit.training import combination
-from stemsplit.writer import Writer
+from stemsplit.audio.writer import Writer
+from stemsplit.datasets.songs import Song, find_songs
+from stemsplit.dsp import masks
+from stemsplit.evaluation.metrics import sdr
+from stemsplit.training import calibration
+from stemsplit.zoo import page, store
 from tests.conftest import SAMPLE_RATE, mask_separator, whole
 
 
@@ -37,7 +38,7 @@ def test_a_network_that_says_yes_too_often_is_corrected(song):
         return np.repeat(probabilities[:, None, :, None], 513, axis=3).astype(np.float32)
 
     separator = replace(mask_separator(), network=network)
-    rows = combination.fit(separator, [song])
+    rows = calibration.fit(separator, [song])
     rule = partial(masks.joint, combination=np.array(rows, np.float32))
     fitted = whole(replace(separator, rule=rule), song.mixture)
     plain = whole(separator, song.mixture)
@@ -52,10 +53,10 @@ def write_songs(folder, parts):
 
 
 def test_a_model_is_complete_if_songs_hold_nothing_else(song, tmp_path):
-    shipped = weights.read_card("binary-mask-cnn")
+    shipped = store.read_card("binary-mask-cnn")
     card = replace(shipped, stems=("vocals", "drums"), complete=False, combination=(), scores={})
     model = tmp_path / "mine.safetensors"
-    cards.save(model, card, weights.load("binary-mask-cnn", card.stems))
+    page.save(model, card, store.load("binary-mask-cnn", card.stems))
 
     def songs_of(folder):
         sources = find_songs([str(tmp_path / folder)], "valid", card.stems)
@@ -63,10 +64,10 @@ def test_a_model_is_complete_if_songs_hold_nothing_else(song, tmp_path):
 
     write_songs(tmp_path / "two", {"vocals": song.parts[0], "drums": song.parts[1]})
     write_songs(tmp_path / "three", {"vocals": song.parts[0], "drums": song.parts[1], "flute": song.parts[2]})
-    combination.combine(model, songs_of("three"), device="cpu")
-    assert weights.read_card(model) == card
-    combination.combine(model, songs_of("two"), device="cpu")
-    found = weights.read_card(model)
+    calibration.combine(model, songs_of("three"), device="cpu")
+    assert store.read_card(model) == card
+    calibration.combine(model, songs_of("two"), device="cpu")
+    found = store.read_card(model)
     assert found.complete
     assert [len(row) for row in found.combination] == [3, 3]
     assert "## Joint masks" in model.with_suffix(".md").read_text(encoding="utf-8")

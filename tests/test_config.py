@@ -12,8 +12,7 @@ import soundfile
 import typer.main
 from typer.testing import CliRunner
 
-from stemsplit import config
-from stemsplit.cli import app
+from stemsplit.cli import app, settings
 from stemsplit.cli.config import options_of
 from stemsplit.errors import BadConfig
 
@@ -24,13 +23,13 @@ OPTIONS = options_of(SPLIT)
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     """A user with a home folder, in a folder of two levels below it, who has set nothing."""
-    for name in [name for name in os.environ if name.startswith(config.PREFIX)]:
+    for name in [name for name in os.environ if name.startswith(settings.PREFIX)]:
         monkeypatch.delenv(name)
     home = tmp_path.resolve() / "home"
     (home / "music" / "album").mkdir(parents=True)
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(home))
-    monkeypatch.setattr(config, "user_folder", lambda: home / "settings")
+    monkeypatch.setattr(settings, "user_folder", lambda: home / "settings")
     monkeypatch.chdir(home / "music" / "album")
     return home
 
@@ -38,13 +37,13 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def user(home):
     """The user's own file."""
-    return home / "settings" / config.NAME
+    return home / "settings" / settings.NAME
 
 
 @pytest.fixture
 def project(home):
     """The file of the folder above."""
-    return home / "music" / config.NAME
+    return home / "music" / settings.NAME
 
 
 def write(path: Path, *lines: str) -> None:
@@ -87,13 +86,13 @@ def test_every_option_can_be_set(name, user, project, monkeypatch):
     write(user, f"{name} = " + (value.lower() if option.is_flag else f"'{value}'"))
     assert parsed()[option.name] == built_in
     if option.is_flag:
-        write(user, f"{config.key(name)} = true")
+        write(user, f"{settings.key(name)} = true")
         assert parsed()[option.name] is True
-        monkeypatch.setenv(config.variable(name), "0")
+        monkeypatch.setenv(settings.variable(name), "0")
         assert parsed()[option.name] is False
     else:
         write(user)
-        monkeypatch.setenv(config.variable(name), value)
+        monkeypatch.setenv(settings.variable(name), value)
         assert parsed()[option.name] == built_in
 
 
@@ -117,10 +116,10 @@ def test_what_the_command_line_refuses_is_refused_everywhere(name, value, user, 
     assert (result.exit_code, result.stdout) == (2, "")
     assert f"`{name}` in line 2 of" in result.stderr.replace("\n", " ")
     write(user)
-    monkeypatch.setenv(config.variable(name), value)
+    monkeypatch.setenv(settings.variable(name), value)
     result = run("a.wav")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert config.variable(name) in result.stderr
+    assert settings.variable(name) in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -184,7 +183,7 @@ def test_a_folder_of_that_name_is_no_file(project):
 
 @pytest.mark.parametrize(("lower", "higher"), [("stems", "two-stems"), ("two-stems", "stems")])
 def test_of_options_that_exclude_each_other_the_lower_gives_way(lower, higher, user, project, monkeypatch):
-    ours, theirs = config.variable(config.key(lower).replace("-", "_")), higher.replace("-", "_")
+    ours, theirs = settings.variable(settings.key(lower).replace("-", "_")), higher.replace("-", "_")
     write(user, f'{lower} = "vocals"')
     assert parsed()[lower.replace("-", "_")] == "vocals"
     for source in ("project", "line"):
@@ -231,7 +230,7 @@ def test_a_bitrate_waits_for_a_format_that_has_one(user):
 
 
 def test_a_project_s_file_cannot_have_files_replaced(user, project, home, monkeypatch):
-    for path in (project, home / "music" / "album" / config.NAME):
+    for path in (project, home / "music" / "album" / settings.NAME):
         write(path, "force = true")
         result = run("a.wav")
         assert result.exit_code == 2
@@ -253,26 +252,26 @@ def test_a_variable_that_says_neither_yes_nor_no(monkeypatch):
 
 
 def test_the_nearest_project_counts_alone(project, home):
-    write(home / config.NAME, 'format = "ogg"', "jobs = 2")
+    write(home / settings.NAME, 'format = "ogg"', "jobs = 2")
     assert parsed()["format"] == "ogg"
     write(project, 'format = "mp3"')
     assert (parsed()["format"], parsed()["jobs"]) == ("mp3", None)
-    write(Path(config.NAME), 'format = "m4a"')
+    write(Path(settings.NAME), 'format = "m4a"')
     assert parsed()["format"] == "m4a"
 
 
 def test_the_search_ends_at_the_home_folder(home):
-    write(home.parent / config.NAME, 'format = "ogg"')
+    write(home.parent / settings.NAME, 'format = "ogg"')
     assert parsed()["format"] == "wav"
-    assert home / config.NAME in [place.path for place in config.places()]
+    assert home / settings.NAME in [place.path for place in settings.places()]
 
 
 def test_elsewhere_the_search_ends_at_the_root(home, monkeypatch):
     elsewhere = home.parent / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    above = [folder / config.NAME for folder in (elsewhere, *elsewhere.parents)]
-    found = [place.path for place in config.places() if place.source == "project"]
+    above = [folder / settings.NAME for folder in (elsewhere, *elsewhere.parents)]
+    found = [place.path for place in settings.places() if place.source == "project"]
     assert found == above[: len(found)]
     assert found[-1] == above[-1] or found[-1].is_file()
 
@@ -301,7 +300,7 @@ def test_paths_of_a_project_count_from_its_file(project, user, home):
     write(project, 'out = "~/stems"', 'model = "binary-mask-cnn"')
     assert parsed()["out"] == home / "stems"
     assert parsed()["model"] == "binary-mask-cnn"
-    write(Path(config.NAME), 'out = "stems here"')
+    write(Path(settings.NAME), 'out = "stems here"')
     assert parsed()["out"] == Path("stems here")
 
 
@@ -316,11 +315,11 @@ def test_a_named_file_is_the_only_one(user, project, home, monkeypatch):
     write(user, "jobs = 2")
     write(project, "jobs = 3")
     write(home / "other.toml", "force = true")
-    monkeypatch.setenv(config.NAMED, str(home / "other.toml"))
+    monkeypatch.setenv(settings.NAMED, str(home / "other.toml"))
     assert (parsed()["jobs"], parsed()["force"]) == (None, True)
-    monkeypatch.setenv(config.NAMED, os.devnull)
+    monkeypatch.setenv(settings.NAMED, os.devnull)
     assert (parsed()["jobs"], parsed()["force"]) == (None, False)
-    monkeypatch.setenv(config.NAMED, "gone.toml")
+    monkeypatch.setenv(settings.NAMED, "gone.toml")
     result = run("a.wav")
     assert result.exit_code == 2
     assert result.stderr.startswith("error: `gone.toml` cannot be read: No such file")
@@ -342,7 +341,7 @@ def test_the_table(user, project, monkeypatch):
     result = run("config")
     assert (result.exit_code, result.stderr) == (0, "")
     rows = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
-    assert list(rows) == ["option", *map(config.key, OPTIONS)]
+    assert list(rows) == ["option", *map(settings.key, OPTIONS)]
     assert rows["fast"].split(maxsplit=1) == ["true", f"{user}:2"]
     assert rows["two-stems"].split(maxsplit=1) == ["drums", f"{project}:1"]
     assert rows["start"].split() == ["1:30", "STEMSPLIT_START"]
@@ -354,7 +353,7 @@ def test_as_json(user, monkeypatch):
     write(user, "", "batch = 7", 'out = "x"')
     monkeypatch.setenv("STEMSPLIT_START", "1:30")
     rows = shown()
-    assert list(rows) == [config.key(name) for name in OPTIONS]
+    assert list(rows) == [settings.key(name) for name in OPTIONS]
     assert rows["batch"] == {"value": 7, "source": "user", "where": str(user), "line": 2}
     assert rows["out"]["value"] == "x"
     assert rows["start"] == {"value": 90.0, "source": "environment", "where": "STEMSPLIT_START", "line": None}
@@ -367,7 +366,7 @@ def test_the_files_looked_at(user, project, home):
     assert result.exit_code == 0
     assert result.stdout == f"{project}\n"
     assert result.stderr.splitlines() == [
-        f"not there: {home / 'music' / 'album' / config.NAME}",
+        f"not there: {home / 'music' / 'album' / settings.NAME}",
         f"not there: {user}",
     ]
 
@@ -399,25 +398,25 @@ def test_the_folder_of_the_user_s_file(platform, variables, folder, home, monkey
     for name, value in variables.items():
         monkeypatch.setenv(name, str(home / value))
     monkeypatch.setattr(sys, "platform", platform)
-    assert config.user_folder() == home / folder
+    assert settings.user_folder() == home / folder
 
 
 @pytest.mark.parametrize(
     "words", [["--help"], ["split", "--help"], ["doctor", "--help"], ["config", "--help"]]
 )
 def test_help_reads_no_file(words):
-    write(Path(config.NAME), "this is broken")
+    write(Path(settings.NAME), "this is broken")
     code = "import sys; from stemsplit.cli import app\n"
     code += f"try:\n    app({words})\nfinally:\n    print('loaded:', *sys.modules)"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     loaded = set(ended.stdout.rpartition("loaded: ")[2].split())
-    assert "stemsplit.config" in loaded
+    assert "stemsplit.cli.settings" in loaded
     assert loaded & {"tomllib", "tomli"} == set()
 
 
 def test_a_broken_file_does_not_hinder_completion():
-    write(Path(config.NAME), "this is broken")
+    write(Path(settings.NAME), "this is broken")
     line = {"COMP_WORDS": "stemsplit\na.wav\n--two", "COMP_CWORD": "2"}
     shell = {"_STEMSPLIT_COMPLETE": "complete_bash", **line}
     assert CliRunner(env=shell).invoke(app, prog_name="stemsplit").stdout.split() == ["--two-stems"]
@@ -435,9 +434,9 @@ def test_the_help_of_config_tells_the_ranks():
 )
 def test_a_tilde_is_the_home_folder(word, end, home):
     before = word.partition("~")[0]
-    assert config.expanded(word) == before + os.path.join(home, end).rstrip(os.sep)
+    assert settings.expanded(word) == before + os.path.join(home, end).rstrip(os.sep)
     for other in ("a~/b", "~a.wav", "--out=./~/a", "./~", "-", "--out"):
-        assert config.expanded(other) == other
+        assert settings.expanded(other) == other
 
 
 @pytest.mark.parametrize("way", ["--out=~/there", "-o~/there", "variable", "file"])
@@ -450,5 +449,5 @@ def test_a_tilde_is_expanded_wherever_a_path_is_said(way, user, home, monkeypatc
         write(user, 'out = "~/there"')
     result = run("~/music/album/a.wav", *words, "--dry-run", "--stems", "vocals", "--print0")
     assert result.stdout == f"{home / 'there' / 'a' / 'vocals.wav'}\0", result.stderr
-    monkeypatch.setenv(config.NAMED, "~/other.toml")
+    monkeypatch.setenv(settings.NAMED, "~/other.toml")
     assert f"{home / 'other.toml'}" in run("a.wav").stderr

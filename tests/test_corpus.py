@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from stemsplit.audio import Block, Reader
+from stemsplit.audio.reader import Block, Reader
 
 FRAMES = 9_001
 TELEPHONE = ("GSM610", "NMS_ADPCM_16", "NMS_ADPCM_24", "NMS_ADPCM_32", "G721_32", "G723_24", "G723_40")

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
+from stemsplit.audio.writer import Writer
+from stemsplit.datasets.songs import Song, find_songs
+from stemsplit.dsp.stft import Stft
 from stemsplit.errors import DecodeError, UnknownStem
-from stemsplit.songs import Song, find_songs
-from stemsplit.stft import Stft
 from stemsplit.training.augment import Augmentation
-from stemsplit.training.dataset import Batch, Examples, map_songs, splits
-from stemsplit.writer import Writer
+from stemsplit.training.sampler import Batch, Examples, map_songs, splits
 from tests.conftest import NOISES, SAMPLE_RATE
 
 STEMS = NOISES
@@ -187,7 +187,7 @@ def test_a_mapped_song_is_the_song(data, tmp_path):
 
 def test_a_song_is_decoded_once_and_leaves_one_file(data, tmp_path, monkeypatch):
     decoded(data, tmp_path / "cache")
-    monkeypatch.setattr("stemsplit.songs.Sound.decode", None)
+    monkeypatch.setattr("stemsplit.datasets.songs.Sound.decode", None)
     decoded(data, tmp_path / "cache")
     assert len(list((tmp_path / "cache").iterdir())) == 1
 

@@ -16,13 +16,14 @@ import soundfile
 from lxml import etree
 from typer.testing import CliRunner
 
-from stemsplit import analysis, stemset
-from stemsplit.audio import Reader
+from stemsplit import analysis
+from stemsplit.audio import stem_folder
+from stemsplit.audio.reader import Reader
+from stemsplit.audio.stem_mp4 import COLOURS, ORDER
+from stemsplit.audio.writer import Writer
 from stemsplit.cli import app
 from stemsplit.errors import DecodeError, EncodeError, OutputExists
-from stemsplit.export import daw
-from stemsplit.stem_mp4 import COLOURS, ORDER
-from stemsplit.writer import Writer
+from stemsplit.export.daw import write as daw
 
 SCHEMAS = Path(__file__).parent / "data" / "dawproject"
 RATE, FRAMES = 44_100, 30_011
@@ -52,7 +53,9 @@ def write_stems(folder: Path, *names: str, rate: int = RATE, channels: int = 2, 
 
 
 def write(kind: str, folder: Path, heard: analysis.Analysis = HEARD, **options: object) -> Path:
-    return daw.write(kind, stemset.find(folder), folder / f"session{daw.SUFFIXES[kind]}", heard, **options)
+    return daw.write(
+        kind, stem_folder.find(folder), folder / f"session{daw.SUFFIXES[kind]}", heard, **options
+    )
 
 
 def parts(path: Path) -> tuple[etree._Element, etree._Element]:
@@ -239,7 +242,7 @@ def test_a_title_with_every_quote_gets_another_mark(tmp_path):
 
 def test_a_reaper_project_elsewhere_finds_its_stems(tmp_path):
     folder, path = write_stems(tmp_path / "stems" / "a song"), tmp_path / "sessions" / "new" / "mine.rpp"
-    daw.write("reaper", stemset.find(folder), path, HEARD)
+    daw.write("reaper", stem_folder.find(folder), path, HEARD)
     shutil.move(tmp_path, moved := tmp_path.with_name("moved"))
     files = {
         Path(os.path.normpath(moved / "sessions" / "new" / file))
@@ -275,7 +278,7 @@ def test_memory_does_not_grow_with_the_stems(tmp_path, kind):
     with soundfile.SoundFile(tmp_path / "long.wav", "w", 44_100, 2) as file:
         for _ in range(40):
             file.write(np.zeros((250_000, 2), np.float32))
-    found = stemset.find(tmp_path)
+    found = stem_folder.find(tmp_path)
     tracemalloc.start()
     path = daw.write(kind, found, tmp_path / f"x{daw.SUFFIXES[kind]}", HEARD)
     _, peak = tracemalloc.get_traced_memory()
@@ -321,7 +324,7 @@ def test_the_tempo_is_the_mixtures_where_it_lies_there(tmp_path):
     ticks, rate = soundfile.read(folder / "drums.wav")
     (folder / "drums.wav").unlink()
     soundfile.write(folder / "mixture.wav", ticks.repeat(2), 2 * rate)
-    assert daw.analyse(replace(stemset.find(folder), mixture=None)).bpm != pytest.approx(100, abs=5)
+    assert daw.analyse(replace(stem_folder.find(folder), mixture=None)).bpm != pytest.approx(100, abs=5)
     assert run(folder).exit_code == 0
     assert float(tempo(folder / "song.dawproject")[0]) == pytest.approx(100, abs=1)
     assert set(placed(folder / "song.dawproject")) == {"bass"}
@@ -346,5 +349,5 @@ def test_what_cannot_be_done_is_said_before_any_work(tmp_path, monkeypatch):
 def test_a_stem_that_is_no_sound_is_said_so(tmp_path):
     (write_stems(tmp_path, "bass") / "vocals.wav").write_text("no sound")
     with pytest.raises(DecodeError):
-        stemset.find(tmp_path)
+        stem_folder.find(tmp_path)
     assert run(tmp_path).exit_code == 1

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from stemsplit import ffmpeg
-from stemsplit.audio import Reader
-from stemsplit.discovery import find_tracks
-from stemsplit.formats import SUFFIXES
+from stemsplit.audio import ffmpeg
+from stemsplit.audio.formats import SUFFIXES
+from stemsplit.audio.reader import Reader
+from stemsplit.batch.discovery import find_tracks
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ def model(monkeypatch):
     """One model that is there and in order."""
     loaded = SimpleNamespace(spec=SimpleNamespace(how="torch on cpu in float32"))
     monkeypatch.setattr("stemsplit.pipeline.load_separator", lambda: loaded)
-    monkeypatch.setattr("stemsplit.weights.available", lambda: {"small": Path("small.safetensors")})
-    monkeypatch.setattr("stemsplit.weights.read_card", lambda path: SimpleNamespace(stems=("vocals",)))
+    monkeypatch.setattr("stemsplit.zoo.store.available", lambda: {"small": Path("small.safetensors")})
+    monkeypatch.setattr("stemsplit.zoo.store.read_card", lambda path: SimpleNamespace(stems=("vocals",)))
 
 
 def examine(**options) -> tuple[int, dict[str, dict]]:
@@ -57,7 +57,7 @@ def test_without_openvino_it_says_what_is_lost(model, monkeypatch):
 
 
 def test_without_ffmpeg_wav_still_works(model, monkeypatch):
-    monkeypatch.setattr("stemsplit.ffmpeg.executable", lambda: None)
+    monkeypatch.setattr("stemsplit.audio.ffmpeg.executable", lambda: None)
     status, checks = examine()
     assert status == 0
     assert checks["wav"]["ok"]
@@ -81,7 +81,7 @@ def test_a_damaged_model_is_essential(model, monkeypatch):
     def read_card(path):
         raise BadWeights("It is damaged", "get it again")
 
-    monkeypatch.setattr("stemsplit.weights.read_card", read_card)
+    monkeypatch.setattr("stemsplit.zoo.store.read_card", read_card)
     status, checks = examine()
     assert status == 1
     assert checks["small"]["hint"] == "get it again"

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from stemsplit.batch import Job, Order
-from stemsplit.discovery import Track, find_tracks
-from stemsplit.separator import Spec
+from stemsplit.batch.discovery import Track, find_tracks
+from stemsplit.batch.plan import Job, Order
+from stemsplit.separation.separator import Spec
 
 RATE = 44_100
 

@@ -12,17 +12,21 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from stemsplit import charts, comparison, evaluation, masks, results, spatial, weights
-from stemsplit.bsseval import MEASURES, Pool, bss_eval
+from stemsplit import plots, spatial
+from stemsplit.audio.writer import Writer
 from stemsplit.cli import app
 from stemsplit.cli.evaluate import command
+from stemsplit.datasets.songs import Song
+from stemsplit.dsp import masks
+from stemsplit.dsp.stft import Stft, magnitude
 from stemsplit.errors import EncodeError, StemsplitError, TooFewPositions, UsageError
-from stemsplit.evaluation import SongScores, Systems
-from stemsplit.metrics import count_bins
-from stemsplit.oracles import all_oracles
-from stemsplit.songs import Song
-from stemsplit.stft import Stft, magnitude
-from stemsplit.writer import Writer
+from stemsplit.evaluation import comparison, tables
+from stemsplit.evaluation import evaluate as evaluation
+from stemsplit.evaluation.bsseval import MEASURES, Pool, bss_eval
+from stemsplit.evaluation.evaluate import SongScores, Systems
+from stemsplit.evaluation.metrics import count_bins
+from stemsplit.evaluation.oracles import all_oracles
+from stemsplit.zoo import store
 from tests.conftest import SAMPLE_RATE, STEMS, mask_separator, whole
 
 
@@ -178,7 +182,7 @@ class NoPool:
 
 def test_a_csv_has_a_row_for_each_song_system_and_stem(tmp_path):
     songs = [song_scores("test", "one, two", 1.5, 0, 9), song_scores("valid", "three", math.nan, 0, 9)]
-    results.write_csv(tmp_path / "scores.csv", songs)
+    tables.write_csv(tmp_path / "scores.csv", songs)
     with (tmp_path / "scores.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [*rows[0]] == ["song", "split", "system", "stem", "sdr_db", "si_sdr_db"]
@@ -189,11 +193,9 @@ def test_a_csv_has_a_row_for_each_song_system_and_stem(tmp_path):
 
 def test_what_cannot_be_written_is_the_user_s_error(tmp_path):
     with pytest.raises(EncodeError, match="Is a directory"):
-        results.write_csv(tmp_path, [])
+        tables.write_csv(tmp_path, [])
     with pytest.raises(EncodeError, match="strange"):
-        charts.box_plot(
-            tmp_path / "a.strange", {"soft": {"bass": [1.0]}}, groups=["bass"], title="", label=""
-        )
+        plots.box_plot(tmp_path / "a.strange", {"soft": {"bass": [1.0]}}, groups=["bass"], title="", label="")
 
 
 def test_a_song_without_width_is_mono(song):
@@ -207,14 +209,14 @@ def test_a_song_without_width_is_mono(song):
 
 def test_a_box_plot_has_boxes_for_systems_whose_stems_lack_values(tmp_path):
     values = {"soft": {"bass": [1.0, 2.0, math.nan]}, "mixture": {"bass": [0.0], "drums": [-math.inf, 1.0]}}
-    charts.box_plot(tmp_path / "a.png", values, groups=["bass", "drums"], title="Boxes", label="SDR, dB")
+    plots.box_plot(tmp_path / "a.png", values, groups=["bass", "drums"], title="Boxes", label="SDR, dB")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_without_matplotlib_it_says_what_to_install(monkeypatch):
-    monkeypatch.setattr("stemsplit.charts.find_spec", lambda name: None)
+    monkeypatch.setattr("stemsplit.plots.find_spec", lambda name: None)
     with pytest.raises(StemsplitError, match="matplotlib") as caught:
-        charts.check()
+        plots.check()
     assert "pip install 'stemsplit-audio[plot]'" in caught.value.hint
 
 
@@ -285,7 +287,7 @@ def test_evaluate_with_museval_puts_null_where_there_is_no_ratio(data, tmp_path)
 
 def test_evaluate_measures_songs_as_mono(data, tmp_path):
     model = tmp_path / "mine.safetensors"
-    model.write_bytes(weights.find("binary-mask-cnn").read_bytes())
+    model.write_bytes(store.find("binary-mask-cnn").read_bytes())
     words = ["--split", "valid", "--model", model, "--oracle", "none", "--json", "-"]
     stereo, mono = (
         json.loads(evaluate("--data", data, *words, "--width", width, "--keep").stdout)["splits"]
@@ -294,7 +296,7 @@ def test_evaluate_measures_songs_as_mono(data, tmp_path):
     assert (list(stereo), list(mono)) == (["valid"], ["valid, mono"])
     estimated = [split["median"]["soft"]["drums"]["sdr_db"] for split in (*stereo.values(), *mono.values())]
     assert estimated[0] != estimated[1]
-    assert {"valid", "valid, mono"} <= weights.read_card(model).scores.keys()
+    assert {"valid", "valid, mono"} <= store.read_card(model).scores.keys()
     assert "songs of the `valid` split (mono)" in model.with_suffix(".md").read_text()
 
 
@@ -365,7 +367,7 @@ def test_evaluate_compares_without_options_for_one_model(data, option):
 
 
 def test_models_with_different_stems_are_not_compared(monkeypatch):
-    cards = {"a": weights.read_card("binary-mask-cnn")}
+    cards = {"a": store.read_card("binary-mask-cnn")}
     cards["b"] = replace(cards["a"], name="b", stems=("vocals",), combination=())
     monkeypatch.setattr(comparison, "card_of", cards.get)
     with pytest.raises(UsageError, match="and b have different stems"):
@@ -374,13 +376,13 @@ def test_models_with_different_stems_are_not_compared(monkeypatch):
 
 def test_evaluate_keeps_the_medians_in_the_card(data, tmp_path):
     model = tmp_path / "mine.safetensors"
-    model.write_bytes(weights.find("binary-mask-cnn").read_bytes())
-    before = weights.read_card(model).scores
+    model.write_bytes(store.find("binary-mask-cnn").read_bytes())
+    before = store.read_card(model).scores
     run = evaluate(
         "--data", data, "--split", "valid", "--model", model, "--keep", "--oracle", "mwf", "--json", "-"
     )
     assert run.exit_code == 0, run.output
-    kept = weights.read_card(model).scores
+    kept = store.read_card(model).scores
     assert kept["test"] == before["test"]
     assert kept["valid"] == {"songs": 2, **json.loads(run.stdout)["splits"]["valid"]["median"]}
     page = model.with_suffix(".md").read_text()

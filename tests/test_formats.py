@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from stemsplit import ffmpeg
-from stemsplit.audio import Block, Reader
+from stemsplit.audio import ffmpeg
+from stemsplit.audio.formats import FORMATS
+from stemsplit.audio.reader import Block, Reader
+from stemsplit.audio.tags import Tags, read_tags
+from stemsplit.audio.writer import Writer
 from stemsplit.errors import EncodeError
-from stemsplit.formats import FORMATS
-from stemsplit.tags import Tags, read_tags
-from stemsplit.writer import Writer
 
 LOSSY = ("mp3", "ogg", "m4a")
 FRAMES = 60_001  # no multiple of any codec's frame

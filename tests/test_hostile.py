@@ -22,11 +22,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from stemsplit import cards, nets, weights
-from stemsplit.audio import Reader
+from stemsplit.audio.reader import Reader
+from stemsplit.audio.tags import Tags, _read_tags, read_tags
+from stemsplit.audio.writer import Writer
 from stemsplit.errors import BadWeights, DecodeError, EncodeError, UnknownModel
-from stemsplit.tags import Tags, _read_tags, read_tags
-from stemsplit.writer import Writer
+from stemsplit.networks import registry
+from stemsplit.zoo import page, store
 from tests import mutate
 from tests.mutate import FRAMES, RATE, files, noise, run_ffmpeg, split, within
 
@@ -206,7 +207,7 @@ def test_a_name_too_long_for_the_disk_is_one_sentence(sounds, tmp_path):
     with pytest.raises(DecodeError, match="name too long"):
         split(tmp_path / ("a" * 256), tmp_path / "out")
     with pytest.raises(UnknownModel):
-        weights.read_card(f"{'a' * 256}.safetensors")
+        store.read_card(f"{'a' * 256}.safetensors")
 
 
 # Files that name other files
@@ -484,7 +485,7 @@ def test_a_header_that_is_no_card_is_refused(header, tmp_path):
     path = tmp_path / "a.safetensors"
     path.write_bytes(mutate.packed(header))
     with pytest.raises(BadWeights, match="not a weights file"):
-        weights.read_card(path)
+        store.read_card(path)
 
 
 @pytest.mark.parametrize(
@@ -521,7 +522,7 @@ def test_a_card_with_facts_of_the_wrong_kind_is_refused(facts, good_weights, tmp
     path = tmp_path / "a.safetensors"
     path.write_bytes(spoiled(good_weights, **facts))
     with pytest.raises(BadWeights, match="not a weights file"):
-        weights.read_card(path)
+        store.read_card(path)
 
 
 @pytest.mark.parametrize(
@@ -540,7 +541,7 @@ def test_a_card_that_would_take_all_memory_is_refused(facts, good_weights, tmp_p
     path = tmp_path / "a.safetensors"
     path.write_bytes(spoiled(good_weights, **facts))
     with pytest.raises(BadWeights, match="not a weights file"):
-        weights.read_card(path)
+        store.read_card(path)
 
 
 @pytest.mark.parametrize(
@@ -549,7 +550,7 @@ def test_a_card_that_would_take_all_memory_is_refused(facts, good_weights, tmp_p
 def test_a_card_with_few_scores_has_its_page(split_scores, good_weights, tmp_path):
     path = tmp_path / "a.safetensors"
     path.write_bytes(spoiled(good_weights, scores={"test": split_scores}))
-    assert "## Scores: test" in cards.page(weights.read_card(path))
+    assert "## Scores: test" in page.page(store.read_card(path))
 
 
 def tensors_with(good: bytes, **entry: object) -> bytes:
@@ -587,7 +588,7 @@ def test_a_tensor_of_another_kind_or_place_is_refused_or_read(entry, good_weight
     path = tmp_path / "a.safetensors"
     path.write_bytes(tensors_with(good_weights, **entry))
     try:
-        built = nets.build("binary-mask-cnn", weights.load(path, ["vocals"]))
+        built = registry.build("binary-mask-cnn", store.load(path, ["vocals"]))
     except BadWeights:
         return
     assert entry == {"dtype": "BF16"}  # other numbers, but numbers
@@ -603,9 +604,9 @@ def test_a_deviation_that_divides_by_nothing_is_refused(value, good_weights, tmp
     path = tmp_path / "a.safetensors"
     content = tensors[:start] + deviation.tobytes() + tensors[end:]
     path.write_bytes(mutate.packed(json.dumps(header).encode(), content))
-    found = weights.load(path, ["vocals"])
+    found = store.load(path, ["vocals"])
     if value:
-        assert nets.build("binary-mask-cnn", found)
+        assert registry.build("binary-mask-cnn", found)
         return
     with pytest.raises(BadWeights, match="vocals"):
-        nets.build("binary-mask-cnn", found)
+        registry.build("binary-mask-cnn", found)

@@ -19,11 +19,13 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from stemsplit import arrays, live, mixing
+from stemsplit import arrays
+from stemsplit.audio.raw import Outlet, Raw, read_header
 from stemsplit.cli import app
 from stemsplit.errors import DecodeError, DeviceUnavailable, StemsplitError
-from stemsplit.pipes import Outlet, Raw, read_header
-from stemsplit.separator import Spec
+from stemsplit.live import engine as live
+from stemsplit.remix import mixer as mixing
+from stemsplit.separation.separator import Spec
 from tests.conftest import METHODS, SAMPLE_RATE, STEMS, mask_separator
 
 RAW = Raw(SAMPLE_RATE, 2, "f32")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from stemsplit.metrics import si_sdr
-from stemsplit.stft import Stft
+from stemsplit.dsp.stft import Stft
+from stemsplit.evaluation.metrics import si_sdr
 from stemsplit.training.losses import ALPHA, MEASURES, SIGNAL_LOSSES, Truth, measure, sdr_db
 from stemsplit.training.losses import MASK_LOSSES as LOSSES
 

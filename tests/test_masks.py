@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stemsplit.masks import EXTENSION_BINS, binary, extend, for_channels, joint, soft, wiener
+from stemsplit.dsp.masks import EXTENSION_BINS, binary, extend, for_channels, joint, soft, wiener
 
 PROBABILITIES = arrays(np.float32, (4, 2, 5), elements=st.floats(0, 1, width=32))
 

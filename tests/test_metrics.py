@@ -9,9 +9,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from stemsplit.bsseval import bss_eval, museval
 from stemsplit.errors import StemsplitError
-from stemsplit.metrics import count_bins, sdr, si_sdr, si_snr
+from stemsplit.evaluation.bsseval import bss_eval, museval
+from stemsplit.evaluation.metrics import count_bins, sdr, si_sdr, si_snr
 
 RATE = 8_000
 

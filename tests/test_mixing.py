@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from stemsplit import stemset
+from stemsplit.audio import stem_folder
 from stemsplit.errors import DecodeError, StemsplitError, UsageError
-from stemsplit.mixing import Channel, Mixer, parse
+from stemsplit.remix.mixer import Channel, Mixer, parse
 
 RATE = 44_100
 STEMS = ("vocals", "drums", "bass", "other")
@@ -109,7 +109,7 @@ def folder(tmp_path, sound):
 def test_stems_in_a_folder_come_in_step(folder, sound):
     soundfile.write(folder / "bass.wav", sound[2, :, :4000].T, RATE, "FLOAT")
     (folder / "notes.txt").write_text("no sound")
-    found = stemset.find(folder)
+    found = stem_folder.find(folder)
     assert (found.name, list(found.stems), found.sample_rate) == ("my song", list(STEMS), RATE)
     assert (found.channels, found.frames, found.mixture) == (2, 5000, None)
     sound[2, :, 4000:] = 0
@@ -121,14 +121,14 @@ def test_stems_in_a_folder_come_in_step(folder, sound):
 def test_blocks_of_any_length_come_in_step():
     sounds = [np.arange(10, dtype=np.float32)[None], np.arange(7, dtype=np.float32)[None]]
     blocks = [np.split(sounds[0], [1, 2, 9], axis=1), np.split(sounds[1], [4], axis=1)]
-    both = np.concatenate(list(stemset.in_step(blocks)), axis=-1)
+    both = np.concatenate(list(stem_folder.in_step(blocks)), axis=-1)
     np.testing.assert_array_equal(both[0], sounds[0])
     np.testing.assert_array_equal(both[1], np.pad(sounds[1], ((0, 0), (0, 3))))
 
 
 def test_a_mixture_beside_the_stems_is_no_stem(folder, sound):
     soundfile.write(folder / "mixture.wav", sound[0].T, RATE, "FLOAT")
-    found = stemset.find(folder)
+    found = stem_folder.find(folder)
     assert found.mixture == folder / "mixture.wav"
     np.testing.assert_array_equal(np.concatenate(list(found.mix()), axis=-1), sound[0])
     assert "mixture" not in found.stems
@@ -136,15 +136,15 @@ def test_a_mixture_beside_the_stems_is_no_stem(folder, sound):
 
 def test_what_is_no_set_of_stems_is_refused(folder, tmp_path, sound):
     with pytest.raises(DecodeError, match="No folder"):
-        stemset.find(tmp_path / "nothing")
+        stem_folder.find(tmp_path / "nothing")
     with pytest.raises(DecodeError, match="No stems in"):
-        stemset.find(tmp_path)
+        stem_folder.find(tmp_path)
     soundfile.write(folder / "piano.wav", sound[0].T, 48_000)
     with pytest.raises(DecodeError, match="differ in sample rate"):
-        stemset.find(folder)
+        stem_folder.find(folder)
 
 
 def test_one_stem_twice_is_refused(folder, sound):
     soundfile.write(folder / "vocals.flac", sound[0].T, RATE)
     with pytest.raises(DecodeError, match="are the same stem twice"):
-        stemset.find(folder)
+        stem_folder.find(folder)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from stemsplit import naming
 from stemsplit.errors import TemplateError
+from stemsplit.output import template as naming
 
 KNOWN = {"track": "song", "folder": "", "stem": "vocals", "ext": "wav", "model": "small", "number": "07"}
 

@@ -11,23 +11,24 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stemsplit import nets, weights
+from stemsplit.datasets.songs import Song
+from stemsplit.dsp.stft import FLOOR
 from stemsplit.errors import StemsplitError
+from stemsplit.networks import registry
 from stemsplit.pipeline import load_network
 from stemsplit.runtime import Running
 from stemsplit.runtime.torch_runtime import AllStems
-from stemsplit.songs import Song
-from stemsplit.stft import FLOOR
 from stemsplit.training.augment import Augmentation
-from stemsplit.training.dataset import Examples
+from stemsplit.training.config import Recipe
 from stemsplit.training.devices import launch
 from stemsplit.training.loop import Trainer
-from stemsplit.training.recipe import Recipe
 from stemsplit.training.run import stft_of
+from stemsplit.training.sampler import Examples
+from stemsplit.zoo import store
 from tests.conftest import LIGHT, NOISES, SAMPLE_RATE, STEMS, band_noise, random_model, random_networks
 
 PLAIN = Augmentation.none()
-EVERY = pytest.mark.parametrize("name", nets.REGISTRY)
+EVERY = pytest.mark.parametrize("name", registry.REGISTRY)
 PARAMETERS = {
     # Of the papers' configurations; where a paper states a count, the network's own test says so.
     "binary-mask-cnn": 323_233,
@@ -75,9 +76,9 @@ def whole_grid(entry, positions):
 
 @EVERY
 def test_the_registry_says_what_a_network_is(name):
-    entry = nets.REGISTRY[name]
+    entry = registry.REGISTRY[name]
     (network,) = random_networks(name)[:1]
-    assert f"class {entry.name}(" in nets.source(name).decode()
+    assert f"class {entry.name}(" in registry.source(name).decode()
     if name in PARAMETERS:
         assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS[name]
     length = whole_grid(entry, 2 * entry.reach + 2 * entry.grid)
@@ -96,7 +97,7 @@ def test_the_registry_says_what_a_network_is(name):
 
 @pytest.mark.parametrize("name", LIGHT)
 def test_a_network_hears_as_far_as_the_registry_says_and_no_further(name):
-    entry = nets.REGISTRY[name]
+    entry = registry.REGISTRY[name]
     together = AllStems(random_networks(name), reach=entry.reach)
     room = whole_grid(entry, entry.reach + 3 * entry.grid)
     heard = features(entry, 2 * room)
@@ -118,7 +119,7 @@ def test_a_network_hears_as_far_as_the_registry_says_and_no_further(name):
 @EVERY
 def test_what_a_network_learns_from_is_what_the_engine_gives_it(name):
     """One step of training, from a batch of songs."""
-    entry = nets.REGISTRY[name]
+    entry = registry.REGISTRY[name]
     assert entry.training.get("frames", 32) % entry.grid == 0
     if name not in LIGHT:
         return
@@ -126,7 +127,7 @@ def test_what_a_network_learns_from_is_what_the_engine_gives_it(name):
     spectra = np.random.default_rng(0).standard_normal((2, 2, 9, max(1, entry.bins))).astype(np.complex64)
     heard = trainer._heard(torch.from_numpy(spectra))
     if not entry.hears_waves:
-        from stemsplit.stft import log_magnitude, view
+        from stemsplit.dsp.stft import log_magnitude, view
 
         np.testing.assert_allclose(heard.numpy(), log_magnitude(view(spectra, entry.views)), atol=1e-5)
         assert heard.shape[1] == entry.shape[0]
@@ -148,7 +149,7 @@ def songs():
 
 
 def tiny(name, songs, *, frames, examples=2, augmentation=PLAIN):
-    entry = nets.REGISTRY[name]
+    entry = registry.REGISTRY[name]
     frames = whole_grid(entry, frames) + 2 * entry.margin
     heard, judged = (
         Examples(songs, stft_of(entry), entry.bins, frames, examples, seed, changes)
@@ -163,7 +164,7 @@ def tiny(name, songs, *, frames, examples=2, augmentation=PLAIN):
 @pytest.mark.parametrize("name", [name for name in LIGHT if name != "binary-mask-cnn"])
 def test_a_tiny_task_is_learnt_by_every_network(name, songs):
     """The binary-mask CNN has tests of its own, with each of its losses."""
-    entry = nets.REGISTRY[name]
+    entry = registry.REGISTRY[name]
     trainer = tiny(name, songs, frames=4096 if entry.hears_waves else 16)
     trainer.start()
     trainer.run(lambda progress: None)
@@ -197,7 +198,7 @@ def test_a_blend_finds_its_weights_in_the_end(songs):
 @pytest.mark.skipif(not find_spec("openvino"), reason="needs OpenVINO")
 @pytest.mark.parametrize("name", LIGHT)
 def test_both_runtimes_give_the_same(name, music):
-    entry = nets.REGISTRY[name]
+    entry = registry.REGISTRY[name]
     batch = whole_grid(entry, 4096 if entry.hears_waves else 32)
     found = {}
     for runtime in ("torch", "openvino"):
@@ -212,7 +213,7 @@ def test_both_runtimes_give_the_same(name, music):
     assert np.abs(found["torch"]).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", [name for name in LIGHT if nets.REGISTRY[name].joint])
+@pytest.mark.parametrize("name", [name for name in LIGHT if registry.REGISTRY[name].joint])
 def test_some_stems_of_a_network_for_all_are_what_they_are_among_all(name, music):
     running = Running(runtime="torch", device="cpu", precision="float32", threads=1)
     every, some = (
@@ -234,7 +235,7 @@ def test_what_a_network_cannot_do_is_said():
 def test_weights_of_a_network_for_all_stems_come_back_as_they_were():
     path = random_model("sub-band-unet")
     (network,) = random_networks("sub-band-unet")
-    state = weights.load(path, (nets.WHOLE,))[nets.WHOLE]
+    state = store.load(path, (registry.WHOLE,))[registry.WHOLE]
     for key, value in network.state_dict().items():
         if value.is_floating_point():
             torch.testing.assert_close(state[key], value, atol=1e-3, rtol=1e-3)

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from stemsplit.nets._sides import with_side
-from stemsplit.nets.band_transformer import (
+from stemsplit.dsp.stft import FLOOR
+from stemsplit.networks._sides import with_side
+from stemsplit.networks.band_transformer import (
     BINS,
     CHANNELS,
     PAIR,
@@ -16,7 +17,6 @@ from stemsplit.nets.band_transformer import (
     Config,
     _turns,
 )
-from stemsplit.stft import FLOOR
 
 EQUAL = 1e-5  # in scores, float32
 NARROW = Config(width=16, heads=2, blocks=2, window=3, expansion=1, details=4, refinements=1)

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stemsplit.nets import blend, blstm, fnn
-from stemsplit.nets.blend import Blend
-from stemsplit.nets.blstm import BLSTM, SMALL, Config
+from stemsplit.networks import blend, blstm, fnn
+from stemsplit.networks.blend import Blend
+from stemsplit.networks.blstm import BLSTM, SMALL, Config
 from tests.classic_nets import (
     changed_by_shift,
     changed_outside,

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stemsplit.nets.deep_conv_sep import BINS, BLOCK, GRID, REACH, Config, DeepConvSep
+from stemsplit.networks.deep_conv_sep import BINS, BLOCK, GRID, REACH, Config, DeepConvSep
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stemsplit.nets import deep_nmf
-from stemsplit.nets.deep_nmf import SMALL, Config, DeepNMF
+from stemsplit.networks import deep_nmf
+from stemsplit.networks.deep_nmf import SMALL, Config, DeepNMF
 from tests.classic_nets import changed_by_shift, changed_outside, count, learns, music_like, traced
 
 TINY = Config(bins=24, bases=12, layers=8, before=3, sparsity=1.0)

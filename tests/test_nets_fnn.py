@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from stemsplit.nets import fnn
-from stemsplit.nets._amplitudes import band_means
-from stemsplit.nets.fnn import FNN, SMALL, Config
+from stemsplit.networks import fnn
+from stemsplit.networks._amplitudes import band_means
+from stemsplit.networks.fnn import FNN, SMALL, Config
 from tests.classic_nets import changed_by_shift, changed_outside, count, learns, music_like, traced
 
 TINY = Config(bins=24, hidden=24)

@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 import torch
 
-from stemsplit.nets import mdensenet, mmdensenet
-from stemsplit.nets.mdensenet import MDenseNet
-from stemsplit.nets.mmdensenet import MMDenseNet
+from stemsplit.networks import mdensenet, mmdensenet
+from stemsplit.networks.mdensenet import MDenseNet
+from stemsplit.networks.mmdensenet import MMDenseNet
 
 FEW = 16
 """Bins enough for the tests: the networks themselves do not care how many there are."""

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stemsplit.nets import nug
-from stemsplit.nets.nug import NUG, SMALL, Config
+from stemsplit.networks import nug
+from stemsplit.networks.nug import NUG, SMALL, Config
 from tests.classic_nets import changed_by_shift, changed_outside, count, learns, music_like, traced
 
 TINY = Config(bins=24, hidden=48)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from stemsplit.audio import Reader
-from stemsplit.nets._sides import DECIBEL, with_side
+from stemsplit.audio.reader import Reader
+from stemsplit.dsp.stft import FLOOR, Stft, log_magnitude, view
+from stemsplit.networks._sides import DECIBEL, with_side
 from stemsplit.pipeline import load_separator
-from stemsplit.stft import FLOOR, Stft, log_magnitude, view
 from tests.conftest import whole
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "caesium-30s.mp3"

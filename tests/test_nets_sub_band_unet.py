@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stemsplit import nets
-from stemsplit.nets.sub_band_unet import BANDS, BINS, Config, SubBandUNet, _fold, _unfold
+from stemsplit.networks import registry
+from stemsplit.networks.sub_band_unet import BANDS, BINS, Config, SubBandUNet, _fold, _unfold
 
 SMALL = Config(widths=(4, 6, 8), dilations=(1, 2))
 
@@ -25,7 +25,7 @@ def music_like(frames, seed=0):
 
 def test_the_size_is_what_the_card_says():
     assert sum(parameter.numel() for parameter in SubBandUNet(4).parameters()) == 1_278_456
-    entry = nets.REGISTRY["sub-band-unet"]
+    entry = registry.REGISTRY["sub-band-unet"]
     assert (Config().reach, Config().grid, BINS) == (entry.reach, entry.grid, entry.bins)
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stemsplit.nets.wave_unet import CHANNELS, GRID, LEARNED, REACH, SMALL, Config, WaveUNet
+from stemsplit.networks.wave_unet import CHANNELS, GRID, LEARNED, REACH, SMALL, Config, WaveUNet
 
 TINY = Config(levels=3, filters=8)
 DEEP = Config(levels=5, filters=2)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stemsplit.nets.wavenet import CHANNELS, REACH, SMALL, Config, Wavenet
+from stemsplit.networks.wavenet import CHANNELS, REACH, SMALL, Config, Wavenet
 
 ALL = [Config(stacks, layers, features=8, last=(16, 8)) for stacks, layers in ((2, 3), (1, 5), (5, 1))]
 TINY = ALL[0]

@@ -11,12 +11,12 @@ import soundfile
 import soxr
 from typer.testing import CliRunner
 
-from stemsplit import ffmpeg, output_formats
-from stemsplit.audio import Block, Reader
+from stemsplit.audio import ffmpeg, output_formats
+from stemsplit.audio.rates import RateConverter
+from stemsplit.audio.reader import Block, Reader
+from stemsplit.audio.stem_mp4 import ORDER, StemFile
+from stemsplit.audio.writer import Writer, together
 from stemsplit.cli import app
-from stemsplit.rates import RateConverter
-from stemsplit.stem_mp4 import ORDER, StemFile
-from stemsplit.writer import Writer, together
 from tests.conftest import events
 from tests.test_formats import lag, read, write
 

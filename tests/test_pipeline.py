@@ -9,10 +9,10 @@ import torch
 
 import stemsplit
 from stemsplit import pipeline
-from stemsplit.audio import Reader
+from stemsplit.audio.reader import Reader
+from stemsplit.audio.writer import Writer
 from stemsplit.errors import DecodeError, DeviceUnavailable, EncodeError, OutputExists, StemsplitError
 from stemsplit.runtime import Running
-from stemsplit.writer import Writer
 from tests.conftest import SAMPLE_RATE, STEMS, mask_separator, random_model, whole
 
 ROUNDING = {"16": 4 / 2**16, "24": 4 / 2**24 + 1e-6, "32f": 2e-6}  # four stems, each half a step off

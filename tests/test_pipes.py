@@ -15,11 +15,11 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from stemsplit import ffmpeg
-from stemsplit.audio import Reader
+from stemsplit.audio import ffmpeg
+from stemsplit.audio.raw import Outlet, Raw, RawReader, WavSamples, read_header, spool
+from stemsplit.audio.reader import Reader
 from stemsplit.cli import app
 from stemsplit.errors import DecodeError, StemsplitError
-from stemsplit.pipes import Outlet, Raw, RawReader, WavSamples, read_header, spool
 from tests.conftest import SAMPLE_RATE, events
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")

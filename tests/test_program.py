@@ -18,10 +18,10 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from stemsplit.audio import Reader
+from stemsplit.audio.reader import Reader
+from stemsplit.audio.stem_mp4 import read_stem_names
+from stemsplit.audio.writer import Writer
 from stemsplit.cli import app
-from stemsplit.stem_mp4 import read_stem_names
-from stemsplit.writer import Writer
 from tests.conftest import SAMPLE_RATE, STEMS, events
 
 

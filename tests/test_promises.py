@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stemsplit import nets
+from stemsplit.networks import registry
 from stemsplit.pipeline import separate_stream
-from stemsplit.stream import separate_blocks
+from stemsplit.separation.stream import separate_blocks
 from tests.conftest import whole
 
 ROUNDING = 2e-6  # float32, |samples| < 1
@@ -21,7 +21,7 @@ def tolerance(method):
     rule = getattr(getattr(method, "separator", method), "rule", None)
     if getattr(getattr(rule, "func", None), "__name__", "") == "binary":
         return BINARY_FLIPS
-    return FADING if getattr(method, "reach", 0) == nets.REGISTRY["blstm-small"].reach else ROUNDING
+    return FADING if getattr(method, "reach", 0) == registry.REGISTRY["blstm-small"].reach else ROUNDING
 
 
 def joined(pieces):

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from stemsplit import DEFAULT_MODEL, cards, weights
 from stemsplit.cli import app
+from stemsplit.defaults import DEFAULT_MODEL
+from stemsplit.zoo import page as cards
+from stemsplit.zoo import store
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -44,7 +46,7 @@ def test_the_make_targets_of_the_readme_exist():
 
 
 def test_the_scores_are_the_card_s():
-    page = cards.page(weights.read_card(DEFAULT_MODEL))
+    page = cards.page(store.read_card(DEFAULT_MODEL))
     table = re.search(r"^\| SDR .*?\n\n", page.partition("## Scores: test")[2], re.MULTILINE | re.DOTALL)
     assert table is not None
     assert table[0] in README

@@ -11,9 +11,9 @@ import soundfile
 from typer.testing import CliRunner
 
 import stemsplit
+from stemsplit.audio.loudness import Peaks
+from stemsplit.audio.writer import Writer
 from stemsplit.cli import app
-from stemsplit.levels import Peaks
-from stemsplit.writer import Writer
 
 RATE = 44_100
 STEMS = ("vocals", "drums", "bass", "other")

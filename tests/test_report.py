@@ -16,14 +16,14 @@ import soundfile
 from PIL import Image
 from typer.testing import CliRunner
 
-from stemsplit import stemset
-from stemsplit.audio import Reader
+from stemsplit.audio import stem_folder
+from stemsplit.audio.reader import Reader
+from stemsplit.audio.tags import Tags, write_tags
 from stemsplit.cli import app
 from stemsplit.errors import EncodeError, OutputExists, StemsplitError
 from stemsplit.export import report
 from stemsplit.export.report import pictures
 from stemsplit.export.report.page import _axis, allowed
-from stemsplit.tags import Tags, write_tags
 from tests import browser
 
 RATE = 44_100
@@ -51,14 +51,14 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("page") / "report.html"
-    named = replace(stemset.find(folder), name=HOSTILE)
+    named = replace(stem_folder.find(folder), name=HOSTILE)
     return report.write(named, out, facts={"Model": HOSTILE, HOSTILE: "42"})
 
 
 @pytest.fixture(scope="module")
 def lonely(folder, tmp_path_factory):
     """A page of stems without their mixture."""
-    alone = replace(stemset.find(folder), mixture=None)
+    alone = replace(stem_folder.find(folder), mixture=None)
     return report.write(alone, tmp_path_factory.mktemp("lonely") / "page.html", facts={})
 
 
@@ -156,7 +156,7 @@ def test_a_page_is_named_by_the_tags_of_the_song(source, fields, title, folder, 
     for name in ("bass.wav", "mixture.wav") if source == "mixture.wav" else ("bass.wav",):
         shutil.copy(folder / name, there)
     write_tags(there / source, "wav", Tags(fields))
-    page = report.write(stemset.find(there), tmp_path / "page.html", facts={})
+    page = report.write(stem_folder.find(there), tmp_path / "page.html", facts={})
     elements = Elements(page)
     assert f"{title}: stems" in elements.text
     assert {link["download"] for link in elements.all("a")} >= {f"{title} (bass).mp3"}
@@ -185,7 +185,7 @@ def test_the_page_is_little_larger_than_its_sounds(tmp_path):
     rng = np.random.default_rng(1)
     for name in ("vocals", "bass"):
         soundfile.write(songs / f"{name}.wav", 0.1 * rng.standard_normal(40 * RATE), RATE)
-    page = report.write(stemset.find(songs), tmp_path / "page.html", facts={})
+    page = report.write(stem_folder.find(songs), tmp_path / "page.html", facts={})
     encoded = sum(map(len, sounds(page)))
     assert page.stat().st_size < 1.5 * encoded
     # Noise is what compresses worst.
@@ -202,7 +202,7 @@ def test_names_are_text(page):
 
 def test_names_of_stems_are_text(folder, tmp_path):
     stems = {HOSTILE: folder / "bass.wav", "\udcff": folder / "drums.wav"}
-    named = replace(stemset.find(folder), stems=stems, mixture=None)
+    named = replace(stem_folder.find(folder), stems=stems, mixture=None)
     elements = Elements(report.write(named, tmp_path / "page.html", facts={}))
     assert elements.open == []
     assert f"Solo {HOSTILE}" in [button.get("aria-label") for button in elements.all("button")]
@@ -227,7 +227,7 @@ def test_it_says_how_well_the_stems_add_up(page, lonely, folder, tmp_path):
     exact = r"add up to the mixture( exactly|: .* \N{MINUS SIGN}1\d\d\.\d dB)"
     assert re.search(exact, Elements(page).text)
     halved = {name: folder / f"{name}.wav" for name in ("vocals", "drums")}
-    lacking = replace(stemset.find(folder), stems=halved)
+    lacking = replace(stem_folder.find(folder), stems=halved)
     text = Elements(report.write(lacking, tmp_path / "lacking.html", facts={})).text
     assert "do not add up to the mixture: what differs is at \N{MINUS SIGN}4.8 dB" in text
     assert "is the sum of the stems" in Elements(lonely).text
@@ -273,7 +273,7 @@ def test_a_tone_is_drawn_where_its_label_is(rate):
 @pytest.mark.parametrize(("frames", "channels", "rate"), [(1, 1, 44_100), (700, 2, 8000), (9000, 1, 96_000)])
 def test_short_silent_and_odd_ones(tmp_path, frames, channels, rate):
     soundfile.write(tmp_path / "a.wav", np.zeros((frames, channels)), rate)
-    page = report.write(stemset.find(tmp_path), tmp_path / "page.html", facts={})
+    page = report.write(stem_folder.find(tmp_path), tmp_path / "page.html", facts={})
     assert rows(page)["a"][0] == "silent"
     assert len(sounds(page)) == 1
 
@@ -289,7 +289,7 @@ def test_memory_does_not_grow_with_the_track(page, tmp_path, monkeypatch):
             soundfile.write(there / f"{name}.wav", np.zeros((seconds * 32_000, 1)), 32_000)
         page = there / "page.html"
         tracemalloc.start()
-        report.write(stemset.find(there), page, facts={})
+        report.write(stem_folder.find(there), page, facts={})
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most
@@ -300,7 +300,7 @@ def test_memory_does_not_grow_with_the_track(page, tmp_path, monkeypatch):
 
 def test_the_mixture_must_be_theirs(folder, tmp_path):
     soundfile.write(tmp_path / "other.wav", np.zeros((100, 1)), RATE)
-    wrong = replace(stemset.find(folder), mixture=tmp_path / "other.wav")
+    wrong = replace(stem_folder.find(folder), mixture=tmp_path / "other.wav")
     with pytest.raises(StemsplitError, match="not what these stems were made from"):
         report.write(wrong, tmp_path / "page.html", facts={})
 
@@ -309,17 +309,17 @@ def test_a_page_is_not_replaced_unasked_nor_left_half_written(folder, tmp_path, 
     page = tmp_path / "page.html"
     page.write_text("mine")
     with pytest.raises(OutputExists):
-        report.write(stemset.find(folder), page, facts={})
+        report.write(stem_folder.find(folder), page, facts={})
 
     with pytest.raises(EncodeError, match="is a folder"):
-        report.write(stemset.find(folder), tmp_path, facts={}, force=True)
+        report.write(stem_folder.find(folder), tmp_path, facts={}, force=True)
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(report, "_embed", full)
     with pytest.raises(EncodeError, match="the disk is full"):
-        report.write(stemset.find(folder), page, facts={}, force=True)
+        report.write(stem_folder.find(folder), page, facts={}, force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
     assert page.read_text() == "mine"
 

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from stemsplit import nets, pipeline, weights
+from stemsplit import pipeline
+from stemsplit.dsp.stft import Stft
 from stemsplit.errors import BadWeights, DeviceUnavailable
+from stemsplit.networks import registry
 from stemsplit.runtime import Running, cache, openvino_runtime
 from stemsplit.runtime.torch_runtime import TorchRuntime
-from stemsplit.separator import MaskSeparator
-from stemsplit.stft import Stft
-from stemsplit.stream import separate_blocks
+from stemsplit.separation.separator import MaskSeparator
+from stemsplit.separation.stream import separate_blocks
+from stemsplit.zoo import store
 from tests.conftest import SAMPLE_RATE, mask_separator, random_network, whole
 
 needs_openvino = pytest.mark.skipif(not find_spec("openvino"), reason="needs OpenVINO")
@@ -72,13 +74,13 @@ def test_stems_are_the_same_however_they_are_run(music, references, runtime, pre
             assert -80 < error_db(found, references[fast]) < HALF_DB  # not the same, or it was not half
 
 
-@pytest.mark.parametrize("name", nets.REGISTRY)
+@pytest.mark.parametrize("name", registry.REGISTRY)
 def test_the_registry_says_what_the_networks_are(name):
-    entry = nets.REGISTRY[name]
-    network = getattr(import_module(f"stemsplit.nets.{entry.module}"), entry.name)
+    entry = registry.REGISTRY[name]
+    network = getattr(import_module(f"stemsplit.networks.registry.{entry.module}"), entry.name)
     if name == "binary-mask-cnn":
         assert (entry.bins, entry.reach) == (network.bins, network.reach)
-    assert f"class {entry.name}".encode() in nets.source(name)
+    assert f"class {entry.name}".encode() in registry.source(name)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +170,7 @@ for thread in threads:
 def test_damaged_weights_are_refused_though_good_ones_are_kept(tmp_path):
     running = Running(runtime="openvino", device="cpu", threads=1)
     pipeline.load_masks("binary-mask-cnn", running=running)
-    content = bytearray(weights.find("binary-mask-cnn").read_bytes())
+    content = bytearray(store.find("binary-mask-cnn").read_bytes())
     content[-2:] = b"\x00\x7c"  # infinity
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(content)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from stemsplit import ffmpeg
+from stemsplit.audio import ffmpeg
+from stemsplit.audio.writer import Writer
+from stemsplit.datasets.songs import MUSDB18_TRACKS, MUSDB18_VALID, find_songs, summary
 from stemsplit.errors import DecodeError, UnknownStem
-from stemsplit.songs import MUSDB18_TRACKS, MUSDB18_VALID, find_songs, summary
-from stemsplit.writer import Writer
 from tests.conftest import SAMPLE_RATE, STEMS
 
 VALIDATION_SONG = "Leaf - Summerghost"

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from stemsplit import ffmpeg
-from stemsplit.audio import Block, Reader
+from stemsplit.audio import ffmpeg
+from stemsplit.audio.decoding.sources import open_source
+from stemsplit.audio.reader import Block, Reader
 from stemsplit.errors import DecodeError, StemsplitError
-from stemsplit.scratch import scratch_folder
-from stemsplit.sources import open_source
+from stemsplit.files.scratch import scratch_folder
 
 RATE = 44_100
 

@@ -16,12 +16,12 @@ import stemsplit
 from stemsplit import spatial
 from stemsplit.cli import app
 from stemsplit.errors import StemsplitError
+from stemsplit.separation.stream import separate_blocks
 from stemsplit.spatial import scan
 from stemsplit.spatial.adress import Adress, angles, nulls
 from stemsplit.spatial.duet import Duet
 from stemsplit.spatial.ica import Ica
 from stemsplit.spatial.projet import Projet
-from stemsplit.stream import separate_blocks
 from tests.conftest import events
 
 RATE = 44_100

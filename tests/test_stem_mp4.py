@@ -17,15 +17,15 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from stemsplit import ffmpeg
-from stemsplit.audio import Reader
+from stemsplit.audio import ffmpeg
+from stemsplit.audio.reader import Reader
+from stemsplit.audio.stem_mp4 import COLOURS, ORDER, Label, StemFile, read_stem_names
+from stemsplit.audio.writer import Writer, together
 from stemsplit.cli import app
+from stemsplit.datasets.songs import MUSDB18, find_songs
 from stemsplit.errors import DecodeError, EncodeError, OutputExists
 from stemsplit.export.unpack import unpack
-from stemsplit.naming import file_names
-from stemsplit.songs import MUSDB18, find_songs
-from stemsplit.stem_mp4 import COLOURS, ORDER, Label, StemFile, read_stem_names
-from stemsplit.writer import Writer, together
+from stemsplit.output.template import file_names
 from tests.conftest import events
 from tests.test_formats import lag, noise, run_ffmpeg
 

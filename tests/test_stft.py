@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from stemsplit.stft import FLOOR, Stft, log_magnitude, magnitude
+from stemsplit.dsp.stft import FLOOR, Stft, log_magnitude, magnitude
 
 SIZES = [(2048, 512), (1024, 256), (512, 64)]
 

@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 from mutagen import aiff, flac, id3, mp3, mp4, oggopus, oggvorbis
 from mutagen import wave as mutagen_wave
 
-from stemsplit import tag_fields, tags
-from stemsplit.audio import Reader
-from stemsplit.formats import FORMATS
-from stemsplit.stem_mp4 import StemFile, read_stem_names
-from stemsplit.tags import Tags, read_tags, write_tags
-from stemsplit.writer import Writer
+from stemsplit.audio import tag_fields, tags
+from stemsplit.audio.formats import FORMATS
+from stemsplit.audio.reader import Reader
+from stemsplit.audio.stem_mp4 import StemFile, read_stem_names
+from stemsplit.audio.tags import Tags, read_tags, write_tags
+from stemsplit.audio.writer import Writer
 from tests.mutate import run_ffmpeg
 
 RATE, FRAMES = 44_100, 4_410

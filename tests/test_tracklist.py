@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from stemsplit import tracklist
-from stemsplit.audio import Reader
+from stemsplit.audio.reader import Reader
+from stemsplit.batch import tracklist
 from stemsplit.errors import DecodeError
 
 

@@ -10,10 +10,10 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from stemsplit import ffmpeg
-from stemsplit.audio import Reader
+from stemsplit.audio import ffmpeg
+from stemsplit.audio.decoding.decoder import Decoder
+from stemsplit.audio.reader import Reader
 from stemsplit.cli import app
-from stemsplit.decoder import Decoder
 from stemsplit.errors import DecodeError, UnsupportedChannels
 from tests.conftest import events
 from tests.test_formats import lag, run_ffmpeg

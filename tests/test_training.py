@@ -15,23 +15,26 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from stemsplit import arrays, nets, weights
+from stemsplit import arrays
+from stemsplit.audio.writer import Writer
 from stemsplit.cli import app
 from stemsplit.cli import train as cli
+from stemsplit.datasets.songs import find_songs
+from stemsplit.dsp.stft import Stft
 from stemsplit.errors import BadWeights, DeviceUnavailable, StemsplitError, UnknownStem
-from stemsplit.songs import find_songs
-from stemsplit.stft import Stft
-from stemsplit.training import checkpoint, journal, loop, view
+from stemsplit.networks import registry
+from stemsplit.training import checkpoint, logger, loop
+from stemsplit.training import progress as view
 from stemsplit.training.augment import Augmentation
-from stemsplit.training.dataset import Batch, Examples, map_songs
+from stemsplit.training.config import SCHEDULES, Recipe, learning_rate
 from stemsplit.training.devices import PRECISIONS, launch
-from stemsplit.training.join import join
 from stemsplit.training.loop import Progress, Trainer
 from stemsplit.training.losses import LOSSES, MASK_LOSSES
-from stemsplit.training.pupil import Pupil
-from stemsplit.training.recipe import SCHEDULES, Recipe, learning_rate
+from stemsplit.training.merge import join
+from stemsplit.training.network_trainer import Pupil
 from stemsplit.training.run import Settings, train
-from stemsplit.writer import Writer
+from stemsplit.training.sampler import Batch, Examples, map_songs
+from stemsplit.zoo import store
 from tests.conftest import NOISES, SAMPLE_RATE
 
 STEMS = NOISES
@@ -181,7 +184,7 @@ def test_each_step_of_each_stem_drops_other_activations(noise_songs, monkeypatch
 
 
 def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(noise_songs, tmp_path):
-    note = journal.Journal(trainer(noise_songs, 6), tmp_path, lambda entry, logged: None)
+    note = logger.Journal(trainer(noise_songs, 6), tmp_path, lambda entry, logged: None)
     nan, one = {"high": torch.tensor(torch.nan)}, {"high": torch.tensor(1.0)}
     with pytest.raises(StemsplitError, match="loss of high"):
         note(Progress(250, 1.0, nan, one, {"high": 1e-3}, {"high": {"loss": 1.0}}))
@@ -307,13 +310,13 @@ def test_a_run_ends_with_weights_a_log_and_curves(data, tmp_path):
         say=said.append,
         show=lambda entry, logged: shown.append((entry["step"], logged)),
     )
-    card = weights.read_card(path)
+    card = store.read_card(path)
     assert (card.name, card.stems, card.data) == ("mine", STEMS, "two noises")
     assert (card.recipe["loss"], card.recipe["augmentation"]["drop"]) == ("mse", 0.25)
     assert (card.recipe["trained_steps"], card.recipe["trained_frames"]) == (2, 8)
     assert card.recipe["validation"]["low"].keys() >= {"accuracy", "mse", "base_rate"}
-    assert set(weights.load(path, ["low"])["low"]) >= {"mean", "deviation", "conv1.weight"}
-    (entry,) = journal.read(run / "log.jsonl")
+    assert set(store.load(path, ["low"])["low"]) >= {"mean", "deviation", "conv1.weight"}
+    (entry,) = logger.read(run / "log.jsonl")
     assert entry["step"] == 2
     assert entry.keys() >= {"frames_per_second", "learning_rate", "loss", "accuracy"}
     assert set(entry["valid"]) == set(STEMS)
@@ -327,14 +330,14 @@ def test_a_run_ends_with_weights_a_log_and_curves(data, tmp_path):
         say=said.append,
     )
     assert "going on from step 2" in said
-    assert [entry["step"] for entry in journal.read(run / "log.jsonl")] == [2, 3]
+    assert [entry["step"] for entry in logger.read(run / "log.jsonl")] == [2, 3]
 
 
 def test_training_can_begin_with_a_model(data, tmp_path):
     first = train(settings(data, tmp_path / "a"), Recipe(steps=1), say=str)
     quiet = Recipe(steps=1, learning_rate=0.0, init=str(first))
     again = train(settings(data, tmp_path / "b", stems=("low",)), quiet, say=str)
-    before, after = (weights.load(path, ["low"])["low"] for path in (first, again))
+    before, after = (store.load(path, ["low"])["low"] for path in (first, again))
     for key, value in before.items():
         torch.testing.assert_close(after[key], value, atol=1e-3, rtol=1e-3)
     with pytest.raises(UnknownStem, match="No stem called `high` in"):
@@ -348,15 +351,15 @@ def test_another_network_is_trained_by_the_same_command(data, tmp_path, network)
     result = CliRunner().invoke(app, ["train", *words, str(tmp_path / "first")])
     path = tmp_path / "first" / "mine.safetensors"
     assert result.stdout.strip() == str(path)
-    card = weights.read_card(path)
+    card = store.read_card(path)
     assert (card.network, card.stems, card.complete) == (network, STEMS, True)
-    assert card.recipe["loss"] == nets.REGISTRY[network].training["loss"]
-    assert card.parameters == sum(p.numel() for p in nets.make(network, 2).parameters())
+    assert card.recipe["loss"] == registry.REGISTRY[network].training["loss"]
+    assert card.parameters == sum(p.numel() for p in registry.make(network, 2).parameters())
     assert set(arrays.split(np.zeros(9000), SAMPLE_RATE, model=path)) == set(STEMS)
     again = ["--init", str(path), "--learning-rate", "0", "--run", str(tmp_path / "again")]
     CliRunner().invoke(app, ["train", *words[:-1], *again], catch_exceptions=False)
     before, after = (
-        weights.load(each, (nets.WHOLE,))[nets.WHOLE]
+        store.load(each, (registry.WHOLE,))[registry.WHOLE]
         for each in (path, tmp_path / "again" / "mine.safetensors")
     )
     for key, value in before.items():
@@ -394,13 +397,13 @@ def test_models_of_single_stems_join_into_one(data, tmp_path):
     result = CliRunner().invoke(app, ["train", *words, "--run", str(tmp_path / "all"), "--name", "both"])
     joined = tmp_path / "all" / "both.safetensors"
     assert result.stdout.strip() == str(joined)
-    card = weights.read_card(joined)
+    card = store.read_card(joined)
     assert (card.name, card.stems, card.parameters) == ("both", STEMS, 2 * 323_233)
     assert card.recipe["steps"] == {"high": 1, "low": 2}
     assert card.recipe["loss"] == "weighted-bce"
     for stem, path in zip(STEMS, paths, strict=True):
-        for key, value in weights.load(path, [stem])[stem].items():
-            torch.testing.assert_close(weights.load(joined, [stem])[stem][key], value)
+        for key, value in store.load(path, [stem])[stem].items():
+            torch.testing.assert_close(store.load(joined, [stem])[stem][key], value)
     with pytest.raises(BadWeights, match="Two of the models have high"):
         join([str(paths[0]), str(joined)], tmp_path / "all", "both")
 
@@ -435,19 +438,19 @@ def test_two_processes_learn_what_one_learns_from_twice_as_much(data, noise_song
     assert done.returncode == 0, done.stderr
     path = tmp_path / "two" / "trained.safetensors"
     assert done.stdout.split() == [str(path)]  # once, not from each process
-    assert weights.read_card(path).recipe["trained_frames"] == 24
+    assert store.read_card(path).recipe["trained_frames"] == 24
     heard = map_songs(
         find_songs([data], "train", STEMS), sample_rate=SAMPLE_RATE, cache=tmp_path / "start" / "decoded"
     )
     varied = Augmentation(polarity=1.0)
     pairs = Pairs(heard, Stft(), 513, 4 + 24, 1, 0, varied)
-    given = weights.load(start, STEMS)
+    given = store.load(start, STEMS)
     one = Trainer(
         STEMS, pairs, pairs, Recipe(steps=3, **recipe), launch(), weights=given, validation_batches=1
     )
     learn(one)
     for stem in STEMS:
-        for key, value in weights.load(path, [stem])[stem].items():
+        for key, value in store.load(path, [stem])[stem].items():
             moved = (one.best()[stem][key] - given[stem][key]).abs().max()
             assert (one.best()[stem][key] - value).abs().mean() <= 0.02 * moved + 1e-3 * value.abs().mean(), (
                 key

@@ -8,13 +8,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from stemsplit import cards, nets, weights
 from stemsplit.errors import BadWeights, UnknownModel
-from stemsplit.nets.binary_mask_cnn import PARAMETERS
+from stemsplit.networks import registry
+from stemsplit.networks.binary_mask_cnn import PARAMETERS
 from stemsplit.pipeline import load_separator
+from stemsplit.zoo import page as cards
+from stemsplit.zoo import store
 from tests.conftest import STEMS, random_network
 
-CARD = weights.ModelCard(
+CARD = store.ModelCard(
     name="made-up",
     title="Random weights",
     network="binary-mask-cnn",
@@ -41,13 +43,13 @@ def networks():
 @pytest.fixture
 def file(tmp_path, networks):
     path = tmp_path / "made-up.safetensors"
-    weights.save(path, CARD, networks)
+    store.save(path, CARD, networks)
     return path
 
 
 def test_what_is_saved_is_read(file, networks):
-    assert weights.read_card(file) == CARD
-    read = weights.load(file, ["bass"])
+    assert store.read_card(file) == CARD
+    read = store.load(file, ["bass"])
     assert list(read) == ["bass"]
     for name, tensor in networks["bass"].items():
         torch.testing.assert_close(read["bass"][name], tensor, atol=1e-3, rtol=1e-3)  # float16
@@ -55,30 +57,30 @@ def test_what_is_saved_is_read(file, networks):
 
 
 def test_a_card_may_be_rewritten_without_touching_the_weights(file):
-    before = weights.load(file, STEMS)
+    before = store.load(file, STEMS)
     card = cards.rewrite(file, title="Another title")
-    assert weights.read_card(file) == card == replace(CARD, title="Another title")
-    after = weights.load(file, STEMS)
+    assert store.read_card(file) == card == replace(CARD, title="Another title")
+    after = store.load(file, STEMS)
     assert all(torch.equal(before[s][k], after[s][k]) for s in STEMS for k in before[s])
     assert file.with_suffix(".md").read_text(encoding="utf-8") == cards.page(card)
 
 
-@pytest.mark.parametrize("name", weights.available())
+@pytest.mark.parametrize("name", store.available())
 def test_every_shipped_model_has_its_card_and_its_size(name):
-    card = weights.read_card(name)
-    path = weights.find(name)
+    card = store.read_card(name)
+    path = store.find(name)
     assert path.with_suffix(".md").read_text(encoding="utf-8") == cards.page(card)
     assert card.name == name
-    parts = nets.find(card.network).parts(card.stems)
-    built = nets.build(card.network, weights.load(name, parts), len(card.stems) // len(parts))
+    parts = registry.find(card.network).parts(card.stems)
+    built = registry.build(card.network, store.load(name, parts), len(card.stems) // len(parts))
     assert sum(p.numel() for network in built for p in network.parameters()) == card.parameters
     assert set(card.scores) >= {"valid", "test"}
 
 
 @pytest.mark.parametrize("split", ["valid", "test"])
-@pytest.mark.parametrize("name", weights.available())
+@pytest.mark.parametrize("name", store.available())
 def test_every_shipped_model_beats_the_mixture(name, split):
-    card = weights.read_card(name)
+    card = store.read_card(name)
     scores = card.scores[split]
     for stem in card.stems:
         assert scores[card.mask][stem]["sdr_db"] > scores["mixture"][stem]["sdr_db"] + 1
@@ -86,7 +88,7 @@ def test_every_shipped_model_beats_the_mixture(name, split):
 
 @pytest.mark.parametrize("split", ["valid", "test"])
 def test_the_binary_masks_beat_an_empty_mask(split):
-    card = weights.read_card("binary-mask-cnn")
+    card = store.read_card("binary-mask-cnn")
     scores = card.scores[split]
     for stem in card.stems:
         assert scores["bins"][stem]["accuracy"] > scores["bins"][stem]["base_rate"]
@@ -95,7 +97,7 @@ def test_the_binary_masks_beat_an_empty_mask(split):
 
 def test_an_unknown_model_is_told_apart_from_the_known_ones():
     with pytest.raises(UnknownModel, match="no-such") as caught:
-        weights.read_card("no-such")
+        store.read_card("no-such")
     assert "binary-mask-cnn" in caught.value.hint
 
 
@@ -145,12 +147,12 @@ def test_a_card_with_impossible_facts_is_refused(file, facts):
     spoiled = {**json.loads(json.dumps(asdict(CARD))), **facts}
     save_file({"weight": torch.zeros(3)}, file, {"stemsplit": json.dumps(spoiled)})
     with pytest.raises(BadWeights, match="not a weights file"):
-        weights.read_card(file)
+        store.read_card(file)
 
 
 def test_a_transform_too_small_for_the_network_is_refused(tmp_path, networks):
     path = tmp_path / "small.safetensors"
-    weights.save(path, replace(CARD, n_fft=512, hop_length=128), networks)
+    store.save(path, replace(CARD, n_fft=512, hop_length=128), networks)
     with pytest.raises(BadWeights, match="too few bins"):
         load_separator(path)
 
@@ -161,43 +163,43 @@ def test_a_transform_too_small_for_the_network_is_refused(tmp_path, networks):
 def test_a_file_that_is_no_weights_file_of_ours_is_refused(file, damage):
     damage(file)
     with pytest.raises(BadWeights, match="not a weights file"):
-        weights.read_card(file)
+        store.read_card(file)
 
 
 def test_tensors_cut_short_are_refused(file):
     file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(BadWeights, match="damaged"):
-        weights.load(file, ["vocals"])
+        store.load(file, ["vocals"])
 
 
 def test_numbers_that_are_not_finite_are_refused(file, networks):
     spoiled = {**networks["drums"], "dense.bias": torch.full((128,), float("nan"))}
-    weights.save(file, CARD, {**networks, "drums": spoiled})
-    weights.load(file, ["bass"])
+    store.save(file, CARD, {**networks, "drums": spoiled})
+    store.load(file, ["bass"])
     with pytest.raises(BadWeights, match="not finite"):
-        weights.load(file, ["drums"])
+        store.load(file, ["drums"])
 
 
 def test_layers_of_another_shape_are_refused(networks):
     other = {**networks["drums"], "dense.bias": torch.zeros(7)}
     with pytest.raises(BadWeights, match="drums"):
-        nets.build("binary-mask-cnn", {"drums": other})
+        registry.build("binary-mask-cnn", {"drums": other})
     with pytest.raises(BadWeights, match="no-such-network"):
-        nets.build("no-such-network", {})
+        registry.build("no-such-network", {})
 
 
 def test_the_best_model_is_the_one_with_the_highest_validation_scores(tmp_path, monkeypatch):
-    shipped = weights.read_card("binary-mask-cnn")
+    shipped = store.read_card("binary-mask-cnn")
     paths = {}
     for name, more in (("worse", -1.0), ("better", 1.0), ("unmeasured", None)):
         valid = {stem: {"sdr_db": 3.0 + (more or 0)} for stem in shipped.stems}
         scores = {} if more is None else {"valid": {"soft": valid}, "test": {"soft": {}}}
         paths[name] = tmp_path / f"{name}.safetensors"
-        content = weights.load("binary-mask-cnn", shipped.stems)
-        weights.save(paths[name], replace(shipped, name=name, scores=scores), content)
-    monkeypatch.setattr(weights, "available", lambda: paths)
-    assert weights.find("best") == paths["better"]
-    assert weights.read_card("best").name == "better"
+        content = store.load("binary-mask-cnn", shipped.stems)
+        store.save(paths[name], replace(shipped, name=name, scores=scores), content)
+    monkeypatch.setattr(store, "available", lambda: paths)
+    assert store.find("best") == paths["better"]
+    assert store.read_card("best").name == "better"
 
 
 def test_a_card_says_what_its_network_learnt(tmp_path, networks):

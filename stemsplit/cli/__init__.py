@@ -61,7 +61,7 @@ class TracksFirst(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put `split` before a first word that is neither a command nor an option of ours."""
-        from stemsplit.config import expanded
+        from stemsplit.cli.settings import expanded
 
         ctx.meta[_WORDS] = args = [expanded(word) for word in args]
         ours = {option for parameter in self.get_params(ctx) for option in parameter.opts}
@@ -136,9 +136,9 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        import stemsplit
+        from stemsplit.defaults import VERSION
 
-        typer.echo(f"stemsplit {stemsplit.__version__}")
+        typer.echo(f"stemsplit {VERSION}")
         raise typer.Exit
 
 

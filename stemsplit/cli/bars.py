@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress, TaskID
 
-    from stemsplit.audio import Reader
-    from stemsplit.pipes import RawReader
+    from stemsplit.audio.raw import RawReader
+    from stemsplit.audio.reader import Reader
 
 OTHER_COLUMNS = 50
 """The width of all columns of a bar except its title."""

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from stemsplit import config
+from stemsplit.audio.formats import LOSSLESS, STEM_FILE
 from stemsplit.cli import console
+from stemsplit.cli import settings as config
 from stemsplit.errors import BadConfig
-from stemsplit.formats import LOSSLESS, STEM_FILE
 
 EXAMPLE = "stemsplit config --path"
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 
 from stemsplit.errors import InternalError, Interrupted, StemsplitError, failure
-from stemsplit.scratch import shown
+from stemsplit.files.scratch import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
-    from stemsplit.audio import Reader
-    from stemsplit.batch import Job
-    from stemsplit.discovery import Track
+    from stemsplit.audio.raw import RawReader
+    from stemsplit.audio.reader import Reader
+    from stemsplit.batch.discovery import Track
+    from stemsplit.batch.plan import Job
     from stemsplit.pipeline import SplitResult
-    from stemsplit.pipes import RawReader
 
 SCHEMA = 1
 """Of what --json prints: see events.schema.json. Another one, when an old field means something else."""
@@ -159,9 +159,9 @@ class Report:
     def start(self, tracks: int) -> None:
         """Tell programs what is going to be told."""
         if self.json:
-            from stemsplit import __version__
+            from stemsplit.defaults import VERSION
 
-            event(event="start", schema=SCHEMA, version=__version__, tracks=tracks)
+            event(event="start", schema=SCHEMA, version=VERSION, tracks=tracks)
 
     def plan(self, todo: Iterable[Job], readers: Mapping[Job, Reader]) -> None:
         """Tell programs what is going to be written: the path of each stem."""

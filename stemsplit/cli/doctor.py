@@ -134,7 +134,7 @@ def _run() -> Check:
 
 
 def _ffmpeg() -> Check:
-    from stemsplit import ffmpeg
+    from stemsplit.audio import ffmpeg
 
     try:
         program = ffmpeg.executable()
@@ -153,10 +153,10 @@ def _ffmpeg() -> Check:
 def _formats() -> Iterator[Check]:
     import numpy as np
 
-    from stemsplit.audio import Reader
-    from stemsplit.formats import FORMATS
-    from stemsplit.scratch import scratch_folder
-    from stemsplit.writer import Writer
+    from stemsplit.audio.formats import FORMATS
+    from stemsplit.audio.reader import Reader
+    from stemsplit.audio.writer import Writer
+    from stemsplit.files.scratch import scratch_folder
 
     block = np.zeros((2, 4410), np.float32)
     try:
@@ -180,14 +180,14 @@ def _formats() -> Iterator[Check]:
 
 
 def _models() -> Iterator[Check]:
-    from stemsplit import weights
+    from stemsplit.zoo import store
 
-    found = weights.available()
+    found = store.available()
     if not found:
         yield Check("models", False, "there are none", "install stemsplit again", True)
     for name, path in found.items():
         try:
-            card = weights.read_card(path)
+            card = store.read_card(path)
         except StemsplitError as problem:
             yield Check(name, False, problem.message, problem.hint, True)
         else:

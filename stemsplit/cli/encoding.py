@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stemsplit import formats
+from stemsplit.audio import formats
 
 _where = partial(typer.Option, rich_help_panel="What to write")
 _format = partial(_where, "--format", "-f", case_sensitive=False)

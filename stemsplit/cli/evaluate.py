@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from stemsplit import DEFAULT_MODEL
-from stemsplit.cli import console, models, running
+from stemsplit.cli import console, models, runtime_options
+from stemsplit.defaults import DEFAULT_MODEL
 from stemsplit.errors import EncodeError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from stemsplit.comparison import Comparison
-    from stemsplit.evaluation import SongScores, Systems
-    from stemsplit.weights import ModelCard
+    from stemsplit.evaluation.comparison import Comparison
+    from stemsplit.evaluation.evaluate import SongScores, Systems
+    from stemsplit.zoo.store import ModelCard
 
 EXAMPLE = "stemsplit evaluate --data stems-of-songs --split test"
 RATIOS = {
@@ -86,10 +86,10 @@ def command(
             "--paper", metavar="", help="Accuracy of the masks in train and valid, beside the paper's."
         ),
     ] = False,
-    fast: running.Fast = False,
-    runtime: running.Runtime = "auto",
-    device: running.Device = "auto",
-    precision: running.Precision = "float32",
+    fast: runtime_options.Fast = False,
+    runtime: runtime_options.Runtime = "auto",
+    device: runtime_options.Device = "auto",
+    precision: runtime_options.Precision = "float32",
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="A row a song, system and stem.")] = None,
     json: Annotated[
         Path | None,
@@ -110,17 +110,20 @@ def command(
     gets the source that is nearest to it. In float32, unless --precision says otherwise,
     so that the scores are the same on every machine.
     """
-    from stemsplit import cards, charts, comparison, evaluation, results, spatial, weights
+    from stemsplit import plots, spatial
+    from stemsplit.evaluation import comparison, evaluate
+    from stemsplit.evaluation import tables as results
     from stemsplit.runtime import Running, cores
+    from stemsplit.zoo import page, store
 
     _refuse(*(path for path in (csv, json, plot) if path))
     if plot:
-        charts.check()
+        plots.check()
     first, *others = list(dict.fromkeys(model or [DEFAULT_MODEL]))
     if others and (keep or paper):
         raise UsageError("--keep and --paper are for one --model")
-    card = evaluation.card_of(first)
-    if keep and (first in spatial.METHODS or card.mask == evaluation.MEAN):
+    card = evaluate.card_of(first)
+    if keep and (first in spatial.METHODS or card.mask == evaluate.MEAN):
         raise EncodeError(f"{first} has no weights file of its own", "leave out --keep")
     splits = split or (["train", "valid"] if paper else ["test"])
     wanted: dict[str, Any] = {
@@ -133,10 +136,10 @@ def command(
     if others:
         card, systems = comparison.compare([first, *others], **wanted)
     else:
-        systems = evaluation.systems_of(first, **wanted)
+        systems = evaluate.systems_of(first, **wanted)
     songs = _measure(card, systems, data, splits, width, (jobs or cores()) if museval else 0)
     if keep:
-        cards.rewrite(weights.find(first), scores={**card.scores, **results.for_card(songs)})
+        page.rewrite(store.find(first), scores={**card.scores, **results.for_card(songs)})
     if csv:
         results.write_csv(csv, songs)
     if plot:
@@ -167,9 +170,9 @@ def _measure(
     """Measure one song after the other, with BSSEval in so many processes beside it."""
     from contextlib import nullcontext
 
-    from stemsplit.bsseval import Pool
-    from stemsplit.evaluation import SAMPLE_RATE
-    from stemsplit.songs import find_songs
+    from stemsplit.datasets.songs import find_songs
+    from stemsplit.evaluation.bsseval import Pool
+    from stemsplit.evaluation.evaluate import SAMPLE_RATE
 
     sources = [(split, source) for split in splits for source in find_songs(data, split, card.stems)]
     version = "" if width == 1 else ", mono" if width == 0 else f", width {width:g}"
@@ -183,11 +186,12 @@ def _measure(
 
 
 def _plot(path: Path, card: ModelCard, songs: Sequence[SongScores]) -> None:
-    from stemsplit import charts, results
+    from stemsplit import plots
+    from stemsplit.evaluation import tables as results
 
     values = results.values(songs, "sdr_db")
     splits = " and ".join(results.by_split(songs))
-    charts.box_plot(
+    plots.box_plot(
         path, values, groups=card.stems, title=f"{card.name}: {len(songs)} songs of {splits}", label="SDR, dB"
     )
 
@@ -196,7 +200,7 @@ def _print(card: ModelCard, songs: Sequence[SongScores], *, paper: bool) -> None
     from rich.console import Console
     from rich.table import Table
 
-    from stemsplit import results
+    from stemsplit.evaluation import tables as results
 
     def show(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
@@ -220,12 +224,13 @@ def _print(card: ModelCard, songs: Sequence[SongScores], *, paper: bool) -> None
 
 def _tables(card: ModelCard, songs: Sequence[SongScores]) -> dict[str, list[list[str]]]:
     """Return the rows of each table of a split."""
-    from stemsplit import cards, results
+    from stemsplit.evaluation import tables as results
+    from stemsplit.zoo import page
 
     both = results.medians(songs), results.means(songs)
 
     def row(name: str, system: str, measure: str, digits: int) -> list[str]:
-        median, mean = (cards.cells(each[system], card.stems, measure, digits) for each in both)
+        median, mean = (page.cells(each[system], card.stems, measure, digits) for each in both)
         return [name, *(f"{a} ({b})" if a != "-" else a for a, b in zip(median, mean, strict=True))]
 
     systems = [name for name in both[0] if name != "bins"]
@@ -237,17 +242,19 @@ def _tables(card: ModelCard, songs: Sequence[SongScores]) -> dict[str, list[list
     }
     if "bins" not in both[0]:
         return tables
-    return tables | {"all bins": [row(text, "bins", name, 3) for name, text in cards.BINS.items()]}
+    return tables | {"all bins": [row(text, "bins", name, 3) for name, text in page.BINS.items()]}
 
 
 def _paper(card: ModelCard, songs: Sequence[SongScores]) -> Iterator[list[str]]:
     """Yield the rows of the paper's table, with ours."""
-    from stemsplit import cards, evaluation, results
+    from stemsplit.evaluation import evaluate
+    from stemsplit.evaluation import tables as results
+    from stemsplit.zoo import page
 
     for split, each in results.by_split(songs).items():
-        ours, theirs = evaluation.pooled(each), results.PAPER.get(split, {})
+        ours, theirs = evaluate.pooled(each), results.PAPER.get(split, {})
         columns = [
-            cards.cells(scores, card.stems, measure, 3)
+            page.cells(scores, card.stems, measure, 3)
             for scores, measure in (
                 (ours, "accuracy"),
                 (theirs, "accuracy"),

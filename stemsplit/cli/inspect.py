@@ -13,7 +13,7 @@ from stemsplit.cli import console, sound
 
 if TYPE_CHECKING:
     from stemsplit.analysis import Analysis
-    from stemsplit.audio import Reader
+    from stemsplit.audio.reader import Reader
 
 EXAMPLE = "stemsplit inspect song.mp3"
 LOSSLESS = (".wav", ".flac", ".aif", ".aiff", ".w64", ".caf", ".rf64")
@@ -39,7 +39,7 @@ def command(
     """
     if plot and len(sources) > 1:
         raise typer.BadParameter("--plot draws one sound, or the stems of one folder")
-    from stemsplit.audio import Reader
+    from stemsplit.audio.reader import Reader
 
     track = sound.track(audio_track)
     report = console.Report(quiet=False, verbose=True, json=json)
@@ -93,11 +93,11 @@ def _facts(path: Path, reader: Reader, found: Analysis) -> dict[str, str]:
 
 
 def _tell_stems(folder: Path, *, json: bool) -> None:
-    from stemsplit import stemset
     from stemsplit.analysis import analyse
-    from stemsplit.audio import Reader
+    from stemsplit.audio import stem_folder
+    from stemsplit.audio.reader import Reader
 
-    stems = stemset.find(folder).stems
+    stems = stem_folder.find(folder).stems
     found = {}
     for name, path in stems.items():
         reader = Reader(path)
@@ -118,13 +118,14 @@ def _tell_stems(folder: Path, *, json: bool) -> None:
 def _draw(source: Path, reader: Reader | None, path: Path) -> None:
     import numpy as np
 
-    from stemsplit import charts, stemset
+    from stemsplit import plots
+    from stemsplit.audio import stem_folder
     from stemsplit.export.report import pictures
 
-    charts.check()
+    plots.check()
     if reader is None:
-        stems = stemset.find(source)
-        names, rate, frames = [stemset.MIXTURE, *stems.stems], stems.sample_rate, stems.frames
+        stems = stem_folder.find(source)
+        names, rate, frames = [stem_folder.MIXTURE, *stems.stems], stems.sample_rate, stems.frames
         # What has no mixture beside it is drawn above its stems as their sum.
         blocks = (np.concatenate([block.sum(axis=0, keepdims=True), block]) for block in stems.blocks())
     else:

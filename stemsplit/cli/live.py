@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stemsplit import LIVE_MODEL
-from stemsplit.cli import console, models, running, streams
+from stemsplit.cli import console, models, runtime_options, streams
+from stemsplit.defaults import LIVE_MODEL
 
 if TYPE_CHECKING:
-    from stemsplit.live import Card, Live, Pipe
+    from stemsplit.live.engine import Card, Live, Pipe
 
 EXAMPLE = "play | stemsplit live --raw 44100:2:f32 --stem vocals | listen"
 
@@ -45,10 +45,10 @@ def command(
         float, _how(min=10, max=10_000, metavar="MS", help="Of sound at a time; shorter is more work.")
     ] = 100.0,
     model: Annotated[str, models.option(rich_help_panel="How to run")] = LIVE_MODEL,
-    fast: running.Fast = False,
-    runtime: running.Runtime = "auto",
-    device: running.Device = "auto",
-    precision: running.Precision = "auto",
+    fast: runtime_options.Fast = False,
+    runtime: runtime_options.Runtime = "auto",
+    device: runtime_options.Device = "auto",
+    precision: runtime_options.Precision = "auto",
     quiet: Annotated[bool, _tell("--quiet", "-q", help="Only errors.")] = False,
     json: Annotated[bool, _tell("--json", help="The summary as one JSON object, on stderr too.")] = False,
 ) -> None:
@@ -57,7 +57,8 @@ def command(
     What comes out is a stated time behind what comes in: a block, and what the networks
     hear ahead of it. It is the sound that `stemsplit split` makes with this model, and as long.
     """
-    from stemsplit import live, mixing
+    from stemsplit.live import engine as live
+    from stemsplit.remix import mixer
 
     if devices:
         for number, words in live.devices():
@@ -72,12 +73,12 @@ def command(
         raise typer.BadParameter("live needs a program before it, play | stemsplit live; or --input DEVICE")
     if not cards and sys.stdout.isatty():
         raise typer.BadParameter("live needs a program behind it, stemsplit live | play; or --output DEVICE")
-    settings = None if remix is None else mixing.parse(remix, live.read_card(model).stems)
+    settings = None if remix is None else mixer.parse(remix, live.read_card(model).stems)
     options = {"runtime": runtime, "device": device, "precision": precision}
     separator = live.load(model, stem, block_ms=block, fast=fast, **options)
     spec = separator.spec
 
-    mix = live.only if settings is None else mixing.Mixer(settings, spec.stems, spec.sample_rate).mix
+    mix = live.only if settings is None else mixer.Mixer(settings, spec.stems, spec.sample_rate).mix
     engine = live.Live(separator, mix, block_ms=block)
     way = _between_cards(engine, input, output) if cards else _through_pipes(engine, raw)
     if not quiet:
@@ -93,12 +94,12 @@ def command(
 
 def _through_pipes(engine: Live, form: str | None) -> Pipe:
     """Return the way from standard input to standard output, in the form of the former."""
-    from stemsplit.live import Pipe
-    from stemsplit.pipes import Outlet, read_header
+    from stemsplit.audio.raw import Outlet, read_header
+    from stemsplit.live.engine import Pipe
 
     # Not buffered: what has come is there at once, and no lock is held by a thread that waits for more.
     stream = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
-    given = running.raw_form(form)
+    given = runtime_options.raw_form(form)
     raw, length = (given, None) if given else read_header(stream)
     engine.check(raw.sample_rate, raw.channels)
     frames = None if length is None else length // raw.bytes_per_frame
@@ -107,7 +108,7 @@ def _through_pipes(engine: Live, form: str | None) -> Pipe:
 
 
 def _between_cards(engine: Live, input: str | None, output: str | None) -> Card:
-    from stemsplit.live import Card
+    from stemsplit.live.engine import Card
 
     names = (None if name == "default" else name for name in (input, output))
     card = Card(engine, *names)

@@ -13,16 +13,17 @@ from stemsplit.cli import console
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stemsplit.weights import ModelCard
+    from stemsplit.zoo.store import ModelCard
 
 EXAMPLE = "stemsplit models binary-mask-cnn"
 
 
 def complete(incomplete: str) -> list[str]:
     """Give the models whose names begin like this, to the shell."""
-    from stemsplit import spatial, weights
+    from stemsplit import spatial
+    from stemsplit.zoo import store
 
-    names = (*weights.available(), weights.BEST, *spatial.METHODS)
+    names = (*store.available(), store.BEST, *spatial.METHODS)
     return [name for name in names if name.startswith(incomplete)]
 
 
@@ -48,7 +49,9 @@ def command(
     json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object a model.")] = False,
 ) -> None:
     """List the models: their stems, sizes and scores."""
-    from stemsplit import cards, spatial, weights
+    from stemsplit import spatial
+    from stemsplit.zoo import page as cards
+    from stemsplit.zoo import store
 
     if networks:
         _list_networks(json=json)
@@ -57,10 +60,10 @@ def command(
         _tell_method(name, json=json)
         return
     if name and not json:
-        _print_markdown(cards.page(weights.read_card(name)))
+        _print_markdown(cards.page(store.read_card(name)))
         return
-    paths = [weights.find(model) for model in ([name] if name else weights.ranked())]
-    found = {path: weights.read_card(path) for path in paths}
+    paths = [store.find(model) for model in ([name] if name else store.ranked())]
+    found = {path: store.read_card(path) for path in paths}
     if not json:
         _print_table(found)
         if not name:
@@ -73,10 +76,10 @@ def command(
 
 
 def _list_networks(*, json: bool) -> None:
-    from stemsplit import nets
+    from stemsplit.networks import registry
 
-    width = max(map(len, nets.REGISTRY)) + 3
-    for name, entry in nets.REGISTRY.items():
+    width = max(map(len, registry.REGISTRY)) + 3
+    for name, entry in registry.REGISTRY.items():
         if json:
             console.event(name=name, title=entry.title)
         else:

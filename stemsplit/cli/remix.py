@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from stemsplit import DEFAULT_MODEL
-from stemsplit.cli import console, encoding, models, running, sound
+from stemsplit.cli import console, encoding, models, runtime_options, sound
 from stemsplit.cli.bars import Bars
+from stemsplit.defaults import DEFAULT_MODEL
 from stemsplit.errors import StemsplitError
 
 EXAMPLE = 'stemsplit remix song.mp3 "vocals=-6dB drums=+3dB"'
@@ -22,13 +22,14 @@ _tell = partial(typer.Option, rich_help_panel="What to print", metavar="")
 
 def _complete(ctx: typer.Context, incomplete: str) -> list[str]:
     """Give the presets that begin like this, to the shell."""
-    from stemsplit import mixing, pipeline
+    from stemsplit import pipeline
+    from stemsplit.remix import mixer
 
     try:
         stems = pipeline.stem_names(ctx.params.get("model") or DEFAULT_MODEL)
     except StemsplitError:
         stems = ()
-    presets = (*mixing.PRESETS, *(f"practice:{stem}" for stem in stems))
+    presets = (*mixer.PRESETS, *(f"practice:{stem}" for stem in stems))
     return [preset for preset in presets if preset.startswith(incomplete)]
 
 
@@ -55,11 +56,11 @@ def command(
     downmix: sound.Downmix = False,
     model: Annotated[str, models.option(rich_help_panel="How to split")] = DEFAULT_MODEL,
     mask: Annotated[Literal["soft", "binary", "wiener"] | None, _how(help="As of `stemsplit split`.")] = None,
-    fast: running.Fast = False,
-    runtime: running.Runtime = "auto",
-    device: running.Device = "auto",
-    precision: running.Precision = "auto",
-    threads: running.Threads = None,
+    fast: runtime_options.Fast = False,
+    runtime: runtime_options.Runtime = "auto",
+    device: runtime_options.Device = "auto",
+    precision: runtime_options.Precision = "auto",
+    threads: runtime_options.Threads = None,
     quiet: Annotated[bool, _tell("--quiet", "-q", help="Only the path and errors.")] = False,
     json: Annotated[bool, _tell("--json", help="One JSON object instead of the path.")] = False,
 ) -> None:
@@ -71,16 +72,18 @@ def command(
     """
     from dataclasses import asdict
 
-    from stemsplit import mixing, naming, stemset
-    from stemsplit.audio import Reader
-    from stemsplit.formats import FORMATS
-    from stemsplit.remix import remix
+    from stemsplit.audio import stem_folder
+    from stemsplit.audio.formats import FORMATS
+    from stemsplit.audio.reader import Reader
+    from stemsplit.output import template
+    from stemsplit.remix import mixer
+    from stemsplit.remix.remix import remix
 
     text = " ".join(words)
-    label = text.replace(":", "-") if text in mixing.PRESETS or text.startswith("practice:") else "remix"
+    label = text.replace(":", "-") if text in mixer.PRESETS or text.startswith("practice:") else "remix"
     if out is None:
         ending = source.suffix[1:].lower()
-        name = source.resolve().name if source.is_dir() else naming.track_name(source)
+        name = source.resolve().name if source.is_dir() else template.track_name(source)
         out = Path(f"{name}-{label}.{ending if ending in FORMATS else 'wav'}")
     report = console.Report(quiet=quiet, verbose=False, json=json)
     chosen: dict[str, Any] = {}
@@ -88,7 +91,7 @@ def command(
         chosen = {"audio_track": sound.track(audio_track), "downmix": downmix}
         reader = Reader(source, track=chosen["audio_track"], downmix=downmix)
     else:
-        reader = Reader(next(iter(stemset.find(source).stems.values())))
+        reader = Reader(next(iter(stem_folder.find(source).stems.values())))
     shown = f"{label} of {console.printable(source.name)}"
     with Bars(enabled=not quiet) as bars, bars.of(shown, reader) as update:
         result = remix(

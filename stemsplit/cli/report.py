@@ -30,10 +30,10 @@ def command(
 
     One file for any browser, which needs no network: the sounds are in it.
     """
-    from stemsplit import stemset
+    from stemsplit.audio import stem_folder
     from stemsplit.export import report
 
-    stems = stemset.find(folder)
+    stems = stem_folder.find(folder)
     if mixture:
         stems = replace(stems, mixture=mixture)
     facts, path = report.facts(stems, folder.parent), out or folder / "report.html"

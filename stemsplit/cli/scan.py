@@ -28,19 +28,19 @@ def command(
     By level, as ADRess hears them: an azimuth for `stemsplit --model adress --azimuth`. By level and delay of
     the right channel against the left, as DUET hears them.
     """
-    from stemsplit import charts
-    from stemsplit.audio import Reader
+    from stemsplit import plots
+    from stemsplit.audio.reader import Reader
     from stemsplit.spatial import scan
 
     if plot:
-        charts.check()
+        plots.check()
     reader = Reader(track, track=sound.track(audio_track), downmix=downmix)
     survey = scan.scan(reader)
     for warning in reader.warnings:
         console.say(f"warning: {warning}")
     found = list(zip(survey.azimuths, survey.shares, strict=True))
     if plot:
-        charts.positions(plot, survey, title=track.name)
+        plots.positions(plot, survey, title=track.name)
     if json:
         console.event(
             input=track,

@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from stemsplit import DEFAULT_MODEL
+from stemsplit.audio.formats import LOSSLESS, STEM_FILE
 from stemsplit.cli import bars as progress_bars
-from stemsplit.cli import console, encoding, models, running, signals, sound, stopping, streams
+from stemsplit.cli import console, encoding, models, runtime_options, signals, sound, stopping, streams
+from stemsplit.defaults import DEFAULT_MODEL
 from stemsplit.errors import EncodeError, StemsplitError, UsageError, failure
-from stemsplit.formats import LOSSLESS, STEM_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from stemsplit.audio import Reader
-    from stemsplit.batch import Job, Order
-    from stemsplit.discovery import Found
-    from stemsplit.export.beside import Beside
-    from stemsplit.pipes import Raw, RawReader
+    from stemsplit.audio.raw import Raw, RawReader
+    from stemsplit.audio.reader import Reader
+    from stemsplit.batch.discovery import Found
+    from stemsplit.batch.plan import Job, Order
+    from stemsplit.export.sidecars import Beside
 
 EXAMPLE = "stemsplit song.mp3 -o out --stems vocals,drums"
 
@@ -76,11 +76,11 @@ def _did_you_mean(problem: StemsplitError, name: str) -> None:
 
 
 def _complete_stems(ctx: typer.Context, incomplete: str) -> list[str]:
-    from stemsplit import weights
+    from stemsplit.zoo import store
 
     typed, comma, _ = incomplete.rpartition(",")
     try:
-        stems = weights.read_card(ctx.params.get("model") or DEFAULT_MODEL).stems
+        stems = store.read_card(ctx.params.get("model") or DEFAULT_MODEL).stems
     except StemsplitError:
         return []
     return [typed + comma + name for name in stems if name not in typed.split(",")]
@@ -140,15 +140,15 @@ def command(
         str | None,
         _how(metavar="DEGREES", help="For these, too: what is at -30,0 and the rest. See `stemsplit scan`."),
     ] = None,
-    fast: running.Fast = False,
-    runtime: running.Runtime = "auto",
-    device: running.Device = "auto",
-    precision: running.Precision = "auto",
-    batch: running.Batch = None,
-    threads: running.Threads = None,
-    jobs: running.Workers = None,
-    ray: running.Ray = None,
-    gpus_per_worker: running.Gpus = 0.0,
+    fast: runtime_options.Fast = False,
+    runtime: runtime_options.Runtime = "auto",
+    device: runtime_options.Device = "auto",
+    precision: runtime_options.Precision = "auto",
+    batch: runtime_options.Batch = None,
+    threads: runtime_options.Threads = None,
+    jobs: runtime_options.Workers = None,
+    ray: runtime_options.Ray = None,
+    gpus_per_worker: runtime_options.Gpus = 0.0,
     out: Annotated[str, _where("--out", "-o", metavar="DIR", help="Where to write.")] = "stems",
     format: encoding.AnyFormat = "wav",
     depth: encoding.Depth = "same",
@@ -218,9 +218,10 @@ def command(
         raise typer.BadParameter("--duration must be more than nothing")
     if not -60 <= gain <= 60:
         raise typer.BadParameter("--gain takes -60 to 60 dB")
-    from stemsplit import remote, tracklist
+    from stemsplit.batch import tracklist
+    from stemsplit.files import remote
 
-    form, named = running.raw_form(raw), list(tracks or [])
+    form, named = runtime_options.raw_form(raw), list(tracks or [])
     if from_file is not None:
         named += tracklist.read(from_file)
     if not named:
@@ -233,10 +234,10 @@ def command(
         raise typer.BadParameter("standard input cannot be a track and a list of tracks")
     if form and not (stdout or "-" in named):
         raise typer.BadParameter("--raw is for standard input, as the track `-`, and for --stdout")
-    from stemsplit.batch import Order
-    from stemsplit.export.beside import Beside
+    from stemsplit.batch.plan import Order
+    from stemsplit.export.sidecars import Beside
+    from stemsplit.files.scratch import scratch_folder
     from stemsplit.runtime import Running
-    from stemsplit.scratch import scratch_folder
 
     if not ray and remote.is_remote(out):
         raise typer.BadParameter(
@@ -312,8 +313,8 @@ def _found(
     elsewhere: bool = False,
 ) -> Found:
     """Return the tracks; what comes through standard input is kept in a folder."""
-    from stemsplit.discovery import Found, find_tracks
-    from stemsplit.pipes import spool
+    from stemsplit.audio.raw import spool
+    from stemsplit.batch.discovery import Found, find_tracks
 
     kept = None
     if "-" in named:
@@ -333,9 +334,9 @@ def _to_stdout(
 ) -> None:
     """Write one stem of one track to standard output: plain samples and WAV as they are made."""
     from stemsplit import pipeline
-    from stemsplit.batch import Job
+    from stemsplit.audio.raw import RawReader
+    from stemsplit.batch.plan import Job
     from stemsplit.missing import no_stem
-    from stemsplit.pipes import RawReader
 
     if sys.stdout.isatty():
         raise typer.BadParameter("--stdout needs a program or a file behind it: stemsplit ... | play")
@@ -420,7 +421,7 @@ def _opened(
 
 def _share_out(order: Order, planned: Sequence[Job], report: console.Report, **cluster: Any) -> None:
     """Have the tracks split by the machines of a cluster, which also look whether they can be."""
-    from stemsplit import cluster as machines
+    from stemsplit.batch import ray_backend as machines
 
     cpus = order.running.threads or 1
     try:
@@ -443,7 +444,7 @@ def _share_out(order: Order, planned: Sequence[Job], report: console.Report, **c
 
 def _split(order: Order, todo: dict[Job, Reader], report: console.Report, jobs: int, beside: Beside) -> None:
     """Split the tracks, `jobs` of them at a time; one that fails stops no other."""
-    from stemsplit.separator import Estimator
+    from stemsplit.separation.separator import Estimator
 
     try:
         separator = order.load()

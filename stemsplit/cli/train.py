@@ -21,9 +21,9 @@ DEFAULTS = {"examples": 8, "frames": 32, "loss": "weighted-bce", "learning_rate"
 
 def networks(incomplete: str) -> list[str]:
     """Give the networks whose names begin like this, to the shell."""
-    from stemsplit import nets
+    from stemsplit.networks import registry
 
-    return [name for name in nets.REGISTRY if name.startswith(incomplete)]
+    return [name for name in registry.REGISTRY if name.startswith(incomplete)]
 
 
 _what = partial(typer.Option, rich_help_panel="What to learn from")
@@ -186,20 +186,20 @@ def command(
     if not data and not join:
         raise typer.BadParameter("give --data, or --join, or both")
     if join:
-        from stemsplit.training.join import join as join_models
+        from stemsplit.training.merge import join as join_models
 
         typer.echo(join_models(join, run, name, data=data or (), device=device))
         return
-    from stemsplit import nets
-    from stemsplit.training import view
+    from stemsplit.networks import registry
+    from stemsplit.training import progress
     from stemsplit.training.augment import Augmentation
-    from stemsplit.training.recipe import Recipe
+    from stemsplit.training.config import Recipe
     from stemsplit.training.run import Settings, train
 
     names = tuple(stem.strip() for stem in stems.split(","))
     if len(set(names)) < len(names) or not all(names):
         raise typer.BadParameter("name each stem once", param_hint="--stems")
-    suits = nets.find(network).training
+    suits = registry.find(network).training
     chosen: dict[str, Any] = {
         "examples": examples,
         "frames": frames,
@@ -259,10 +259,10 @@ def command(
         if not quiet:
             console.say(text)
 
-    show: view.LiveTable | view.Lines = view.Lines(say)
+    show: progress.LiveTable | progress.Lines = progress.Lines(say)
     with contextlib.ExitStack() as stack:
         if not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-            show = stack.enter_context(view.LiveTable())
+            show = stack.enter_context(progress.LiveTable())
         path = train(settings, recipe, say=say, show=show)
     if path is not None:  # in the first of several processes
         typer.echo(path)

@@ -33,9 +33,9 @@ def command(
     Paths go to stdout, all else to stderr. A track that fails does not stop the
     others; the exit status is then 1.
     """
-    from stemsplit.discovery import Track
+    from stemsplit.batch.discovery import Track
     from stemsplit.export.unpack import unpack
-    from stemsplit.naming import track_name
+    from stemsplit.output.template import track_name
 
     if len({track_name(track).casefold() for track in tracks}) < len(tracks):
         raise typer.BadParameter("two tracks have the same name; unpack them one by one, each with its --out")

@@ -8,12 +8,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from stemsplit.audio import Reader
+from stemsplit.audio.reader import Reader
+from stemsplit.audio.stem_mp4 import MIXTURE, ORDER, read_stem_names
+from stemsplit.audio.writer import Writer, together
 from stemsplit.errors import DecodeError, EncodeError
-from stemsplit.naming import file_names, track_name
+from stemsplit.output.template import file_names, track_name
 from stemsplit.pipeline import SplitResult
-from stemsplit.stem_mp4 import MIXTURE, ORDER, read_stem_names
-from stemsplit.writer import Writer, together
 
 
 def unpack(

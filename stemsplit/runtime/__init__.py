@@ -11,10 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
-from .. import nets, weights
-from ..defaults import install_extra
-from ..errors import DeviceUnavailable, UsageError
-from ..separator import Samples
+from stemsplit.defaults import install_extra
+from stemsplit.errors import DeviceUnavailable, UsageError
+from stemsplit.networks import registry
+from stemsplit.separation.separator import Samples
+from stemsplit.zoo import store
 
 RUNTIMES = ("auto", "torch", "openvino")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
@@ -82,9 +83,9 @@ class Running:
             BadWeights: the weights file is damaged.
             UsageError: the networks cannot be asked for every third frame only.
         """
-        entry = nets.find(network)
+        entry = registry.find(network)
         if self.step not in entry.steps:
-            able = ", ".join(name for name, other in nets.REGISTRY.items() if self.step in other.steps)
+            able = ", ".join(name for name, other in registry.REGISTRY.items() if self.step in other.steps)
             raise UsageError(f"There is no --fast for {network}", f"leave it out, or use --model {able}")
         device = pick_device(self.device)
         threads = self.threads or min(MOST_THREADS, cores())
@@ -92,17 +93,17 @@ class Running:
         precision = "float32" if entry.hears_waves and self.precision == "auto" else self.precision
         batch = math.ceil((self.batch or entry.batch) / entry.grid) * entry.grid
         if self._with_openvino(device):
-            from .openvino_runtime import OpenVinoRuntime
+            from stemsplit.runtime.openvino_runtime import OpenVinoRuntime
 
             return OpenVinoRuntime(
                 network, file, parts, stems, batch=batch, precision=precision, threads=threads, step=self.step
             )
-        from .torch_runtime import TorchRuntime
+        from stemsplit.runtime.torch_runtime import TorchRuntime
 
         if device != "cpu" and not self.batch:
             batch = entry.gpu_batch or 4 * batch
         return TorchRuntime(
-            nets.build(network, weights.load(file, parts), stems),
+            registry.build(network, store.load(file, parts), stems),
             reach=entry.reach,
             batch=batch,
             grid=entry.grid,

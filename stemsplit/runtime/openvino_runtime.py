@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import __version__, nets, weights
-from ..errors import DeviceUnavailable
-from ..separator import Samples
-from . import cache
+from stemsplit.defaults import VERSION
+from stemsplit.errors import DeviceUnavailable
+from stemsplit.networks import registry
+from stemsplit.runtime import cache
+from stemsplit.separation.separator import Samples
+from stemsplit.zoo import store
 
 if TYPE_CHECKING:
     from torch import nn
@@ -91,7 +93,7 @@ class OpenVinoRuntime:
     ) -> None:
         openvino = imported()
         core = openvino.Core()
-        entry = nets.find(network)
+        entry = registry.find(network)
         self.precision = best_precision(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"), precision)
         self.reach, self.step = entry.reach, step
         self.batch, self.workers = batch, threads
@@ -102,10 +104,10 @@ class OpenVinoRuntime:
 
         @functools.cache
         def networks() -> list[Any]:
-            return nets.build(network, weights.load(file, parts), stems)
+            return registry.build(network, store.load(file, parts), stems)
 
         def preparation() -> Any:
-            from .torch_runtime import Preparation
+            from stemsplit.runtime.torch_runtime import Preparation
 
             (alone,) = networks()
             return translated(Preparation(alone), shape)
@@ -113,7 +115,7 @@ class OpenVinoRuntime:
         def all_stems() -> Any:
             import torch
 
-            from .torch_runtime import AllStems
+            from stemsplit.runtime.torch_runtime import AllStems
 
             inputs = networks()[0].prepare(torch.zeros(shape)).shape if apart else shape
             return translated(
@@ -121,11 +123,11 @@ class OpenVinoRuntime:
             )
 
         processor = core.get_property("CPU", "FULL_DEVICE_NAME")
-        content = nets.source(network), file.read_bytes()
+        content = registry.source(network), file.read_bytes()
 
         def compiled(graph: Callable[[], Any], precision: str) -> Any:
             config = configuration(precision, threads)
-            made_of = [__version__, openvino.get_version(), processor, config, step, batch, *parts]
+            made_of = [VERSION, openvino.get_version(), processor, config, step, batch, *parts]
             key = cache.key(graph.__name__.encode(), repr(made_of).encode(), *content)
             blob = cache.kept(
                 key, lambda: core.compile_model(graph(), "CPU", config).export_model().getvalue()

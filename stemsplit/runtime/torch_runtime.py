@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import DeviceUnavailable
-from ..separator import Samples
+from stemsplit.errors import DeviceUnavailable
+from stemsplit.separation.separator import Samples
 
 
 class AllStems(nn.Module):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from stemsplit.errors import UsageError
 
 if TYPE_CHECKING:
-    from stemsplit.separator import Estimator
+    from stemsplit.separation.separator import Estimator
 
 REST = "rest"
 APART_DEGREES = 4.0

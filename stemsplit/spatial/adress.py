@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stemsplit.separator import Samples, SpectralSeparator
+from stemsplit.dsp.stft import Spectra, Stft
+from stemsplit.separation.separator import Samples, SpectralSeparator
 from stemsplit.spatial import APART_DEGREES, names
 from stemsplit.spatial.positions import FAINTEST, WIDTH_DEGREES, enough, peaks, spectra
-from stemsplit.stft import Spectra, Stft
 
 RESOLUTION = 100
 """Gains from 0 to 1 that are tried on each side: the paper's beta."""

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stemsplit.separator import Samples, SpectralSeparator
+from stemsplit.dsp.stft import Spectra, Stft
+from stemsplit.separation.separator import Samples, SpectralSeparator
 from stemsplit.spatial import names
 from stemsplit.spatial.positions import FAINTEST, WIDTH_DEGREES, enough, spectra
-from stemsplit.stft import Spectra, Stft
 
 ANGLES = 91
 """Rows of the histogram, from left to right. The paper has a - 1/a there, which knows no end."""

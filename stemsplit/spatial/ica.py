@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stemsplit.errors import StemsplitError, UsageError
-from stemsplit.separator import Samples, Spec
+from stemsplit.separation.separator import Samples, Spec
 from stemsplit.spatial import names
 from stemsplit.spatial.positions import TRAINED, checked
 

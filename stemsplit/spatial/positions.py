@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from stemsplit.dsp.stft import Spectra, Stft
 from stemsplit.errors import StemsplitError, TooFewPositions
-from stemsplit.separator import Samples
-from stemsplit.stft import Spectra, Stft
+from stemsplit.separation.separator import Samples
 
 TRAINED = "use a model that was trained"
 FAINTEST = 1e-3

@@ -23,10 +23,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stemsplit.separator import Samples, SpectralSeparator
+from stemsplit.dsp.stft import Spectra, Stft
+from stemsplit.separation.separator import Samples, SpectralSeparator
 from stemsplit.spatial import names
 from stemsplit.spatial.positions import WIDTH_DEGREES, spectra
-from stemsplit.stft import Spectra, Stft
 
 Floats = NDArray[np.float32]
 

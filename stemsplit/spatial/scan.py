@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stemsplit.separator import Samples
+from stemsplit.dsp.stft import Stft
+from stemsplit.separation.separator import Samples
 from stemsplit.spatial import adress, duet
 from stemsplit.spatial.positions import spectra
-from stemsplit.stft import Stft
 
 MOST = 8
 """Positions that are told of."""

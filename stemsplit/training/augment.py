@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..stft import Floats, Stft
+from stemsplit.dsp.stft import Floats, Stft
 
 LENGTHS = 64
 """The steps, in shares of n_fft, between the lengths of frames at other pitches."""

@@ -11,11 +11,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stemsplit.claims import writing
-
-from ..errors import BadWeights
-from .loop import Trainer
-from .pupil import Pupil, Standing
+from stemsplit.errors import BadWeights
+from stemsplit.files.claims import writing
+from stemsplit.training.loop import Trainer
+from stemsplit.training.network_trainer import Pupil, Standing
 
 
 def save(trainer: Trainer, path: Path) -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..defaults import install_extra
-from ..errors import DeviceUnavailable, StemsplitError
-from ..runtime import pick_device
+from stemsplit.defaults import install_extra
+from stemsplit.errors import DeviceUnavailable, StemsplitError
+from stemsplit.runtime import pick_device
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
-from .. import nets
-from ..metrics import Scores
-from ..stft import FLOOR
-from .dataset import Batch, Examples
-from .losses import MASK_LOSSES, MEASURES, Truth, measure, sdr_db, weighted_accuracy
-from .pupil import Pupil, seed
-from .recipe import Recipe
+from stemsplit.dsp.stft import FLOOR
+from stemsplit.evaluation.metrics import Scores
+from stemsplit.networks import registry
+from stemsplit.training.config import Recipe
+from stemsplit.training.losses import MASK_LOSSES, MEASURES, Truth, measure, sdr_db, weighted_accuracy
+from stemsplit.training.network_trainer import Pupil, seed
+from stemsplit.training.sampler import Batch, Examples
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -78,7 +78,7 @@ class Trainer:
         self.recipe, self.fabric, self.workers = recipe, fabric, workers
         self.validation_batches = validation_batches
         self.given = weights is not None
-        self.entry = nets.find(recipe.network)
+        self.entry = registry.find(recipe.network)
         parts = self.entry.parts(self.stems)
         each = len(self.stems) // len(parts)
         self.pupils = {

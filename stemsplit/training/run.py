@@ -10,20 +10,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import cards, nets, weights
-from ..defaults import VERSION
-from ..errors import BadWeights, EncodeError, UsageError
-from ..missing import no_stem
-from ..songs import Song, SongSource, summary
-from ..stft import Stft
-from . import checkpoint, combination
-from .augment import Augmentation
-from .dataset import DECODED, Examples, map_songs, splits
-from .devices import launch
-from .journal import Journal, Show
-from .loop import Trainer
-from .losses import MASK_LOSSES, SIGNAL_LOSSES
-from .recipe import Recipe
+from stemsplit.datasets.songs import Song, SongSource, summary
+from stemsplit.defaults import VERSION
+from stemsplit.dsp.stft import Stft
+from stemsplit.errors import BadWeights, EncodeError, UsageError
+from stemsplit.missing import no_stem
+from stemsplit.networks import registry
+from stemsplit.training import calibration, checkpoint
+from stemsplit.training.augment import Augmentation
+from stemsplit.training.config import Recipe
+from stemsplit.training.devices import launch
+from stemsplit.training.logger import Journal, Show
+from stemsplit.training.loop import Trainer
+from stemsplit.training.losses import MASK_LOSSES, SIGNAL_LOSSES
+from stemsplit.training.sampler import DECODED, Examples, map_songs, splits
+from stemsplit.zoo import page, store
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -77,7 +78,7 @@ def train(
         DeviceUnavailable: the devices asked for are not there.
         EncodeError: the folder cannot be written.
     """
-    entry = nets.find(recipe.network)
+    entry = registry.find(recipe.network)
     varied = settings.augmentation
     if entry.hears_waves and (varied.stretch or varied.equalise_db):
         raise UsageError(f"There is no --stretch or --equalise for {recipe.network}", "leave them out")
@@ -112,9 +113,9 @@ def train(
     trainer.finish()
     if not entry.joint:
         say("fitting how the masks are shared out")
-    path = settings.run / f"{settings.name}{weights.SUFFIX}"
-    cards.save(path, _card(settings, trainer), trainer.best())
-    combination.combine(path, songs["valid"], device=settings.device)
+    path = settings.run / f"{settings.name}{store.SUFFIX}"
+    page.save(path, _card(settings, trainer), trainer.best())
+    calibration.combine(path, songs["valid"], device=settings.device)
     return path
 
 
@@ -146,7 +147,7 @@ def _given(recipe: Recipe, stems: Sequence[str]) -> Mapping[str, Mapping[str, Te
     init = recipe.init
     if not init:
         return None
-    card, entry = weights.read_card(init), nets.find(recipe.network)
+    card, entry = store.read_card(init), registry.find(recipe.network)
     ours = (recipe.network, entry.sample_rate, entry.n_fft, entry.hop_length)
     if (card.network, card.sample_rate, card.n_fft, card.hop_length) != ours:
         raise BadWeights(f"`{init}` is another kind of network, or hears another grid", "leave out --init")
@@ -155,10 +156,10 @@ def _given(recipe: Recipe, stems: Sequence[str]) -> Mapping[str, Mapping[str, Te
             raise no_stem(stem, card.stems, f"in `{init}`")
     if entry.joint and tuple(stems) != card.stems:
         raise BadWeights(f"`{init}` gives {', '.join(card.stems)}", "choose these --stems, in this order")
-    return weights.load(init, entry.parts(stems))
+    return store.load(init, entry.parts(stems))
 
 
-def stft_of(entry: nets.Entry) -> Stft | None:
+def stft_of(entry: registry.Entry) -> Stft | None:
     """Return the transform that a network hears, none where it hears waves."""
     return None if entry.hears_waves else Stft(entry.n_fft, entry.hop_length)
 
@@ -170,7 +171,7 @@ def _trainer(
     fabric: Fabric,
     given: Mapping[str, Mapping[str, Tensor]] | None,
 ) -> Trainer:
-    entry = nets.find(recipe.network)
+    entry = registry.find(recipe.network)
     around = 2 * entry.margin
     frames = VALIDATION_SECONDS * entry.sample_rate if entry.hears_waves else VALIDATION_FRAMES
     frames = max(1, frames // entry.grid) * entry.grid
@@ -208,7 +209,7 @@ def _trainer(
     )
 
 
-def _card(settings: Settings, trainer: Trainer) -> weights.ModelCard:
+def _card(settings: Settings, trainer: Trainer) -> store.ModelCard:
     recipe, entry = trainer.recipe, trainer.entry
     frames = settings.examples * settings.frames * trainer.fabric.world_size
     facts = {
@@ -226,7 +227,7 @@ def _card(settings: Settings, trainer: Trainer) -> weights.ModelCard:
             for name, pupil in trainer.pupils.items()
         },
     }
-    return weights.ModelCard(
+    return store.ModelCard(
         name=settings.name,
         title=entry.title,
         network=recipe.network,

@@ -8,18 +8,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
-from stemsplit import __version__, charts, weights
+from stemsplit import plots
 from stemsplit.analysis import analyse
-from stemsplit.audio import Block, Reader, resample
-from stemsplit.claims import writing
+from stemsplit.audio.reader import Block, Reader, resample
+from stemsplit.audio.stem_folder import MIXTURE, Passes, StemSet, in_step
+from stemsplit.audio.writer import Writer
+from stemsplit.defaults import VERSION
 from stemsplit.errors import EncodeError, StemsplitError
 from stemsplit.export.report import pictures
 from stemsplit.export.report.page import AUDIO, make_page
-from stemsplit.parts import refuse_to_replace
-from stemsplit.records import Print, Records
-from stemsplit.scratch import scratch_folder
-from stemsplit.stemset import MIXTURE, Passes, StemSet, in_step
-from stemsplit.writer import Writer
+from stemsplit.files.claims import writing
+from stemsplit.files.parts import refuse_to_replace
+from stemsplit.files.scratch import scratch_folder
+from stemsplit.output.manifest import Print, Records
+from stemsplit.zoo import store
 
 BITRATE = "160k"
 RATES = (32_000, 44_100, 48_000)
@@ -46,7 +48,7 @@ def write(
         EncodeError: it cannot be written, or there is no ffmpeg to make MP3 with.
         StemsplitError: matplotlib is not installed, or the mixture is not one of these stems.
     """
-    charts.check()
+    plots.check()
     path = Path(path)
     if path.is_dir():
         raise EncodeError(f"`{path}` is a folder", "choose a file with --out")
@@ -78,12 +80,12 @@ def facts(stems: StemSet, out: Path) -> dict[str, str]:
     records = Records(out)
     record = records.read(stems.stems)
     if record and records.are_ours(stems.stems, record):
-        names = {Print.of(path).sha256: name for name, path in weights.available().items()}
+        names = {Print.of(path).sha256: name for name, path in store.available().items()}
         made_with = str(record.settings.get("weights"))
         found["Model"] = names.get(made_with, made_with)
         found["Mask"] = record.settings.get("mask") or "the model's own"
         found["Computed by"] = record.facts.get("how") or "not known"
-    return {**found, "Report by": f"stemsplit {__version__}"}
+    return {**found, "Report by": f"stemsplit {VERSION}"}
 
 
 def _check_mixture(stemset: StemSet) -> None:

@@ -11,9 +11,9 @@ from importlib import resources
 from string import Template
 
 from stemsplit.analysis import Analysis
+from stemsplit.audio.stem_folder import MIXTURE, StemSet
+from stemsplit.audio.tags import read_tags
 from stemsplit.export.report import pictures
-from stemsplit.stemset import MIXTURE, StemSet
-from stemsplit.tags import read_tags
 
 STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 """Seconds between two marks of the time axis."""

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stemsplit.audio import Block
+from stemsplit.audio.reader import Block
+from stemsplit.dsp.stft import Stft, magnitude
 from stemsplit.errors import EncodeError
-from stemsplit.stft import Stft, magnitude
 
 COLUMNS = 800
 """Of a picture, however long the track is."""

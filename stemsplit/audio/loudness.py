@@ -1,0 +1,74 @@
+"""How loud sound is: peaks, also between samples, and loudness; heard block by block."""
+
+from __future__ import annotations
+
+import numpy as np
+import soxr
+
+from stemsplit.audio.reader import Block
+
+OVERSAMPLING = 4
+"""For true peaks: ITU-R BS.1770-4, annex 2."""
+GATE_SECONDS, STEP_SECONDS = 0.4, 0.1
+ABSOLUTE_GATE_LUFS, RELATIVE_GATE_LU = -70.0, -10.0
+
+
+class Peaks:
+    """The largest absolute sample so far, and the largest value between samples, full scale being 1."""
+
+    def __init__(self, sample_rate: int, channels: int) -> None:
+        self.sample = self.true = 0.0
+        self._stream = soxr.ResampleStream(
+            sample_rate, OVERSAMPLING * sample_rate, channels, dtype="float32", quality="HQ"
+        )
+
+    def hear(self, block: Block, *, last: bool = False) -> None:
+        """Take the next block `(channel, time)` in; the `last` may be empty."""
+        between = self._stream.resample_chunk(np.ascontiguousarray(block.T), last=last)
+        self.sample = max(self.sample, float(np.abs(block).max(initial=0)))
+        self.true = max(self.sample, self.true, float(np.abs(between).max(initial=0)))
+
+
+class Loudness:
+    """The integrated loudness of ITU-R BS.1770-4, with the filters of pyloudnorm."""
+
+    def __init__(self, sample_rate: int, channels: int) -> None:
+        import pyloudnorm
+
+        self._filters = list(pyloudnorm.Meter(sample_rate)._filters.values())
+        self._states = [np.zeros((channels, 2)) for _ in self._filters]
+        self._step = round(STEP_SECONDS * sample_rate)
+        self._held = np.zeros((channels, 0))
+        self._energies: list[float] = []
+
+    def hear(self, block: Block) -> None:
+        """Take the next block `(channel, time)` in."""
+        from scipy.signal import lfilter
+
+        weighted = block.astype(np.float64)
+        for index, stage in enumerate(self._filters):
+            weighted, self._states[index] = lfilter(stage.b, stage.a, weighted, zi=self._states[index])
+            weighted *= stage.passband_gain
+        weighted = np.concatenate([self._held, weighted], axis=-1)
+        steps = weighted.shape[-1] // self._step
+        whole, self._held = weighted[:, : steps * self._step], weighted[:, steps * self._step :]
+        powers = whole.reshape(len(whole), steps, self._step) ** 2
+        self._energies += powers.mean(axis=2).sum(axis=0).tolist()
+
+    @property
+    def lufs(self) -> float | None:
+        """The loudness of what was heard; None of what is silent, or shorter than a gate of 0.4 s."""
+        gates = round(GATE_SECONDS / STEP_SECONDS)
+        if len(self._energies) < gates:
+            return None
+        energies = np.convolve(self._energies, np.full(gates, 1 / gates), "valid")
+        for gate in (lambda _: ABSOLUTE_GATE_LUFS, lambda heard: _lufs(heard.mean()) + RELATIVE_GATE_LU):
+            if not energies.size or not energies.any():
+                return None
+            energies = energies[_lufs(energies) > gate(energies)]
+        return float(_lufs(energies.mean())) if energies.size else None
+
+
+def _lufs(energy: np.typing.ArrayLike) -> np.typing.NDArray[np.float64]:
+    loudness: np.typing.NDArray[np.float64] = -0.691 + 10 * np.log10(np.maximum(energy, 1e-30))
+    return loudness

@@ -1,0 +1,190 @@
+"""Sound files as blocks `(channel, time)`: reading and resampling in bounded memory."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from stemsplit.audio import ffmpeg
+from stemsplit.audio.decoding import tracks
+from stemsplit.audio.decoding.sources import Source, open_source
+from stemsplit.errors import DecodeError, UnsupportedChannels
+from stemsplit.files.scratch import shown
+
+if TYPE_CHECKING:
+    import pydub
+
+Block = NDArray[np.float32]
+
+RATES = (1_000, 1_500_000)
+"""Sample rates in Hz that sound has; beyond them a header lies, and resampling would take all memory."""
+LOUDEST = 1e15
+"""Samples beyond this (300 dB above full scale) are no sound, and squares of them no float."""
+
+
+class Reader:
+    """A sound file as float32 blocks `(channel, time)`; may be iterated any number of times.
+
+    Of a file with several sound tracks it reads number `track`, counted from 0, or the one in the language
+    `track`, such as `eng`; without it, the one that players choose. `downmix` makes stereo of more channels.
+    `frames` is exact, or None where only decoding tells (all that ffmpeg decodes); `frames_estimate` is then
+    what the container says, rounded to 10 ms, for progress bars. `warnings` holds sentences about the last
+    iteration.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        start_seconds: float = 0.0,
+        duration_seconds: float | None = None,
+        block_frames: int = 65_536,
+        track: int | str | None = None,
+        downmix: bool = False,
+    ) -> None:
+        self.path, self._track, self._downmix = Path(path), track, downmix
+        self.warnings: list[str] = []
+        self._block_frames = block_frames
+        sensible = 0 <= start_seconds < math.inf  # false for NaN too
+        if not (sensible and (duration_seconds is None or 0 < duration_seconds < math.inf)):
+            raise DecodeError("The start must not be negative, and the duration must be more than nothing")
+        self._state = self._current_state()
+        source = open_source(self.path, self._track, downmix=self._downmix)
+        source.close()
+        self.sample_rate, self.channels, self.depth = source.sample_rate, source.channels, source.depth
+        if self.channels > 2:
+            raise UnsupportedChannels(
+                f"`{shown(self.path)}` has {self.channels} channels; only mono and stereo can be split",
+                f"mix them down to stereo with --downmix{tracks.alternatives(self.path)}",
+            )
+        if not RATES[0] <= self.sample_rate <= RATES[1]:
+            raise DecodeError(
+                f"`{shown(self.path)}` says that it has {self.sample_rate:,} Hz, which no sound has",
+                "export the file again",
+            )
+        self._start = round(start_seconds * self.sample_rate)
+        self._limit: float = math.inf
+        if duration_seconds is not None:
+            self._limit = max(1, round(duration_seconds * self.sample_rate))
+        self.frames = self._part_of(source.frames)
+        self.frames_estimate = self.frames
+        if self.frames is None and source.seconds is not None:
+            self.frames_estimate = self._part_of(round(source.seconds * self.sample_rate))
+        if self.frames is not None and self.frames <= 0 < self._start:
+            raise self._beyond_the_end()
+
+    def _part_of(self, frames: int | None) -> int | None:
+        return None if frames is None else int(max(0, min(frames - self._start, self._limit)))
+
+    def __iter__(self) -> Iterator[Block]:
+        """Yield the blocks, none longer than `block_frames`; DecodeError at samples that are no numbers."""
+        self.warnings.clear()
+        source = open_source(self.path, self._track, downmix=self._downmix)
+        try:
+            if (source.sample_rate, source.channels) != (self.sample_rate, self.channels):
+                raise DecodeError(f"`{shown(self.path)}` changed while it was read", "split it again")
+            position = self._start if source.seek(self._start) else 0
+            end = self._start + self._limit
+            while position < end:
+                block = source.read(int(min(self._block_frames, end - position)))
+                if not block.shape[1]:
+                    break
+                wanted = block[:, max(0, self._start - position) :]
+                position += block.shape[1]
+                if wanted.shape[1]:
+                    check_finite(
+                        wanted, f"`{shown(self.path)}`", position - wanted.shape[1], self.sample_rate
+                    )
+                    yield wanted
+        finally:
+            source.close()
+        if self._current_state() != self._state:
+            self.warnings.append(f"`{self.path.name}` changed while it was read; what was found was used.")
+        if position < end:
+            self._check_end(source, position)
+        if source.remark:
+            self.warnings.append(f"`{self.path.name}` {source.remark}")
+
+    def _current_state(self) -> tuple[int, ...]:
+        """Return what changes when someone writes the file or puts another in its place."""
+        with contextlib.suppress(OSError):
+            state = self.path.stat()
+            return state.st_ino, state.st_size, state.st_mtime_ns
+        return ()
+
+    def _check_end(self, source: Source, position: int) -> None:
+        """Complain about a file that ended early, or is damaged."""
+        promised = source.promised_seconds
+        reason = f" ({source.complaint})" if source.complaint else ""
+        if not position and source.frames == 0:
+            raise DecodeError(f"`{shown(self.path)}` holds no sound: its length is 0")
+        if not position:
+            raise DecodeError(f"Nothing in `{shown(self.path)}` can be decoded{reason}")
+        seconds, slack = position / self.sample_rate, source.slack_seconds + 1e-6
+        if promised is not None and seconds < promised - slack:
+            digits = 2 if promised - seconds >= 0.01 else 5
+            self.warnings.append(
+                f"`{self.path.name}` is cut short: it should last {promised:.{digits}f} s but ends after "
+                f"{seconds:.{digits}f} s{reason}; what is there was used."
+            )
+        elif source.complaint:
+            self.warnings.append(f"`{self.path.name}` is damaged{reason}; what decodes was used.")
+        elif promised is not None and not source.slack_seconds and seconds > promised + slack:
+            stated = f"only {promised:.2f} s" if promised else "no length"
+            self.warnings.append(
+                f"The header of `{self.path.name}` states {stated}, but the file holds {seconds:.2f} s; "
+                "all of it was used."
+            )
+        if position <= self._start:
+            raise self._beyond_the_end()
+
+    def _beyond_the_end(self) -> DecodeError:
+        start = self._start / self.sample_rate
+        return DecodeError(f"The start, {start:g} s, is beyond the end of `{shown(self.path)}`")
+
+
+def check_finite(block: Block, name: str, position: int, sample_rate: int) -> None:
+    """Raise DecodeError for samples that are no sound; `position` is the block's first frame."""
+    sound = (np.abs(block) < LOUDEST).all(axis=0)  # false for NaN too
+    if not sound.all():
+        seconds = (position + int(np.argmin(sound))) / sample_rate
+        raise DecodeError(
+            f"{name} holds NaN, infinite or absurd samples from {seconds:.3f} s on",
+            "export the file again, or split the part before with --duration",
+        )
+
+
+def resample(blocks: Iterable[Block], source_rate: int, target_rate: int, channels: int) -> Iterator[Block]:
+    """Yield the same sound at another rate, equal to one call over the whole, without delay."""
+    if source_rate == target_rate:
+        yield from blocks
+        return
+    stream = soxr.ResampleStream(source_rate, target_rate, channels, dtype="float32", quality="VHQ")
+    for block in blocks:
+        part = stream.resample_chunk(np.ascontiguousarray(block.T))
+        if len(part):
+            yield np.ascontiguousarray(part.T)
+    rest = stream.resample_chunk(np.zeros((0, channels), np.float32), last=True)
+    if len(rest):
+        yield np.ascontiguousarray(rest.T)
+
+
+def to_segment(samples: Block, sample_rate: int) -> pydub.AudioSegment:
+    """Return `(channel, time)` samples as a pydub segment of 16 bit, for those who go on in pydub."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # that the PATH has no ffmpeg
+        import pydub
+
+    pydub.AudioSegment.converter = ffmpeg.executable() or pydub.AudioSegment.converter
+    full_scale = 2.0**15
+    data = np.clip(np.rint(samples * full_scale), -full_scale, full_scale - 1).astype("<i2").T.tobytes()
+    return pydub.AudioSegment(data, sample_width=2, frame_rate=sample_rate, channels=samples.shape[0])

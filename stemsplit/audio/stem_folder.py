@@ -1,0 +1,110 @@
+"""The stems of one track, as they lie in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from stemsplit.audio.formats import SUFFIXES
+from stemsplit.audio.reader import Block, Reader
+from stemsplit.errors import DecodeError
+
+MIXTURE = "mixture"
+USUAL = ("vocals", "drums", "bass", "other")
+"""These come first, in this order."""
+
+
+@dataclass(frozen=True)
+class StemSet:
+    """Stems that sound together, all of one sample rate, and the mixture if it lies beside them."""
+
+    name: str
+    """The track's."""
+    stems: dict[str, Path]
+    mixture: Path | None
+    sample_rate: int
+    channels: int
+
+    @cached_property
+    def frames(self) -> int:
+        """The samples per channel of the longest stem; some formats only tell once they are decoded."""
+        readers = (Reader(path) for path in self.stems.values())
+        return max(
+            sum(block.shape[-1] for block in reader) if reader.frames is None else reader.frames
+            for reader in readers
+        )
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield blocks `(stem, channel, time)` of all stems in step; silence follows those that end early."""
+        yield from in_step([Reader(path) for path in self.stems.values()])
+
+    def mix(self) -> Iterable[Block]:
+        """Return the blocks `(channel, time)` of the mixture or, without one, of the sum of the stems."""
+        return Reader(self.mixture) if self.mixture else (block.sum(axis=0) for block in self.blocks())
+
+
+def find(folder: Path) -> StemSet:
+    """Return the stems in a folder such as `stems/song`: each a sound file with the stem's name.
+
+    Raises:
+        DecodeError: it is no folder, has no stems, or some that do not go together.
+    """
+    if not folder.is_dir():
+        raise DecodeError(f"No folder `{folder}`", "name the folder with the stems of one track")
+    paths: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+            continue
+        if path.stem in paths:
+            both = f"`{paths[path.stem]}` and `{path}`"
+            raise DecodeError(f"{both} are the same stem twice", "move one of them elsewhere")
+        paths[path.stem] = path
+    mixture = paths.pop(MIXTURE, None)
+    if not paths:
+        raise DecodeError(f"No stems in `{folder}`", "name the folder with the stems of one track")
+    order = sorted(paths, key=lambda stem: (USUAL.index(stem) if stem in USUAL else len(USUAL), stem))
+    stems = {stem: paths[stem] for stem in order}
+    forms = {(reader.sample_rate, reader.channels) for reader in map(Reader, stems.values())}
+    if len(forms) > 1:
+        raise DecodeError(
+            f"The sounds in `{folder}` differ in sample rate or channels, and are no stems of one track"
+        )
+    (sample_rate, channels) = forms.pop()
+    return StemSet(folder.resolve().name, stems, mixture, sample_rate, channels)
+
+
+class Passes:
+    """The progress of work that goes over a track several times.
+
+    `progress` is called with the share of all passes that is done, from 0 to 1.
+    """
+
+    def __init__(self, passes: int, frames: float, progress: Callable[[float], None]) -> None:
+        self._frames, self._progress = passes * max(1.0, frames), progress
+        self._done = 0
+
+    def watch(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """Yield the blocks of one pass."""
+        for block in blocks:
+            yield block
+            self._done += block.shape[-1]
+            self._progress(min(1.0, self._done / self._frames))
+
+
+def in_step(sounds: Sequence[Iterable[Block]]) -> Iterator[Block]:
+    """Yield `(sound, channel, time)` of several sounds, each in blocks `(channel, time)` of any length."""
+    sources = [iter(sound) for sound in sounds]
+    held: list[Block | None] = [next(source, None) for source in sources]
+    while any(block is not None for block in held):
+        length = min(block.shape[-1] for block in held if block is not None)
+        channels = next(len(block) for block in held if block is not None)
+        silence = np.zeros((channels, length), np.float32)
+        yield np.stack([silence if block is None else block[:, :length] for block in held])
+        for index, block in enumerate(held):
+            if block is not None:
+                rest = block[:, length:]
+                held[index] = rest if rest.shape[-1] else next(sources[index], None)

@@ -1,0 +1,234 @@
+"""Writing sound files that appear whole or not at all, in bounded memory.
+
+libsndfile encodes WAV, the ffmpeg program everything else. Tags and covers go into the finished part file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from stemsplit.audio import ffmpeg, output_formats
+from stemsplit.audio.decoding.sndfile import native
+from stemsplit.audio.rates import RateConverter
+from stemsplit.audio.reader import Block
+from stemsplit.audio.tags import Tags, read_tags, write_tags
+from stemsplit.errors import EncodeError
+from stemsplit.files.claims import claim
+from stemsplit.files.parts import cannot_write, part_of, publish_together, refuse_to_replace
+
+_RIFF_LIMIT = (1 << 32) - (1 << 20)  # bytes of samples, with room for the tags
+_ADD_PEAK_CHUNK = 0x1050  # SFC_SET_ADD_PEAK_CHUNK, which soundfile has no name for
+
+
+@contextlib.contextmanager
+def together(writers: Sequence[Writer], finished: Callable[[], None] | None = None) -> Iterator[None]:
+    """Open writers whose files all appear when the work is done, or none of them.
+
+    `finished` is called when they are complete, and lie under their parts' names still.
+
+    Raises:
+        OutputBusy: another program writes one of the files.
+        EncodeError: a file cannot be written, or is there already.
+    """
+    with claim(writer.path for writer in writers):
+        try:
+            for writer in writers:
+                writer.open()
+            yield
+            for writer in writers:
+                writer.finish()
+            if finished:
+                finished()
+            files = [(writer.part, writer.path) for writer in sorted(writers, key=lambda writer: writer.path)]
+            publish_together(files, force=all(writer.force for writer in writers))
+        finally:
+            for writer in writers:
+                writer.abandon()
+
+
+class Writer:
+    """One file that appears whole or not at all: a hidden part, renamed on success, removed on failure.
+
+    Integer depths (rounded to the nearest value) and m4a clip at full scale; `32f`, mp3 and ogg keep what is
+    above it. Default bitrates: mp3 320k, m4a 256k, ogg quality 8 (about 256k). `tags_from` names the file
+    whose tags and cover are carried over. `frames` is the expected length, which decides whether a WAV must
+    be an RF64 (above 4 GiB). The format is that of the name, unless another is given. Where it cannot hold
+    the sound's sample rate, the file has another, `sample_rate`, and `warnings` say so.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        sample_rate: int,
+        channels: int,
+        depth: str = "16",
+        bitrate: str | None = None,
+        frames: int | None = None,
+        tags_from: Path | None = None,
+        title_suffix: str | None = None,
+        force: bool = False,
+        format: str | None = None,
+        channels_per_track: int | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.format = format or self.path.suffix.lower().lstrip(".")
+        output_formats.check(self.format, depth, bitrate)
+        refuse_to_replace(self.path, force=force)
+        if os.path.isdir(self.path):
+            raise EncodeError(f"`{self.path}` is a folder", "choose another folder with --out")
+        if os.path.exists(self.path) and not os.path.isfile(self.path):
+            raise EncodeError(f"`{self.path}` is a device, not a file", "choose a file with --out")
+        self.part = part_of(self.path)
+        self.force = force
+        fit = output_formats.fit(self.format, sample_rate, channels_per_track or channels, bitrate)
+        self.sample_rate, self.warnings = fit.sample_rate, fit.warnings
+        self._channels, self._bitrate = channels, fit.bitrate
+        self._converter = (
+            RateConverter(sample_rate, fit.sample_rate, channels) if fit.sample_rate != sample_rate else None
+        )
+        self._depth = "32f" if self.format in ("mp3", "ogg", "m4a") else depth
+        self._bytes_per_frame = channels * {"16": 2, "24": 3, "32f": 4}[self._depth]
+        self._large = (frames or 0) * self._bytes_per_frame > _RIFF_LIMIT
+        self._tags_from, self._title_suffix = tags_from, title_suffix
+        self._tags = Tags()
+        self._file: Any = None
+        self.frames_written = 0
+        self.peak = 0.0
+
+    def _source_tags(self) -> Tags:
+        if self._tags_from is None:
+            return Tags()
+        tags = read_tags(self._tags_from)
+        if self._title_suffix:
+            tags = tags.with_title(f"{tags.text('title') or self._tags_from.stem} ({self._title_suffix})")
+        return tags
+
+    def open(self) -> None:
+        """Create the part file in a folder that is there, and start encoding."""
+        refuse_to_replace(self.path, force=self.force)  # it may have appeared since
+        self._tags = self._source_tags()  # now: the source may be gone when the work is done
+        try:
+            self.part.open("wb").close()  # the clearest message about a folder that cannot be written
+            self._file = self._encoder()
+        except BaseException as error:
+            self.abandon()
+            if isinstance(error, (OSError, soundfile.LibsndfileError)):
+                raise cannot_write(self.path, error) from error
+            raise
+
+    def _encoder(self) -> Any:
+        """Return what takes the samples, writing to the part file."""
+        if self.format == "wav" or (self.format == "flac" and not ffmpeg.executable()):
+            return self._open_libsndfile()
+        return ffmpeg.Encoder(
+            self.part,
+            format=self.format,
+            sample_rate=self.sample_rate,
+            channels=self._channels,
+            raw={"16": "s16le", "24": "s32le", "32f": "f32le"}[self._depth],
+            bitrate=self._bitrate,
+        )
+
+    def _open_libsndfile(self) -> soundfile.SoundFile:
+        file = soundfile.SoundFile(
+            native(self.part),
+            "w",
+            samplerate=self.sample_rate,
+            channels=self._channels,
+            format="RF64" if self._large and self.format == "wav" else self.format.upper(),
+            subtype={"16": "PCM_16", "24": "PCM_24", "32f": "FLOAT"}[self._depth],
+        )
+        # A PEAK chunk has the time of day in it: the same stems would not make the same file.
+        soundfile._snd.sf_command(file._file, _ADD_PEAK_CHUNK, soundfile._ffi.NULL, 0)
+        return file
+
+    def write(self, block: Block) -> None:
+        """Append a finite block `(channel, time)` at the sound's own sample rate."""
+        if block.ndim != 2 or block.shape[0] != self._channels:
+            wanted = f"(channel, time) with {self._channels} channels"
+            raise ValueError(f"block must be {wanted}, got shape {block.shape}")
+        if not block.shape[1]:
+            return
+        if not np.isfinite(block).all():
+            raise ValueError(f"block for {self.path.name} holds NaN or infinite samples")
+        self._append(block if self._converter is None else self._converter.push(block))
+
+    def _append(self, block: Block) -> None:
+        """Encode a block at the file's sample rate."""
+        self.peak = max(self.peak, float(np.abs(block).max(initial=0)))
+        self.frames_written += block.shape[1]
+        large = self.frames_written * self._bytes_per_frame > _RIFF_LIMIT
+        if large and self.format == "wav" and not self._large:
+            raise EncodeError(f"`{self.path}` would exceed the 4 GiB of a WAV file", "choose --format flac")
+        if self.format == "m4a":  # above full scale ffmpeg's AAC encoder distorts far worse than this
+            block = block.clip(-1, 1)
+        samples = np.ascontiguousarray(quantised(block, self._depth).T)
+        try:
+            self._file.write(samples if isinstance(self._file, soundfile.SoundFile) else samples.tobytes())
+        except (OSError, soundfile.LibsndfileError, AssertionError) as error:
+            raise cannot_write(self.path, error) from error
+
+    def __enter__(self) -> Writer:
+        self._alone = together([self])
+        self._alone.__enter__()
+        return self
+
+    def __exit__(self, *failure: Any) -> None:
+        self._alone.__exit__(*failure)
+
+    @property
+    def clips(self) -> bool:
+        """Whether what is above full scale is lost in the file, not only where it is played."""
+        return self._depth != "32f" or self.format == "m4a"
+
+    def finish(self) -> None:
+        """End encoding and look at what lies on the disk, still under the part file's name."""
+        try:
+            self._finish()
+        except (OSError, soundfile.LibsndfileError) as error:
+            raise cannot_write(self.path, error) from error
+
+    def _finish(self) -> None:
+        if self._converter is not None:
+            self._append(self._converter.push(np.zeros((self._channels, 0), np.float32), last=True))
+        if isinstance(self._file, soundfile.SoundFile):
+            self._file.close()
+            if soundfile.info(native(self.part)).frames != self.frames_written:
+                raise OSError(errno.EIO, "the file came out incomplete")
+        else:
+            self._file.finish()
+        write_tags(self.part, self.format, self._tags)
+        if not self.part.stat().st_size:
+            raise OSError(errno.EIO, "the file came out empty")
+
+    def abandon(self) -> None:
+        """Close whatever is open and remove the part file; nothing to do after success."""
+        # Closing may fail on a full disk, of which the caller hears already.
+        with contextlib.suppress(OSError, soundfile.LibsndfileError):
+            if self._file is not None:
+                self._file.close()
+        with contextlib.suppress(OSError):
+            self.part.unlink()
+
+
+def quantised(block: Block, depth: str) -> NDArray[Any]:
+    """Return samples as little-endian numbers of a depth: 24 bits are the upper ones of 32."""
+    if depth == "32f":
+        return block.astype("<f4", copy=False)
+    # A power of two, as readers divide by: 16-bit samples that nothing changed come out unchanged.
+    full_scale = 2.0 ** (int(depth) - 1)
+    rounded: Block = np.clip(np.rint(block * np.float32(full_scale)), -full_scale, full_scale - 1)
+    if depth == "16":
+        return rounded.astype("<i2")
+    upper_bytes: NDArray[Any] = rounded.astype("<i4") << 8
+    return upper_bytes

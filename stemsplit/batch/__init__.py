@@ -1,0 +1,1 @@
+"""Many tracks: which, where to, and by whom."""

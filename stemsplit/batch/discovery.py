@@ -1,0 +1,202 @@
+"""Which tracks there are: what the names of files, folders and patterns stand for."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from stemsplit.audio import formats
+from stemsplit.errors import DecodeError, NotFound, StemsplitError
+from stemsplit.files import remote
+from stemsplit.missing import is_address, not_found, recomposed
+from stemsplit.output import template
+from stemsplit.output.manifest import FOLDER, Records
+
+
+@dataclass(frozen=True)
+class Track:
+    """A file to split."""
+
+    path: Path
+    folder: str = ""
+    """Where it lies below the folder that was named."""
+    label: str = ""
+    """What it is called where that is not its path."""
+
+    def __str__(self) -> str:
+        return self.label or str(self.path)
+
+
+class Failure(NamedTuple):
+    """A name that stands for no track, or a folder that cannot be searched, and why."""
+
+    name: str
+    problem: StemsplitError
+
+
+class Found(NamedTuple):
+    """The tracks that names stand for, and what failed."""
+
+    tracks: list[Track]
+    failures: list[Failure]
+
+
+def find_tracks(
+    names: Iterable[str], *, recursive: bool = False, leave_out: Path | None = None, elsewhere: bool = True
+) -> Found:
+    """Return the tracks that names stand for: files, folders, or patterns that the shell did not expand.
+
+    Of a folder those files that end in one of `formats.SUFFIXES`, by name, hidden ones left out; if
+    `recursive`, of those below it too, except of `leave_out`, which is where the stems go. Stems of earlier
+    runs, by the records in a folder, are left out unless they are named. A file that is found twice counts
+    once. A name of nothing is a failure and does not stop the others, as is a name on another machine unless
+    tracks may be `elsewhere`.
+    """
+    search = _Search(recursive, leave_out)
+    found: dict[object, Track] = {}
+    for name in names:
+        failed = len(search.failures)
+        try:
+            path = name if elsewhere and remote.is_remote(name) else recomposed(_on_this_machine(name))
+            tracks = list(search.tracks(path))
+            if not tracks and failed == len(search.failures):
+                raise search.nothing(path)
+        except StemsplitError as problem:
+            search.failures.append(Failure(name, problem))
+            continue
+        for track in tracks:
+            found.setdefault(_identity(track.path), track)
+    return Found(list(found.values()), search.failures)
+
+
+class _Search:
+    def __init__(self, recursive: bool, leave_out: Path | None) -> None:
+        self._recursive, self._leave_out = recursive, leave_out
+        self.failures: list[Failure] = []
+
+    def tracks(self, name: str) -> Iterator[Track]:
+        """Yield what a name stands for. Raises StemsplitError if it stands for nothing."""
+        if remote.is_remote(name) and not is_address(name):
+            yield from self._remote(name)
+        elif os.path.isdir(name):
+            yield from self._inside(name)
+        elif glob.has_magic(name) and not os.path.lexists(name) and not is_address(name):
+            for match in sorted(glob.glob(name, recursive=True)):
+                if not os.path.isdir(match):
+                    yield Track(Path(match))
+                elif self._recursive:
+                    yield from self._inside(match)
+        else:
+            try:
+                os.stat(name)
+            except (FileNotFoundError, NotADirectoryError):
+                raise not_found(name) from None
+            except OSError:
+                pass  # to open it says what is wrong
+            yield Track(Path(name))
+
+    def nothing(self, name: str) -> NotFound:
+        """Return the error for a folder without tracks, or a pattern that nothing matches."""
+        hint = None if self._recursive else "search the folders below it too with --recursive"
+        if os.path.isdir(name) or remote.is_remote(name):
+            return NotFound(f"No sound files in `{name}`", hint)
+        if glob.glob(name, recursive=True):
+            return NotFound(f"Only folders match `{name}`", hint)
+        return NotFound(f"No file matches `{name}`") if set("*?") & set(name) else not_found(name)
+
+    def _remote(self, name: str) -> Iterator[Track]:
+        top = remote.path_of(name)
+        if not top.is_dir():
+            yield Track(top)
+            return
+        for path, folder in remote.files(top, recursive=self._recursive):
+            inside = self._leave_out is not None and str(path).startswith(f"{self._leave_out}/")
+            if not inside and _is_sound(path):
+                yield Track(path, folder)
+
+    def _inside(self, top: str) -> Iterator[Track]:
+        leave_out = self._leave_out if self._recursive else None
+        if leave_out and _same(top, leave_out):
+            self._fail(
+                top, f"`{top}` is searched for tracks, and the stems would go there", "choose another --out"
+            )
+            return
+        seen: set[tuple[int, int]] = set()  # a link may lead back to where it lies
+        made: set[str] = set()
+        tracks = stems = 0
+        for folder, folders, files in os.walk(top, followlinks=True, onerror=self._closed):
+            state = os.stat(folder)
+            if (state.st_dev, state.st_ino) in seen or (leave_out and _same(folder, leave_out)):
+                folders.clear()
+                continue
+            seen.add((state.st_dev, state.st_ino))
+            if FOLDER in folders:
+                made |= Records(Path(folder)).made()
+            folders[:] = sorted(each for each in folders if self._recursive and not each.startswith("."))
+            below = os.path.relpath(folder, top)
+            for file in sorted(_tracks(Path(folder), files)):
+                if os.path.abspath(os.path.join(folder, file)) in made:
+                    stems += 1
+                    continue
+                tracks += 1
+                yield Track(Path(folder, file), "" if below == "." else below.replace(os.sep, "/"))
+        if stems and not tracks:
+            self._fail(
+                top,
+                f"`{top}` has only stems that stemsplit made",
+                "to split one of them again, name the file",
+            )
+
+    def _closed(self, error: OSError) -> None:
+        name = str(error.filename)
+        self._fail(name, f"Cannot read the folder `{name}`: {error.strerror}")
+
+    def _fail(self, name: str, message: str, hint: str | None = None) -> None:
+        self.failures.append(Failure(name, DecodeError(message, hint)))
+
+
+def _on_this_machine(name: str) -> str:
+    """Return a path as it is, and of `file:///music/a%20b.mp3`, which file managers give, the path."""
+    if name.lower().startswith("file:///"):
+        return url2pathname(urlsplit(name).path)
+    if remote.is_remote(name) and not name.lower().startswith(("http:", "https:")):
+        raise DecodeError(f"`{name}` is not on this machine", "it needs --ray; `--ray local` is enough")
+    return name
+
+
+def _identity(path: Path) -> object:
+    """Return what all names of one file have in common, by whatever folder it is reached."""
+    with contextlib.suppress(OSError):
+        if not remote.is_remote(path) and (state := path.stat()).st_ino:
+            return state.st_dev, state.st_ino, unicodedata.normalize("NFC", path.name).casefold()
+    return template.place(path)
+
+
+def _tracks(folder: Path, names: Iterable[str]) -> list[str]:
+    """Return the names of the tracks among the files of a folder; a stem file beside its song is not one."""
+    sounds = [name for name in names if not name.startswith(".") and _is_sound(folder / name)]
+    songs = {os.path.splitext(name)[0] for name in sounds}
+    return [name for name in sounds if formats.song_of(name) not in songs]
+
+
+def _is_sound(path: Path) -> bool:
+    suffix = path.suffix.lower()
+    return suffix in formats.SUFFIXES and not (suffix in formats.MAYBE_TEXT and _is_text(path))
+
+
+def _is_text(path: Path) -> bool:
+    with contextlib.suppress(OSError), path.open("rb") as file:  # to open it again says what is wrong
+        return b"\0" not in file.read(4096)
+    return False
+
+
+def _same(folder: str, other: Path) -> bool:
+    return not remote.is_remote(other) and other.exists() and os.path.samefile(folder, other)

@@ -1,0 +1,211 @@
+"""A batch on many machines, by Ray: each worker loads the model once, and takes the next track when free.
+
+The workers read and write the tracks and stems themselves, so all machines must see them under the same
+names. Only names and results pass through Ray. A worker that is lost takes nothing with it: its track goes to
+another one, which finds by the records whether it was finished.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stemsplit.batch.plan import Job, Order
+from stemsplit.defaults import install_extra
+from stemsplit.errors import ClusterUnavailable, StemsplitError, WorkerLost, failure
+from stemsplit.files.remote import is_remote
+from stemsplit.pipeline import SplitResult
+
+if TYPE_CHECKING:
+    from stemsplit.separation.separator import Method
+
+ATTEMPTS = 3
+"""Workers that a track may cost before it is given up: it may be the reason why they end."""
+LOOK_SECONDS = 5.0
+"""How often it is looked whether machines have come or gone."""
+
+Outcome = SplitResult | StemsplitError | None
+"""What came of a track; None if it was done already."""
+
+
+class _Worker:
+    """What runs on the other machines; errors are returned, for Ray would wrap them."""
+
+    _method: Method
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+
+    def load(self) -> StemsplitError | None:
+        """Load the model."""
+        try:
+            self._method = self._order.load()
+        except Exception as problem:
+            return failure(problem, self._order.model)
+        return None
+
+    def split(self, job: Job, again: bool) -> Outcome:
+        """Split a track."""
+        try:
+            return self._order.attempt(job, self._method, again=again)
+        except Exception as problem:
+            return failure(problem, job.track)
+
+
+def carry_out(
+    order: Order,
+    jobs: Sequence[Job],
+    *,
+    address: str = "local",
+    workers: int | None = None,
+    cpus: int = 1,
+    gpus: float = 0.0,
+) -> Iterator[tuple[Job, Outcome]]:
+    """Split tracks on a Ray cluster, and yield each of them with what came of it, in no certain order.
+
+    `address` is what `ray.init` takes: `auto` for the cluster that this machine belongs to, `HOST:PORT`,
+    `ray://HOST:PORT`, or `local` for all of this machine alone. There are as many workers as the cluster has
+    room for, each with `cpus` processor cores and `gpus` graphics cards, but no more than `workers`.
+
+    Raises:
+        ClusterUnavailable: there is no such cluster, or none of its workers lives long enough to begin.
+        StemsplitError: whatever loading the model raises, on any machine.
+    """
+    ray, handler = _ray(), signal.getsignal(signal.SIGTERM)
+    try:
+        _knock(address)
+        ray.init(address, log_to_driver=False, logging_level="ERROR")
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # it puts its own there
+    except (OSError, RuntimeError, ValueError) as error:
+        problem = str(error).partition("\n")[0]
+        raise ClusterUnavailable(f"No Ray cluster at `{address}`: {problem}", "see `ray status`") from error
+    try:
+        model = os.path.abspath(order.model) if order.model.endswith(".safetensors") else order.model
+        running = replace(order.running, threads=cpus)
+        order = replace(order, out=_absolute(order.out), model=model, running=running)
+        yield from _Foreman(ray, order, jobs, workers, {"num_cpus": cpus, "num_gpus": gpus}).run()
+    finally:
+        ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise OSError at an address that no one answers: Ray would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
+def _ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report each run over the network
+    try:
+        import ray
+    except ImportError as error:
+        raise ClusterUnavailable("Ray is not installed", install_extra("ray")) from error
+    return ray
+
+
+class _Foreman:
+    """Gives tracks to workers, and asks for new ones where some were lost."""
+
+    def __init__(
+        self, ray: Any, order: Order, jobs: Sequence[Job], most: int | None, share: dict[str, float]
+    ) -> None:
+        self._ray, self._order, self._most, self._share = ray, order, most, share
+        self._worker = ray.remote(_Worker).options(**share)
+        self._waiting, self._left = deque(jobs), len(jobs)
+        self._attempts: Counter[Job] = Counter()
+        self._lost_early = 0
+        self._busy: dict[Any, tuple[Any, Job | None]] = {}  # what we wait for: whose it is, and which track
+
+    def run(self) -> Iterator[tuple[Job, Outcome]]:
+        errors = self._ray.exceptions
+        lost = (
+            errors.RayActorError,
+            errors.OutOfMemoryError,
+            errors.WorkerCrashedError,
+        )
+        while self._left:
+            self._hire()
+            ready, _ = self._ray.wait(list(self._busy), timeout=LOOK_SECONDS)
+            for promise in ready:
+                worker, job = self._busy.pop(promise)
+                try:
+                    outcome = self._ray.get(promise)
+                except lost as error:
+                    if job is None:
+                        self._mourn(error)
+                    elif self._attempts[job] < ATTEMPTS:
+                        self._waiting.appendleft(job)
+                    else:
+                        self._left -= 1
+                        yield job, WorkerLost(f"`{job.track}` cost {ATTEMPTS} workers", "split it by itself")
+                    continue
+                except Exception as error:  # what came of it cannot be sent, or be read here
+                    outcome = failure(error, job.track if job else self._order.model)
+                if job is not None:
+                    self._left -= 1
+                    self._lost_early = 0
+                    yield job, _as_here(outcome, job)
+                elif outcome is not None:
+                    raise outcome
+                self._employ(worker)
+
+    def _hire(self) -> None:
+        """Ask for as many workers as there is room and work for; those that have no room yet wait for it."""
+        wanted = min(self._room(), self._left)
+        for _ in range(wanted - len(self._busy)):
+            worker = self._worker.remote(self._order)
+            self._busy[worker.load.remote()] = (worker, None)
+
+    def _room(self) -> int:
+        """Return how many workers the machines have room for. Raises ClusterUnavailable if that is none."""
+        kinds = {"num_cpus": "CPU", "num_gpus": "GPU"}
+        wanted = {kinds[kind]: number for kind, number in self._share.items() if number}
+        there = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        rooms = [min(node.get(kind, 0) / number for kind, number in wanted.items()) for node in there]
+        room = sum(int(each + 1e-9) for each in rooms)
+        if not room:
+            share = " and ".join(f"{number:g} {kind}" for kind, number in wanted.items())
+            raise ClusterUnavailable(
+                f"No machine of the cluster has {share} for a worker", "see `ray status`"
+            )
+        return min(room, self._most or room)
+
+    def _employ(self, worker: Any) -> None:
+        if self._waiting:
+            job = self._waiting.popleft()
+            self._attempts[job] += 1
+            promise = worker.split.remote(_as_there(job), self._attempts[job] > 1)
+            self._busy[promise] = (worker, job)
+
+    def _mourn(self, error: Exception) -> None:
+        self._lost_early += 1
+        if self._lost_early >= ATTEMPTS * self._room():
+            raise ClusterUnavailable(
+                f"No worker lives long enough to begin: {str(error).partition(chr(10))[0]}",
+                "see that stemsplit is installed on all machines, and whether memory is short",
+            ) from error
+
+
+def _as_there(job: Job) -> Job:
+    """Return a job for a worker, whose current folder is another."""
+    track = replace(job.track, path=_absolute(job.track.path))
+    return Job(track, {stem: _absolute(path) for stem, path in job.outputs.items()})
+
+
+def _as_here(outcome: Outcome, job: Job) -> Outcome:
+    if isinstance(outcome, SplitResult):
+        return replace(outcome, input=job.track.path, outputs=job.outputs)
+    return outcome
+
+
+def _absolute(path: Path) -> Path:
+    return path if is_remote(path) else Path(os.path.abspath(path))

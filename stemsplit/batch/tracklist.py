@@ -1,0 +1,57 @@
+"""Lists of tracks: plain text with one name per line, names with NUL bytes between them, and playlists."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import sys
+from pathlib import Path
+
+from stemsplit.errors import DecodeError
+from stemsplit.files.remote import is_remote
+from stemsplit.missing import is_address, recomposed
+
+_PLAYLISTS = (".m3u", ".m3u8")
+_FIRST_LINE = b"#EXTM3U"
+
+
+def is_playlist(name: str | os.PathLike[str]) -> bool:
+    """Whether a file has the name of a playlist."""
+    return os.fspath(name).lower().endswith(_PLAYLISTS)
+
+
+def read(source: str) -> list[str]:
+    """Return the names in a list of tracks; `-` is standard input.
+
+    Names in a list count from the current folder, those in a playlist from the folder of the playlist.
+    Only a playlist has comments: lines that begin with `#`. A byte order mark is left out.
+
+    Raises:
+        DecodeError: the list cannot be read, or is not text.
+    """
+    try:
+        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    except OSError as error:
+        raise DecodeError(f"Cannot read the list `{source}`: {error.strerror}") from error
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        try:
+            data = data.decode("utf-16").encode()
+        except UnicodeDecodeError as error:
+            raise DecodeError(f"The list `{source}` is not text", "save it as UTF-8") from error
+    data = data.removeprefix(codecs.BOM_UTF8)
+    names = [name for name in (data.split(b"\0") if b"\0" in data else data.splitlines()) if name.strip()]
+    if is_playlist(source) or data.startswith(_FIRST_LINE):
+        return [_entry(name.strip(), Path(source).parent) for name in names if not name.startswith(b"#")]
+    return [os.fsdecode(name) for name in names]
+
+
+def _entry(line: bytes, folder: Path) -> str:
+    """Return the path of an entry of a playlist: of the ways to read it the one by which a file exists."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        text = line.decode("cp1252", "replace")  # Latin-1, with the quotes and dashes of Windows
+    if is_remote(text) or is_address(text):
+        return text
+    paths = [str(folder / name) for name in (text, os.fsdecode(line), text.replace("\\", "/"))]
+    return next((path for path in paths if os.path.lexists(recomposed(path))), paths[0])

@@ -1,0 +1,75 @@
+"""The options that say where a model runs, the same for every verb."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from stemsplit.errors import StemsplitError
+
+if TYPE_CHECKING:
+    from stemsplit.audio.raw import Raw
+
+_run = partial(typer.Option, rich_help_panel="How to run")
+
+Runtime = Annotated[
+    Literal["auto", "torch", "openvino"],
+    _run(help="What runs the networks; else openvino on a processor, where it is installed."),
+]
+Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], _run("--device", "-d", help="Where they run.")]
+Precision = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    _run(help="Default: bfloat16 where the hardware has it, which is twice as fast; float32 elsewhere."),
+]
+Batch = Annotated[int | None, _run(min=1, metavar="N", help="How much at once; else what suits the device.")]
+Threads = Annotated[
+    int | None, _run(min=1, metavar="N", help="Processor cores to use; else all, up to eight.")
+]
+Workers = Annotated[
+    int | None,
+    _run(
+        "--jobs",
+        "-j",
+        min=1,
+        metavar="N",
+        help="Tracks side by side; else one, or what Ray has room for.",
+    ),
+]
+Ray = Annotated[
+    str | None,
+    _run(
+        metavar="ADDRESS",
+        help="Share the work out over a Ray cluster: HOST:PORT, `auto`, or `local`.",
+    ),
+]
+Gpus = Annotated[
+    float,
+    _run(
+        "--gpus-per-worker",
+        min=0.0,
+        metavar="N",
+        help="Graphics cards for each worker of Ray, as 1 or 0.5.",
+    ),
+]
+Fast = Annotated[
+    bool,
+    _run(
+        "--fast",
+        metavar="",
+        help="Networks hear every third frame only: faster, drums a little blurred. Of binary-mask-cnn.",
+    ),
+]
+
+
+def raw_form(text: str | None) -> Raw | None:
+    """Return the form of samples that --raw names. Raises BadParameter if it is none."""
+    if text is None:
+        return None
+    from stemsplit.audio.raw import Raw
+
+    try:
+        return Raw.parse(text)
+    except StemsplitError as problem:
+        raise typer.BadParameter(f"--raw: {problem.message}; {problem.hint}") from problem

@@ -1,0 +1,264 @@
+"""Defaults of the user's own: from the environment, from a project's file, from the user's file.
+
+    # stemsplit.toml
+    format = "flac"
+    two-stems = "vocals"
+    mask = "wiener"
+
+Keys are the long names of options, with `-` or `_`; values are what one would type behind them, and
+`true` or `false` for what takes no value. Three places are looked at, the first outranking the next:
+
+1. the environment: `STEMSPLIT_FORMAT=flac`, `STEMSPLIT_FAST=1`; an empty variable is none;
+2. the project's file: `stemsplit.toml` in the current folder, or in the nearest folder above that has
+   one. The search ends at the home folder, which still counts, or else at the root;
+3. the user's file: `stemsplit.toml` in `user_folder()`.
+
+`STEMSPLIT_CONFIG=FILE` reads this file instead of the two. A relative path in a project's file counts
+from the folder of that file, any other from the current folder; `~` is the home folder in both.
+
+A project's file may have come with somebody else's music, so it cannot say `force` or `ray`: whatever it
+says, no file that is there already is lost, and none leaves the machine.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from stemsplit.errors import BadConfig
+
+NAME = "stemsplit.toml"
+PREFIX = "STEMSPLIT_"
+NAMED = f"{PREFIX}CONFIG"
+
+_NOT_FOR_PROJECTS = {"force": "have files replaced", "ray": "have others do the work"}
+
+_TILDE = re.compile(r"(--[a-z][\w-]*=|-[A-Za-z]|)(~(?:[/\\].*)?)$", re.DOTALL)
+
+Source = Literal["environment", "project", "user", "named"]
+Options = Mapping[str, bool]
+"""The options there are, by long name with `_`, and whether each is a mere flag."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What somebody wants of an option, and where it says so."""
+
+    option: str
+    value: str | bool
+    source: Source
+    where: str
+    """The file, or the variable."""
+    line: int | None = None
+
+    def __str__(self) -> str:
+        if self.source == "environment":
+            return f"`{self.where}`"
+        return _at(key(self.option), self.line, self.where)
+
+    @property
+    def place(self) -> str:
+        """The variable, or `FILE:LINE`."""
+        return f"{self.where}:{self.line}" if self.line else self.where
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file that is read if it is there; one that the user has named must be there."""
+
+    source: Source
+    path: Path
+
+    @property
+    def there(self) -> bool:
+        """Whether there is anything to read."""
+        return os.path.isfile(self.path) or self.source == "named"
+
+
+def layers(options: Options) -> list[dict[str, Setting]]:
+    """Return the settings of each place that has any, by option, the place that outranks the others first.
+
+    Raises:
+        BadConfig: a file cannot be read, or a key or the type of a value is wrong.
+    """
+    return [environment(options), *(read(place, options) for place in places() if place.there)]
+
+
+def places() -> list[Place]:
+    """Return the files that are looked for, as they outrank each other."""
+    named = os.environ.get(NAMED)
+    if named:
+        return [Place("named", Path(expanded(named)))]
+    user = user_folder() / NAME
+    found = []
+    for folder in _upwards():
+        path = folder / NAME
+        if os.path.realpath(path) == os.path.realpath(user):
+            continue
+        found.append(Place("project", path))
+        if os.path.isfile(path):
+            break
+    return [*found, Place("user", user)]
+
+
+def user_folder() -> Path:
+    """Return the folder of this user's settings that is ours, as the platform has it."""
+    home = Path(os.path.expanduser("~"))  # Path.home() fails for a user who has none, as in containers
+    if sys.platform == "darwin":
+        return home / "Library" / "Application Support" / "stemsplit"
+    if sys.platform == "win32":
+        return Path(os.environ.get("APPDATA") or home / "AppData" / "Roaming") / "stemsplit"
+    return Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "stemsplit"
+
+
+def expanded(word: str) -> str:
+    """Return a word with its leading `~` as the home folder: `~/a`, `--out=~/a`, `-o~/a`.
+
+    A shell does this only for a word of its own, without quotes.
+    """
+    found = _TILDE.match(word)
+    return found[1] + os.path.expanduser(found[2]) if found else word
+
+
+def _upwards() -> Iterator[Path]:
+    try:
+        here = Path.cwd()
+    except OSError:  # it has been removed under our feet
+        return
+    home = os.path.realpath(os.path.expanduser("~"))
+    for folder in (here, *here.parents):
+        yield folder
+        if os.fspath(folder) == home:
+            return
+
+
+def variable(option: str) -> str:
+    """Return the variable of an option: `STEMSPLIT_TWO_STEMS`."""
+    return PREFIX + option.upper()
+
+
+def key(option: str) -> str:
+    """Return an option as it is written in a file and on the command line: `two-stems`."""
+    return option.replace("_", "-")
+
+
+def environment(options: Options) -> dict[str, Setting]:
+    """Return what the environment says.
+
+    Raises:
+        BadConfig: the variable of a flag says neither yes nor no.
+    """
+    found = {}
+    for option, flag in options.items():
+        name = variable(option)
+        text = os.environ.get(name)
+        if text:
+            value = _yes_or_no(name, text) if flag else expanded(text)
+            found[option] = Setting(option, value, "environment", name)
+    return found
+
+
+def unknown_variables(options: Options) -> dict[str, str | None]:
+    """Return the variables that look like ours and are not, and what each may have been meant to be."""
+    known = [NAMED, *map(variable, options)]
+    strange = [name for name in os.environ if name.startswith(PREFIX) and name not in known]
+    return {name: _nearest(name, known) for name in sorted(strange)}
+
+
+def read(place: Place, options: Options) -> dict[str, Setting]:
+    """Return what a file says.
+
+    Raises:
+        BadConfig: it cannot be read, or a key or the type of a value is wrong.
+    """
+    text, content = _parse(place.path)
+    found: dict[str, Setting] = {}
+    for name, value in content.items():
+        option, line = name.replace("-", "_"), _line(text, name)
+        at = _at(name, line, place.path)
+        if option not in options:
+            near = _nearest(option, options)
+            hint = f"did you mean `{key(near)}`?" if near else "`stemsplit config` lists what there is"
+            raise BadConfig(f"No option goes by {at}", hint)
+        if option in found:
+            raise BadConfig(f"{at} is there twice", "keep one of them")
+        if option in _NOT_FOR_PROJECTS and place.source == "project":
+            hint = f"say --{option} on the command line, or in your own file: see `stemsplit config --path`"
+            raise BadConfig(f"{at}: a project's file cannot {_NOT_FOR_PROJECTS[option]}", hint)
+        meant = _typed(value, at, flag=options[option])
+        if isinstance(meant, str):
+            if option == "out" and "://" in meant and place.source == "project":
+                raise BadConfig(
+                    f"{at}: a project's file cannot send stems away", "say --out, or use your own file"
+                )
+            meant = _path(option, expanded(meant), place)
+        found[option] = Setting(option, meant, place.source, str(place.path), line)
+    return found
+
+
+def _parse(path: Path) -> tuple[str, dict[str, Any]]:
+    # Here, so that who has no such file does not wait for it.
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # Windows editors like to begin with a mark
+        return text, tomllib.loads(text)
+    except OSError as problem:
+        raise BadConfig(
+            f"`{path}` cannot be read: {problem.strerror or problem}", "make it readable, or remove it"
+        ) from problem
+    except (ValueError, RecursionError) as problem:
+        hint = 'write it like `format = "flac"`: words in quotes; numbers, true and false without'
+        raise BadConfig(f"`{path}` is not TOML: {problem}", hint) from problem
+
+
+def _line(text: str, name: str) -> int | None:
+    """The parser keeps no lines; this finds a key that is written as it usually is."""
+    pattern = re.compile(rf"""\s*\[*\s*["']?{re.escape(name)}["']?\s*[=.\]]""")
+    return next((number for number, line in enumerate(text.splitlines(), 1) if pattern.match(line)), None)
+
+
+def _at(name: str, line: int | None, path: Path | str) -> str:
+    return f"`{name}` in " + (f"line {line} of " if line else "") + f"`{path}`"
+
+
+def _nearest(name: str, known: Mapping[str, Any] | list[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(name, known, n=1)), None)
+
+
+def _yes_or_no(name: str, text: str) -> bool:
+    lowered = text.strip().lower()
+    if lowered in ("1", "true", "yes", "on"):
+        return True
+    if lowered in ("0", "false", "no", "off"):
+        return False
+    raise BadConfig(f"`{name}` says {text!r}, neither yes nor no", "set it to 1 or to 0")
+
+
+def _typed(value: Any, at: str, *, flag: bool) -> str | bool:
+    """A flag's value, or the words that one would have typed on the command line."""
+    if flag:
+        if isinstance(value, bool):
+            return value
+        raise BadConfig(f"{at} says {value!r}, neither true nor false", "write true or false, without quotes")
+    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        return str(value)
+    hint = "write it as on the command line, in quotes where it is no number"
+    raise BadConfig(f"{at} is neither text nor a number", hint)
+
+
+def _path(option: str, text: str, place: Place) -> str:
+    if "://" in text or option != "out" and not (option == "model" and text.endswith(".safetensors")):
+        return text
+    if place.source == "project" and place.path.parent != Path.cwd():
+        return os.path.join(place.path.parent, text)
+    return text

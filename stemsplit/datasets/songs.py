@@ -1,0 +1,237 @@
+"""Songs whose stems are known, for training and evaluation.
+
+A data folder holds SPLIT/SONG/STEM.EXT, one sound file a stem. A stem without a file is silent. A file that
+holds several stems together is named after all of them (`other_and_bass.ogg`): it counts in the
+mixture, and those stems are not known. Files with other names count in the mixture too, but for one called
+`mixture`, which is taken to be their sum.
+
+`musdb18:DIR` is MUSDB18 as it is distributed: `DIR/{train,test}/SONG.stem.mp4`, or of MUSDB18-HQ a folder a
+song with a WAV file a stem. Its validation songs lie among the training songs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from stemsplit.audio.formats import SUFFIXES
+from stemsplit.audio.reader import Reader, resample
+from stemsplit.errors import DecodeError, UnknownStem
+from stemsplit.missing import no_stem
+from stemsplit.separation.separator import Samples
+
+CHANNELS = 2
+MUSDB18 = "musdb18:"
+"""What a data folder in the layout of MUSDB18 begins with."""
+MUSDB18_TRACKS = ("mixture", "drums", "bass", "other", "vocals")
+"""What the sound tracks of a `.stem.mp4` hold."""
+MUSDB18_STEMS = ("vocals", "drums", "bass", "other")
+MUSDB18_FOLDERS = {"train": "train", "valid": "train", "test": "test"}
+MUSDB18_VALID = frozenset(
+    {
+        "ANiMAL - Rockshow",
+        "Actions - One Minute Smile",
+        "Alexander Ross - Goodbye Bolero",
+        "Clara Berry And Wooldog - Waltz For My Victims",
+        "Fergessen - Nos Palpitants",
+        "James May - On The Line",
+        "Johnny Lokke - Promises & Lies",
+        "Leaf - Summerghost",
+        "Meaxic - Take A Step",
+        "Patrick Talbot - A Reason To Leave",
+        "Skelpolu - Human Mistakes",
+        "Traffic Experiment - Sirens",
+        "Triviul - Angelsaint",
+        "Young Griffo - Pennies",
+    }
+)
+"""The songs of the training folder that published results are validated on."""
+
+
+@dataclass(frozen=True)
+class Song:
+    """One song: `parts` `(stem + 1, channel, time)`, the last of which is all that is no single stem.
+
+    `known[i]` is false where stem i is in that last part.
+    """
+
+    name: str
+    parts: Samples
+    known: tuple[bool, ...]
+
+    @property
+    def length(self) -> int:
+        """Number of samples in time."""
+        return int(self.parts.shape[-1])
+
+    @property
+    def mixture(self) -> Samples:
+        """The sum of all parts, `(channel, time)`."""
+        mixture: Samples = self.parts.sum(axis=0)
+        return mixture
+
+    def with_width(self, width: float) -> Song:
+        """Return the song with the side signal of all parts scaled: by 0, both channels are the same."""
+        if width == 1:
+            return self
+        mid = self.parts.mean(axis=1, keepdims=True)
+        return replace(self, parts=mid + np.float32(width) * (self.parts - mid))
+
+
+@dataclass(frozen=True)
+class Sound:
+    """One sound track of a file, and the names of what it holds: a stem, or several that lie together."""
+
+    path: Path
+    holds: tuple[str, ...]
+    track: int = 0
+
+    def decode(self, sample_rate: int) -> Samples:
+        """Return its samples `(channel, time)`, one channel or two."""
+        reader = Reader(self.path, track=self.track)
+        blocks = list(resample(reader, reader.sample_rate, sample_rate, reader.channels))
+        return np.concatenate(blocks, axis=-1)
+
+
+@dataclass(frozen=True)
+class SongSource:
+    """Where a song's parts are: to decode it when it is wanted. No file is opened before."""
+
+    name: str
+    stems: tuple[str, ...]
+    sounds: tuple[Sound, ...]
+
+    @property
+    def known(self) -> tuple[bool, ...]:
+        """For each stem whether no sound holds it together with another one."""
+        together = {name for sound in self.sounds if len(sound.holds) > 1 for name in sound.holds}
+        return tuple(name not in together for name in self.stems)
+
+    @property
+    def state(self) -> tuple[object, ...]:
+        """All that decides what decoding gives: stems, files, their sizes and times. For keys of caches."""
+        facts = [(sound, sound.path.stat()) for sound in self.sounds]
+        files = [(str(s.path), s.track, s.holds, stat.st_size, stat.st_mtime_ns) for s, stat in facts]
+        return self.stems, tuple(files)
+
+    def part(self, row: int, sample_rate: int) -> Samples:
+        """Return one of `Song.parts`, `(channel, time)`, as long as its own sounds; empty without any.
+
+        Raises:
+            DecodeError: a file cannot be decoded.
+        """
+        part = np.zeros((CHANNELS, 0), np.float32)
+        for sound in self.sounds:
+            if self._row(sound) == row:
+                signal = sound.decode(sample_rate)
+                part = np.pad(part, ((0, 0), (0, max(0, signal.shape[-1] - part.shape[-1]))))
+                part[:, : signal.shape[-1]] += signal
+        return part
+
+    def _row(self, sound: Sound) -> int:
+        single = len(sound.holds) == 1 and sound.holds[0] in self.stems
+        return self.stems.index(sound.holds[0]) if single else len(self.stems)
+
+    def load(self, sample_rate: int) -> Song:
+        """Return the song, decoded and in stereo.
+
+        Raises:
+            DecodeError: a file cannot be decoded.
+        """
+        signals = [self.part(row, sample_rate) for row in range(len(self.stems) + 1)]
+        parts = np.zeros((len(signals), CHANNELS, max(signal.shape[-1] for signal in signals)), np.float32)
+        for part, signal in zip(parts, signals, strict=True):
+            part[:, : signal.shape[-1]] = signal
+        return Song(self.name, parts, self.known)
+
+
+def find_songs(
+    data: Sequence[str], split: str, stems: Sequence[str], *, required: bool = True
+) -> list[SongSource]:
+    """Return the songs of a split in all of `data`, in order; each is `DIR` or `musdb18:DIR`.
+
+    Raises:
+        DecodeError: a folder is missing, a song has no stem or lacks a file, or, unless it is not `required`,
+            no folder has this split.
+        UnknownStem: no song has any of the stems.
+    """
+    found: list[SongSource] = []
+    for entry in data:
+        folder = Path(entry.removeprefix(MUSDB18))
+        if not folder.is_dir():
+            raise DecodeError(f"No such folder: `{folder}`", f"data is DIR or {MUSDB18}DIR")
+        if entry.startswith(MUSDB18):
+            found += _musdb18_songs(folder, split, stems)
+        else:
+            paths = sorted(path for path in (folder / split).glob("*") if path.is_dir())
+            found += [_folder_song(path, stems) for path in paths]
+    if not found and not required:
+        return []
+    if not found:
+        raise DecodeError(
+            f"No songs of split `{split}` in {' or '.join(f'`{entry}`' for entry in data)}",
+            f"put one folder a song into DIR/{split}, with files like {stems[0]}.wav",
+        )
+    held = {name for song in found for sound in song.sounds for name in sound.holds}
+    if not held.intersection(stems):
+        raise UnknownStem(
+            f"No song of split `{split}` has any of {', '.join(stems)}, but {', '.join(sorted(held)[:9])}",
+            f"name the files {', '.join(f'{name}.wav' for name in stems)}",
+        )
+    return found
+
+
+def summary(songs: Sequence[SongSource]) -> str:
+    """Say how many songs there are, which stems some of them lack, and which files are no stems.
+
+    So that a misnamed file is seen: it counts in the mixture, and its stem as silent.
+    """
+    stems = songs[0].stems
+    held = [{name for sound in song.sounds for name in sound.holds} for song in songs]
+    parts = [f"{len(songs)} songs"]
+    for stem in stems:
+        if lacking := sum(stem not in names for names in held):
+            parts.append(f"{lacking} without {stem}")
+    if others := sorted(set().union(*held).difference(stems)):
+        parts.append(f"in the mixture alone: {', '.join(others[:5])}{' ...' if len(others) > 5 else ''}")
+    return "; ".join(parts)
+
+
+def _folder_song(path: Path, stems: Sequence[str]) -> SongSource:
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != ".")
+    names = {file: file.stem.lower() for file in files}
+    sounds = [Sound(file, tuple(name.split("_and_"))) for file, name in names.items() if name != "mixture"]
+    if not sounds:
+        raise DecodeError(f"No stems in `{path}`", f"name them {', '.join(f'{name}.wav' for name in stems)}")
+    return SongSource(path.name, tuple(stems), tuple(sounds))
+
+
+def _musdb18_songs(folder: Path, split: str, stems: Sequence[str]) -> list[SongSource]:
+    for stem in stems:
+        if stem not in MUSDB18_TRACKS[1:]:
+            raise no_stem(stem, MUSDB18_TRACKS[1:], "in MUSDB18")
+    if split not in MUSDB18_FOLDERS:
+        raise DecodeError(f"MUSDB18 has no split `{split}`", f"its splits are {', '.join(MUSDB18_FOLDERS)}")
+    sources: dict[str, SongSource] = {}
+    for path in sorted((folder / MUSDB18_FOLDERS[split]).glob("[!.]*")):
+        name = path.name.removesuffix(".stem.mp4")
+        of_split = split == "test" or (split == "valid") == (name in MUSDB18_VALID)
+        if of_split and (path.is_dir() or path.name != name):
+            sources.setdefault(name, SongSource(name, tuple(stems), _musdb18_sounds(path)))
+    return list(sources.values())
+
+
+def _musdb18_sounds(path: Path) -> tuple[Sound, ...]:
+    """Return what a song of MUSDB18 is the sum of: sound tracks of a file, or the files in a folder."""
+    tracks = list(enumerate(MUSDB18_TRACKS))[1:]  # without the mixture
+    if path.is_dir():
+        sounds = [Sound(path / f"{name}.wav", (name,)) for _, name in tracks]
+    else:
+        sounds = [Sound(path, (name,), track) for track, name in tracks]
+    for sound in sounds:
+        if not sound.path.is_file():
+            raise DecodeError(f"No such file: `{sound.path}`", f"{MUSDB18}DIR needs all stems of each song")
+    return tuple(sounds)

@@ -1,0 +1,1 @@
+"""Arrays only: spectra and masks."""

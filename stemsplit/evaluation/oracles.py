@@ -1,0 +1,116 @@
+"""Stems by masks and filters that are made from the true stems: what the best separator of a kind could give.
+
+Each works on the transform of the network that it is compared with. With them a score says how much a network
+left undone, and how much no mask could have done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from stemsplit.datasets.songs import Song
+from stemsplit.dsp.masks import extend
+from stemsplit.dsp.stft import FLOOR, Spectra, Stft, magnitude
+from stemsplit.separation.separator import Samples
+
+Oracle = Callable[[Song], Samples]
+"""Gives the stems `(stem, channel, time)` of a song."""
+
+DIFFUSE = np.float32(1e-4)
+"""Share of a source that the Wiener filter takes to come from everywhere: keeps its matrices invertible."""
+
+
+def all_oracles(stft: Stft, bins: int, threshold: float) -> dict[str, Oracle]:
+    """Return the oracles with a network's transform and band; `threshold` is T of the binary mask."""
+    return {
+        "ideal binary": IdealMask(stft, bins, ideal_binary(threshold)),
+        "ideal ratio": IdealMask(stft, bins, ideal_ratio),
+        "ideal wiener": IdealWiener(stft),
+    }
+
+
+def ideal_binary(threshold: float) -> Callable[[Samples, Samples], Samples]:
+    """Return the rule for the mask that the network learns, B = (S > T * M)."""
+    return lambda stems, mixture: (stems > threshold * mixture).astype(np.float32)
+
+
+def ideal_ratio(stems: Samples, mixture: Samples) -> Samples:
+    """Return the masks S / sum(S)."""
+    masks: Samples = stems / np.maximum(stems.sum(axis=0), np.float32(1e-9))
+    return masks
+
+
+@dataclass(frozen=True)
+class IdealMask:
+    """One mask a stem, the same for all channels.
+
+    `rule` maps magnitudes of stems `(stem, frame, bin)` and of the mixture `(frame, bin)` to masks; they
+    are extended above `bins` like a network's.
+    """
+
+    stft: Stft
+    bins: int
+    rule: Callable[[Samples, Samples], Samples]
+
+    def __call__(self, song: Song) -> Samples:
+        """Return the stems `(stem, channel, time)` of a song."""
+        mixture = _spectra(self.stft, song.mixture)
+        parts = song.parts[: len(song.known)]
+        stems = np.stack([magnitude(_spectra(self.stft, part)[..., : self.bins]) for part in parts])
+        masks = extend(self.rule(stems, magnitude(mixture)[..., : self.bins]), self.stft.bins)
+        return np.stack([_signal(self.stft, mask * mixture, song.length) for mask in masks])
+
+
+@dataclass(frozen=True)
+class IdealWiener:
+    """The multichannel Wiener filter of sources whose spectra are known (Duong, Vincent and Gribonval, 2010).
+
+    In bin f and frame t source j is Gaussian with covariance v_j(t, f) R_j(f), where v_j is its power, the
+    mean over channels of |S_j|**2, and R_j the covariance of its channels over the song, of mean power one.
+    The filter v_j R_j (sum_k v_k R_k)**-1 tells sources apart by their place in the stereo image, too, which
+    no mask can. All parts of the song count as sources, and the estimates of all add up to the mixture. It
+    covers the full band, where the masks are extended above the network's.
+    """
+
+    stft: Stft
+
+    def __call__(self, song: Song) -> Samples:
+        """Return the stems `(stem, channel, time)` of a song."""
+        models = [_gaussian(_spectra(self.stft, part)) for part in song.parts]
+        left, right = _spectra(self.stft, song.mixture)
+        # The sum of all covariances [[a, b], [b*, d]] is inverted by hand: numpy's takes a minute for a song.
+        a, b, d = (
+            np.sum([power * covariance[:, i, j] for power, covariance in models], axis=0)
+            for i, j in ((0, 0), (0, 1), (1, 1))
+        )
+        determinant = (a * d - b * b.conj()).real
+        whitened = np.stack([d * left - b * right, a * right - b.conj() * left]) / determinant
+        del left, right, a, b, d, determinant
+        known = models[: len(song.known)]
+        return np.stack([_signal(self.stft, stem, song.length) for stem in _filtered(known, whitened)])
+
+
+def _gaussian(spectra: Spectra) -> tuple[Samples, Spectra]:
+    """Return a source's power `(frame, bin)` and covariance `(bin, channel, channel)`, never quite zero."""
+    power = np.square(magnitude(spectra)) + np.float32(FLOOR**2)
+    covariance = np.einsum("ctf,dtf->fcd", spectra, spectra.conj()) / power.sum(axis=0)[:, None, None]
+    return power, (1 - DIFFUSE) * covariance + DIFFUSE * np.eye(len(spectra), dtype=np.float32)
+
+
+def _filtered(models: list[tuple[Samples, Spectra]], whitened: Spectra) -> Iterator[Spectra]:
+    """Yield v_j R_j w for each source; `w` is the mixture under the inverse of all sources' covariance."""
+    for power, covariance in models:
+        yield power * np.einsum("fcd,dtf->ctf", covariance, whitened)
+
+
+def _spectra(stft: Stft, signal: Samples) -> Spectra:
+    """Return the spectra of a signal with silence around it, so that all of it comes back."""
+    return stft.transform(np.pad(signal.astype(np.float32), ((0, 0), (stft.n_fft, stft.n_fft))))
+
+
+def _signal(stft: Stft, spectra: Spectra, length: int) -> Samples:
+    """Undo `_spectra`."""
+    return stft.inverse(spectra)[:, stft.n_fft : stft.n_fft + length]

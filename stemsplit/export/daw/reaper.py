@@ -1,0 +1,92 @@
+"""REAPER's projects: a text of nested `<CHUNK ... >`, which names the sounds by where they lie."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from stemsplit.errors import EncodeError
+from stemsplit.export.daw.session import BEATS_PER_BAR, Session, Track, printable
+
+SOURCES = {
+    **dict.fromkeys((".oga", ".ogg"), "VORBIS"),
+    **dict.fromkeys((".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp4", ".webm", ".wma"), "VIDEO"),
+    **{".flac": "FLAC", ".mp3": "MP3", ".opus": "OPUS", ".wv": "WAVPACK"},
+}
+"""How REAPER calls what decodes a file, where it is not WAVE: it goes by this, not by the file."""
+QUOTES = "\"'`"
+
+
+def write(session: Session, path: Path) -> None:
+    """Write a session to a file; the sounds stay where they are, and are named from its folder on.
+
+    Raises:
+        EncodeError: a stem's file has a name that REAPER's files cannot hold.
+        OSError: the file cannot be written.
+    """
+    folder = path.parent
+    lines = [
+        # Colours are then 0x1BBGGRR; a version that every REAPER of the last years can open without a word.
+        '<REAPER_PROJECT 0.1 "6.0/win64" 0',
+        f"  TITLE {_name(session.name)}",
+        "  <NOTES 0 2",
+        f"    |{session.remark}",
+        "  >",
+        f"  SAMPLERATE {session.sample_rate} 1 0",
+        f"  TEMPO {session.bpm} {BEATS_PER_BAR} 4",
+        *(f"  {line}" for track in session.tracks for line in _track(session, track, folder)),
+        ">",
+    ]
+    path.write_text("\n".join([*lines, ""]), encoding="utf-8", newline="\n")
+
+
+def _track(session: Session, track: Track, folder: Path) -> list[str]:
+    red, green, blue = bytes.fromhex(track.colour[1:])
+    return [
+        "<TRACK",
+        f"  NAME {_name(track.name)}",
+        f"  PEAKCOL {0x1000000 | blue << 16 | green << 8 | red}",
+        "  <ITEM",
+        "    POSITION 0",
+        f"    LENGTH {session.seconds(track):.14f}",
+        "    LOOP 0",
+        "    BEAT 0",  # in seconds: another tempo moves the grid, not the sound
+        "    FADEIN 1 0 0",
+        "    FADEOUT 1 0 0",
+        f"    NAME {_name(track.name)}",
+        "    SOFFS 0",
+        "    PLAYRATE 1 1 0 -1 0 0.0025",
+        f"    <SOURCE {SOURCES.get(track.path.suffix.lower(), 'WAVE')}",
+        f"      FILE {_file(track.path, folder)}",
+        "    >",
+        "  >",
+        ">",
+    ]
+
+
+def _name(text: str) -> str:
+    """Return a name as a token; as REAPER does, with ' for ` where it holds all three marks."""
+    return _token(text) or "`{}`".format(text.replace("`", "'"))
+
+
+def _file(path: Path, folder: Path) -> str:
+    try:
+        reference = Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:  # another drive of Windows
+        reference = os.path.abspath(path)
+    token = _token(reference) if printable(reference) == reference else None
+    if token is None:
+        raise EncodeError(
+            f"A REAPER project cannot name the file `{path}`",
+            "rename it or its folder, or choose --format dawproject",
+        )
+    return token
+
+
+def _token(text: str) -> str | None:
+    """Return text as one word of a line, quoted by a mark that it lacks; None where that cannot be."""
+    for quote in QUOTES:
+        if quote not in text:
+            return f"{quote}{text}{quote}"
+    return None if re.search(r"\s", text) or text[0] in QUOTES else text

@@ -1,0 +1,87 @@
+"""What a DAW is told of a set of stems: names, colours, lengths and the tempo."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+
+from stemsplit.analysis import Analysis
+from stemsplit.audio.reader import Reader
+from stemsplit.audio.stem_folder import StemSet
+from stemsplit.audio.stem_mp4 import COLOURS, ORDER
+
+DEFAULT_BPM = 120.0
+"""Where no tempo was heard; what DAWs themselves begin with."""
+BEATS_PER_BAR = 4
+USUAL_COLOURS = dict(zip(ORDER, COLOURS, strict=True))
+"""The same as in stem files."""
+OTHER_COLOURS = ("#E69F00", "#F0E442", "#0072B2", "#999999")
+"""For the rest; M. Okabe and K. Ito's colours, as those above."""
+_NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
+
+
+@dataclass(frozen=True)
+class Track:
+    """One stem: its name, its colour as `#RRGGBB`, its file, and how long that is."""
+
+    name: str
+    colour: str
+    path: Path
+    frames: int
+
+
+@dataclass(frozen=True)
+class Session:
+    """The stems of a song as tracks that all start at 0 s, and the tempo to show them at."""
+
+    name: str
+    tracks: tuple[Track, ...]
+    sample_rate: int
+    channels: int
+    bpm: float
+    remark: str
+
+    def seconds(self, track: Track) -> float:
+        """Return how long a track is."""
+        return track.frames / self.sample_rate
+
+
+def session(stems: StemSet, analysis: Analysis) -> Session:
+    """Return the session of some stems, at the tempo found in their mixture."""
+    colours = _colours(stems.stems)
+    return Session(
+        name=printable(stems.name),
+        tracks=tuple(
+            Track(printable(stem), colours[stem], path, _frames(path)) for stem, path in stems.stems.items()
+        ),
+        sample_rate=stems.sample_rate,
+        channels=stems.channels,
+        bpm=DEFAULT_BPM if analysis.bpm is None else round(analysis.bpm, 3),
+        remark=remark(analysis),
+    )
+
+
+def remark(analysis: Analysis) -> str:
+    """Say which tempo a session has, and how far to trust it."""
+    if analysis.bpm is None:
+        return f"no tempo was found: {DEFAULT_BPM:.1f} BPM stands in for it"
+    said = f"tempo {analysis.bpm:.1f} BPM, confidence {analysis.bpm_confidence:.2f}"
+    return f"{said}; key {analysis.key}, confidence {analysis.key_confidence:.2f}" if analysis.key else said
+
+
+def printable(text: str) -> str:
+    """Replace what is no text in XML, and what would end a line: file names may hold all of it."""
+    return _NOT_TEXT.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def _colours(stems: Mapping[str, Path]) -> dict[str, str]:
+    others = cycle(OTHER_COLOURS)
+    return {stem: USUAL_COLOURS.get(stem) or next(others) for stem in stems}
+
+
+def _frames(path: Path) -> int:
+    reader = Reader(path)
+    return sum(block.shape[-1] for block in reader) if reader.frames is None else reader.frames

@@ -1,0 +1,187 @@
+"""Claims on output files: of several programs that would write a file, one does and the others are told.
+
+A claim is a lock on a hidden file beside the output, `.vocals.wav.lock`. It is taken before the parts of the
+output are made, and removed after them. The system releases the lock of a program that ends in any way, so a
+lock file that a killed program left is free, and says that there may be parts to remove.
+
+On file systems without locks the lock file itself is the claim. Where locks do not reach other
+machines (sshfs, some NFS mounts), and in object stores, which have none, each file still appears whole, but
+two programs may replace each other's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from stemsplit.errors import EncodeError, OutputBusy
+from stemsplit.files.parts import beside, cannot_write, part_of, publish, sweep
+from stemsplit.files.remote import is_remote
+
+_ATTEMPTS = 100
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
+_here = threading.local()
+
+
+@contextlib.contextmanager
+def claim(paths: Iterable[Path]) -> Iterator[None]:
+    """Keep all other programs and threads from writing some files; remove what killed ones left of them.
+
+    Makes the files' folders, and in the end removes those of them that are empty. Claims may be nested.
+
+    Raises:
+        OutputBusy: another one writes one of them.
+        EncodeError: a folder cannot be made, or written into.
+    """
+    held: set[str] = _here.__dict__.setdefault("held", set())
+    local = {os.path.abspath(path): path for path in paths if not is_remote(path)}
+    with contextlib.ExitStack() as stack:
+        for name, path in sorted(local.items()):
+            if name not in held:
+                try:
+                    stack.enter_context(_locked(path))
+                except OSError as error:
+                    raise cannot_write(path, error) from error
+                held.add(name)
+                stack.callback(held.remove, name)
+        yield
+
+
+def tidy(paths: Iterable[Path]) -> None:
+    """Remove what a killed program left of files that nobody writes any more."""
+    left = [path for path in paths if not is_remote(path) and os.path.lexists(beside(path, ".lock"))]
+    with contextlib.suppress(EncodeError), claim(left):
+        pass
+
+
+@contextlib.contextmanager
+def writing(path: Path, *, force: bool = True) -> Iterator[Path]:
+    """Yield where to write a file, which gets its name if that succeeds, and is removed if it fails.
+
+    What is not a file, such as `/dev/stdout`, is written directly.
+
+    Raises:
+        OutputBusy: another program writes it.
+        OutputExists: it is there already, and `force` is not given.
+        EncodeError: it cannot be written.
+    """
+    direct = os.path.exists(path) and not os.path.isfile(path)
+    part = path if direct else part_of(path)
+    with claim([] if direct else [path]):
+        try:
+            yield part
+            if not direct:
+                publish(part, path, force=force)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        finally:
+            if not direct:
+                with contextlib.suppress(OSError):
+                    part.unlink()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file. Raises OutputBusy, or OSError if there can be no lock file."""
+    lock, made = beside(path, ".lock"), list[Path]()
+    try:
+        descriptor = _acquire(lock, path, made)
+        try:
+            yield
+        finally:
+            _release(descriptor, lock)
+    finally:
+        for folder in reversed(made):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _acquire(lock: Path, path: Path, made: list[Path]) -> int:
+    for _ in range(_ATTEMPTS):
+        try:
+            _make(lock.parent, made)
+            descriptor, new = _open(lock)
+        except FileNotFoundError:  # another program has just removed it, or a folder
+            continue
+        try:
+            locks = _try_lock(descriptor)
+            if not locks and not new:
+                raise BlockingIOError
+        except BlockingIOError:
+            os.close(descriptor)
+            hint = "wait until it has ended, or choose another folder with --out; if none is running, "
+            hint += f"delete `{lock}`"
+            raise OutputBusy(f"Another stemsplit is writing `{path}`", hint) from None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if _is(descriptor, lock):
+            if not new:
+                sweep(path)
+            return descriptor
+        os.close(descriptor)
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(lock))
+
+
+def _make(folder: Path, made: list[Path]) -> None:
+    """Make a folder and those above it, and note which were not there."""
+    if os.path.isdir(folder):
+        return
+    if folder.parent != folder:
+        _make(folder.parent, made)
+    with contextlib.suppress(FileExistsError):  # another program has just made it
+        folder.mkdir()
+        made.append(folder)
+
+
+def _open(lock: Path) -> tuple[int, bool]:
+    """Open a lock file, and say whether it is new."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    with contextlib.suppress(FileExistsError):
+        return os.open(lock, flags | os.O_EXCL, 0o666), True
+    try:
+        return os.open(lock, flags & ~os.O_CREAT), False
+    except PermissionError:  # another user's
+        return os.open(lock, os.O_RDONLY), False
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Lock a file; false if the file system has no locks. Raises BlockingIOError if another one has it."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return False
+        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            raise BlockingIOError from None
+        raise
+    return True
+
+
+def _is(descriptor: int, lock: Path) -> bool:
+    """Whether an open file still has its name: a lock on a removed one is worth nothing."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(lock))
+    except FileNotFoundError:
+        return False
+
+
+def _release(descriptor: int, lock: Path) -> None:
+    if sys.platform == "win32":  # which removes no open file, so it removes none that another one waits for
+        os.close(descriptor)
+    with contextlib.suppress(OSError):
+        lock.unlink()
+    if sys.platform != "win32":
+        os.close(descriptor)

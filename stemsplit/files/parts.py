@@ -1,0 +1,190 @@
+"""Files that appear whole or not at all: written as a hidden part beside their path, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import sys
+import unicodedata
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from stemsplit.errors import EncodeError, OutputExists
+from stemsplit.files import remote
+
+_LONGEST_BYTES = 255 - len("..01234567.part.cover")
+"""Of a name that another file beside it can repeat."""
+_AT_FDCWD, _RENAME_NOREPLACE = -100, 1  # linux/fcntl.h, linux/fs.h
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """Return the path of a hidden file that belongs to another one in the same folder."""
+    name = path.name
+    if len(os.fsencode(name)) > _LONGEST_BYTES:
+        plain = unicodedata.normalize(
+            "NFC", name
+        ).casefold()  # equal where the file system takes both for one
+        name = hashlib.sha256(plain.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    return path.with_name(f".{name}{suffix}")
+
+
+def part_of(path: Path) -> Path:
+    """Return where to write a file until it is complete: a new path at every call."""
+    return beside(path, f".{secrets.token_hex(4)}.part")
+
+
+def sweep(path: Path) -> None:
+    """Remove what a killed program left of a file; the earlier file is put back if it is missing."""
+    name = re.escape(beside(path, "").name)
+    left = re.compile(name + r"\.[0-9a-f]{8}\.(part(\.[a-z]+)?|old)")
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(path.parent):
+            if left.fullmatch(entry.name):
+                if entry.name.endswith(".old") and not os.path.lexists(path):
+                    os.replace(entry, path)
+                else:
+                    os.unlink(entry)
+
+
+def refuse_to_replace(path: Path, *, force: bool) -> None:
+    """Raise OutputExists for what is there already, unless `force` is given."""
+    if os.path.exists(path) and not force:  # false, not an error, in a folder that is closed to us
+        raise OutputExists(f"`{path}` is there already", "use --force to replace it")
+
+
+def publish(part: Path, path: Path, *, force: bool) -> None:
+    """Give a finished file its name.
+
+    Without `force` it replaces nothing, not even a file that another program made a moment ago. Only file
+    systems that can neither rename in this way nor link leave a moment between the look and the renaming.
+
+    Raises:
+        OutputExists: the path is taken, and `force` is not given.
+        OSError: the file cannot be renamed.
+    """
+    if force:
+        remote.publish(part, path)
+        return
+    refuse_to_replace(path, force=False)
+    try:
+        _rename(part, path)
+    except FileExistsError:
+        refuse_to_replace(path, force=False)
+        os.replace(part, path)  # a link to nothing
+
+
+def publish_together(files: Iterable[tuple[Path, Path]], *, force: bool) -> None:
+    """Give finished files their names, `(part, path)`: all of them, or none.
+
+    What `force` replaces keeps a hidden name beside it until all files are there, and is put back if one of
+    them cannot be renamed. A program that is killed in between leaves a whole file at each path, earlier or
+    new; the next claim on a path removes what is hidden (`claims`). Without links in the file system, an
+    earlier file may be hidden only: then that claim puts it back.
+
+    Raises:
+        OutputExists: a path is taken, and `force` is not given.
+        EncodeError: a file cannot be renamed.
+    """
+    earlier: list[Path] = []
+    with contextlib.ExitStack() as undo:
+        for part, path in files:
+            try:
+                if force and _is_file(path):
+                    earlier.append(beside(path, f".{secrets.token_hex(4)}.old"))
+                    undo.callback(_put_back, earlier[-1], path)
+                    _keep(path, earlier[-1])
+                    remote.publish(part, path)
+                else:
+                    publish(part, path, force=force)
+                    undo.callback(remote.remove, path)
+            except OSError as error:
+                raise cannot_write(path, error) from error
+        undo.pop_all()
+    for aside in earlier:
+        with contextlib.suppress(OSError):
+            remote.remove(aside)
+
+
+def copy_together(pairs: Mapping[Path, Path]) -> None:
+    """Copy files to paths, where all of them appear or none; they replace what is there.
+
+    Raises:
+        EncodeError: a file cannot be renamed.
+        OSError: a file cannot be copied.
+    """
+    copies = [
+        (remote.part_of(target) if remote.is_remote(target) else part_of(target), target)
+        for target in pairs.values()
+    ]
+    with contextlib.ExitStack() as cleanup:
+        for source, (part, target) in zip(pairs, copies, strict=True):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            cleanup.callback(remote.remove, part)
+            with source.open("rb") as reading, part.open("wb") as writing:
+                shutil.copyfileobj(reading, writing, 1 << 20)
+        publish_together(copies, force=True)
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() if remote.is_remote(path) else os.path.isfile(path) or os.path.islink(path)
+
+
+def _keep(path: Path, aside: Path) -> None:
+    """Give a file another name: a second one where there are links, so that it is never missing."""
+    if not remote.is_remote(path) and not os.path.islink(path):
+        with contextlib.suppress(OSError):
+            os.link(path, aside)
+            return
+    remote.publish(path, aside)
+
+
+def _put_back(aside: Path, path: Path) -> None:
+    if not _is_file(aside):  # it never got there
+        return
+    try:
+        remote.publish(aside, path)
+        remote.remove(aside)  # to rename one of two links to the other does nothing
+    except OSError as error:
+        raise EncodeError(f"Cannot put `{path}` back: {error}", f"it is now `{aside}`") from error
+
+
+def _rename(part: Path, path: Path) -> None:
+    """Rename a file to a path that is free. Raises FileExistsError if it is not."""
+    if sys.platform == "win32":
+        os.rename(part, path)
+        return
+    if sys.platform == "linux":
+        # Programs that watch a folder expect a rename, not a link.
+        libc = ctypes.CDLL(None, use_errno=True)
+        if hasattr(libc, "renameat2"):
+            names = os.fsencode(part), os.fsencode(path)
+            if not libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE):
+                return
+            if ctypes.get_errno() == errno.EEXIST:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:  # there are no links on FAT, and on many network shares
+        os.replace(part, path)
+    else:
+        os.unlink(part)
+
+
+def cannot_write(path: Path, error: Exception) -> EncodeError:
+    """Return what to tell the user of a file that cannot be written."""
+    reason = getattr(error, "strerror", None) or getattr(error, "error_string", None) or str(error)
+    reason = reason or "it could not be written whole"  # soundfile asserts it without a word
+    hint = "check the folder, or choose another with --out"
+    with contextlib.suppress(OSError):  # libsndfile names no reason
+        full = not remote.is_remote(path) and shutil.disk_usage(path.parent).free < 1 << 16
+        if full or "No space left" in reason:
+            reason, hint = "the disk is full", "free some space, or choose another folder with --out"
+    return EncodeError(f"Cannot write `{path}`: {reason}", hint)

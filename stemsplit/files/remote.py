@@ -1,0 +1,110 @@
+"""Places that fsspec knows: `s3://bucket/music`, `gs://`, `sftp://`, `file://` and many more.
+
+A path there is a `UPath` of universal-pathlib, which has what a `Path` has. `str` of it holds `://`, which no
+local path does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from stemsplit.defaults import install_extra
+from stemsplit.errors import StemsplitError
+
+
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Whether a name or path stands for a place that fsspec knows."""
+    return "://" in str(path)
+
+
+def path_of(name: str) -> Path:
+    """Return the path that a name stands for. Raises StemsplitError for a place that nothing here knows."""
+    if not is_remote(name):
+        return Path(name)
+    try:
+        from upath import UPath
+
+        found: Any = UPath(name)
+        found.exists()  # only now the file system's own module is loaded
+    except (ImportError, ValueError) as error:
+        kind = name.partition("://")[0]
+        hint = f"{install_extra('ray')}, and what fsspec needs for {kind}"
+        raise StemsplitError(f"Cannot open `{name}`: {error}", hint) from error
+    except OSError as error:
+        raise StemsplitError(f"Cannot open `{name}`: {error}") from error
+    path: Path = found
+    return path
+
+
+def files(top: Path, *, recursive: bool) -> Iterator[tuple[Path, str]]:
+    """Yield the files below a folder by name, hidden ones left out, and the folder below `top` of each."""
+    place: Any = top
+    # Not `rglob`, to which a bracket in a name is a pattern.
+    found = place.fs.find(place.path, maxdepth=None if recursive else 1)
+    for name in sorted(found):
+        below = name.removeprefix(place.path.rstrip("/") + "/")
+        if not any(part.startswith(".") for part in below.split("/")):
+            yield top / below, below.rpartition("/")[0]
+
+
+def relative(path: Path, top: Path) -> str:
+    """Return a path relative to a folder above it, with `/`."""
+    return str(path).removeprefix(str(top).rstrip("/") + "/")
+
+
+def part_of(target: Path) -> Path:
+    """Return where to write a file until it is complete: a path that differs on any machine at every call."""
+    return target.with_name(f"{target.name[:200]}.{uuid4().hex}.part")
+
+
+@contextlib.contextmanager
+def appearing(target: Path) -> Iterator[Path]:
+    """Yield where to write a file, which then gets its name; it is removed if that fails.
+
+    Raises OSError if the file cannot be written.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = part_of(target)
+    try:
+        yield part
+        publish(part, target)
+    except BaseException:
+        remove(part)
+        raise
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file that appears whole, or not at all. Raises OSError if that fails."""
+    with appearing(target) as part, source.open("rb") as reading, part.open("wb") as writing:
+        shutil.copyfileobj(reading, writing, 1 << 20)
+
+
+def publish(part: Path, target: Path) -> None:
+    """Give a finished file its name, in place of what had it before. Raises OSError if that fails."""
+    if not is_remote(target):
+        os.replace(part, target)
+        return
+    from fsspec import AbstractFileSystem
+
+    place: Any = part
+    source, goal = place.path, place.with_name(target.name).path
+    if type(place.fs).mv is not AbstractFileSystem.mv:
+        place.fs.mv(source, goal)
+    else:  # it takes names for patterns
+        place.fs.cp_file(source, goal)
+        place.fs.rm_file(source)
+
+
+def remove(path: Path) -> None:
+    """Remove a file if it is there. Raises OSError if that fails."""
+    place: Any = path
+    if not is_remote(path):
+        path.unlink(missing_ok=True)
+    elif place.exists():
+        place.fs.rm_file(place.path)  # to `unlink` a bracket in a name is a pattern

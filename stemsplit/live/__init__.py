@@ -1,0 +1,1 @@
+"""Separation while the sound plays."""

@@ -1,0 +1,357 @@
+"""The band-split Transformer: bands of a spectrum attend to each other, and each to its own past and future.
+
+W.-T. Lu, J.-C. Wang, Q. Kong and Y.-N. Hung, "Music source separation with band-split RoPE Transformer",
+ICASSP 2024 (arXiv 2309.02612), section 2: a spectrum in bands, Transformers along time and across bands in
+turn with rotary position embeddings, and masks band by band. The split is that of Y. Luo and J. Yu, "Music
+source separation with band-split RNN", IEEE/ACM Transactions on Audio, Speech, and Language Processing 31,
+2023 (arXiv 2209.15174). It hears the log magnitudes of left, right, mid and side, and gives scores of all
+stems for each channel, frame and bin; a softmax over the stems makes masks of them.
+
+Left open by the papers, or done otherwise here: this is a network for processors, far smaller than the
+paper's, and all sizes are its own (the paper's: some 60 bands, 384 features, 12 blocks).
+
+* Time: the paper attends to the whole of its excerpt. Here a frame attends to `window` frames on either side,
+  so that the network depends on `Config.reach` frames and no more, and gives the same numbers in a stream.
+* Silence: no frame attends to one of nothing but digital silence. Excerpts that are learnt from end where
+  they are cut; what lies before and after a song would have to be learnt to be ignored.
+* Mono: the side signal of frames that are mono, or almost, is raised (see `_sides`).
+* Frames: 93 ms long and 23 ms apart (the paper's: 46 and 10 ms), which tells harmonics of a low voice
+  apart, and makes fewer tokens.
+* Positions: up to 5.9 kHz a position is a bin, 11 Hz wide. Above, two bins share one, and from 10.7 kHz four,
+  where nothing is lost by it and half of all bins would be.
+* Bands: 33, the finer the lower as in both papers, and all bands of one size are one product of matrices.
+* Masks: real ones from log magnitudes, where the papers make complex ones from complex spectra; these are
+  between 0 and 1 and add up to one. One network gives all stems; the papers train one a stem.
+* A band's head is one linear layer (in the papers a perceptron with a hidden layer). But few features cannot
+  say which of a wide band's many bins stand out. So convolutions over 3 x 3 positions find `details` of each,
+  such as whether it is a ridge, a click, or from one side, and a band's head says how much each of them
+  counts in the scores of each stem: the mask follows harmonics that no band could describe. What counts as a
+  detail depends on what the bands know by then: `refinements` add to the details what two more convolutions
+  make of them, with an offset between these from the band's features.
+* Order: across bands first, then along time. Feed-forward layers are gated (SwiGLU: N. Shazeer, "GLU variants
+  improve Transformer", 2020) in the place of the GELU; norms are LayerNorms in the place of RMSNorms, which
+  were no faster. There is no dropout.
+
+A softmax between products of matrices is as fast on one thread as `scaled_dot_product_attention`. Of frames
+that are only heard, each block computes a window less than the one before: nobody hears them any more.
+Convolutions see pairs of positions with twice as many channels, and channels last: on a processor that is
+twice as fast and more, for the same traffic in memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stemsplit.dsp.stft import FLOOR
+from stemsplit.networks._sides import with_side
+
+BINS = 2048
+CHANNELS = 2
+VIEWS = 4
+FAR_BELOW = -1e4
+SILENCE = math.log(FLOOR) + 1e-3
+PAIR = 2
+"""Positions that are one to the convolutions."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The sizes, this project's own; `width` must be a multiple of twice the `heads`."""
+
+    bands: tuple[tuple[int, int, int], ...] = (
+        (8, 8, 1),
+        (6, 16, 1),
+        (6, 32, 1),
+        (3, 64, 1),
+        (3, 32, 2),
+        (2, 64, 2),
+        (3, 32, 4),
+        (1, 64, 4),
+        (1, 104, 4),
+    )
+    """From the lowest frequency up: how many bands, of how many positions each, and how many bins share one.
+
+    Positions are in pairs, in each band, and in all bands with as many bins to one.
+    """
+    width: int = 64
+    """Features of a band in a frame."""
+    heads: int = 4
+    blocks: int = 5
+    """Pairs of Transformers, one across bands and one along time."""
+    window: int = 16
+    """Frames on either side that a Transformer along time attends to."""
+    expansion: int = 2
+    """How many times `width` the inner size of the feed-forward layers is."""
+    details: int = 16
+    """What is known of each position from those next to it."""
+    refinements: int = 2
+    """Of the details, in the light of what the bands know."""
+
+    @property
+    def reach(self) -> int:
+        """Frames on either side that an answer depends on: refinements pass on what the bands know."""
+        passed_on = max(0, 2 * self.refinements - 1)
+        return max(self.reach_of_details, self.blocks * self.window + passed_on)
+
+    @property
+    def reach_of_details(self) -> int:
+        """The same, by way of the convolutions alone."""
+        return 1 + 2 * self.refinements
+
+
+REACH = Config().reach
+
+
+class BandTransformer(nn.Module):
+    """Log magnitudes of left, right, mid and side in, scores of all stems in each channel out."""
+
+    bins = BINS
+    channels = CHANNELS
+    can_skip = True
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, stems: int, config: Config | None = None) -> None:
+        super().__init__()
+        self.stems = stems
+        self.config = config = config or Config()
+        if sum(count * size * shared for count, size, shared in config.bands) != BINS:
+            raise ValueError(f"bands={config.bands} must be of {BINS} bins together")
+        if any(size % PAIR for _, size, _ in config.bands):
+            raise ValueError(f"bands={config.bands} must have positions in pairs")
+        self.register_buffer("mean", torch.zeros(BINS))
+        self.register_buffer("deviation", torch.ones(BINS))
+        width, scores = config.width, stems * CHANNELS
+        sizes = [(count, size) for count, size, _ in config.bands]
+        self.split = nn.ModuleList(_BandLinear(count, VIEWS * size, width) for count, size in sizes)
+        self.across = nn.ModuleList(_Transformer(config) for _ in range(config.blocks))
+        self.along = nn.ModuleList(_Transformer(config) for _ in range(config.blocks))
+        self.norm = nn.LayerNorm(width)
+        self.details = _convolution(PAIR * VIEWS, PAIR * config.details)
+        self.refinements = nn.ModuleList(_Refinement(config) for _ in range(config.refinements))
+        self.heads = nn.ModuleList(
+            _BandLinear(count, width, (config.details + size) * scores) for count, size in sizes
+        )
+
+    def forward(self, features: Tensor, margin: int = 0) -> Tensor:
+        """Return scores `(example, stem, channel, frame, bin)` for `(example, view, frame, bin)`.
+
+        There are none for `margin` frames at either end, which only serve as context.
+        """
+        return self.scores(self.prepare(features), margin)
+
+    def prepare(self, features: Tensor) -> Tensor:
+        """Return normalized features `(example, view, frame, position)`; those of silent frames are 0.
+
+        In float32, whatever the precision of the rest: features rounded to bfloat16 no longer tell which
+        frames are silent, which costs 0.1 to 0.2 dB. Rounding what this returns costs nothing.
+        """
+        features = features.float()
+        silent = features.amax((1, 3)) < SILENCE
+        x = self._positions((with_side(features) - self.mean) / self.deviation)
+        return x.masked_fill(silent[:, None, :, None], 0)
+
+    def scores(self, x: Tensor, margin: int = 0) -> Tensor:
+        """Return what `forward` does, for features that are prepared."""
+        config, frames = self.config, x.shape[2]
+        silent = x.abs().amax((1, 3)) == 0
+        tokens = self._split(F.pad(x, (0, 0, 0, -frames % config.window)))
+        bands, steps, size = tokens.shape[1], tokens.shape[2], config.width // config.heads
+        turns_across, turns_along = _turns(bands, size, x.device), _turns(steps, size, x.device)
+        heard = _heard(steps, frames, config.window, x.device) + _sounding(silent, steps, config.window)
+        # Of a margin that is long enough, each block needs a window less at either end than the one before.
+        cut = config.window if margin >= config.reach else 0
+        for across, along in zip(self.across, self.along, strict=True):
+            tokens = along(across(tokens, turns_across), turns_along, heard)
+            if cut:
+                tokens, turns_along = (x[..., cut:-cut, :] for x in (tokens, turns_along))
+                heard = heard[..., 1:-1, :, :]
+        skipped = max(0, margin - config.reach_of_details)
+        gone = cut * config.blocks - skipped  # of which refinements make nothing that is answered
+        tokens = F.pad(self.norm(tokens), (0, 0, gone, gone + frames - steps)).transpose(0, 1)
+        pairs = torch.unflatten(x[:, :, skipped : frames - skipped], 3, (-1, PAIR))
+        pairs = pairs.permute(0, 4, 1, 2, 3).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+        details = F.relu(self.details(pairs))
+        counts = [count for count, _, _ in config.bands]
+        for refinement in self.refinements:
+            details = refinement(details, torch.split(tokens, counts))
+        inner = slice(margin - skipped, frames - skipped - margin)
+        details = torch.unflatten(details[:, :, inner].permute(0, 2, 3, 1), 3, (PAIR, -1)).flatten(2, 3)
+        return self._scores(details, torch.split(tokens[:, :, inner], counts))
+
+    def masks(self, outputs: Tensor) -> Tensor:
+        """Return masks for scores, of one stem alone a sigmoid."""
+        outputs = outputs.float()
+        return outputs.softmax(1) if self.stems > 1 else outputs.sigmoid()
+
+    def _positions(self, x: Tensor) -> Tensor:
+        """Return the means of bins that share a position, `(..., position)` for `(..., bin)`."""
+        runs = torch.split(x, [count * size * shared for count, size, shared in self.config.bands], -1)
+        shares = [shared for _, _, shared in self.config.bands]
+        return torch.cat(
+            [F.avg_pool2d(run, (1, n)) if n > 1 else run for run, n in zip(runs, shares, strict=True)], -1
+        )
+
+    def _split(self, x: Tensor) -> Tensor:
+        """Return `(example, band, frame, feature)` for `(example, view, frame, position)`."""
+        runs = torch.split(x, [count * size for count, size, _ in self.config.bands], -1)
+        tokens = [
+            layer(torch.unflatten(run, -1, (count, size)).permute(3, 0, 2, 1, 4).flatten(3))
+            for layer, run, (count, size, _) in zip(self.split, runs, self.config.bands, strict=True)
+        ]
+        return torch.cat(tokens).transpose(0, 1)
+
+    def _scores(self, details: Tensor, known: Sequence[Tensor]) -> Tensor:
+        """Return `(example, stem, channel, frame, bin)`.
+
+        Shapes: details `(example, frame, position, detail)`; known `(band, example, frame, feature)` each.
+        """
+        examples, frames = details.shape[:2]
+        scores = []
+        runs = torch.split(details, [count * size for count, size, _ in self.config.bands], 2)
+        for (count, size, shared), layer, tokens, run in zip(
+            self.config.bands, self.heads, known, runs, strict=True
+        ):
+            y = torch.unflatten(layer(tokens), 3, (self.config.details + size, -1))
+            y = y.permute(1, 2, 0, 3, 4).flatten(0, 2)
+            weights, offsets = torch.split(y, [self.config.details, size], 1)
+            y = torch.baddbmm(offsets, run.reshape(-1, size, self.config.details), weights)
+            y = y.view(examples, frames, count * size, -1).permute(0, 3, 1, 2)
+            scores.append(y.repeat_interleave(shared, 3) if shared > 1 else y)
+        return torch.unflatten(torch.cat(scores, 3), 1, (self.stems, CHANNELS))
+
+
+class _Refinement(nn.Module):
+    """Adds to the details what two convolutions make of them, the first with offsets from each band."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        maps = PAIR * config.details
+        self.sizes = [(count, size // PAIR) for count, size, _ in config.bands]
+        self.inner, self.outer = _convolution(maps, maps), _convolution(maps, maps)
+        nn.init.zeros_(self.outer.weight)  # at first it adds nothing
+        self.offsets = nn.ModuleList(_BandLinear(count, config.width, maps) for count, _ in self.sizes)
+
+    def forward(self, details: Tensor, known: Sequence[Tensor]) -> Tensor:
+        """Map details `(example, map, frame, pair)`, for tokens `(band, example, frame, feature)`."""
+        runs = torch.split(self.inner(details), [count * size for count, size in self.sizes], 3)
+        told = []
+        for (count, size), layer, tokens, run in zip(self.sizes, self.offsets, known, runs, strict=True):
+            offsets = layer(tokens).permute(1, 3, 2, 0)[..., None]
+            told.append((torch.unflatten(run, 3, (count, size)) + offsets).flatten(3))
+        added: Tensor = self.outer(F.relu(torch.cat(told, 3)))
+        return details + added
+
+
+def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+class _BandLinear(nn.Module):
+    """A linear layer for each of several bands."""
+
+    def __init__(self, bands: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(inputs)
+        self.weight = nn.Parameter(torch.empty(bands, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(bands, 1, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(band, example, frame, feature)` to as many other features."""
+        return torch.unflatten(torch.baddbmm(self.bias, x.flatten(1, 2), self.weight), 1, x.shape[1:3])
+
+
+class _Transformer(nn.Module):
+    """Attention along one axis and a gated feed-forward layer, each added to what it is given."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        width, inner = config.width, config.expansion * config.width
+        self.heads, self.window = config.heads, config.window
+        self.norm = nn.LayerNorm(width)
+        self.queries_keys_values = nn.Linear(width, 3 * width, bias=False)
+        self.together = nn.Linear(width, width, bias=False)
+        self.norm_wide = nn.LayerNorm(width)
+        self.wide = nn.Linear(width, 2 * inner)
+        self.narrow = nn.Linear(inner, width)
+
+    def forward(self, x: Tensor, turns: Tensor, heard: Tensor | None = None) -> Tensor:
+        """Map `(example, band, frame, feature)` to the same.
+
+        Bands hear each other in every frame; or, in every band, a frame hears of three windows around it what
+        `heard` says.
+        """
+        row, place = (2, 1) if heard is None else (1, 2)
+        x_normal = self.norm(x)
+        y = torch.unflatten(self.queries_keys_values(x_normal), -1, (3, self.heads, -1))
+        order = (3, 0, row, 4, place, 5)  # (example, row, head, place, feature) of each
+        queries, keys, values = y.permute(order).unbind()
+        y = torch.unflatten(F.linear(x_normal, self._quarter_turned()), -1, (2, self.heads, -1))
+        queries_turned, keys_turned = y.permute(order).unbind()
+        cosines, sines = turns.to(x.dtype).unbind()
+        queries = (queries * cosines + queries_turned * sines) * queries.shape[-1] ** -0.5
+        keys = keys * cosines + keys_turned * sines
+        if heard is None:
+            y = (queries @ keys.transpose(-1, -2)).softmax(-1) @ values
+        else:
+            queries = torch.unflatten(queries, 3, (-1, self.window))
+            keys, values = _around(keys, self.window), _around(values, self.window)
+            y = ((queries @ keys.transpose(-1, -2) + heard).softmax(-1) @ values).flatten(3, 4)
+        x = x + self.together((y.permute(0, 3, 1, 2, 4) if heard is None else y.transpose(2, 3)).flatten(3))
+        x_normal = self.norm_wide(x)
+        wide, gate = (  # two products are faster than one that must be cut in two
+            F.linear(x_normal, weight, bias)
+            for weight, bias in zip(self.wide.weight.chunk(2), self.wide.bias.chunk(2), strict=True)
+        )
+        added: Tensor = self.narrow(wide * F.silu(gate))
+        return x + added
+
+    def _quarter_turned(self) -> Tensor:
+        """Return weights that give queries and keys with each pair of features turned by a right angle.
+
+        Any turn is a sum of the features and these: nothing has to be cut and joined at each place.
+        """
+        weight = torch.unflatten(self.queries_keys_values.weight, 0, (3, self.heads, 2, -1))[:2]
+        return torch.stack([-weight[:, :, 1], weight[:, :, 0]], 2).flatten(0, 3)
+
+
+def _around(x: Tensor, window: int) -> Tensor:
+    """Return, for each window of `(example, row, head, place, feature)`, three: with those beside it."""
+    x = torch.unflatten(F.pad(x, (0, 0, window, window)), 3, (-1, window))
+    return torch.cat([x[:, :, :, :-2], x[:, :, :, 1:-1], x[:, :, :, 2:]], 4)
+
+
+def _heard(steps: int, real: int, window: int, device: torch.device) -> Tensor:
+    """Return `(window, query, key)`: 0 where a key is near enough and real, -infinity elsewhere."""
+    queries = torch.arange(steps, device=device).view(-1, window, 1)
+    keys = queries[:, :1] + torch.arange(-window, 2 * window, device=device)
+    heard = ((queries - keys).abs() <= window) & (keys >= 0) & (keys < real)
+    return torch.zeros(heard.shape, device=device).masked_fill(~heard, -torch.inf)
+
+
+def _sounding(silent: Tensor, steps: int, window: int) -> Tensor:
+    """Return `(example, 1, 1, window, 1, key)`: 0 where there is sound in a key's frame, else far below.
+
+    Not infinitely far: among silent keys alone, attention must go somewhere.
+    """
+    scores = torch.zeros(silent.shape, device=silent.device).masked_fill(silent, FAR_BELOW)
+    scores = F.pad(scores, (0, steps - silent.shape[1]))[:, None, None, :, None]
+    return _around(scores, window).transpose(-1, -2)
+
+
+def _turns(places: int, size: int, device: torch.device) -> Tensor:
+    """Return cosines and sines `(2, place, feature)`, computed as doubles: far places are as exact as near.
+
+    Features are turned in pairs, one of the first half with one of the second, by angles that grow with the
+    place.
+    """
+    pairs = torch.arange(size // 2, device=device, dtype=torch.float64)
+    speeds = 10_000.0 ** (-2 / size * pairs)
+    angles = (torch.arange(places, device=device)[:, None] * speeds).repeat(1, 2)
+    return torch.stack([angles.cos(), angles.sin()]).float()

@@ -1,0 +1,138 @@
+"""DeepNMF: the iterations of non-negative matrix factorization, unfolded to the layers of a network.
+
+J. Le Roux, J. R. Hershey, F. Weninger, "Deep NMF for speech separation", ICASSP 2015, pp. 66-70.
+
+It hears magnitudes M: T frames stacked, so that a basis is a piece of a spectrogram. Layer k updates the
+activations H of all sources' bases W, which start out equal,
+
+    H <- H * (W_k^T (M / (W_k H))) / (W_k^T 1 + sparsity),
+
+as the iterations do that reduce the Kullback-Leibler divergence of M from W H, and the L1 norm of H. The
+last C layers have bases of their own, the ones before share theirs. The last of all rebuilds the present
+frame, source by source: V_s = W_s H_s, and a source's share of the mixture is V_s / sum(V_s), a Wiener
+filter. The whole is trained for the squared error of the filtered magnitudes. All sources are in one network;
+built for one stem it has bases for everything else as well, and gives the share of the stem.
+
+Magnitudes are divided by their mean over the T frames first, to which the shares do not listen.
+
+Left open by the paper (of which the abstract and the introduction were at hand), or done otherwise here:
+
+* The paper keeps its bases non-negative by multiplicative steps of back-propagation. Here they are
+  exponentials of the parameters, which plain Adam trains, and whose steps are multiplicative too; each
+  stacked basis has the Euclidean norm one.
+* Sizes are from memory: 100 bases a source, T = 9 frames that end in the present one, 25 layers, a sparsity
+  of 5. C = 3 is one of the values that the paper compares.
+* The paper's bases begin as those of sparse NMF on each source alone; here, at random.
+* A first activation is the same number for all bases, where the paper draws it.
+* Magnitudes are in units of what is usual in their bin, so that the divergence hears the treble too.
+* Of two channels each is heard by itself.
+* `SMALL` hears 7 frames, 3 before and 3 after, averaged into 128 bands, and rebuilds all bins; 64 bases a
+  source, 10 layers of which the last 4 have bases of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stemsplit.networks._amplitudes import band_means, relative
+
+TINY = 1e-6
+"""What nothing is taken to be, where the mean magnitude is one."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Near the paper's sizes; `SMALL` has others."""
+
+    bins: int = 1025
+    channels: int = 1
+    bases: int = 100
+    """Of each source."""
+    before: int = 8
+    """Frames before the present one that a basis spans."""
+    after: int = 0
+    """Frames after the present one that a basis spans."""
+    layers: int = 25
+    """K: updates of the activations."""
+    untied: int = 3
+    """C: of the K updates and the rebuilding together, how many at the end have bases of their own."""
+    sparsity: float = 5.0
+    bands: int = 0
+    """Bands that frames are averaged into before the updates; 0: none, all bins are heard."""
+
+    @property
+    def reach(self) -> int:
+        """Frames on either side that an answer depends on."""
+        return max(self.before, self.after)
+
+
+SMALL = Config(bases=64, before=3, after=3, layers=10, untied=4, bands=128)
+BINS = Config.bins
+CHANNELS = Config.channels
+REACH = Config().reach
+GRID = 1
+
+
+class DeepNMF(nn.Module):
+    """Log magnitudes in, the stems' shares of the mixture out."""
+
+    mean: Tensor
+    deviation: Tensor
+    averages: Tensor
+
+    def __init__(self, stems: int, config: Config | None = None) -> None:
+        super().__init__()
+        self.stems = stems
+        self.config = config = config or Config()
+        self.sources = max(stems, 2)
+        self.register_buffer("mean", torch.zeros(config.bins))
+        self.register_buffer("deviation", torch.ones(config.bins))
+        if config.bands:
+            self.register_buffer("averages", band_means(config.bins, config.bands), persistent=False)
+        count = self.sources * config.bases
+        stacked = (config.before + 1 + config.after) * (config.bands or config.bins)
+        tied = config.layers - max(config.untied - 1, 0)
+        self.uses = [0] * tied + list(range(1, config.layers - tied + 1))
+        """Which of the bases each update takes."""
+        self.analysis = nn.ParameterList(torch.randn(stacked, count) for _ in range(self.uses[-1] + 1))
+        self.synthesis = nn.Parameter(torch.randn(config.bins, count))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return shares `(example, stem, channel, frame, bin)` for logs `(example, channel, frame, bin)`."""
+        magnitudes = relative(features, self.mean, self.deviation)
+        activations = self._activations(self._stack(magnitudes))
+        bases = (self.synthesis - self.synthesis.logsumexp(dim=0)).exp()
+        of_sources = bases.reshape(len(bases), self.sources, -1).permute(1, 2, 0)
+        split = activations.reshape(*activations.shape[:3], self.sources, -1).permute(0, 3, 1, 2, 4)
+        rebuilt = (split @ of_sources.unsqueeze(1)).float() + TINY / self.config.bins
+        shares: Tensor = rebuilt / rebuilt.sum(dim=1, keepdim=True)
+        return shares[:, : self.stems]
+
+    def _stack(self, magnitudes: Tensor) -> Tensor:
+        """Return what is around each frame, with a mean of one: `(example, channel, frame, stacked)`."""
+        before, after = self.config.before, self.config.after
+        count = magnitudes.shape[2]
+        if self.config.bands:
+            magnitudes = magnitudes @ self.averages
+        padded = F.pad(magnitudes.float(), (0, 0, before, after))
+        stack = torch.cat([padded[:, :, k : k + count] for k in range(before + 1 + after)], dim=-1)
+        return stack / stack.mean(dim=-1, keepdim=True) + TINY
+
+    def _activations(self, stack: Tensor) -> Tensor:
+        """Return the activations after all updates, `(example, channel, frame, basis)`."""
+        sets = [(bases - bases.mul(2).logsumexp(dim=0) / 2).exp() for bases in self.analysis]
+        sums = [bases.sum(dim=0) + self.config.sparsity for bases in sets]
+        rows, count = sets[0].shape
+        activations = stack.new_full((*stack.shape[:3], count), rows**0.5 / count)
+        for use in self.uses:
+            modelled = (activations @ sets[use].T).float() + TINY
+            activations = activations * ((stack / modelled) @ sets[use]).float() / sums[use]
+        return activations
+
+    def masks(self, outputs: Tensor) -> Tensor:
+        """Return masks in [0, 1] of the same shape."""
+        return outputs.clamp(0, 1)

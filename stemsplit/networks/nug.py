@@ -1,0 +1,117 @@
+"""NUG: one fully connected network that estimates the spectra of all sources at once.
+
+A. A. Nugraha, A. Liutkus, E. Vincent, "Multichannel music separation with deep neural networks", EUSIPCO
+2016, pp. 1748-1752, and the same, "Multichannel audio source separation with deep neural networks", IEEE/ACM
+Transactions on Audio, Speech, and Language Processing 24 (9), 2016, pp. 1652-1664.
+
+It hears the root of the mixture's mean power over channels, in a frame and in some frames before and after
+it; ReLU layers give the root of each source's power spectral density in the frame, all sources together. In
+the papers these start an expectation-maximization algorithm that finds each source's spatial covariance, and
+whose estimates further networks refine, in turn. Here there is this first network only, and the engine's
+multichannel Wiener filter, one iteration of that algorithm (Duong's), comes after it. The loss is the squared
+error of the roots, the one of several that the papers try that needs no floor below powers.
+
+Left open by the papers (of which only abstracts and descriptions by others were at hand), or done otherwise:
+
+* No network after the first, and one iteration of the algorithm, as said.
+* The papers reduce the concatenated frames by principal components. Here the first layer reads all of them:
+  it holds any linear map that came before it.
+* Sizes: two frames to either side and three hidden layers are from memory of the papers; 2050 hidden nodes,
+  twice the bins, are a choice.
+* Context frames are `spacing` frames apart, so that they do not overlap at n_fft / hop = 4: the papers skip
+  frames too, at an overlap of one half.
+* Amplitudes are counted in units of what is usual in their bin (see `_amplitudes.relative`), in place of
+  standardised inputs and outputs: the zero stays where it is.
+* In training the last ReLU is leaky, or else nodes that fell silent stay silent.
+* `SMALL` has 384 hidden nodes, and hears its context frames in 64 bands; the frame itself it hears in full.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stemsplit.networks._amplitudes import band_means, last_relu, ratios, relative, together
+
+OPEN = 0.1
+"""What the last layer answers at first."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Near the papers' sizes; `SMALL` has others."""
+
+    bins: int = 1025
+    channels: int = 1
+    layers: int = 3
+    """Hidden layers."""
+    hidden: int = 2050
+    context: int = 2
+    """Frames to either side that are concatenated."""
+    spacing: int = 4
+    """How many frames lie from one of the concatenated frames to the next."""
+    bands: int = 0
+    """Bands that the context frames are averaged into; 0: none, all of their bins are heard."""
+
+    @property
+    def reach(self) -> int:
+        """Frames on either side that an answer depends on."""
+        return self.context * self.spacing
+
+
+SMALL = Config(hidden=384, bands=64)
+BINS = Config.bins
+CHANNELS = Config.channels
+REACH = Config().reach
+GRID = 1
+
+
+class NUG(nn.Module):
+    """Log magnitudes in, ratios of all stems' amplitudes to the mixture's out."""
+
+    mean: Tensor
+    deviation: Tensor
+    averages: Tensor
+
+    def __init__(self, stems: int, config: Config | None = None) -> None:
+        super().__init__()
+        self.stems = stems
+        self.config = config = config or Config()
+        self.register_buffer("mean", torch.zeros(config.bins))
+        self.register_buffer("deviation", torch.ones(config.bins))
+        present = config.channels * config.bins
+        around = config.channels * (config.bands or config.bins)
+        self.first = nn.Conv1d(
+            around, config.hidden, 2 * config.context + 1, dilation=config.spacing, padding=config.reach
+        )
+        if config.bands:
+            self.register_buffer("averages", band_means(config.bins, config.bands), persistent=False)
+            self.present = nn.Linear(present, config.hidden, bias=False)
+        inner = (nn.Linear(config.hidden, config.hidden) for _ in range(config.layers - 1))
+        output = nn.Linear(config.hidden, stems * present)
+        self.dense = nn.ModuleList([*inner, output])
+        for layer in (*self.dense[:-1], output):
+            assert isinstance(layer, nn.Linear)
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+        nn.init.constant_(output.bias, OPEN)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return ratios `(example, stem, channel, frame, bin)` for logs `(example, channel, frame, bin)`."""
+        mixture = relative(features, self.mean, self.deviation)
+        frames = together(mixture)
+        around = together(mixture @ self.averages) if self.config.bands else frames
+        x = self.first(around.transpose(1, 2)).transpose(1, 2)
+        if self.config.bands:
+            x = x + self.present(frames)
+        for layer in self.dense:
+            x = layer(F.relu(x))
+        x = last_relu(x, training=self.training)
+        return ratios(x, mixture, self.stems)
+
+    def masks(self, outputs: Tensor) -> Tensor:
+        """Return masks in [0, 1] of the same shape."""
+        return outputs.clamp(0, 1)

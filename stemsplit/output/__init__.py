@@ -1,0 +1,1 @@
+"""Where stems go, and a record of what was written."""

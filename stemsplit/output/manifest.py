@@ -1,0 +1,178 @@
+"""What has been done, kept beside the stems: so that a batch goes on where it was stopped.
+
+One small file a track, in `.stemsplit` below the output folder, written before the stems appear under their
+names. A file beside other tracks' needs no lock: any number of programs, on any number of machines, may work
+on one output folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from stemsplit.errors import EncodeError
+from stemsplit.files.claims import claim, writing
+from stemsplit.files.remote import appearing, is_remote, relative, remove
+
+FOLDER = ".stemsplit"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Print:
+    """A file as it was: its length and time of change (0 where no one knows), and a digest of all of it."""
+
+    size: int
+    changed_ns: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Print:
+        """Read a file. Raises OSError if that fails."""
+        with path.open("rb") as file:
+            before = path.stat() if is_remote(path) else os.fstat(file.fileno())
+            digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else _digest(file)
+        return cls(before.st_size, changed_ns(before), digest.hexdigest())
+
+    def fits(self, path: Path) -> bool:
+        """Whether a file still holds the same: it is read only if its time of change is another."""
+        try:
+            state = path.stat()
+            if state.st_size != self.size:
+                return False
+            same_time = self.changed_ns and changed_ns(state) == self.changed_ns
+            return bool(same_time) or Print.of(path).sha256 == self.sha256
+        except OSError:
+            return False
+
+
+def changed_ns(state: Any) -> int:
+    """Return when a file was changed, or 0 where a file system does not say so."""
+    return int(getattr(state, "st_mtime_ns", 0) or 0)
+
+
+def _digest(file: Any) -> Any:
+    digest = hashlib.sha256()
+    while piece := file.read(1 << 20):
+        digest.update(piece)
+    return digest
+
+
+@dataclass(frozen=True)
+class Record:
+    """One track that is done, or was about to be."""
+
+    input: Print
+    settings: dict[str, Any]
+    """All that decides what the stems hold."""
+    outputs: dict[str, Print]
+    """By the path of each file, relative to the output folder."""
+    facts: dict[str, Any]
+    """What is told of the track: frames, peaks and so on, as `SplitResult` has them."""
+    source: str = ""
+    """The absolute path of the track; empty in records of earlier versions."""
+
+    def is_of(self, track: Path) -> bool:
+        """Whether it is of this file, which may have been edited since, or of an equal one elsewhere."""
+        return self.source in ("", source(track)) or self.input.fits(track)
+
+
+def source(track: Path) -> str:
+    """Return the path of a track for its record."""
+    return str(track) if is_remote(track) else os.path.realpath(track)
+
+
+def _read(path: Path) -> Record | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("version") != VERSION:
+            return None
+        prints = {name: Print(**each) for name, each in content["outputs"].items()}
+        return Record(**content | {"input": Print(**content["input"]), "outputs": prints})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+class Records:
+    """The records of an output folder."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+
+    def read(self, outputs: Mapping[str, Path]) -> Record | None:
+        """Return the record of the track with these outputs, or None where there is none that can be read."""
+        return _read(self._path(outputs))
+
+    def made(self) -> set[str]:
+        """Return the absolute paths of all files here that are still as this program wrote them."""
+        records = filter(None, map(_read, (self.out / FOLDER).glob("*.json")))
+        prints = {self.out / name: each for record in records for name, each in record.outputs.items()}
+        return {os.path.abspath(path) for path, each in prints.items() if each.fits(path)}
+
+    def write(self, outputs: Mapping[str, Path], record: Record) -> None:
+        """Keep a record, whole or not at all. Raises OSError or EncodeError if that fails."""
+        path = self._path(outputs)
+        with appearing(path) if is_remote(path) else writing(path) as part:
+            part.write_text(json.dumps({"version": VERSION, **asdict(record)}), encoding="utf-8")
+
+    @contextlib.contextmanager
+    def kept(self, outputs: Mapping[str, Path]) -> Iterator[None]:
+        """Put the record of a track back if the work on it fails, as its outputs are.
+
+        Raises:
+            EncodeError: the folder of the records cannot be written into.
+        """
+        path = self._path(outputs)
+        with claim([path]):  # which removes the folder again if it stays empty
+            earlier = self.read(outputs)
+            try:
+                yield
+            except BaseException:
+                if self.read(outputs) != earlier:
+                    with contextlib.suppress(OSError, EncodeError):  # the first error is the one to report
+                        remove(path) if earlier is None else self.write(outputs, earlier)
+                raise
+
+    def is_done(self, track: Path, settings: Mapping[str, Any], outputs: Mapping[str, Path]) -> bool:
+        """Whether a track, what was made of it, and how, are still the same."""
+        record = self.read(outputs)
+        return (
+            record is not None
+            and record.settings == settings
+            and self.are_ours(outputs, record)
+            and all(path.exists() for path in outputs.values())
+            and record.input.fits(track)
+        )
+
+    def are_ours(self, outputs: Mapping[str, Path], record: Record | None) -> bool:
+        """Whether those outputs that are there are as we wrote them: whatever else they are is not ours."""
+        return all(
+            record is not None
+            and self.relative(path) in record.outputs
+            and record.outputs[self.relative(path)].fits(path)
+            for path in outputs.values()
+            if (path.exists() if is_remote(path) else os.path.lexists(path))
+        )
+
+    def prints(self, written: Mapping[Path, Path]) -> dict[str, Print]:
+        """Return the prints of outputs, of which some lie elsewhere as yet: path to where it lies."""
+        return {self.relative(path): Print.of(place) for path, place in written.items()}
+
+    def digests(self, outputs: Mapping[str, Path], prints: Mapping[str, Print]) -> dict[str, str]:
+        """Return the digest of each stem's file."""
+        return {stem: prints[self.relative(path)].sha256 for stem, path in outputs.items()}
+
+    def relative(self, path: Path) -> str:
+        """Return the name of a file in the records."""
+        return relative(path, self.out) if is_remote(path) else os.path.relpath(path, self.out)
+
+    def _path(self, outputs: Mapping[str, Path]) -> Path:
+        names = "\n".join(f"{name}\n{self.relative(path)}" for name, path in outputs.items())
+        digest = hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
+        return self.out / FOLDER / f"{digest[:32]}.json"

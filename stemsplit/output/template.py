@@ -1,0 +1,151 @@
+"""Names of the files to write: a template, filled in with what is known of a track.
+
+`{artist} - {title}/{stem}.{ext}` is a path below the output folder. A slash in the template makes a folder;
+one in a tag does not, nor can a tag lead out of the output folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePath
+
+from stemsplit.audio.formats import STEM_FILE, song_of
+from stemsplit.audio.tags import read_tags
+from stemsplit.errors import TemplateError
+from stemsplit.files.remote import is_remote
+
+DEFAULT_TEMPLATE = "{folder}/{track}/{stem}.{ext}"
+STEM_FILE_TEMPLATE = "{folder}/{track}.{ext}"
+TAGS = ("artist", "albumartist", "title", "album", "date", "genre", "tracknumber")
+FIELDS = ("track", "folder", "stem", "ext", "model", "number", *TAGS)
+LONGEST_BYTES = 255 - len(".part")
+"""Of a name, in UTF-8: what file systems take, with room for the name that a file has while it is written."""
+_UNKNOWN = {"artist": "unknown artist", "albumartist": "unknown artist", "album": "unknown album"}
+_NO_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+
+
+def check(template: str, ext: str) -> set[str]:
+    """Return the fields of a template.
+
+    Raises:
+        TemplateError: it has unknown fields or stray braces, leads out of the output folder, or gives all
+            stems of a track the same name, unless the format has one file for them.
+    """
+    fields = re.findall(r"\{([^{}]*)\}", template)
+    for field in fields:
+        if field not in FIELDS:
+            raise TemplateError(f"No field called `{field}` in a template", f"there are {', '.join(FIELDS)}")
+    if re.search("[{}]", re.sub(r"\{[^{}]*\}", "", template)):
+        raise TemplateError(f"A brace in `{template}` has no partner", "write fields like {artist}")
+    if PurePath(template).is_absolute() or ".." in re.split(r"[/\\]", template):
+        raise TemplateError(f"`{template}` leads out of the output folder", "choose the folder with --out")
+    if ext == STEM_FILE and "stem" in fields:
+        raise TemplateError(
+            f"A stem file holds all stems, so `{template}` cannot name it", "leave {stem} out"
+        )
+    if ext != STEM_FILE and "stem" not in fields:
+        raise TemplateError(f"`{template}` gives all stems the same name", "put {stem} into it")
+    if not template.endswith(".{ext}"):
+        raise TemplateError(f"`{template}` does not say the kind of file", "let it end in .{ext}")
+    return set(fields)
+
+
+def fill(template: str, fields: Mapping[str, str]) -> Path:
+    """Return the path that a template gives, relative to the output folder.
+
+    Tags are put into NFC, and without what no name may hold; the track's own name and folder stay as they
+    are on the disk. A tag that is missing is the track's name for the title, else `unknown artist` and the
+    like.
+    """
+    values = {name: _plain(fields.get(name) or _UNKNOWN.get(name, "")) for name in TAGS}
+    values["title"] = values["title"] or fields["track"]
+    values |= {name: fields[name] for name in FIELDS if name in fields and name not in TAGS}
+    parts: list[str] = []
+    for part in template.split("/"):
+        filled = re.sub(r"\{(\w+)\}", lambda field: values[field[1]], part)
+        # A track's folder may be several, or none.
+        parts += filled.split("/") if "{folder}" in part else [filled]
+    return Path(*(_name(part) for part in parts if part))
+
+
+def track_name(path: Path) -> str:
+    """Return what a track is called: its file's name without the ending."""
+    return song_of(path.name) or path.stem or path.name
+
+
+def outputs(
+    track: Path, stems: Iterable[str], template: str | None, ext: str, **known: str
+) -> dict[str, Path]:
+    """Return the path of each stem of a track, relative to the output folder.
+
+    Without a template it is the one that suits the format: all stems have the same path if that is a stem
+    file's. `known` are fields that the track itself does not say; its tags are read if the template asks for
+    them.
+    """
+    if template is None:
+        template = STEM_FILE_TEMPLATE if ext == STEM_FILE else DEFAULT_TEMPLATE
+    fields = {"track": track_name(track), "folder": "", "number": "1", "ext": ext} | known
+    if check(template, ext) & set(TAGS):
+        if is_remote(track):
+            raise TemplateError(
+                f"The tags of `{track}` are not read before it is split", "choose other fields"
+            )
+        tags = read_tags(track)
+        found = {name: tags.text(name) for name in TAGS}
+        found["tracknumber"] = found["tracknumber"].partition("/")[0]
+        found["albumartist"] = found["albumartist"] or found["artist"]
+        fields |= {name: text for name, text in found.items() if text}
+    return {stem: fill(template, fields | {"stem": stem}) for stem in stems}
+
+
+def file_names(titles: Iterable[str]) -> list[str]:
+    """Return a name for each of some stems, all different, that every file system takes."""
+    names: list[str] = []
+    for title in titles:
+        plain = _plain(title).encode("utf-8")[:100].decode("utf-8", "ignore").strip(" .") or "stem"
+        if plain.partition(".")[0].lower() in _NO_NAMES:
+            plain = f"_{plain}"
+        name, number = plain, 1
+        while name.casefold() in (other.casefold() for other in names):
+            number += 1
+            name = f"{plain} {number}"
+        names.append(name)
+    return names
+
+
+def _plain(text: str) -> str:
+    """Replace what names cannot hold on one system or another."""
+    text = unicodedata.normalize("NFC", text)
+    return "".join("_" if c in '/\\:*?"<>|' or not c.isprintable() else c for c in text).strip()
+
+
+def _name(part: str) -> str:
+    """Make a name of some text: none that means something else, and not too long."""
+    if part in (".", "..") or part.partition(".")[0].lower() in _NO_NAMES:
+        part = f"_{part}"
+    if len(_bytes(part)) <= LONGEST_BYTES:
+        return part
+    suffix = f".{STEM_FILE}" if part.endswith(f".{STEM_FILE}") else PurePath(part).suffix
+    if len(_bytes(suffix)) > 16:
+        suffix = ""
+    stem = part[: len(part) - len(suffix)]
+    while len(_bytes(stem + suffix)) > LONGEST_BYTES:
+        stem = stem[:-1]
+    return stem.rstrip() + suffix
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def key(path: Path) -> str:
+    """Return what Windows and macOS take a path for: they tell neither cases nor compositions apart."""
+    return unicodedata.normalize("NFC", place(path)).casefold()
+
+
+def place(path: Path) -> str:
+    """Return a path from the root of its file system on."""
+    return str(path) if is_remote(path) else os.path.abspath(path)

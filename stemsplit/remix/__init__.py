@@ -1,0 +1,1 @@
+"""Stems mixed anew."""

@@ -1,0 +1,1 @@
+"""What the engine requires of a separator, and separators built from networks."""

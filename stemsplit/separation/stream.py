@@ -1,0 +1,94 @@
+"""Overlap-save: any separator over a stream of blocks, in memory that does not grow with its length.
+
+The stream is cut into segments on the separator's grid. Each is separated with its context on both sides,
+silence before the start and after the end, and comes out alone: there is nothing to cross-fade, because a
+sample is the very sample that separating the whole stream would give. For the same reason segments may be
+separated side by side.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from stemsplit.separation.separator import Samples, Separator
+
+SEGMENT_SECONDS = 10.0
+"""Of separators that do not care."""
+
+
+def separate_blocks(
+    separator: Separator,
+    blocks: Iterable[Samples],
+    *,
+    segment_seconds: float | None = None,
+    workers: int | None = None,
+) -> Iterator[Samples]:
+    """Yield stems `(stem, channel, time)` of a mixture in blocks `(channel, time)`, segment by segment.
+
+    Together they are exactly as long as the mixture. Else than as the separator likes it, segments are
+    `segment_seconds` long, and `workers` of them are separated at a time.
+    """
+    spec = separator.spec
+    seconds = segment_seconds or SEGMENT_SECONDS
+    segment = max(1, round(seconds * spec.sample_rate / spec.grid)) * spec.grid
+    if segment_seconds is None and spec.segment:
+        segment = spec.segment
+
+    def separate(window: Samples, keep: int) -> Samples:
+        return separator.separate(window)[..., :keep]
+
+    cut = windows(blocks, segment, spec.context, spec.grid)
+    yield from side_by_side(separate, cut, workers or spec.workers)
+
+
+def side_by_side(
+    work: Callable[[Samples, int], Samples], cut: Iterator[tuple[Samples, int]], workers: int
+) -> Iterator[Samples]:
+    """Yield what comes of the windows, in their order, a few of them ahead of what is asked for."""
+    if workers == 1:
+        yield from (work(*window) for window in cut)
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="segment") as pool:
+        ahead: deque[Future[Samples]] = deque()
+        try:
+            for window in cut:
+                ahead.append(pool.submit(work, *window))
+                if len(ahead) > workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+
+
+def windows(
+    blocks: Iterable[Samples], segment: int, context: int, grid: int
+) -> Iterator[tuple[Samples, int]]:
+    """Yield each segment with its context, and how many samples of it there are in the stream."""
+    pending: list[Samples] = []
+    held = 0
+    for block in blocks:
+        if not pending:
+            pending, held = [np.zeros((len(block), context), np.float32)], context
+        pending.append(block)
+        held += block.shape[-1]
+        if held >= segment + 2 * context:
+            joined = np.concatenate(pending, axis=-1)
+            while joined.shape[-1] >= segment + 2 * context:
+                yield joined[:, : segment + 2 * context], segment
+                joined = joined[:, segment:]
+            pending, held = [joined], joined.shape[-1]
+    if not pending:
+        return
+    missing = -(held - context) % grid
+    joined = np.concatenate([*pending, np.zeros((len(pending[0]), missing + context), np.float32)], axis=-1)
+    left = held - context
+    while left > 0:
+        window = joined[:, : segment + 2 * context]
+        yield window, min(segment, left)
+        joined, left = joined[:, segment:], left - segment

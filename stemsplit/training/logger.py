@@ -1,0 +1,118 @@
+"""What a run leaves behind while it goes on: log, learning curves, checkpoint."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from stemsplit.errors import StemsplitError
+from stemsplit.training import checkpoint, curves
+from stemsplit.training.loop import Progress, Trainer
+
+LOG_STEPS = 50
+SAVE_SECONDS = 60
+SHOW_SECONDS = 0.5
+
+Entry = dict[str, Any]
+"""What is told of a step: `step`, `seconds`, `done`, a share, `seconds_left`, `frames_per_second`; by stem
+`loss`, `accuracy`, `learning_rate`, and after a validation `valid`, by measure in turn. Means are since the
+log's last line."""
+Show = Callable[[Entry, bool], None]
+"""Takes an entry twice a second at most, and whether it is in the log too."""
+
+
+class Journal:
+    """Writes a line every 50 steps; the curves after each validation; a checkpoint then and every minute."""
+
+    def __init__(self, trainer: Trainer, run: Path, show: Show) -> None:
+        self.trainer, self.run, self.show = trainer, run, show
+        self.log = run / "log.jsonl"
+        # A killed run may have logged steps that its checkpoint does not know of.
+        entries = [entry for entry in read(self.log) if entry["step"] <= trainer.step]
+        self.log.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
+        self.recent: list[Progress] = []
+        self.saved = self.shown = time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        """Take note of a step.
+
+        Raises:
+            StemsplitError: a loss is no number any more.
+        """
+        self.recent.append(progress)
+        now = time.monotonic()
+        logged = bool(progress.valid) or progress.step % LOG_STEPS == 0
+        if logged or now - self.shown > SHOW_SECONDS:
+            entry = self._entry(progress)
+            if lost := [stem for stem, loss in entry["loss"].items() if not math.isfinite(loss)]:
+                raise StemsplitError(
+                    f"The loss of {', '.join(lost)} is no number any more", "lower --learning-rate"
+                )
+            if logged:
+                self._write(entry)
+            self.show(entry, logged)
+            self.shown = now
+        if progress.valid or now - self.saved > SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        checkpoint.save(self.trainer, self.run / "checkpoint.safetensors")
+        self.saved = time.monotonic()
+
+    def _write(self, entry: Entry) -> None:
+        with self.log.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(entry) + "\n")
+        self.recent.clear()
+        if "valid" in entry:
+            curves.draw(read(self.log), self.run / "curves.png")
+
+    def _entry(self, progress: Progress) -> Entry:
+        examples, processes = self.trainer.examples, self.trainer.fabric.world_size
+        seconds = sum(each.seconds for each in self.recent) / len(self.recent)
+        frames = examples.size * self.trainer.frames * processes
+        entry = {
+            "step": progress.step,
+            "seconds": round(self.trainer.seconds, 1),
+            "done": round(min(1.0, self.trainer.done), 4),
+            "seconds_left": round(self._seconds_left(seconds)),
+            "frames_per_second": round(frames / max(seconds, 1e-9)),
+            "loss": self._mean("loss"),
+            "accuracy": self._mean("accuracy"),
+            "learning_rate": _rounded(progress.learning_rate, 8),
+        }
+        if progress.valid:
+            entry["valid"] = {stem: _rounded(scores, 4) for stem, scores in progress.valid.items()}
+        return entry
+
+    def _seconds_left(self, seconds: float) -> float:
+        """Return the rest of the training's time, a step taking so long."""
+        recipe = self.trainer.recipe
+        if recipe.minutes:
+            return max(0.0, 60 * recipe.minutes - self.trainer.seconds)
+        return seconds * (recipe.steps - self.trainer.step)
+
+    def _mean(self, measure: str) -> dict[str, float]:
+        values = [getattr(progress, measure) for progress in self.recent]
+        # Stems that stopped in between are left out.
+        means = {stem: sum(float(each[stem]) for each in values) / len(values) for stem in values[-1]}
+        return _rounded(means, 4)
+
+
+def read(log: Path) -> list[Entry]:
+    """Return the entries of a log, but for a last one cut short."""
+    entries = []
+    for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else []:
+        try:
+            entries.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return entries
+
+
+def _rounded(values: dict[str, float], digits: int) -> dict[str, float]:
+    return {name: round(value, digits) for name, value in values.items()}

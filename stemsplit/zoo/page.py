@@ -1,0 +1,142 @@
+"""The page about a model, made from its weights' header alone, so that the two cannot disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stemsplit.files.claims import writing
+from stemsplit.networks import registry
+from stemsplit.zoo import store
+from stemsplit.zoo.store import ModelCard
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SYSTEMS = {
+    "soft": "soft mask",
+    "wiener": "Wiener filter after the soft mask",
+    "binary": "binary mask",
+    "waveform": "the network's own samples",
+    "mixture": "unprocessed mixture",
+    "ideal binary": "ideal binary mask",
+    "ideal ratio": "ideal ratio mask",
+    "ideal wiener": "ideal multichannel Wiener filter",
+}
+BINS = {
+    "accuracy": "accuracy",
+    "base_rate": "base rate",
+    "balanced_accuracy": "balanced accuracy",
+    "mse": "mean squared error",
+}
+
+
+def save(path: Path, card: ModelCard, networks: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Write a weights file and the page beside it."""
+    store.save(path, card, networks)
+    with writing(path.with_suffix(".md")) as part:
+        part.write_text(page(card), encoding="utf-8")
+
+
+def rewrite(path: Path, **changes: Any) -> ModelCard:
+    """Change the card in a weights file and the page beside it, and return the new card."""
+    card = replace(store.read_card(path), **changes)
+    save(path, card, store.load(path, registry.find(card.network).parts(card.stems)))
+    return card
+
+
+def page(card: ModelCard) -> str:
+    """Return the page in markdown."""
+    facts = {
+        "Network": _size(card),
+        "Stems": ", ".join(card.stems) + ("" if card.complete else "; songs hold more than these"),
+        "Works at": f"{card.sample_rate / 1000:g} kHz, n_fft {card.n_fft}, hop {card.hop_length}",
+        "Learnt": _learnt(card),
+        "Default mask": card.mask,
+        "Soft masks": "joint" if card.combination else f"power {card.mask_power:g}",
+        "Trained on": card.data,
+        "Licence": card.licence,
+        "Made by": f"commit {card.commit}, seed {card.seed}",
+        "Recipe": _plain(card.recipe).removeprefix("(").removesuffix(")"),
+    }
+    parts = [f"# {card.name}", card.title + ".", "\n".join(f"- **{k}**: {v}" for k, v in facts.items())]
+    for split, scores in card.scores.items():
+        parts += _scores(card, split, scores)
+    if card.combination:
+        rows = {
+            stem: [f"{number:.2f}" for number in row]
+            for stem, row in zip(card.stems, card.combination, strict=True)
+        }
+        parts += [
+            "## Joint masks",
+            "Softmax over stems of weighted sums of the networks' logits, fitted to the validation songs:",
+            _table("Mask", (*card.stems, "offset"), rows),
+        ]
+    parts += ["## Limits", card.limits] if card.limits else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _learnt(card: ModelCard) -> str:
+    network = registry.find(card.network)
+    if network.hears_waves:
+        return "the stems' samples"
+    if network.gives_logits:
+        return f"the mask B = (S > {card.threshold:g} * M)"
+    return "the stems' shares of the mixture's spectrum"
+
+
+def _size(card: ModelCard) -> str:
+    network = f"`{card.network}`"
+    if registry.find(card.network).joint:
+        return f"{network}, {card.parameters:,} parameters for all stems"
+    each = card.parameters // len(card.stems)
+    return f"{network}, {each:,} parameters a stem, {card.parameters:,} in all"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        said = {name: inner for name, inner in value.items() if inner not in ("", None)}
+        return f"({', '.join(f'{name} {_plain(inner)}' for name, inner in said.items())})"
+    return str(value)
+
+
+def _scores(card: ModelCard, split: str, scores: dict[str, Any]) -> list[str]:
+    name, _, version = split.partition(", ")
+    songs = f"Medians over the {scores.get('songs', '?')} songs of the `{name}` split"
+    songs += f" ({version})." if version else "."
+    sdr = {
+        text + " (default)" * (name == card.mask): cells(scores.get(name, {}), card.stems, "sdr_db", 2)
+        for name, text in SYSTEMS.items()
+        if name in scores
+    }
+    lines = [
+        f"## Scores: {split}",
+        songs + " SDR in dB, over each whole excerpt; higher is better.",
+        _table("SDR", card.stems, sdr),
+    ]
+    if "bins" not in scores:  # waveform networks have no masks
+        return lines
+    bins = {text: cells(scores["bins"], card.stems, name, 3) for name, text in BINS.items()}
+    return [
+        *lines,
+        "The binary mask over all bins alike, as the paper counts; the base rate is what an empty mask "
+        "reaches.",
+        _table("Bins", card.stems, bins),
+    ]
+
+
+def cells(scores: Mapping[str, Any], stems: tuple[str, ...], measure: str, digits: int) -> list[str]:
+    """Return a measure of each stem as text, `-` for a stem that has none: in no song, or not told apart."""
+    values = [scores.get(stem, {}).get(measure) for stem in stems]
+    return ["-" if value is None else f"{value:.{digits}f}" for value in values]
+
+
+def _table(heading: str, columns: tuple[str, ...], rows: dict[str, list[str]]) -> str:
+    lines = [
+        [heading, *columns],
+        ["---"] + ["--:"] * len(columns),
+        *([name, *row] for name, row in rows.items()),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
