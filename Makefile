@@ -3,8 +3,9 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SONG := caesium-30s
 
-.PHONY: setup demo test check bench wheel clean
+.PHONY: setup help demo test test-fast check format bench wheel clean
 
+## the development environment, in .venv
 setup: .venv/installed
 
 # The lock is for development and tests; users of the wheel get whatever pyproject.toml allows.
@@ -13,21 +14,43 @@ setup: .venv/installed
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+## this list
+help:
+	@awk '/^## / { about = substr($$0, 4); next } \
+		about && /^[a-z-]+:/ { sub(/:.*/, ""); printf "make %-10s %s\n", $$0, about } { about = "" }' Makefile
+
+## split the example song
 demo: setup
 	$(BIN)/stemsplit examples/$(SONG).mp3 --out stems --force
 	@echo; echo "stems/$(SONG)"; ls -1sh stems/$(SONG) | tail -n +2
 	@echo; echo "Listen: open stems/$(SONG)/vocals.wav in any player."
 
-# A file at a time on each core, with one thread: a second one would wait for the core more than it computes.
-test: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(PYTEST_OPTIONS)
+# A worker per core, with one thread each: a second one would wait for the core more than it computes.
+# Python keeps the compiled tests and modules, even where it is told not to: each worker and program loads them.
+PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses auto --maxprocesses 4 \
+	--dist worksteal --durations 25
 
+## every test
+test: setup
+	$(PYTEST) $(PYTEST_OPTIONS)
+
+## the tests that take a minute together: no training, cluster, browser or process of its own
+test-fast: setup
+	$(PYTEST) -m "not slow and not subprocess" $(PYTEST_OPTIONS)
+
+## lint, formatting and types
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+## mend what `make check` says of formatting, and of lint where ruff can
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
 # Over an hour, most of it for the file of eight hours: BENCH_OPTIONS="--longest 1" is half of it, --quick less.
+## speed and memory, against other programs
 bench: setup build/peers/installed
 	$(BIN)/python bench/run.py $(BENCH_OPTIONS)
 
@@ -39,6 +62,7 @@ build/peers/installed: bench/peers.txt
 	@touch $@
 
 # A wheel in an environment of its own, in another folder, without a network where the system can take it away.
+## build the wheel and split the example with it
 wheel: setup
 	rm -rf build dist
 	$(PIP) wheel --no-deps --wheel-dir dist .
@@ -50,5 +74,6 @@ wheel: setup
 		$$offline ../clean/bin/stemsplit $(SONG).mp3
 	@ls -1sh dist build/elsewhere/stems/$(SONG)
 
+## remove the environment, builds, stems and caches
 clean:
 	rm -rf .venv build dist stems *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+import stemsplit
 from stemsplit.cli import console
 from stemsplit.datasets.songs import Song
 from stemsplit.dsp import masks
@@ -22,6 +25,7 @@ from stemsplit.networks import registry
 from stemsplit.networks.binary_mask_cnn import BinaryMaskCNN
 from stemsplit.pipeline import load_network
 from stemsplit.runtime import Running
+from stemsplit.runtime import cache as compiled
 from stemsplit.runtime.torch_runtime import TorchRuntime
 from stemsplit.separation.separator import MaskSeparator, Mean, Separator, WithRest
 from stemsplit.zoo import store
@@ -29,9 +33,10 @@ from stemsplit.zoo import store
 STEMS = ("vocals", "drums", "bass", "other")
 SAMPLE_RATE = 44_100
 
+_KEPT = Path(__file__).parent.parent / ".pytest_cache"
 # One folder per worker: two processes that compile librosa's functions into one cache can crash.
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parent.parent / ".pytest_cache" / f"numba-{_WORKER}")
+os.environ["NUMBA_CACHE_DIR"] = str(_KEPT / f"numba-{_WORKER}")
 
 
 def random_network(seed: int) -> BinaryMaskCNN:
@@ -44,6 +49,7 @@ def random_network(seed: int) -> BinaryMaskCNN:
     return network
 
 
+@cache
 def mask_separator(mask: str = "soft", stems: tuple[str, ...] = STEMS, **options: object) -> MaskSeparator:
     networks = [random_network(STEMS.index(name)) for name in stems]
     runtime = TorchRuntime(networks, reach=BinaryMaskCNN.reach, **{"batch": 64, **options})
@@ -99,6 +105,7 @@ def random_model(name: str) -> Path:
     return path
 
 
+@cache
 def any_network(name: str) -> Separator:
     running = Running(runtime="torch", device="cpu", precision="float32", threads=1)
     return load_network(random_model(name), running=running)
@@ -109,6 +116,13 @@ LIGHT = [
     name for name, entry in registry.REGISTRY.items() if entry.config == "SMALL" or entry.module not in SMALL
 ]
 """Of networks that there are in several sizes, the small one: the others have tests of their own."""
+QUICK = {"binary-mask-cnn", "deep-conv-sep", "fnn-small", "wave-u-net-small"}
+"""One network per family, which `make test-fast` runs; the others are slow."""
+
+
+def slow_but(quick: set[str], names: Iterable[str]) -> list:
+    """Return names as parameters of a test, those that are not quick with the mark `slow`."""
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
 
 
 def events(lines: str) -> list[dict]:
@@ -146,20 +160,40 @@ METHODS = {
 }
 
 
+def _compiled() -> Path:
+    """Return the folder of compiled networks, which all workers and runs share.
+
+    Its name is a digest of the code that compiles them: the key of the cache has only the version, which
+    stays the same while that code is changed. What other code has compiled is removed.
+    """
+    package = Path(stemsplit.__file__).parent
+    sources = [
+        path for name in ("networks", "runtime", "zoo") for path in sorted(package.glob(f"{name}/*.py"))
+    ]
+    folder = _KEPT / f"compiled-{compiled.key(*(path.read_bytes() for path in sources))[:16]}"
+    for old in set(_KEPT.glob("compiled-*")) - {folder}:
+        shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
 @pytest.fixture(autouse=True, scope="session")
-def _caches_of_their_own(tmp_path_factory):
+def _caches_of_their_own():
     """Compiled networks are kept for these tests, not among the user's, whose settings do not count."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(_compiled()))
+        patch.setattr(compiled, "KEPT", 64)  # the tests compile more networks than a user does
         for name in [name for name in os.environ if name.startswith("STEMSPLIT_")]:
             patch.delenv(name)
         patch.setenv("STEMSPLIT_CONFIG", os.devnull)
         yield
 
 
-@pytest.fixture(params=METHODS)
+EVERY_METHOD = slow_but(METHODS.keys() - {*LIGHT, "mean"} | QUICK, METHODS)
+
+
+@pytest.fixture(params=EVERY_METHOD, scope="module")
 def method(request):
-    """Every kind of separator there is, one after the other."""
+    """Each kind of separator, loaded once: pytest runs all tests of one before those of the next."""
     return METHODS[request.param]()
 
 

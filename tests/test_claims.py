@@ -57,6 +57,7 @@ def write(path: Path, **options: object) -> None:
         writer.write(noise())
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("force", [False, True])
 def test_a_file_that_another_program_writes_is_refused(tmp_path, force):
     path = tmp_path / "a.wav"
@@ -69,6 +70,7 @@ def test_a_file_that_another_program_writes_is_refused(tmp_path, force):
     assert sorted(os.listdir(tmp_path)) == ["a.wav", "b.wav"]
 
 
+@pytest.mark.subprocess
 def test_what_a_killed_program_left_is_removed(tmp_path):
     name = "x" * 246 + ".wav"  # too long for another file to repeat it
     for path in (tmp_path / "a.wav", tmp_path / name):
@@ -113,6 +115,7 @@ def test_hidden_names_are_equal_where_a_file_system_takes_long_names_for_one():
     assert len({parts.beside(Path(name), ".lock") for name in names}) == 1
 
 
+@pytest.mark.subprocess
 def test_tidying_leaves_a_running_program_alone(tmp_path):
     path = tmp_path / "a.wav"
     program = hold(path)
@@ -122,6 +125,7 @@ def test_tidying_leaves_a_running_program_alone(tmp_path):
     end(program)
 
 
+@pytest.mark.subprocess
 def test_all_files_are_claimed_or_none(tmp_path):
     paths = [tmp_path / "new" / name for name in ("a.wav", "b.wav", "c.wav")]
     program = hold(paths[1])
@@ -502,6 +506,7 @@ def sha256(path: str | Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("option", [[], ["--skip-existing"], ["--force"]])
 def test_of_two_programs_one_wins_whole(tmp_path, option):
     """Two songs of one name into one folder at once: what is there is all of one of them, as it said."""
@@ -539,6 +544,7 @@ def test_of_two_programs_one_wins_whole(tmp_path, option):
     assert not left
 
 
+@pytest.mark.subprocess
 def test_a_killed_run_leaves_nothing_that_the_next_one_does_not_remove(tmp_path):
     song, out = tmp_path / "song.wav", tmp_path / "out"
     with Writer(song, sample_rate=RATE, channels=2) as writer:

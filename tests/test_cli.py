@@ -548,6 +548,7 @@ def test_a_bug_outside_of_tracks_keeps_its_traceback(pipeline, monkeypatch):
     assert events(result.stdout)[-1]["code"] == "internal"
 
 
+@pytest.mark.subprocess
 def test_a_closed_pipe_ends_quietly():
     reading, writing = os.pipe()
     os.close(reading)
@@ -558,6 +559,7 @@ def test_a_closed_pipe_ends_quietly():
     assert ended.stderr == b""
 
 
+@pytest.mark.subprocess
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM")
 def test_being_ended_tidies_up():
     script = """

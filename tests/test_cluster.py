@@ -50,6 +50,7 @@ def times(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*.wav")}
 
 
+@pytest.mark.slow
 def test_a_node_that_is_lost_loses_nothing(nodes, album):
     together, (first, _) = nodes
     order = Order(Path("out"), stems=("bass",))
@@ -77,6 +78,7 @@ def test_a_node_that_is_lost_loses_nothing(nodes, album):
     assert all(again.is_done(job) for job in jobs[:-1]), "and the records are those of any other run"
 
 
+@pytest.mark.slow
 def test_the_program_uses_a_cluster_and_places_that_fsspec_knows(nodes, album):
     together, _ = nodes
     (album / "album" / "broken.wav").write_text("no sound at all")
@@ -96,12 +98,14 @@ def test_the_program_uses_a_cluster_and_places_that_fsspec_knows(nodes, album):
     assert dry.stdout.splitlines()[0] == f"{places[1]}/00/bass.wav"
 
 
+@pytest.mark.slow
 def test_a_machine_must_have_room(nodes):
     together, _ = nodes
     with pytest.raises(ClusterUnavailable, match="has 64 CPU"):
         list(ray_backend.carry_out(Order(), [object()], address=together.address, cpus=64))
 
 
+@pytest.mark.slow
 def test_there_may_be_no_cluster():
     with pytest.raises(ClusterUnavailable, match="No Ray cluster"):
         list(ray_backend.carry_out(Order(), [], address="127.0.0.1:1"))

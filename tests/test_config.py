@@ -401,6 +401,7 @@ def test_the_folder_of_the_user_s_file(platform, variables, folder, home, monkey
     assert settings.user_folder() == home / folder
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     "words", [["--help"], ["split", "--help"], ["doctor", "--help"], ["config", "--help"]]
 )

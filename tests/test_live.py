@@ -26,7 +26,7 @@ from stemsplit.errors import DecodeError, DeviceUnavailable, StemsplitError
 from stemsplit.live import engine as live
 from stemsplit.remix import mixer as mixing
 from stemsplit.separation.separator import Spec
-from tests.conftest import METHODS, SAMPLE_RATE, STEMS, mask_separator
+from tests.conftest import EVERY_METHOD, METHODS, SAMPLE_RATE, STEMS, mask_separator
 
 RAW = Raw(SAMPLE_RATE, 2, "f32")
 ALAW = b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0" + bytes.fromhex("0600 0200 44AC0000 00000000 0200 0800")
@@ -70,7 +70,7 @@ def test_it_is_what_is_made_offline(block_ms, pieces, music):
     assert abs(offline(separator, music)[0]).max() > 0.01
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", EVERY_METHOD)
 def test_so_it_is_with_every_method(name, music):
     separator, short = METHODS[name](), music[:, :30_001]
     engine = live.Live(separator, stems_of, block_ms=100)
@@ -485,6 +485,7 @@ def program(*words: str) -> subprocess.Popen:
     )
 
 
+@pytest.mark.subprocess
 @pytest.mark.skipif(os.name != "posix", reason="no such signals")
 def test_a_block_comes_out_while_more_may_come_and_interrupting_ends_it(music):
     """It does not wait for a full buffer: only for the block and its context."""
@@ -500,6 +501,7 @@ def test_a_block_comes_out_while_more_may_come_and_interrupting_ends_it(music):
     assert words.endswith(b"interrupted\n")
 
 
+@pytest.mark.subprocess
 @pytest.mark.skipif(os.name != "posix", reason="no such signals")
 def test_who_stops_listening_ends_it(music):
     with program("-q") as process:

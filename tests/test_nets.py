@@ -25,10 +25,21 @@ from stemsplit.training.loop import Trainer
 from stemsplit.training.run import stft_of
 from stemsplit.training.sampler import Examples
 from stemsplit.zoo import store
-from tests.conftest import LIGHT, NOISES, SAMPLE_RATE, STEMS, band_noise, random_model, random_networks
+from tests.conftest import (
+    LIGHT,
+    NOISES,
+    QUICK,
+    SAMPLE_RATE,
+    STEMS,
+    band_noise,
+    random_model,
+    random_networks,
+    slow_but,
+)
 
 PLAIN = Augmentation.none()
-EVERY = pytest.mark.parametrize("name", registry.REGISTRY)
+EVERY = pytest.mark.parametrize("name", slow_but(QUICK, registry.REGISTRY))
+EVERY_LIGHT = pytest.mark.parametrize("name", slow_but(QUICK, LIGHT))
 PARAMETERS = {
     # Of the papers' configurations; where a paper states a count, the network's own test says so.
     "binary-mask-cnn": 323_233,
@@ -95,7 +106,7 @@ def test_the_registry_says_what_a_network_is(name):
             assert masks.std() > 1e-4
 
 
-@pytest.mark.parametrize("name", LIGHT)
+@EVERY_LIGHT
 def test_a_network_hears_as_far_as_the_registry_says_and_no_further(name):
     entry = registry.REGISTRY[name]
     together = AllStems(random_networks(name), reach=entry.reach)
@@ -161,6 +172,7 @@ def tiny(name, songs, *, frames, examples=2, augmentation=PLAIN):
     return Trainer(NOISES, heard, judged, recipe, launch(), validation_batches=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in LIGHT if name != "binary-mask-cnn"])
 def test_a_tiny_task_is_learnt_by_every_network(name, songs):
     """The binary-mask CNN has tests of its own, with each of its losses."""
@@ -171,6 +183,7 @@ def test_a_tiny_task_is_learnt_by_every_network(name, songs):
     assert min(scores["sdr_db"] for scores in trainer.validate().values()) > TINY[name][2]
 
 
+@pytest.mark.slow
 def test_batch_norms_are_of_the_weights_that_are_kept_and_of_songs_as_they_are(songs):
     trainer = tiny("mdensenet-small", songs, frames=16, augmentation=Augmentation(gain_db=12))
     trainer.run(lambda progress: None)
@@ -183,6 +196,7 @@ def test_batch_norms_are_of_the_weights_that_are_kept_and_of_songs_as_they_are(s
     torch.testing.assert_close(found, torch.cat(inputs).mean(dim=(0, 2, 3)), atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_blend_finds_its_weights_in_the_end(songs):
     trainer = tiny("blend-small", songs, frames=16)
     trainer.start()
@@ -196,7 +210,7 @@ def test_a_blend_finds_its_weights_in_the_end(songs):
 
 
 @pytest.mark.skipif(not find_spec("openvino"), reason="needs OpenVINO")
-@pytest.mark.parametrize("name", LIGHT)
+@EVERY_LIGHT
 def test_both_runtimes_give_the_same(name, music):
     entry = registry.REGISTRY[name]
     batch = whole_grid(entry, 4096 if entry.hears_waves else 32)
@@ -213,7 +227,7 @@ def test_both_runtimes_give_the_same(name, music):
     assert np.abs(found["torch"]).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", [name for name in LIGHT if registry.REGISTRY[name].joint])
+@pytest.mark.parametrize("name", slow_but(QUICK, (name for name in LIGHT if registry.REGISTRY[name].joint)))
 def test_some_stems_of_a_network_for_all_are_what_they_are_among_all(name, music):
     running = Running(runtime="torch", device="cpu", precision="float32", threads=1)
     every, some = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -142,18 +143,26 @@ def test_a_file_that_was_there_before_is_left_alone(music, tmp_path):
 # The program
 
 
-@pytest.fixture
-def song(tmp_path, music, monkeypatch):
-    """A song of a second that the program splits, in the current folder."""
-    monkeypatch.chdir(tmp_path)
-    soundfile.write("song.wav", 0.2 * music[:, :SAMPLE_RATE].T, SAMPLE_RATE, "FLOAT")
-    run = CliRunner().invoke(app, ["song.wav", "-q"])
-    assert run.exit_code == 0, run.stderr
-    return tmp_path
-
-
 def invoke(*words, data=None):
     return CliRunner().invoke(app, list(words), input=data)
+
+
+@pytest.fixture(scope="module")
+def split_once(tmp_path_factory, music):
+    """A folder with a song of a second, and its stems as the program writes them to files."""
+    folder = tmp_path_factory.mktemp("split")
+    soundfile.write(folder / "song.wav", 0.2 * music[:, :SAMPLE_RATE].T, SAMPLE_RATE, "FLOAT")
+    run = invoke(str(folder / "song.wav"), "-o", str(folder / "stems"), "-q")
+    assert run.exit_code == 0, run.stderr
+    return folder
+
+
+@pytest.fixture
+def song(split_once, tmp_path, monkeypatch):
+    """The song and its stems, in the current folder."""
+    shutil.copytree(split_once, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def test_a_song_may_come_through_a_pipe(song):
@@ -234,6 +243,7 @@ def test_a_stem_that_there_is_not_is_named(song):
     assert "vocals, drums, bass, other" in run.stderr
 
 
+@pytest.mark.subprocess
 @pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
 def test_a_pipe_that_is_closed_ends_quietly(song):
     long = np.tile(read("song.wav"), 30)
@@ -245,6 +255,7 @@ def test_a_pipe_that_is_closed_ends_quietly(song):
     assert run.stderr == ""
 
 
+@pytest.mark.subprocess
 @pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
 def test_the_pipes_of_the_readme_work(song, monkeypatch):
     (block,) = (each for each in re.findall(r"```console\n(.*?)```", README, re.DOTALL) if "--stdout" in each)

@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import mutagen
@@ -23,6 +22,8 @@ from stemsplit.audio.stem_mp4 import read_stem_names
 from stemsplit.audio.writer import Writer
 from stemsplit.cli import app
 from tests.conftest import SAMPLE_RATE, STEMS, events
+
+pytestmark = pytest.mark.subprocess
 
 
 def stemsplit(*words, folder):
@@ -234,11 +235,12 @@ def test_what_someone_has_edited_is_not_replaced(album):
 def test_a_run_that_is_killed_goes_on_where_it_was(album):
     words = ("album", "-r", "--stems", "bass,drums", "--threads", "1")
     assert stemsplit(*words, "-o", "whole", folder=album).returncode == 1
-    program = [sys.executable, "-m", "stemsplit", *words, "-o", "pieces", "--skip-existing"]
-    for seconds in (0.9, 1.2, 1.5, 1.8):
+    program = [sys.executable, "-m", "stemsplit", *words, "-o", "pieces", "--skip-existing", "--json"]
+    for event in (b'"progress"', b'"ok"', b'"progress"'):  # in a track, after a track, in another track
         with subprocess.Popen(program, cwd=album, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            time.sleep(seconds)
+            assert any(event in line for line in process.stdout)
             process.kill()
+        assert process.returncode == -signal.SIGKILL
     run = stemsplit(*words, "-o", "pieces", "--skip-existing", folder=album)
     assert run.stderr.count("error: ") == 1, run.stderr
     assert written(album / "pieces") == written(album / "whole")

@@ -28,29 +28,44 @@ def joined(pieces):
     return np.concatenate(list(pieces), axis=-1)
 
 
-@pytest.mark.parametrize("segment_seconds", [0.25, 0.6, 30.0])
-def test_the_cut_into_segments_is_inaudible(method, music, segment_seconds):
-    expected = whole(method, music)
+@pytest.fixture(scope="module")
+def music(music):
+    """Enough for several segments, and not a whole number of frames."""
+    return music[:, :33_001]
+
+
+@pytest.fixture(scope="module")
+def stems(method, music):
+    """What all tests of a method compare with: the stems of all of the music at once."""
+    found = whole(method, music)
+    found.flags.writeable = False
+    return found
+
+
+@pytest.mark.parametrize("segment_seconds", [0.25, 0.5, 30.0])
+def test_the_cut_into_segments_is_inaudible(method, music, stems, segment_seconds):
     streamed = joined(separate_blocks(method, [music], segment_seconds=segment_seconds))
-    np.testing.assert_allclose(streamed, expected, atol=tolerance(method))
+    np.testing.assert_allclose(streamed, stems, atol=tolerance(method))
 
 
-@pytest.mark.parametrize("block", [1_000, 65_536])
-def test_the_size_of_blocks_does_not_matter(method, music, block):
-    blocks = [music[:, i : i + block] for i in range(0, music.shape[1], block)]
-    expected = joined(separate_blocks(method, [music], segment_seconds=1.0))
-    np.testing.assert_array_equal(joined(separate_blocks(method, blocks, segment_seconds=1.0)), expected)
+def test_the_size_of_blocks_does_not_matter(method, music):
+    def streamed(block):
+        blocks = [music[:, i : i + block] for i in range(0, music.shape[1], block)]
+        return joined(separate_blocks(method, blocks, segment_seconds=0.5))
+
+    expected = streamed(music.shape[1])
+    for block in (1_000, 30_000):
+        np.testing.assert_array_equal(streamed(block), expected)
 
 
-def test_stems_add_up_to_the_mixture(method, music):
-    stems = whole(method, music)
+def test_stems_add_up_to_the_mixture(method, music, stems):
     if method.spec.complete:
         np.testing.assert_allclose(stems.sum(axis=0), music, atol=1e-5)
     else:
         assert np.abs(stems.sum(axis=0) - music).max() > 1e-2
 
 
-@pytest.mark.parametrize("samples", [1, 511, 512, 2049, 44_101])
+@pytest.mark.parametrize("samples", [1, 511, 512, 2049, 22_051])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_stems_are_as_long_as_the_mixture(method, music, samples, channels):
     mixture = music[:channels, :samples]
@@ -81,8 +96,8 @@ def test_separating_leaves_the_mixture_alone(method, music):
     np.testing.assert_array_equal(loud, before)
 
 
-def test_the_same_sound_gives_the_same_stems(method, music):
-    np.testing.assert_array_equal(whole(method, music), whole(method, music))
+def test_the_same_sound_gives_the_same_stems(method, music, stems):
+    np.testing.assert_array_equal(whole(method, music), stems)
 
 
 def test_the_same_sound_in_both_channels_stays_in_both(method, music):
@@ -93,7 +108,7 @@ def test_the_same_sound_in_both_channels_stays_in_both(method, music):
 
 @pytest.mark.parametrize("sample_rate", [8_000, 22_050, 44_100, 96_000])
 def test_any_sample_rate_keeps_length_place_and_sum(method, music, sample_rate):
-    time = sample_rate + 17
+    time = sample_rate // 2 + 17
     rng = np.random.default_rng(440)
     mixture = 0.2 * rng.standard_normal((2, time)).astype(np.float32)  # up to half the sample rate
     blocks = [mixture[:, i : i + 5_000] for i in range(0, time, 5_000)]

@@ -379,6 +379,7 @@ def start(tab) -> None:
     browser.wait(tab, "stemsplitPlayer.playing && stemsplitPlayer.currentTime > 0.3")
 
 
+@pytest.mark.slow
 def test_each_sound_can_be_downloaded(chromium, page):
     with view(chromium, page) as tab:
         for link, sound in zip(tab.query_selector_all("a.save"), sounds(page), strict=True):
@@ -388,6 +389,7 @@ def test_each_sound_can_be_downloaded(chromium, page):
                 assert Path(download.value.path()).read_bytes() == sound
 
 
+@pytest.mark.slow
 def test_the_transport_stays_in_view_on_a_phone(chromium, page):
     with view(chromium, page, viewport={"width": 390, "height": 700}) as tab:
         tab.evaluate("scrollTo(0, document.body.scrollHeight)")
@@ -407,6 +409,7 @@ def heard(tab) -> set[str]:
     return {name for name, level in zip(TONES, levels, strict=True) if level > -60}
 
 
+@pytest.mark.slow
 def test_it_plays_and_pauses(opened):
     assert opened.evaluate("stemsplitPlayer.currentTime") == 0
     start(opened)
@@ -421,6 +424,7 @@ def test_it_plays_and_pauses(opened):
     assert heard(opened) == set()
 
 
+@pytest.mark.slow
 def test_it_stops_at_the_end_and_begins_again(opened):
     start(opened)
     opened.evaluate("document.querySelector('#position').value = 3.8")
@@ -431,6 +435,7 @@ def test_it_stops_at_the_end_and_begins_again(opened):
     assert opened.evaluate("stemsplitPlayer.currentTime") < 2
 
 
+@pytest.mark.slow
 def test_solo_mute_and_the_mixture(opened):
     start(opened)
     opened.click("text=Solo >> nth=1")
@@ -452,6 +457,7 @@ def test_solo_mute_and_the_mixture(opened):
     assert heard(opened) == set(TONES)
 
 
+@pytest.mark.slow
 def test_gain(opened):
     start(opened)
     heard(opened)
@@ -469,6 +475,7 @@ def test_gain(opened):
     assert opened.evaluate("stemsplitPlayer.gains().vocals") == pytest.approx(0.501, abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("playing", [False, True])
 def test_seeking(opened, playing):
     if playing:
@@ -488,6 +495,7 @@ def test_seeking(opened, playing):
     assert opened.evaluate("stemsplitPlayer.currentTime") < slack
 
 
+@pytest.mark.slow
 def test_long_tracks_are_decoded_as_they_play(chromium, page, tmp_path):
     changed = page.read_text(encoding="utf-8").replace("2 ** 30", "1")
     script = re.search(r"<script>(.*)</script>", changed, re.DOTALL)[1]
@@ -507,6 +515,7 @@ def test_long_tracks_are_decoded_as_they_play(chromium, page, tmp_path):
         assert heard(tab) == set()
 
 
+@pytest.mark.slow
 def test_without_a_mixture_it_is_the_sum(chromium, lonely):
     with view(chromium, lonely) as tab:
         start(tab)
@@ -517,12 +526,14 @@ def test_without_a_mixture_it_is_the_sum(chromium, lonely):
         assert "mixture" not in tab.evaluate("stemsplitPlayer.gains()")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [375, 1280])
 def test_nothing_sticks_out(chromium, page, width):
     with view(chromium, page, viewport={"width": width, "height": 800}) as tab:
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.slow
 def test_without_scripts_there_are_plain_players(chromium, page):
     with view(chromium, page, java_script_enabled=False) as tab:
         assert tab.locator("audio").count() == 1 + len(TONES)

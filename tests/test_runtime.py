@@ -77,7 +77,7 @@ def test_stems_are_the_same_however_they_are_run(music, references, runtime, pre
 @pytest.mark.parametrize("name", registry.REGISTRY)
 def test_the_registry_says_what_the_networks_are(name):
     entry = registry.REGISTRY[name]
-    network = getattr(import_module(f"stemsplit.networks.registry.{entry.module}"), entry.name)
+    network = getattr(import_module(f"stemsplit.networks.{entry.module}"), entry.name)
     if name == "binary-mask-cnn":
         assert (entry.bins, entry.reach) == (network.bins, network.reach)
     assert f"class {entry.name}".encode() in registry.source(name)
@@ -131,6 +131,7 @@ def test_threads_of_others_are_left_alone(music):
 
 
 @needs_openvino
+@pytest.mark.subprocess
 def test_a_second_start_needs_no_torch_and_says_nothing_to_anyone():
     code = (
         "import sys; from stemsplit import pipeline; pipeline.load_separator(device='cpu', threads=2);"
@@ -141,6 +142,7 @@ def test_a_second_start_needs_no_torch_and_says_nothing_to_anyone():
 
 
 @needs_openvino
+@pytest.mark.subprocess
 def test_threads_that_begin_together_do_not_wait_for_each_other_for_ever():
     """In a process of its own, as it happens at the first call; without care, in every third of them."""
     code = """

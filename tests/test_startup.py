@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.subprocess
+
 HEAVY = {"torch", "numpy", "scipy", "librosa", "soundfile", "soxr", "pydub", "safetensors"}
 
 

@@ -14,7 +14,10 @@ import soundfile
 
 from tests.conftest import SAMPLE_RATE
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="descriptors and signals of POSIX")
+pytestmark = [
+    pytest.mark.subprocess,
+    pytest.mark.skipif(os.name != "posix", reason="descriptors and signals of POSIX"),
+]
 FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 SPLIT = "--model binary-mask-cnn --fast --stems bass --runtime torch --threads 1 --force"
 

@@ -289,6 +289,7 @@ NAMES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(NAMES, st.lists(TEXTS, max_size=3)), max_size=8), st.booleans())
 @example([("title", [""]), ("artist", ["\0"]), ("lyrics", ["é" * 2_000_000])], True)
@@ -339,6 +340,7 @@ def pictures(folder: Path) -> dict[str, bytes]:
     return found | {"large": (folder / "large.png").read_bytes()}
 
 
+@pytest.mark.slow
 def test_any_picture_is_a_cover_or_none(folder, tmp_path):
     made = pictures(tmp_path)
     assert len(made["large"]) > 1 << 24

@@ -141,6 +141,7 @@ def test_what_stdout_gets_elsewhere_is_unchanged(monkeypatch, tmp_path):
         assert (tmp_path / "log").read_bytes() == os.fsencode(name) + b"\n"
 
 
+@pytest.mark.subprocess
 def test_a_batch_leaves_its_lines_and_no_bars(tmp_path, music):
     for name in ("a", "b"):
         soundfile.write(tmp_path / f"{name}.wav", music[:, :44_100].T, 44_100)

@@ -37,6 +37,8 @@ from stemsplit.training.sampler import Batch, Examples, map_songs
 from stemsplit.zoo import store
 from tests.conftest import NOISES, SAMPLE_RATE
 
+pytestmark = pytest.mark.slow
+
 STEMS = NOISES
 
 
