@@ -27,8 +27,9 @@ from matplotlib.figure import Figure  # noqa: TID253
 from stemsplit.datasets.songs import Song, find_songs
 from stemsplit.dsp.stft import Stft
 from stemsplit.evaluation.metrics import sdr
-from stemsplit.pipeline import load_network, separate_stream
+from stemsplit.pipeline import separate_stream
 from stemsplit.separation.separator import Samples
+from stemsplit.zoo.loading import load_network
 
 SAMPLE_RATE = 44_100
 SILENT, SOUNDING = 1e-7, 1e-4

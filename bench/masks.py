@@ -17,8 +17,8 @@ import numpy as np
 from stemsplit.datasets import songs
 from stemsplit.dsp import masks
 from stemsplit.evaluation import evaluate
-from stemsplit.pipeline import load_masks
 from stemsplit.zoo import store
+from stemsplit.zoo.loading import load_masks
 
 POWERS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 PLACES_FRAMES = (32, 64, 128)

@@ -27,10 +27,11 @@ from stemsplit.evaluation import tables
 from stemsplit.evaluation.bsseval import Pool
 from stemsplit.evaluation.evaluate import SAMPLE_RATE, SongScores, card_of, systems_of
 from stemsplit.networks import registry
-from stemsplit.pipeline import load_network, read_cards, separate_stream
+from stemsplit.pipeline import separate_stream
 from stemsplit.runtime import Running, cores
 from stemsplit.runtime.torch_runtime import AllStems
 from stemsplit.zoo import store
+from stemsplit.zoo.loading import load_network, read_cards
 
 HERE = Path(__file__).parent
 KEPT = HERE / "networks.json"

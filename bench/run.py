@@ -34,10 +34,10 @@ from stemsplit.audio.reader import Reader
 from stemsplit.audio.writer import Writer
 from stemsplit.networks import registry
 from stemsplit.networks.binary_mask_cnn import FRAMES, BinaryMaskCNN
-from stemsplit.pipeline import load_separator
 from stemsplit.runtime import cores, openvino_runtime
 from stemsplit.runtime.torch_runtime import AllStems
 from stemsplit.separation.stream import separate_blocks
+from stemsplit.zoo.loading import load_separator
 
 HERE = Path(__file__).parent
 SONG = HERE.parent / "examples" / "caesium-30s.mp3"

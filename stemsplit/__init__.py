@@ -23,7 +23,8 @@ from stemsplit.defaults import VERSION as __version__
 if TYPE_CHECKING:
     from stemsplit.arrays import estimate_masks, split
     from stemsplit.errors import StemsplitError
-    from stemsplit.pipeline import load_separator, split_file
+    from stemsplit.pipeline import split_file
+    from stemsplit.zoo.loading import load_separator
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -40,7 +41,7 @@ __all__ = [
 _HOMES = {
     "StemsplitError": "errors",
     "estimate_masks": "arrays",
-    "load_separator": "pipeline",
+    "load_separator": "zoo.loading",
     "split": "arrays",
     "split_file": "pipeline",
 }

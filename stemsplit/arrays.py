@@ -10,9 +10,10 @@ from numpy.typing import ArrayLike
 
 from stemsplit.audio.reader import LOUDEST
 from stemsplit.errors import UsageError
-from stemsplit.pipeline import chosen, load_method, refuse_both, separate_stream
+from stemsplit.pipeline import refuse_both, separate_stream
 from stemsplit.separation.separator import Estimator, MaskSeparator, Method, Samples
 from stemsplit.separation.stream import side_by_side, windows
+from stemsplit.zoo.loading import chosen, load_method
 
 Progress = Callable[[int, int], None]
 """Is called with the number of frames (samples per channel) done, and their total."""

@@ -5,47 +5,24 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from stemsplit import spatial
 from stemsplit.audio.raw import Outlet, Raw, RawReader
 from stemsplit.audio.reader import Reader, resample
 from stemsplit.audio.stem_mp4 import SUFFIX, StemFile
 from stemsplit.audio.writer import Writer, together
-from stemsplit.defaults import DEFAULT_MODEL
-from stemsplit.dsp import masks
-from stemsplit.dsp.stft import Stft
-from stemsplit.errors import BadWeights, EncodeError, StemsplitError, UnknownStem, UsageError
+from stemsplit.errors import EncodeError, StemsplitError
 from stemsplit.files.scratch import shown
-from stemsplit.missing import no_stem
-from stemsplit.networks import registry
 from stemsplit.output import template as naming
-from stemsplit.runtime import Running, Runtime
-from stemsplit.separation.separator import (
-    Estimator,
-    MaskSeparator,
-    Mean,
-    Method,
-    Samples,
-    Separator,
-    WaveformSeparator,
-    WithRest,
-)
+from stemsplit.separation.separator import Estimator, Method, Samples, Separator
 from stemsplit.separation.stream import separate_blocks
-from stemsplit.zoo import store
-
-REST = "accompaniment"
-MASKS = ("soft", "binary", "wiener")
-PLACES_SECONDS = 0.75
-"""What the Wiener filter hears to either side. Twice as far was hardly better."""
-AS_IT_IS_BEST = Running()
+from stemsplit.zoo.loading import chosen, load_method
 
 
 @dataclass(frozen=True)
@@ -67,225 +44,6 @@ class SplitResult:
     """A digest of each stem's file, where a record of it is kept."""
     how: str = ""
     """What separated it, in words: what a model runs on, or the positions of sources."""
-
-
-def load_separator(
-    model: str | os.PathLike[str] = DEFAULT_MODEL,
-    *,
-    stems: Sequence[str] | None = None,
-    two_stems: str | None = None,
-    mask: str | None = None,
-    **running: Any,
-) -> Separator:
-    """Return a model ready to separate.
-
-    Only the networks of the `stems` asked for are loaded and run. With all of them the masks add up to one;
-    with some, each stem's mask stands on its own, unless one network gives all. `two_stems` gives one stem
-    and everything but it. Further options are those of `runtime.Running`: runtime, device, precision, batch,
-    threads, fast.
-
-    Raises:
-        UnknownModel: there is no such model.
-        BadWeights: the weights file is damaged.
-        DeviceUnavailable: the device or runtime asked for is not there.
-        UsageError: the model has no such stem, or no such mask.
-    """
-    wanted = _asked_for(stems, two_stems)
-    separator = load_network(model, stems=wanted, mask=mask, running=Running(**running))
-    return separator if two_stems is None else WithRest(separator, REST)
-
-
-def load_method(
-    model: str | os.PathLike[str] = DEFAULT_MODEL,
-    *,
-    stems: Sequence[str] | None = None,
-    two_stems: str | None = None,
-    mask: str | None = None,
-    sources: int | None = None,
-    azimuths: Sequence[float] = (),
-    **running: Any,
-) -> Method:
-    """Return what separates: a trained model, or one of `spatial.METHODS` that is fitted to each track.
-
-    The latter finds `sources` of them, or those at `azimuths`, in degrees from -45 (left) to 45 (right), and
-    a rest. For the former, options are those of `load_separator`.
-
-    Raises:
-        StemsplitError: whatever `load_separator` raises, or the method knows no such option.
-    """
-    if str(model) in spatial.METHODS:
-        if two_stems or mask:
-            raise UsageError(f"{model} has no two stems, and masks of its own", "choose --stems")
-        stem_names(model, stems=stems, sources=sources, azimuths=azimuths)
-        return spatial.build(str(model), sources, azimuths)
-    if sources is not None or azimuths:
-        methods = ", ".join(spatial.METHODS)
-        raise UsageError(f"`{model}` was trained for its stems", f"--sources and --azimuth are for {methods}")
-    return load_separator(model, stems=stems, two_stems=two_stems, mask=mask, **running)
-
-
-def stem_names(
-    model: str | os.PathLike[str] = DEFAULT_MODEL,
-    *,
-    stems: Sequence[str] | None = None,
-    two_stems: str | None = None,
-    sources: int | None = None,
-    azimuths: Sequence[float] = (),
-) -> tuple[str, ...]:
-    """Return the stems that `load_method` would give, or raise what it would, without loading anything."""
-    if str(model) in spatial.METHODS:
-        return chosen(spatial.build(str(model), sources, azimuths).stems, stems, str(model))
-    names = _wanted(read_cards(model)[0], _asked_for(stems, two_stems))
-    return names if two_stems is None else (*names, REST)
-
-
-def read_cards(model: str | os.PathLike[str]) -> list[store.ModelCard]:
-    """Return the cards of a model, or of the several whose mean is meant.
-
-    Raises:
-        UsageError: their stems or sample rates differ.
-        UnknownModel, BadWeights: see `weights.read_card`.
-    """
-    cards = [store.read_card(name) for name in store.members(model)]
-    for card in cards:
-        if (card.stems, card.sample_rate) != (cards[0].stems, cards[0].sample_rate):
-            raise UsageError(
-                f"{cards[0].name} and {card.name} have other stems, or work at other sample rates",
-                "choose models that are alike in both, see `stemsplit models`",
-            )
-    return cards
-
-
-def _asked_for(stems: Sequence[str] | None, two_stems: str | None) -> Sequence[str] | None:
-    if two_stems is not None and stems is not None:
-        raise UsageError("Both some stems and two stems were asked for", "choose one of them")
-    return stems if two_stems is None else [two_stems]
-
-
-def _wanted(card: store.ModelCard, stems: Sequence[str] | None) -> tuple[str, ...]:
-    return chosen(card.stems, stems, card.name)
-
-
-def chosen(there: tuple[str, ...], stems: Sequence[str] | None, model: str) -> tuple[str, ...]:
-    """Return the stems asked for in the order of the model's, which are all unless some are named."""
-    if isinstance(stems, str):
-        raise ValueError(f"stems must be a list of names, got {stems!r}")
-    wanted = there if stems is None else tuple(stems)
-    if not wanted:
-        raise UnknownStem("No stems were asked for", f"choose from {', '.join(there)}")
-    for name in wanted:
-        if name not in there:
-            raise no_stem(name, there, f"in {model}")
-    return tuple(name for name in there if name in wanted)
-
-
-def load_network(
-    model: str | os.PathLike[str],
-    *,
-    stems: Sequence[str] | None = None,
-    mask: str | None = None,
-    running: Running = AS_IT_IS_BEST,
-) -> MaskSeparator | WaveformSeparator | Mean:
-    """Return a trained model, or the mean of several, as `load_separator` does."""
-    card, *others = read_cards(model)
-    if others:
-        members = store.members(model)
-        return Mean(tuple(load_network(each, stems=stems, mask=mask, running=running) for each in members))
-    if not registry.find(card.network).hears_waves:
-        return load_masks(model, stems=stems, mask=mask, running=running)
-    if mask:
-        raise UsageError(f"{card.name} gives the stems themselves, without masks", "leave out --mask")
-    return _load_waves(model, card, _wanted(card, stems), running)
-
-
-def _load_waves(
-    model: str | os.PathLike[str], card: store.ModelCard, wanted: tuple[str, ...], running: Running
-) -> WaveformSeparator:
-    network = registry.find(card.network)
-    runtime = running.start(card.network, store.find(model), network.parts(wanted), _each(card))
-    return WaveformSeparator(
-        stems=wanted,
-        sample_rate=card.sample_rate,
-        reach=network.reach,
-        network=runtime,
-        picked=_picked(card, wanted),
-        channels=network.channels,
-        grid=network.grid,
-        complete=wanted == card.stems and card.complete,
-        batch=runtime.batch,
-        workers=runtime.workers,
-        how=_how(runtime),
-    )
-
-
-def load_masks(
-    model: str | os.PathLike[str],
-    *,
-    stems: Sequence[str] | None = None,
-    mask: str | None = None,
-    running: Running = AS_IT_IS_BEST,
-) -> MaskSeparator:
-    """Return a model that works by masks, as `load_separator` does."""
-    card = store.read_card(model)
-    wanted = _wanted(card, stems)
-    mask = mask or card.mask
-    if mask not in MASKS:
-        raise UsageError(f"No mask called `{mask}`", f"choose one of {', '.join(MASKS)}")
-    network = registry.find(card.network)
-    masked = card.stems if network.joint else wanted
-    whole = masked == card.stems and card.complete
-    if mask == "wiener" and not whole:
-        raise UsageError("The Wiener filter needs all stems of a song", "choose --mask soft")
-    if network.bins > card.n_fft // 2 + 1:
-        raise BadWeights(f"{card.name} has too few bins for its network", "get the file again")
-    runtime = running.start(card.network, store.find(model), network.parts(wanted), _each(card))
-    return MaskSeparator(
-        stems=wanted,
-        sample_rate=card.sample_rate,
-        stft=Stft(card.n_fft, card.hop_length),
-        bins=network.bins,
-        reach=network.reach,
-        network=runtime,
-        rule=_rule(card, mask, complete=whole),
-        views=network.views,
-        grid=network.grid,
-        complete=whole and wanted == card.stems,
-        picked=_picked(card, wanted),
-        places=places(card, mask),
-        step=running.step,
-        batch=runtime.batch,
-        workers=runtime.workers,
-        how=_how(runtime),
-    )
-
-
-def places(card: store.ModelCard, mask: str) -> int:
-    """Return how many frames to either side a mask's filter, if it has one, finds stems' places from."""
-    return round(PLACES_SECONDS * card.sample_rate / card.hop_length) if mask == "wiener" else 0
-
-
-def _how(runtime: Runtime) -> str:
-    return f"{runtime.name} on {runtime.device} in {runtime.precision}"
-
-
-def _each(card: store.ModelCard) -> int:
-    """Return how many stems each network of a model gives."""
-    return len(card.stems) if registry.find(card.network).joint else 1
-
-
-def _picked(card: store.ModelCard, wanted: tuple[str, ...]) -> tuple[int, ...]:
-    """Return where the wanted stems are among those that the networks give."""
-    there = card.stems if registry.find(card.network).joint else wanted
-    return tuple(there.index(name) for name in wanted)
-
-
-def _rule(card: store.ModelCard, mask: str, *, complete: bool) -> Callable[[Samples], Samples]:
-    """Return how probabilities become masks, which add up to one if they are of a `complete` set of stems."""
-    if mask == "binary":
-        return partial(masks.binary, complete=complete)
-    if complete and card.combination:
-        return partial(masks.joint, combination=np.array(card.combination, np.float32))
-    return partial(masks.soft, complete=complete, power=card.mask_power)
 
 
 def split_file(

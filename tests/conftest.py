@@ -23,12 +23,12 @@ from stemsplit.dsp import masks
 from stemsplit.dsp.stft import Stft
 from stemsplit.networks import registry
 from stemsplit.networks.binary_mask_cnn import BinaryMaskCNN
-from stemsplit.pipeline import load_network
 from stemsplit.runtime import Running
 from stemsplit.runtime import cache as compiled
 from stemsplit.runtime.torch_runtime import TorchRuntime
 from stemsplit.separation.separator import MaskSeparator, Mean, Separator, WithRest
 from stemsplit.zoo import store
+from stemsplit.zoo.loading import load_network
 
 STEMS = ("vocals", "drums", "bass", "other")
 SAMPLE_RATE = 44_100

@@ -27,8 +27,8 @@ from stemsplit.audio.writer import Writer
 from stemsplit.errors import StemsplitError
 from stemsplit.networks import registry
 from stemsplit.separation.separator import Spec
+from stemsplit.zoo import loading, store
 from stemsplit.zoo import page as cards
-from stemsplit.zoo import store
 
 RATE = 44_100
 FRAMES = 13_001
@@ -468,7 +468,7 @@ def weights_outcome(path: Path, *, seconds: float = 60) -> str:
             card = store.read_card(path)
             assert cards.page(card)
             registry.build(card.network, store.load(path, card.stems))
-            separator = pipeline.load_separator(path, runtime="torch", device="cpu", threads=1)
+            separator = loading.load_separator(path, runtime="torch", device="cpu", threads=1)
         except StemsplitError as error:
             _check_message(error)
             return "error"

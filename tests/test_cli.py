@@ -26,6 +26,7 @@ from stemsplit.cli.bars import Bars
 from stemsplit.errors import EncodeError, StemsplitError, UnknownModel
 from stemsplit.missing import no_stem
 from stemsplit.separation.separator import Spec
+from stemsplit.zoo import loading
 from tests.conftest import events
 
 STEMS = ("vocals", "drums", "bass", "other")
@@ -72,8 +73,8 @@ def pipeline(monkeypatch, tmp_path):
     import stemsplit.pipeline
 
     fake = Pipeline(loaded=[], split=[], failures={}, peaks={}, together=None, endless=set())
-    monkeypatch.setattr(stemsplit.pipeline, "load_method", fake.load_method)
-    monkeypatch.setattr(stemsplit.pipeline, "stem_names", fake.stem_names)
+    monkeypatch.setattr(loading, "load_method", fake.load_method)
+    monkeypatch.setattr(loading, "stem_names", fake.stem_names)
     monkeypatch.setattr(stemsplit.pipeline, "split_file", fake.split_file)
     monkeypatch.chdir(tmp_path)
     for name in ("a.wav", "b.wav", "c.wav", "cut.wav", "models"):
@@ -640,15 +641,14 @@ def test_every_verb_shows_an_example_that_it_understands(verb):
 
 
 def test_the_defaults_and_choices_are_the_package_s():
-    from stemsplit import pipeline
     from stemsplit.audio import formats, tags
 
     hints = get_type_hints(split.command)
-    assert get_args(get_args(hints["mask"])[0]) == tuple(pipeline.MASKS)
+    assert get_args(get_args(hints["mask"])[0]) == tuple(loading.MASKS)
     assert get_args(hints["format"]) == (*formats.FORMATS, formats.STEM_FILE)
     assert get_args(hints["depth"]) == formats.DEPTHS
     assert set(formats.FORMATS) == tags._WRITE.keys()
-    assert inspect.signature(pipeline.load_separator).parameters["model"].default == split.DEFAULT_MODEL
+    assert inspect.signature(loading.load_separator).parameters["model"].default == split.DEFAULT_MODEL
 
 
 @pytest.mark.parametrize("verb", [None, *VERBS])

@@ -16,7 +16,7 @@ from stemsplit.errors import BadWeights, DeviceUnavailable
 def model(monkeypatch):
     """One model that is there and in order."""
     loaded = SimpleNamespace(spec=SimpleNamespace(how="torch on cpu in float32"))
-    monkeypatch.setattr("stemsplit.pipeline.load_separator", lambda: loaded)
+    monkeypatch.setattr("stemsplit.zoo.loading.load_separator", lambda: loaded)
     monkeypatch.setattr("stemsplit.zoo.store.available", lambda: {"small": Path("small.safetensors")})
     monkeypatch.setattr("stemsplit.zoo.store.read_card", lambda path: SimpleNamespace(stems=("vocals",)))
 
@@ -40,7 +40,7 @@ def test_it_says_how_a_model_runs(model, monkeypatch):
     def load_separator():
         raise DeviceUnavailable("No cpu here", "buy one")
 
-    monkeypatch.setattr("stemsplit.pipeline.load_separator", load_separator)
+    monkeypatch.setattr("stemsplit.zoo.loading.load_separator", load_separator)
     status, checks = examine()
     assert status == 1
     assert checks["runs"]["hint"] == "buy one"

@@ -15,7 +15,6 @@ from stemsplit.datasets.songs import Song
 from stemsplit.dsp.stft import FLOOR
 from stemsplit.errors import StemsplitError
 from stemsplit.networks import registry
-from stemsplit.pipeline import load_network
 from stemsplit.runtime import Running
 from stemsplit.runtime.torch_runtime import AllStems
 from stemsplit.training.augment import Augmentation
@@ -25,6 +24,7 @@ from stemsplit.training.loop import Trainer
 from stemsplit.training.run import stft_of
 from stemsplit.training.sampler import Examples
 from stemsplit.zoo import store
+from stemsplit.zoo.loading import load_network
 from tests.conftest import (
     LIGHT,
     NOISES,

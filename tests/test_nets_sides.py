@@ -9,7 +9,7 @@ import torch
 from stemsplit.audio.reader import Reader
 from stemsplit.dsp.stft import FLOOR, Stft, log_magnitude, view
 from stemsplit.networks._sides import DECIBEL, with_side
-from stemsplit.pipeline import load_separator
+from stemsplit.zoo.loading import load_separator
 from tests.conftest import whole
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "caesium-30s.mp3"

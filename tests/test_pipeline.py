@@ -13,6 +13,7 @@ from stemsplit.audio.reader import Reader
 from stemsplit.audio.writer import Writer
 from stemsplit.errors import DecodeError, DeviceUnavailable, EncodeError, OutputExists, StemsplitError
 from stemsplit.runtime import Running
+from stemsplit.zoo import loading
 from tests.conftest import SAMPLE_RATE, STEMS, mask_separator, random_model, whole
 
 ROUNDING = {"16": 4 / 2**16, "24": 4 / 2**24 + 1e-6, "32f": 2e-6}  # four stems, each half a step off
@@ -317,9 +318,9 @@ def test_only_the_networks_asked_for_are_loaded():
     features = np.zeros((1, 30, 513), np.float32)
     for runtime in ("torch", "auto"):
         running = Running(runtime=runtime, device="cpu")
-        alone = pipeline.load_masks("binary-mask-cnn", stems=["bass"], running=running)
+        alone = loading.load_masks("binary-mask-cnn", stems=["bass"], running=running)
         assert alone.network(features).shape == (1, 1, 6, 513)
-    assert pipeline.load_separator(stems=["bass", "vocals"]).spec.stems == ("vocals", "bass")
+    assert loading.load_separator(stems=["bass", "vocals"]).spec.stems == ("vocals", "bass")
 
 
 @pytest.mark.parametrize(
@@ -335,7 +336,7 @@ def test_only_the_networks_asked_for_are_loaded():
 )
 def test_what_is_not_there_is_named(options, kind, words):
     with pytest.raises(kind, match=words) as caught:
-        pipeline.load_separator(**options)
+        loading.load_separator(**options)
     assert caught.value.hint
 
 
@@ -352,7 +353,7 @@ def test_models_joined_by_a_plus_are_averaged(music):
 
 def test_models_that_are_not_alike_have_no_mean():
     waves = str(random_model("wave-u-net-small"))
-    for load in (pipeline.stem_names, pipeline.load_separator):
+    for load in (loading.stem_names, loading.load_separator):
         with pytest.raises(StemsplitError, match="other sample rates"):
             load(f"binary-mask-cnn+{waves}")
         with pytest.raises(StemsplitError, match="No model called `nothing`"):
@@ -362,10 +363,10 @@ def test_models_that_are_not_alike_have_no_mean():
 def test_a_file_with_a_plus_in_its_name_is_one_model(tmp_path):
     path = tmp_path / "one+two.safetensors"
     path.write_bytes(random_model("binary-mask-cnn").read_bytes())
-    assert len(pipeline.read_cards(path)) == 1
+    assert len(loading.read_cards(path)) == 1
 
 
 def test_a_device_that_is_not_there_is_not_replaced(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(DeviceUnavailable, match="cuda"):
-        pipeline.load_separator(device="cuda")
+        loading.load_separator(device="cuda")

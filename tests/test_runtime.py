@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from stemsplit import pipeline
 from stemsplit.dsp.stft import Stft
 from stemsplit.errors import BadWeights, DeviceUnavailable
 from stemsplit.networks import registry
@@ -19,7 +18,7 @@ from stemsplit.runtime import Running, cache, openvino_runtime
 from stemsplit.runtime.torch_runtime import TorchRuntime
 from stemsplit.separation.separator import MaskSeparator
 from stemsplit.separation.stream import separate_blocks
-from stemsplit.zoo import store
+from stemsplit.zoo import loading, store
 from tests.conftest import SAMPLE_RATE, mask_separator, random_network, whole
 
 needs_openvino = pytest.mark.skipif(not find_spec("openvino"), reason="needs OpenVINO")
@@ -44,7 +43,7 @@ def references(music):
 
     def stems(fast):
         running = Running(runtime="torch", device="cpu", precision="float32", threads=1, fast=fast)
-        return whole(pipeline.load_masks("binary-mask-cnn", running=running), music)
+        return whole(loading.load_masks("binary-mask-cnn", running=running), music)
 
     return {fast: stems(fast) for fast in (False, True)}
 
@@ -63,7 +62,7 @@ def test_stems_are_the_same_however_they_are_run(music, references, runtime, pre
     running = Running(
         runtime=runtime, device="cpu", precision=precision, fast=fast, batch=batch, threads=threads
     )
-    separator = pipeline.load_masks("binary-mask-cnn", running=running)
+    separator = loading.load_masks("binary-mask-cnn", running=running)
     assert separator.spec.how == f"{runtime} on cpu in {precision}"
     blocks = [music[:, i : i + 10_007] for i in range(0, music.shape[1], 10_007)]
     for seconds in (None, 0.4):
@@ -100,20 +99,20 @@ def test_what_makes_no_sense_is_refused(options, words):
 def test_a_runtime_that_is_not_there_is_an_error(monkeypatch):
     monkeypatch.setattr("stemsplit.runtime.find_spec", lambda name: None)
     with pytest.raises(DeviceUnavailable, match="not installed") as error:
-        pipeline.load_separator(runtime="openvino", device="cpu")
+        loading.load_separator(runtime="openvino", device="cpu")
     assert "pip install 'stemsplit-audio[openvino]'" in error.value.hint
-    assert pipeline.load_separator(device="cpu").spec.how.startswith("torch on cpu")
+    assert loading.load_separator(device="cpu").spec.how.startswith("torch on cpu")
 
 
 def test_openvino_is_for_processors(monkeypatch):
     monkeypatch.setattr("stemsplit.runtime.pick_device", lambda name: name)
     with pytest.raises(DeviceUnavailable, match="not on cuda"):
-        pipeline.load_separator(runtime="openvino", device="cuda")
+        loading.load_separator(runtime="openvino", device="cuda")
 
 
 def test_a_precision_that_is_not_there_is_an_error():
     with pytest.raises(DeviceUnavailable, match="float16"):
-        pipeline.load_separator(runtime="torch", device="cpu", precision="float16")
+        loading.load_separator(runtime="torch", device="cpu", precision="float16")
     with pytest.raises(DeviceUnavailable, match="does not compute in bfloat16"):
         openvino_runtime.best_precision(["FP32", "INT8"], "bfloat16")
     assert openvino_runtime.best_precision(["FP32", "INT8"], "auto") == "float32"
@@ -134,7 +133,7 @@ def test_threads_of_others_are_left_alone(music):
 @pytest.mark.subprocess
 def test_a_second_start_needs_no_torch_and_says_nothing_to_anyone():
     code = (
-        "import sys; from stemsplit import pipeline; pipeline.load_separator(device='cpu', threads=2);"
+        "import sys; from stemsplit.zoo import loading; loading.load_separator(device='cpu', threads=2);"
         "print(*sorted({'torch', 'openvino', 'openvino_telemetry'} & set(sys.modules)))"
     )
     loaded = [subprocess.check_output([sys.executable, "-c", code], text=True).split() for _ in range(2)]
@@ -148,7 +147,7 @@ def test_threads_that_begin_together_do_not_wait_for_each_other_for_ever():
     code = """
 import threading
 import numpy as np
-from stemsplit.pipeline import load_masks
+from stemsplit.zoo.loading import load_masks
 from stemsplit.runtime import Running
 
 separator = load_masks("binary-mask-cnn", running=Running(device="cpu", threads=8, batch=1))
@@ -171,20 +170,20 @@ for thread in threads:
 @needs_openvino
 def test_damaged_weights_are_refused_though_good_ones_are_kept(tmp_path):
     running = Running(runtime="openvino", device="cpu", threads=1)
-    pipeline.load_masks("binary-mask-cnn", running=running)
+    loading.load_masks("binary-mask-cnn", running=running)
     content = bytearray(store.find("binary-mask-cnn").read_bytes())
     content[-2:] = b"\x00\x7c"  # infinity
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(content)
     with pytest.raises(BadWeights, match="not finite"):
-        pipeline.load_masks(damaged, running=running)
+        loading.load_masks(damaged, running=running)
 
 
 @needs_openvino
 def test_half_precision_leaves_the_preparation_in_float32(music, monkeypatch):
     """Where the CPU has no bfloat16, OpenVINO computes all in float32: then the stems are the same."""
     running = Running(runtime="openvino", device="cpu", precision="float32", threads=1)
-    expected = whole(pipeline.load_masks("band-transformer", running=running), music)
+    expected = whole(loading.load_masks("band-transformer", running=running), music)
     monkeypatch.setattr(openvino_runtime, "best_precision", lambda *_: "bfloat16")
     hints, translate = [], openvino_runtime.configuration
     monkeypatch.setattr(
@@ -192,7 +191,7 @@ def test_half_precision_leaves_the_preparation_in_float32(music, monkeypatch):
         "configuration",
         lambda precision, threads: hints.append(precision) or translate(precision, threads),
     )
-    found = whole(pipeline.load_masks("band-transformer", running=running), music)
+    found = whole(loading.load_masks("band-transformer", running=running), music)
     assert hints == ["float32", "bfloat16"]
     assert error_db(found, expected) < (-25 if has_bfloat16() else -90)
 

@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from stemsplit.errors import BadWeights, UnknownModel
 from stemsplit.networks import registry
 from stemsplit.networks.binary_mask_cnn import PARAMETERS
-from stemsplit.pipeline import load_separator
 from stemsplit.zoo import page as cards
 from stemsplit.zoo import store
+from stemsplit.zoo.loading import load_separator
 from tests.conftest import STEMS, random_network
 
 CARD = store.ModelCard(

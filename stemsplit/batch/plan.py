@@ -23,7 +23,7 @@ from stemsplit.output.manifest import FOLDER, Print, Record, Records, changed_ns
 from stemsplit.pipeline import SplitResult
 from stemsplit.runtime import Running
 from stemsplit.separation.separator import Method
-from stemsplit.zoo import store
+from stemsplit.zoo import loading, store
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ class Order:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The stems of each track. Raises as `load_separator` does for a model or stem that is not there."""
-        return pipeline.stem_names(
+        return loading.stem_names(
             self.model,
             stems=self.stems,
             two_stems=self.two_stems,
@@ -147,7 +147,7 @@ class Order:
 
     def load(self) -> Method:
         """Return the model, ready to separate, or to be fitted to a track."""
-        return pipeline.load_method(
+        return loading.load_method(
             self.model,
             stems=self.stems,
             two_stems=self.two_stems,

@@ -123,8 +123,8 @@ def _openvino() -> Check:
 
 
 def _run() -> Check:
-    from stemsplit.pipeline import load_separator
     from stemsplit.runtime import cores
+    from stemsplit.zoo.loading import load_separator
 
     try:
         separator = load_separator()

@@ -22,11 +22,11 @@ _tell = partial(typer.Option, rich_help_panel="What to print", metavar="")
 
 def _complete(ctx: typer.Context, incomplete: str) -> list[str]:
     """Give the presets that begin like this, to the shell."""
-    from stemsplit import pipeline
     from stemsplit.remix import mixer
+    from stemsplit.zoo.loading import stem_names
 
     try:
-        stems = pipeline.stem_names(ctx.params.get("model") or DEFAULT_MODEL)
+        stems = stem_names(ctx.params.get("model") or DEFAULT_MODEL)
     except StemsplitError:
         stems = ()
     presets = (*mixer.PRESETS, *(f"practice:{stem}" for stem in stems))

@@ -9,8 +9,8 @@ from stemsplit.datasets.songs import Song
 from stemsplit.errors import UsageError
 from stemsplit.evaluation.bsseval import Pool
 from stemsplit.evaluation.evaluate import SongScores, Systems, card_of, systems_of
-from stemsplit.pipeline import AS_IT_IS_BEST
 from stemsplit.runtime import Running
+from stemsplit.zoo.loading import AS_IT_IS_BEST
 from stemsplit.zoo.store import ModelCard
 
 

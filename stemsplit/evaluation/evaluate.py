@@ -20,10 +20,11 @@ from stemsplit.evaluation.bsseval import Pool
 from stemsplit.evaluation.metrics import BinCounts, Scores, count_bins, sdr, si_sdr, si_snr
 from stemsplit.evaluation.oracles import Oracle, all_oracles
 from stemsplit.networks import registry
-from stemsplit.pipeline import AS_IT_IS_BEST, load_method, load_network, read_cards, separate_stream
+from stemsplit.pipeline import separate_stream
 from stemsplit.runtime import Running
 from stemsplit.separation.separator import Estimator, MaskSeparator, Method, Samples, Spec
 from stemsplit.separation.stream import separate_blocks
+from stemsplit.zoo.loading import AS_IT_IS_BEST, load_method, load_network, read_cards
 from stemsplit.zoo.store import ModelCard
 
 MEAN = "mean"

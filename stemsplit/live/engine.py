@@ -30,11 +30,11 @@ from stemsplit.defaults import install_extra
 from stemsplit.dsp.stft import Stft
 from stemsplit.errors import DecodeError, DeviceUnavailable, StemsplitError, UsageError
 from stemsplit.networks import registry
-from stemsplit.pipeline import load_separator, places
 from stemsplit.runtime import Running
 from stemsplit.separation.separator import Samples, Separator, Spec, overlap
 from stemsplit.separation.stream import separate_blocks
 from stemsplit.zoo import store
+from stemsplit.zoo.loading import load_separator, places
 
 BLOCK_MS = 100.0
 MOST_BEHIND = 50

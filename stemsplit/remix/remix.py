@@ -19,9 +19,10 @@ from stemsplit.audio.writer import Writer
 from stemsplit.errors import EncodeError
 from stemsplit.files.claims import claim
 from stemsplit.files.parts import cannot_write
-from stemsplit.pipeline import depth_for, fit, load_method, separate_stream, stem_names
+from stemsplit.pipeline import depth_for, fit, separate_stream
 from stemsplit.remix.mixer import Mixer, parse
 from stemsplit.separation.separator import Samples
+from stemsplit.zoo.loading import load_method, stem_names
 
 CHUNK_FRAMES = 65_536
 
@@ -69,7 +70,7 @@ def remix(
 ) -> RemixResult:
     """Mix the stems of a song anew, as `mixing.parse` understands the text, into one file.
 
-    `source` is a song, which is split on the way by what `options` choose as for `pipeline.load_method`; or a
+    `source` is a song, which is split on the way by what `options` choose as for `load_method`; or a
     folder with its stems. Memory does not grow with its length. Peaks between samples may go as high as full
     scale, or as the song's own: where the remix would go higher, all of it gets one gain. `audio_track` and
     `downmix` choose the sound of a song, see `Reader`.

@@ -5,17 +5,21 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from stemsplit.defaults import install_extra
 from stemsplit.errors import DeviceUnavailable, UsageError
 from stemsplit.networks import registry
 from stemsplit.separation.separator import Samples
-from stemsplit.zoo import store
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Weights: TypeAlias = Mapping[str, Mapping[str, Tensor]]
+    """Part of a model (a stem, or all of them) to its network's tensors by name."""
 
 RUNTIMES = ("auto", "torch", "openvino")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
@@ -75,8 +79,18 @@ class Running:
         """How many frames apart the networks are asked."""
         return FAST_STEP if self.fast else 1
 
-    def start(self, network: str, file: Path, parts: Sequence[str], stems: int = 1) -> Runtime:
-        """Return the networks of a model's parts, ready to run; each gives so many `stems`.
+    def start(
+        self,
+        network: str,
+        tensors: Callable[[], Weights],
+        content: Callable[[], bytes],
+        parts: Sequence[str],
+        stems: int = 1,
+    ) -> Runtime:
+        """Return the networks of a model's `parts`, ready to run; each gives `stems` stems.
+
+        `tensors` loads the weights of these parts. `content` reads the file that holds them: with OpenVINO it
+        tells whether there is a compiled network in the cache, and the tensors are not loaded if there is.
 
         Raises:
             DeviceUnavailable: what is asked for is not there. It is never replaced by something else.
@@ -96,14 +110,22 @@ class Running:
             from stemsplit.runtime.openvino_runtime import OpenVinoRuntime
 
             return OpenVinoRuntime(
-                network, file, parts, stems, batch=batch, precision=precision, threads=threads, step=self.step
+                network,
+                tensors,
+                content(),
+                parts,
+                stems,
+                batch=batch,
+                precision=precision,
+                threads=threads,
+                step=self.step,
             )
         from stemsplit.runtime.torch_runtime import TorchRuntime
 
         if device != "cpu" and not self.batch:
             batch = entry.gpu_batch or 4 * batch
         return TorchRuntime(
-            registry.build(network, store.load(file, parts), stems),
+            registry.build(network, tensors(), stems),
             reach=entry.reach,
             batch=batch,
             grid=entry.grid,

@@ -12,7 +12,6 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +22,11 @@ from stemsplit.errors import DeviceUnavailable
 from stemsplit.networks import registry
 from stemsplit.runtime import cache
 from stemsplit.separation.separator import Samples
-from stemsplit.zoo import store
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from stemsplit.runtime import Weights
 
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
@@ -82,7 +82,8 @@ class OpenVinoRuntime:
     def __init__(
         self,
         network: str,
-        file: Path,
+        tensors: Callable[[], Weights],
+        content: bytes,
         parts: Sequence[str],
         stems: int,
         *,
@@ -104,7 +105,7 @@ class OpenVinoRuntime:
 
         @functools.cache
         def networks() -> list[Any]:
-            return registry.build(network, store.load(file, parts), stems)
+            return registry.build(network, tensors(), stems)
 
         def preparation() -> Any:
             from stemsplit.runtime.torch_runtime import Preparation
@@ -123,12 +124,12 @@ class OpenVinoRuntime:
             )
 
         processor = core.get_property("CPU", "FULL_DEVICE_NAME")
-        content = registry.source(network), file.read_bytes()
+        source = registry.source(network)
 
         def compiled(graph: Callable[[], Any], precision: str) -> Any:
             config = configuration(precision, threads)
             made_of = [VERSION, openvino.get_version(), processor, config, step, batch, *parts]
-            key = cache.key(graph.__name__.encode(), repr(made_of).encode(), *content)
+            key = cache.key(graph.__name__.encode(), repr(made_of).encode(), source, content)
             blob = cache.kept(
                 key, lambda: core.compile_model(graph(), "CPU", config).export_model().getvalue()
             )

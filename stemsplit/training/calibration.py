@@ -12,10 +12,10 @@ from torch import Tensor
 from stemsplit.datasets.songs import Song
 from stemsplit.dsp.masks import logits
 from stemsplit.networks import registry
-from stemsplit.pipeline import load_masks
 from stemsplit.runtime import Running
 from stemsplit.separation.separator import MaskSeparator, Samples
 from stemsplit.zoo import page, store
+from stemsplit.zoo.loading import load_masks
 
 EXCERPT_SECONDS = 8.0
 EXCERPTS = 128
