@@ -17,6 +17,8 @@ from stemsplit.cli import app, console, split
 from stemsplit.defaults import DEFAULT_MODEL
 from tests.conftest import events
 
+pytestmark = pytest.mark.slow
+
 RATE = 44_100
 
 

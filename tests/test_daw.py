@@ -304,6 +304,7 @@ def clicks(folder: Path, bpm: float) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", daw.SUFFIXES)
 def test_the_session_lies_beside_the_stems_at_their_tempo(tmp_path, kind):
     folder = clicks(tmp_path / "song", 100)
@@ -319,6 +320,7 @@ def test_the_session_lies_beside_the_stems_at_their_tempo(tmp_path, kind):
     assert (quiet.exit_code, quiet.stdout, quiet.stderr) == (0, f"{path}\n", "")
 
 
+@pytest.mark.slow
 def test_the_tempo_is_the_mixtures_where_it_lies_there(tmp_path):
     folder = clicks(tmp_path / "song", 100)
     ticks, rate = soundfile.read(folder / "drums.wav")

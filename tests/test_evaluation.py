@@ -29,6 +29,8 @@ from stemsplit.evaluation.oracles import all_oracles
 from stemsplit.zoo import store
 from tests.conftest import SAMPLE_RATE, STEMS, mask_separator, whole
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def song():

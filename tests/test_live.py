@@ -109,6 +109,7 @@ def test_latency_and_blocks_are_what_the_separator_says():
     assert live.block_length(512, SAMPLE_RATE, 1) == 512, "one, where it would be none"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "fast"), [("binary-mask-cnn", False), ("binary-mask-cnn", True), ("band-transformer", False)]
 )

@@ -192,6 +192,7 @@ def tones_and_clicks(examples: int, seed: int) -> torch.Tensor:
     return torch.stack([tones, clicks], dim=1) * 0.1 + 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mdensenet-small", "mmdensenet-small"])
 def test_learns_to_tell_tones_from_clicks(name):
     network = make(name).train()

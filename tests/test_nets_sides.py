@@ -12,6 +12,8 @@ from stemsplit.networks._sides import DECIBEL, with_side
 from stemsplit.zoo.loading import load_separator
 from tests.conftest import whole
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = Path(__file__).parents[1] / "examples" / "caesium-30s.mp3"
 
 

@@ -176,6 +176,7 @@ def test_a_stem_file_of_a_high_rate_is_converted_too(tmp_path):
         assert file.peaks[name] == pytest.approx(peak * level, rel=0.01)
 
 
+@pytest.mark.slow
 def test_a_batch_of_tracks_above_48_khz_is_split_to_mp3(tmp_path):
     paths = [tmp_path / "a.wav", tmp_path / "b.wav"]
     for path, rate in zip(paths, (96_000, 44_100), strict=True):
@@ -191,6 +192,7 @@ def test_a_batch_of_tracks_above_48_khz_is_split_to_mp3(tmp_path):
     assert stem.shape == (2, high["frames"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["remix", "unpack", "stdout"])
 def test_every_command_converts(command, tmp_path):
     path, options = tmp_path / "song.wav", ["-o", str(tmp_path / "out")]

@@ -212,6 +212,7 @@ def test_an_impossible_depth_is_refused_before_the_work(song, separator, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_arrays_are_split_like_files(music):
     stems = stemsplit.split(music, SAMPLE_RATE)
     assert list(stems) == list(STEMS)
@@ -238,6 +239,7 @@ def test_progress_of_an_array_ends_with_the_last_frame(music, separator):
     assert told == sorted(told)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -269,6 +271,7 @@ def test_masks_make_the_stems_from_the_spectrum(music, options):
         assert told[-1] == (sound.shape[-1], sound.shape[-1])
 
 
+@pytest.mark.slow
 def test_masks_add_up_to_one(music):
     masks = stemsplit.estimate_masks(music, SAMPLE_RATE)
     np.testing.assert_allclose(masks.sum(axis=0), 1, atol=1e-5)
@@ -305,6 +308,7 @@ def test_a_loaded_separator_serves_many_times(music, separator):
         stemsplit.split_file("song.wav", separator=separator, mask="soft")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mask", ["wiener", "soft", "binary"])
 def test_some_stems_of_a_network_for_all_are_as_among_all(music, mask):
     every = stemsplit.split(music, SAMPLE_RATE, mask=mask)
@@ -340,6 +344,7 @@ def test_what_is_not_there_is_named(options, kind, words):
     assert caught.value.hint
 
 
+@pytest.mark.slow
 def test_models_joined_by_a_plus_are_averaged(music):
     paths = [str(random_model(name)) for name in ("sub-band-unet", "binary-mask-cnn")]
     options = {"runtime": "torch", "device": "cpu", "precision": "float32"}

@@ -165,6 +165,7 @@ def song(split_once, tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_song_may_come_through_a_pipe(song):
     run = invoke("-", "-o", "out", "--json", data=Path("song.wav").read_bytes())
     assert run.exit_code == 0, run.stderr
@@ -173,12 +174,14 @@ def test_a_song_may_come_through_a_pipe(song):
         np.testing.assert_array_equal(read(f"out/stdin/{stem}.wav"), read(f"stems/song/{stem}.wav"))
 
 
+@pytest.mark.slow
 def test_what_comes_through_a_pipe_may_be_no_song(song):
     run = invoke("-", data=b"no sound at all")
     assert run.exit_code == 1
     assert run.stderr.startswith("error: `stdin` is not a sound file")
 
 
+@pytest.mark.slow
 def test_a_stem_may_go_through_a_pipe(song):
     before = set(song.rglob("*"))
     run = invoke("song.wav", "--stdout", "vocals", "-q")
@@ -188,6 +191,7 @@ def test_a_stem_may_go_through_a_pipe(song):
     np.testing.assert_array_equal(read("vocals.wav"), read("stems/song/vocals.wav"))
 
 
+@pytest.mark.slow
 def test_formats_that_have_an_index_go_through_a_pipe_when_they_are_complete(song):
     run = invoke("song.wav", "--stdout", "drums", "--format", "flac", "--depth", "24")
     assert run.exit_code == 0, run.stderr
@@ -195,6 +199,7 @@ def test_formats_that_have_an_index_go_through_a_pipe_when_they_are_complete(son
     np.testing.assert_allclose(read("drums.flac"), read("stems/song/drums.wav"), atol=2.0**-23)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["-", "song.wav"])
 def test_plain_samples_in_and_out(song, source):
     mixture = read("song.wav")
@@ -205,6 +210,7 @@ def test_plain_samples_in_and_out(song, source):
     np.testing.assert_allclose(raw.decode(run.stdout_bytes), read("stems/song/bass.wav"), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_plain_samples_of_another_kind_are_not_made_up(song):
     run = invoke("song.wav", "--raw", "48000:2:s16", "--stdout", "bass")
     assert run.exit_code == 1
@@ -212,6 +218,7 @@ def test_plain_samples_of_another_kind_are_not_made_up(song):
     assert run.stdout_bytes == b""
 
 
+@pytest.mark.slow
 def test_plain_samples_into_files(song):
     raw = Raw(SAMPLE_RATE, 2, "f32")
     run = invoke("-", "--raw", str(raw), "-o", "out", data=raw.encode(read("song.wav")))
@@ -219,6 +226,7 @@ def test_plain_samples_into_files(song):
     np.testing.assert_array_equal(read("out/stdin/vocals.wav"), read("stems/song/vocals.wav"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -237,12 +245,14 @@ def test_what_makes_no_sense_is_wrong_usage(song, words):
     assert [event["code"] for event in events(run.stdout)] == ["usage"] * ("--json" in words)
 
 
+@pytest.mark.slow
 def test_a_stem_that_there_is_not_is_named(song):
     run = invoke("song.wav", "--stdout", "violin")
     assert run.exit_code == 2
     assert "vocals, drums, bass, other" in run.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.subprocess
 @pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
 def test_a_pipe_that_is_closed_ends_quietly(song):
@@ -255,6 +265,7 @@ def test_a_pipe_that_is_closed_ends_quietly(song):
     assert run.stderr == ""
 
 
+@pytest.mark.slow
 @pytest.mark.subprocess
 @pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
 def test_the_pipes_of_the_readme_work(song, monkeypatch):

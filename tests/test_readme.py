@@ -64,6 +64,7 @@ def test_files_that_the_readme_points_at_are_there():
         assert (ROOT / target).exists(), target
 
 
+@pytest.mark.slow
 def test_the_python_example_runs(tmp_path, monkeypatch, music):
     import soundfile
 

@@ -15,6 +15,8 @@ from stemsplit.audio.loudness import Peaks
 from stemsplit.audio.writer import Writer
 from stemsplit.cli import app
 
+pytestmark = pytest.mark.slow
+
 RATE = 44_100
 STEMS = ("vocals", "drums", "bass", "other")
 

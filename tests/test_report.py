@@ -101,6 +101,7 @@ def sounds(page: Path) -> list[bytes]:
     return [base64.b64decode(source.removeprefix(marker), validate=True) for source in sources]
 
 
+@pytest.mark.slow
 def test_the_page_is_whole_and_asks_for_nothing(page):
     elements = Elements(page)
     assert elements.open == []

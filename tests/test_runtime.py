@@ -52,6 +52,7 @@ def test_fast_is_something_else_but_not_much(references):
     assert -30 < error_db(references[True], references[False]) < -5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch", "threads"), [(None, 1), (20, 3)])
 @pytest.mark.parametrize("fast", [False, True], ids=["every frame", "fast"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -179,6 +180,7 @@ def test_damaged_weights_are_refused_though_good_ones_are_kept(tmp_path):
         loading.load_masks(damaged, running=running)
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_half_precision_leaves_the_preparation_in_float32(music, monkeypatch):
     """Where the CPU has no bfloat16, OpenVINO computes all in float32: then the stems are the same."""

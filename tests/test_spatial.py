@@ -53,6 +53,7 @@ def separated(method, mixture: np.ndarray, **how) -> np.ndarray:
     return np.concatenate(list(separate_blocks(separator, [mixture], **how)), axis=-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "least_db"), [(Adress, 20), (Duet, 20), (Projet, 12)])
 def test_tones_that_never_meet_come_apart(method, least_db):
     images = panned(sources(), ANGLES)
@@ -60,6 +61,7 @@ def test_tones_that_never_meet_come_apart(method, least_db):
     assert min(sdr_db(*pair) for pair in zip(stems, images, strict=True)) > least_db
 
 
+@pytest.mark.slow
 def test_projet_tells_apart_what_sounds_at_the_same_time_in_the_same_bins():
     images = panned(np.stack([speech_like(seed) for seed in range(1, 5)]), ANGLES)
     mixture = images.sum(axis=0)
@@ -188,6 +190,7 @@ def song(tmp_path, monkeypatch):
     return mixture
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", spatial.METHODS)
 def test_a_method_is_a_model_like_any_other(song, method):
     run = CliRunner().invoke(app, ["panned.wav", "mono.wav", "--model", method, "--json"])
@@ -239,6 +242,7 @@ def test_samples_that_come_but_once_are_refused(song):
     assert len(run.stdout_bytes) == len(raw)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "least_db"), [("adress", 20), ("duet", 20), ("projet", 8)])
 def test_positions_may_be_given(song, method, least_db):
     """The files are named by position, and all else is the rest."""
