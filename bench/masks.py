@@ -21,20 +21,23 @@ from stemsplit.zoo import store
 from stemsplit.zoo.loading import load_masks
 
 POWERS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
-PLACES_FRAMES = (32, 64, 128)
+WIENER_FRAMES = (32, 64, 128)
 
 
 def main() -> None:
     """Print medians and means over the songs of each rule's SDR, and their mean over the stems."""
     data, model = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "binary-mask-cnn"
     card, plain = store.read_card(model), load_masks(model)
-    joint = partial(masks.joint, combination=np.array(card.combination, np.float32))
+    joint = partial(masks.matrix_scaled_softmax, combination=np.array(card.combination, np.float32))
     rules = {"binary": partial(masks.binary, complete=True)}
     rules |= {f"soft, power {power:g}": partial(masks.soft, complete=True, power=power) for power in POWERS}
     rules |= {f"alone, power {power:g}": partial(masks.soft, complete=False, power=power) for power in POWERS}
     rules["joint"] = joint
-    separators = {name: replace(plain, rule=rule, places=0) for name, rule in rules.items()}
-    separators |= {f"joint, Wiener {n}": replace(plain, rule=joint, places=n) for n in PLACES_FRAMES}
+    plan = replace(plain.plan, wiener_context_frames=0)
+    separators = {name: replace(plain, plan=plan, rule=rule) for name, rule in rules.items()}
+    for frames in WIENER_FRAMES:
+        filtered = replace(plan, wiener_context_frames=frames)
+        separators[f"joint, Wiener {frames}"] = replace(plain, plan=filtered, rule=joint)
     found: dict[str, list[evaluate.Scores]] = {name: [] for name in separators}
     for source in songs.find_songs([data], "valid", card.stems):
         song = source.load(card.sample_rate)

@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 from stemsplit.audio.reader import LOUDEST
 from stemsplit.errors import UsageError
 from stemsplit.pipeline import refuse_both, separate_stream
-from stemsplit.separation.separator import Estimator, MaskSeparator, Method, Samples
+from stemsplit.separation.masking import MaskSeparator
+from stemsplit.separation.separator import FittedMethod, Method, Samples
 from stemsplit.separation.stream import side_by_side, windows
 from stemsplit.zoo.loading import chosen, load_method
 
@@ -40,7 +41,7 @@ def split(
     mixture = _checked(samples)
     whole = [np.atleast_2d(mixture)]
     method = separator or load_method(**options)
-    fitted = method.fit(whole, sample_rate) if isinstance(method, Estimator) else method
+    fitted = method.fit(whole, sample_rate) if isinstance(method, FittedMethod) else method
     names, total, done = fitted.spec.stems, mixture.shape[-1], 0
     blocks = [np.zeros((len(names), len(whole[0]), 0), np.float32)]
     for block in separate_stream(fitted, whole, sample_rate):

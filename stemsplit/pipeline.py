@@ -20,7 +20,7 @@ from stemsplit.audio.writer import Writer, together
 from stemsplit.errors import EncodeError, StemsplitError
 from stemsplit.files.scratch import shown
 from stemsplit.output import template as naming
-from stemsplit.separation.separator import Estimator, Method, Samples, Separator
+from stemsplit.separation.separator import FittedMethod, Method, Samples, Separator
 from stemsplit.separation.stream import separate_blocks
 from stemsplit.zoo.loading import chosen, load_method
 
@@ -92,7 +92,7 @@ def split_file(
         downmix=downmix,
     )
     method = separator or load_method(**options)
-    there = method.stems if isinstance(method, Estimator) else method.spec.stems
+    there = method.stems if isinstance(method, FittedMethod) else method.spec.stems
     if outputs is None:
         names = naming.outputs(
             reader.path, chosen(there, options.get("stems"), "this model"), template, format
@@ -145,7 +145,7 @@ def split_file(
 
 def fit(method: Method, reader: Reader | RawReader) -> Separator:
     """Return a separator, for which some methods must hear all of a track first."""
-    if not isinstance(method, Estimator):
+    if not isinstance(method, FittedMethod):
         return method
     if isinstance(reader, RawReader):
         raise StemsplitError(

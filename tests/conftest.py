@@ -26,7 +26,10 @@ from stemsplit.networks.binary_mask_cnn import BinaryMaskCNN
 from stemsplit.runtime import Running
 from stemsplit.runtime import cache as compiled
 from stemsplit.runtime.torch_runtime import TorchRuntime
-from stemsplit.separation.separator import MaskSeparator, Mean, Separator, WithRest
+from stemsplit.separation.compose import Ensemble, WithResidual
+from stemsplit.separation.masking import MaskSeparator
+from stemsplit.separation.plan import MaskPlan
+from stemsplit.separation.separator import Execution, Separator
 from stemsplit.zoo import store
 from stemsplit.zoo.loading import load_network
 
@@ -57,16 +60,17 @@ def mask_separator(mask: str = "soft", stems: tuple[str, ...] = STEMS, **options
     return MaskSeparator(
         stems=stems,
         sample_rate=SAMPLE_RATE,
-        stft=Stft(2048, 512),
+        plan=MaskPlan(
+            Stft(2048, 512),
+            context=runtime.reach,
+            wiener_context_frames=5 if mask == "wiener" else 0,
+            frame_stride=runtime.step,
+        ),
         bins=513,
-        reach=runtime.reach,
         network=runtime,
         rule=RULES[mask] if mask in RULES else partial(masks.soft, complete=complete),
         complete=complete,
-        places=5 if mask == "wiener" else 0,
-        step=runtime.step,
-        batch=runtime.batch,
-        workers=runtime.workers,
+        execution=Execution(runtime.batch, runtime.workers),
     )
 
 
@@ -144,7 +148,7 @@ def whole(separator, mixture: np.ndarray) -> np.ndarray:
 
 RULES = {
     "binary": partial(masks.binary, complete=True),
-    "joint": partial(masks.joint, combination=np.eye(4, 5, dtype=np.float32) + 0.1),
+    "joint": partial(masks.matrix_scaled_softmax, combination=np.eye(4, 5, dtype=np.float32) + 0.1),
 }
 METHODS = {
     "soft": lambda: mask_separator("soft"),
@@ -155,8 +159,8 @@ METHODS = {
     "side by side": lambda: mask_separator("soft", threads=3),
     "one stem": lambda: mask_separator("soft", ("bass",)),
     **{name: partial(any_network, name) for name in LIGHT if name != "binary-mask-cnn"},
-    "mean": lambda: Mean((mask_separator("soft"), any_network("sub-band-unet"))),
-    "two stems": lambda: WithRest(mask_separator("soft", ("vocals",)), "accompaniment"),
+    "mean": lambda: Ensemble((mask_separator("soft"), any_network("sub-band-unet"))),
+    "two stems": lambda: WithResidual(mask_separator("soft", ("vocals",)), "accompaniment"),
 }
 
 

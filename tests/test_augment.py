@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from stemsplit.dsp.stft import Stft, magnitude
+from stemsplit.dsp.features import magnitude
+from stemsplit.dsp.stft import Stft
 from stemsplit.training.augment import Augmentation, Image, Warp
 from tests.conftest import SAMPLE_RATE
 

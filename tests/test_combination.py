@@ -28,7 +28,7 @@ def song():
 
 def test_a_network_that_says_yes_too_often_is_corrected(song):
     """The networks hear which stem is the loud one, but the first one claims everything else too."""
-    reach = mask_separator().reach
+    reach = mask_separator().plan.context
 
     def network(features):
         frames = np.arange(features.shape[1] - 2 * reach) - 3  # that begin before the song and end in it
@@ -39,7 +39,7 @@ def test_a_network_that_says_yes_too_often_is_corrected(song):
 
     separator = replace(mask_separator(), network=network)
     rows = calibration.fit(separator, [song])
-    rule = partial(masks.joint, combination=np.array(rows, np.float32))
+    rule = partial(masks.matrix_scaled_softmax, combination=np.array(rows, np.float32))
     fitted = whole(replace(separator, rule=rule), song.mixture)
     plain = whole(separator, song.mixture)
     for stem in range(4):

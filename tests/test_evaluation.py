@@ -18,7 +18,8 @@ from stemsplit.cli import app
 from stemsplit.cli.evaluate import command
 from stemsplit.datasets.songs import Song
 from stemsplit.dsp import masks
-from stemsplit.dsp.stft import Stft, magnitude
+from stemsplit.dsp.features import magnitude
+from stemsplit.dsp.stft import Stft
 from stemsplit.errors import EncodeError, StemsplitError, TooFewPositions, UsageError
 from stemsplit.evaluation import comparison, tables
 from stemsplit.evaluation import evaluate as evaluation
@@ -47,7 +48,11 @@ def separators():
     """Three rules of one network, of which one hears further."""
     soft = mask_separator("soft")
     binary = replace(soft, rule=partial(masks.binary, complete=True))
-    return {"soft": soft, "wiener": replace(soft, places=8), "binary": binary}
+    return {
+        "soft": soft,
+        "wiener": replace(soft, plan=replace(soft.plan, wiener_context_frames=8)),
+        "binary": binary,
+    }
 
 
 def median_sdr(song, estimates):
@@ -102,7 +107,7 @@ def test_probabilities_are_those_of_the_frames_that_lie_in_the_song(song, separa
     _, found = evaluation.separated(separators, song)
     mixture = separator.stft.transform(song.mixture)
     inside = separator.probabilities(mixture)[:, 0]
-    reach = separator.reach
+    reach = separator.plan.context
     assert found.shape[1] == mixture.shape[1]
     np.testing.assert_allclose(found[:, reach:-reach], inside, atol=1e-5)
 

@@ -124,7 +124,7 @@ def test_the_networks_are_asked_for_a_block_at_once(model, fast, music):
         asked.append(answers.shape[2])
         return answers
 
-    batch = separator.batch
+    batch = separator.execution.batch
     object.__setattr__(separator, "network", counted)
     list(live.Live(separator, live.only).run([music]))
     assert set(asked[:-1]) == {batch}

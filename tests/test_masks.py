@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stemsplit.dsp.masks import EXTENSION_BINS, binary, extend, for_channels, joint, soft, wiener
+from stemsplit.dsp.masks import (
+    EXTENSION_BINS,
+    binary,
+    extend_to_full_band,
+    match_channels,
+    matrix_scaled_softmax,
+    soft,
+)
+from stemsplit.dsp.wiener import wiener
 
 PROBABILITIES = arrays(np.float32, (4, 2, 5), elements=st.floats(0, 1, width=32))
 
@@ -68,17 +76,17 @@ def test_the_band_above_gets_the_mean_of_the_top():
     masks = np.zeros((2, 1, 513), np.float32)
     masks[0, :, -EXTENSION_BINS // 2 :] = 1
     masks[1] = 1 - masks[0]
-    extended = extend(masks, 1025)
+    extended = extend_to_full_band(masks, 1025)
     assert extended.shape == (2, 1, 1025)
     np.testing.assert_array_equal(extended[..., :513], masks)
     np.testing.assert_allclose(extended[:, 0, 513:], 0.5)
-    assert extend(masks, 513).shape == masks.shape
+    assert extend_to_full_band(masks, 513).shape == masks.shape
 
 
 @given(PROBABILITIES)
 def test_joint_masks_add_up_to_one(probabilities):
     combination = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)
-    masks = joint(probabilities, combination=combination)
+    masks = matrix_scaled_softmax(probabilities, combination=combination)
     np.testing.assert_allclose(masks.sum(axis=0), 1, atol=1e-6)
     assert masks.min() >= 0
     assert masks.dtype == np.float32
@@ -87,16 +95,16 @@ def test_joint_masks_add_up_to_one(probabilities):
 def test_joint_masks_hear_the_other_networks_and_correct_a_rash_one():
     probabilities = np.array([0.5, 0.5, 0.1, 0.1], np.float32).reshape(4, 1, 1)
     each_for_itself = np.eye(4, 5, dtype=np.float32)
-    first, second, third, _ = joint(probabilities, combination=each_for_itself).ravel()
+    first, second, third, _ = matrix_scaled_softmax(probabilities, combination=each_for_itself).ravel()
     assert first == second
     assert first / third == pytest.approx(9)  # odds of 1 : 1 against odds of 1 : 9
     rash = each_for_itself.copy()
     rash[0, -1] = -np.log(3)  # the first one says yes three times too often
-    first, second, *_ = joint(probabilities, combination=rash).ravel()
+    first, second, *_ = matrix_scaled_softmax(probabilities, combination=rash).ravel()
     assert second / first == pytest.approx(3)
     deferring = each_for_itself.copy()
     deferring[1, 2] = 1.0  # the second one is believed less where the third says no
-    first, second, *_ = joint(probabilities, combination=deferring).ravel()
+    first, second, *_ = matrix_scaled_softmax(probabilities, combination=deferring).ravel()
     assert first / second == pytest.approx(9)
 
 
@@ -161,12 +169,12 @@ def test_a_wiener_filter_leaves_mono_and_silence_to_the_masks():
 def test_masks_of_left_and_right_are_for_any_channels():
     masks = np.arange(12, dtype=np.float32).reshape(3, 2, 2, 1) / 12
     spectra = panned(2, 1).sum(axis=0)
-    np.testing.assert_array_equal(for_channels(masks, spectra), masks)
+    np.testing.assert_array_equal(match_channels(masks, spectra), masks)
     mean = masks.mean(axis=1, keepdims=True)
-    np.testing.assert_array_equal(for_channels(masks, spectra[:1]), mean)
-    np.testing.assert_array_equal(for_channels(masks, spectra[[0, 1, 0]]), masks[:, [0, 1, 0]])
+    np.testing.assert_array_equal(match_channels(masks, spectra[:1]), mean)
+    np.testing.assert_array_equal(match_channels(masks, spectra[[0, 1, 0]]), masks[:, [0, 1, 0]])
     spectra[1, 1] = spectra[0, 1]
-    found = for_channels(masks, spectra)
+    found = match_channels(masks, spectra)
     np.testing.assert_array_equal(found[:, :, 0], masks[:, :, 0])
     np.testing.assert_array_equal(found[:, :, 1], np.repeat(mean[:, :, 1], 2, axis=1))
-    np.testing.assert_array_equal(for_channels(mean, spectra), mean)
+    np.testing.assert_array_equal(match_channels(mean, spectra), mean)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from stemsplit.dsp.stft import FLOOR
+from stemsplit.dsp.features import FLOOR
 from stemsplit.networks._sides import with_side
 from stemsplit.networks.band_transformer import (
     BINS,

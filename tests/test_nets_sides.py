@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from stemsplit.audio.reader import Reader
-from stemsplit.dsp.stft import FLOOR, Stft, log_magnitude, view
+from stemsplit.dsp.features import FLOOR, InputFeatures, log_magnitude, magnitudes
+from stemsplit.dsp.stft import Stft
 from stemsplit.networks._sides import DECIBEL, with_side
 from stemsplit.zoo.loading import load_separator
 from tests.conftest import whole
@@ -27,7 +28,7 @@ def excerpt():
 
 def features(signal):
     spectra = Stft(4096, 1024).transform(signal)[..., :2048]
-    return torch.from_numpy(log_magnitude(view(spectra, "sides")))[None]
+    return torch.from_numpy(log_magnitude(magnitudes(spectra, InputFeatures.MID_SIDE)))[None]
 
 
 def with_width(signal, width):

@@ -16,7 +16,8 @@ from stemsplit.errors import BadWeights, DeviceUnavailable
 from stemsplit.networks import registry
 from stemsplit.runtime import Running, cache, openvino_runtime
 from stemsplit.runtime.torch_runtime import TorchRuntime
-from stemsplit.separation.separator import MaskSeparator
+from stemsplit.separation.masking import MaskSeparator
+from stemsplit.separation.plan import MaskPlan
 from stemsplit.separation.stream import separate_blocks
 from stemsplit.zoo import loading, store
 from tests.conftest import SAMPLE_RATE, mask_separator, random_network, whole
@@ -293,9 +294,8 @@ def test_memory_does_not_grow_with_the_length():
     separator = MaskSeparator(
         stems=("one", "two"),
         sample_rate=SAMPLE_RATE,
-        stft=Stft(),
+        plan=MaskPlan(Stft(), context=12),
         bins=513,
-        reach=12,
         network=lambda features: np.broadcast_to(
             features[None, :, 12:-12], (2, 1, features.shape[1] - 24, 513)
         ),

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from stemsplit.dsp.stft import FLOOR, Stft, log_magnitude, magnitude
+from stemsplit.dsp.features import FLOOR, log_magnitude, magnitude
+from stemsplit.dsp.stft import Stft
 
 SIZES = [(2048, 512), (1024, 256), (512, 64)]
 

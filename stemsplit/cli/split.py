@@ -444,7 +444,7 @@ def _share_out(order: Order, planned: Sequence[Job], report: console.Report, **c
 
 def _split(order: Order, todo: dict[Job, Reader], report: console.Report, jobs: int, beside: Beside) -> None:
     """Split the tracks, `jobs` of them at a time; one that fails stops no other."""
-    from stemsplit.separation.separator import Estimator
+    from stemsplit.separation.separator import FittedMethod
 
     try:
         separator = order.load()
@@ -453,8 +453,8 @@ def _split(order: Order, todo: dict[Job, Reader], report: console.Report, jobs: 
     except (StemsplitError, MemoryError) as problem:
         report.failed(failure(problem, order.model))
         return
-    fitted = isinstance(separator, Estimator)
-    if not isinstance(separator, Estimator):
+    fitted = isinstance(separator, FittedMethod)
+    if not isinstance(separator, FittedMethod):
         report.remark(f"{order.model} by {separator.spec.how}: {', '.join(order.names)}", detail=True)
     stop, reasons = stopping.Stop(), list[BaseException]()
 

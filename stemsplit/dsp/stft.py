@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import scipy.fft  # four times and more as fast as numpy's transforms of many short frames
@@ -87,43 +86,3 @@ class Stft:
         for part in range(parts):
             signal[..., part : part + count, :] += frames[..., part, :]
         return signal.reshape(*lead, -1)[..., : self.samples(count)]
-
-
-FLOOR = 1e-5
-"""The magnitude (-100 dB) below which the networks see silence."""
-
-
-def magnitude(spectra: Spectra) -> Floats:
-    """Return the root mean square over channels of spectra `(..., channel, frame, bin)`.
-
-    Unlike the magnitude of a mono mixdown this keeps what is in opposite phase left and right.
-    """
-    power = np.square(spectra.real) + np.square(spectra.imag)
-    magnitudes: Floats = np.sqrt(power.mean(axis=-3))
-    return magnitudes
-
-
-def view(spectra: Spectra, kind: str) -> Floats:
-    """Return what a network may hear, magnitudes `(..., view, frame, bin)`, of `(..., channel, frame, bin)`.
-
-    `power` is their root mean square over channels; `stereo` are those of left and right, and `sides` of
-    left, right, their mean (mid) and half their difference (side). A single channel is both left and right.
-    Of more than two, every other one is on the left; they have no phase then.
-    """
-    if kind == "power":
-        return magnitude(spectra)[..., None, :, :]
-    channels = spectra.shape[-3]
-    if channels > 2:
-        sides: list[Any] = [magnitude(spectra[..., k::2, :, :]) for k in (0, 1)]
-    else:
-        sides = [spectra[..., k, :, :] for k in (0, channels - 1)]
-    if kind == "sides":
-        left, right = sides
-        sides += [(left + right) / 2, (left - right) / 2]
-    return np.stack([np.abs(each) for each in sides], axis=-3)
-
-
-def log_magnitude(magnitudes: Floats) -> Floats:
-    """Return natural logarithms of magnitudes, never below that of `FLOOR`."""
-    logarithms: Floats = np.log(np.maximum(magnitudes, np.float32(FLOOR)))
-    return logarithms

@@ -13,8 +13,9 @@ from scipy.optimize import linear_sum_assignment
 
 from stemsplit import spatial
 from stemsplit.datasets.songs import MUSDB18_STEMS, Song
-from stemsplit.dsp.masks import between
-from stemsplit.dsp.stft import Stft, magnitude
+from stemsplit.dsp.features import magnitude
+from stemsplit.dsp.masks import interpolate_frames
+from stemsplit.dsp.stft import Stft
 from stemsplit.errors import TooFewPositions
 from stemsplit.evaluation.bsseval import Pool
 from stemsplit.evaluation.metrics import BinCounts, Scores, count_bins, sdr, si_sdr, si_snr
@@ -22,7 +23,9 @@ from stemsplit.evaluation.oracles import Oracle, all_oracles
 from stemsplit.networks import registry
 from stemsplit.pipeline import separate_stream
 from stemsplit.runtime import Running
-from stemsplit.separation.separator import Estimator, MaskSeparator, Method, Samples, Spec
+from stemsplit.separation.masking import MaskSeparator
+from stemsplit.separation.plan import MaskPlan
+from stemsplit.separation.separator import FittedMethod, Method, Samples, Spec
 from stemsplit.separation.stream import separate_blocks
 from stemsplit.zoo.loading import AS_IT_IS_BEST, load_method, load_network, read_cards
 from stemsplit.zoo.store import ModelCard
@@ -158,19 +161,18 @@ class Once:
     """A network that runs once for the same features several times in a row, or for the middle of them."""
 
     network: Callable[[Samples], Samples]
-    reach: int
-    step: int
+    plan: MaskPlan
     features: Samples = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
     probabilities: Samples = field(default_factory=lambda: np.zeros((0, 0, 0, 0), np.float32))
 
     def __call__(self, features: Samples) -> Samples:
-        """Return the network's probabilities `(stem, channel, frame, bin)`, of every `step`-th frame."""
+        """Return the network's probabilities `(stem, channel, output, bin)`."""
         frames = features.shape[1]
         edge = max(0, self.features.shape[1] - frames) // 2
         if not np.array_equal(features, self.features[:, edge : edge + frames]):
             self.features, self.probabilities, edge = features, self.network(features), 0
-        count = (frames - 2 * self.reach - 1) // self.step + 1
-        return self.probabilities[:, :, edge // self.step :][:, :, :count]
+        first = edge // self.plan.frame_stride
+        return self.probabilities[:, :, first:][:, :, : self.plan.outputs(frames)]
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ def separated(separators: Mapping[str, MaskSeparator], song: Song) -> tuple[dict
     # The widest first: what the others ask the network is the middle of what it has asked.
     order = sorted(separators, key=lambda name: -separators[name].spec.context)
     widest = separators[order[0]]
-    once = Once(widest.network, widest.reach, widest.step)
+    once = Once(widest.network, widest.plan)
     streams = [
         separate_blocks(
             Widened(replace(separators[name], network=once), widest.spec), [song.mixture], workers=1
@@ -204,25 +206,24 @@ def separated(separators: Mapping[str, MaskSeparator], song: Song) -> tuple[dict
     ]
     pieces: dict[str, list[Samples]] = {name: [] for name in separators}
     seen: list[Samples] = []
-    hop_length = widest.stft.hop_length
-    lead = widest.spec.context // hop_length - widest.reach
+    plan = widest.plan
     for segments in zip(*streams, strict=True):  # in step, for the network's last answer to be of this one
         for name, stems in zip(order, segments, strict=True):
             pieces[name].append(stems)
-        frames = -(-segments[0].shape[-1] // hop_length)
+        frames = -(-segments[0].shape[-1] // plan.stft.hop_length)
         found = once.probabilities.mean(axis=1)
-        seen.append(between(found, widest.step)[:, lead : lead + frames])
-    probabilities = np.concatenate(seen, axis=1)[:, : widest.stft.frames(song.length)]
+        seen.append(interpolate_frames(found, plan.frame_stride)[:, plan.edge :][:, :frames])
+    probabilities = np.concatenate(seen, axis=1)[:, : plan.stft.frames(song.length)]
     return {name: np.concatenate(kept, axis=-1) for name, kept in pieces.items()}, probabilities
 
 
 def _separated(method: Method, song: Song) -> Samples:
-    if isinstance(method, Estimator):
+    if isinstance(method, FittedMethod):
         return assigned(song, sources(method, song))
     return np.concatenate(list(separate_stream(method, [song.mixture], SAMPLE_RATE)), axis=-1)
 
 
-def sources(method: Estimator, song: Song) -> Samples:
+def sources(method: FittedMethod, song: Song) -> Samples:
     """Return as many sources `(source, channel, time)` as a method can tell apart in a song.
 
     Where that are fewer than it was asked for, it is asked for those; the only one there is is the mixture.

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from stemsplit.datasets.songs import Song
-from stemsplit.dsp.masks import extend
-from stemsplit.dsp.stft import FLOOR, Spectra, Stft, magnitude
+from stemsplit.dsp.features import FLOOR, magnitude
+from stemsplit.dsp.masks import extend_to_full_band
+from stemsplit.dsp.stft import Spectra, Stft
 from stemsplit.separation.separator import Samples
 
 Oracle = Callable[[Song], Samples]
@@ -60,7 +61,7 @@ class IdealMask:
         mixture = _spectra(self.stft, song.mixture)
         parts = song.parts[: len(song.known)]
         stems = np.stack([magnitude(_spectra(self.stft, part)[..., : self.bins]) for part in parts])
-        masks = extend(self.rule(stems, magnitude(mixture)[..., : self.bins]), self.stft.bins)
+        masks = extend_to_full_band(self.rule(stems, magnitude(mixture)[..., : self.bins]), self.stft.bins)
         return np.stack([_signal(self.stft, mask * mixture, song.length) for mask in masks])
 
 

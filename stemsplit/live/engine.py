@@ -27,14 +27,13 @@ from stemsplit import spatial
 from stemsplit.audio.raw import Outlet, Raw, WavSamples
 from stemsplit.audio.reader import check_finite
 from stemsplit.defaults import install_extra
-from stemsplit.dsp.stft import Stft
 from stemsplit.errors import DecodeError, DeviceUnavailable, StemsplitError, UsageError
 from stemsplit.networks import registry
 from stemsplit.runtime import Running
-from stemsplit.separation.separator import Samples, Separator, Spec, overlap
+from stemsplit.separation.separator import Samples, Separator, Spec
 from stemsplit.separation.stream import separate_blocks
 from stemsplit.zoo import store
-from stemsplit.zoo.loading import load_separator, places
+from stemsplit.zoo.loading import load_separator, mask_plan
 
 BLOCK_MS = 100.0
 MOST_BEHIND = 50
@@ -74,16 +73,12 @@ def load(
         StemsplitError: it must hear the whole song first, or whatever `load_separator` raises.
     """
     card = read_card(model)
-    step, network = Running(fast=fast).step, registry.find(card.network)
+    network = registry.find(card.network)
     if network.hears_waves:
         batch = block_length(network.grid, card.sample_rate, block_ms)
     else:
-        stft = Stft(card.n_fft, card.hop_length)
-        _, asked = overlap(
-            stft, reach=network.reach, grid=network.grid, step=step, places=places(card, card.mask)
-        )
-        hop_length = step * stft.hop_length
-        batch = block_length(network.grid * hop_length, card.sample_rate, block_ms) // hop_length + asked
+        plan = mask_plan(card, card.mask, Running(fast=fast))
+        batch = plan.batch_for(block_length(plan.stride_samples, card.sample_rate, block_ms))
     stems = None if stem is None else [stem]
     return load_separator(model, stems=stems, batch=batch, threads=1, fast=fast, **running)
 

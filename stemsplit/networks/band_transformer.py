@@ -48,7 +48,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stemsplit.dsp.stft import FLOOR
+from stemsplit.dsp.features import FLOOR
 from stemsplit.networks._sides import with_side
 
 BINS = 2048

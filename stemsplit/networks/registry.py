@@ -19,13 +19,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stemsplit.dsp.features import InputFeatures
 from stemsplit.errors import BadWeights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-VIEWS = {"power": 1, "stereo": 2, "sides": 4}
-"""What a mask network may hear of a mixture, as `stft.view` has it, and how many magnitudes a bin that is."""
 WHOLE = "network"
 """What the tensors of a network are filed under that gives all stems."""
 
@@ -42,8 +41,8 @@ class Entry:
     """Frames, of waveform networks samples, that it hears on either side of what it answers for."""
     config: str = ""
     """The module's constant that it is made with, where that is not the paper's configuration."""
-    views: str = "power"
-    """What a mask network hears, one of `VIEWS`."""
+    views: InputFeatures = InputFeatures.RMS
+    """The input of a mask network."""
     bins: int = 0
     """The lowest bins, which it hears and masks. None: a waveform network."""
     channels: int = 2
@@ -85,7 +84,7 @@ class Entry:
     @property
     def shape(self) -> tuple[int, ...]:
         """How many views or channels it hears, and how many bins where there are bins."""
-        return (self.channels,) if self.hears_waves else (VIEWS[self.views], self.bins)
+        return (self.channels,) if self.hears_waves else (self.views.views, self.bins)
 
     def parts(self, stems: Sequence[str]) -> tuple[str, ...]:
         """Return what each of its networks is filed under, for so many stems."""
@@ -115,7 +114,7 @@ REGISTRY = {
         "Sub-band U-Net: one small network for all stems, in stereo",
         reach=147,
         grid=8,
-        views="sides",
+        views=InputFeatures.MID_SIDE,
         bins=2048,
         n_fft=4096,
         hop_length=1024,
@@ -128,7 +127,7 @@ REGISTRY = {
         "MDenseNet: dense blocks at four resolutions (Takahashi, Mitsufuji 2017)",
         reach=98,
         grid=8,
-        views="stereo",
+        views=InputFeatures.STEREO,
         bins=1024,
         joint=False,
         gives_ratios=True,
@@ -140,7 +139,7 @@ REGISTRY = {
         "MMDenseNet: dense blocks of all bands and of each half (Takahashi, Mitsufuji 2017)",
         reach=98,
         grid=8,
-        views="stereo",
+        views=InputFeatures.STEREO,
         bins=1024,
         joint=False,
         gives_ratios=True,
@@ -172,7 +171,7 @@ REGISTRY = {
         "BLSTM",
         "BLSTM: three recurrent layers in both directions (Uhlich et al. 2017)",
         reach=96,
-        views="stereo",
+        views=InputFeatures.STEREO,
         bins=1025,
         joint=False,
         gives_ratios=True,
@@ -183,7 +182,7 @@ REGISTRY = {
         "Blend",
         "BLEND: a weighted sum of an FNN and a BLSTM (Uhlich et al. 2017)",
         reach=96,
-        views="stereo",
+        views=InputFeatures.STEREO,
         bins=1025,
         joint=False,
         gives_ratios=True,
@@ -212,7 +211,7 @@ REGISTRY = {
         "BandTransformer",
         "Band-split Transformer: bands that attend to each other, and in time (after Lu et al. 2024)",
         reach=83,
-        views="sides",
+        views=InputFeatures.MID_SIDE,
         bins=2048,
         n_fft=4096,
         hop_length=1024,
@@ -256,8 +255,8 @@ _also("mdensenet", "small", reach=78)
 _also("mmdensenet", "joint")
 _also("mmdensenet", "small", reach=90)
 _also("fnn", "small", bins=744)
-_also("blstm", "small", views="power", bins=744)
-_also("blend", "small", views="power", bins=744)
+_also("blstm", "small", views=InputFeatures.RMS, bins=744)
+_also("blend", "small", views=InputFeatures.RMS, bins=744)
 _also("nug", "small")
 _also("deep-nmf", "small", reach=3)
 _also("wave-u-net", "small", reach=16_384, grid=1024, training={**_WAVES, "frames": 1 << 16})

@@ -1,4 +1,4 @@
-"""Separation by place in the stereo image: nothing is learnt, and any recording with positions will do.
+"""Separation by position in the stereo image: nothing is trained, and any recording with positions will do.
 
 Positions are angles in degrees: -45 is the left channel alone, 0 the centre, 45 the right channel alone; the
 tangent of the angle from the left is the right channel's gain over the left one's.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from stemsplit.errors import UsageError
 
 if TYPE_CHECKING:
-    from stemsplit.separation.separator import Estimator
+    from stemsplit.separation.separator import FittedMethod
 
 REST = "rest"
 APART_DEGREES = 4.0
@@ -39,31 +39,32 @@ METHODS = {
 }
 
 
-def build(method: str, sources: int | None = None, azimuths: Sequence[float] = ()) -> Estimator:
+def build(method: str, sources: int | None = None, azimuths: Sequence[float] = ()) -> FittedMethod:
     """Return a method for so many sources, or for those at `azimuths` in degrees and a rest.
 
     Raises:
         UsageError: it cannot find as many, or there are no such positions.
     """
     entry = METHODS[method]
-    places = checked_azimuths(azimuths)
-    if places and sources is not None:
+    angles = checked_azimuths(azimuths)
+    if angles and sources is not None:
         raise UsageError("Both a number of sources and their positions were asked for", "choose one")
-    count = len(places) + 1 if places else entry.sources if sources is None else sources
+    count = len(angles) + 1 if angles else entry.sources if sources is None else sources
     if count < 2:
         raise UsageError("One source is the mixture itself", "ask for 2 sources or more")
-    estimator: Estimator = getattr(import_module(f"{__name__}.{entry.module}"), entry.name)(count, places)
-    return estimator
+    kind = getattr(import_module(f"{__name__}.{entry.module}"), entry.name)
+    found: FittedMethod = kind(count, angles)
+    return found
 
 
 def checked_azimuths(azimuths: Sequence[float]) -> tuple[float, ...]:
     """Return positions in order. Raises UsageError for what is none, or too near another one."""
-    places = tuple(sorted(azimuths))
-    if not all(-45 <= place <= 45 for place in places):
+    angles = tuple(sorted(azimuths))
+    if not all(-45 <= angle <= 45 for angle in angles):
         raise UsageError("There are only positions from -45 (left) to 45 (right)", "0 is the centre")
-    if any(right - left < APART_DEGREES for left, right in zip(places, places[1:], strict=False)):
+    if any(right - left < APART_DEGREES for left, right in zip(angles, angles[1:], strict=False)):
         raise UsageError(f"Positions must be {APART_DEGREES:g} degrees apart", "leave one out")
-    return places
+    return angles
 
 
 def names(sources: int, azimuths: Sequence[float] = ()) -> tuple[str, ...]:

@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stemsplit.dsp.stft import Spectra, Stft
-from stemsplit.separation.separator import Samples, SpectralSeparator
+from stemsplit.separation.separator import Samples
+from stemsplit.separation.spectral import SpectralSeparator
 from stemsplit.spatial import names
 from stemsplit.spatial.positions import WIDTH_DEGREES, spectra
 

@@ -13,7 +13,8 @@ from stemsplit.datasets.songs import Song
 from stemsplit.dsp.masks import logits
 from stemsplit.networks import registry
 from stemsplit.runtime import Running
-from stemsplit.separation.separator import MaskSeparator, Samples
+from stemsplit.separation.masking import MaskSeparator
+from stemsplit.separation.separator import Samples
 from stemsplit.zoo import page, store
 from stemsplit.zoo.loading import load_masks
 
@@ -42,7 +43,7 @@ def combine(path: Path, songs: Sequence[Song], *, device: str) -> None:
 
 
 def fit(separator: MaskSeparator, songs: Sequence[Song]) -> tuple[tuple[float, ...], ...]:
-    """Return the combination for `masks.joint` that gives the highest mean SDR on songs with known stems.
+    """Return the weights of `masks.matrix_scaled_softmax` with the highest mean SDR on songs of known stems.
 
     It is the mean over excerpts and stems, in dB, of sum|S|**2 / sum|S - m X|**2 over the bins of the
     networks' band. Twenty numbers for four stems: too few to learn songs by heart.
@@ -83,7 +84,7 @@ def _excerpt(separator: MaskSeparator, parts: Samples) -> tuple[Tensor, Tensor, 
 
     Where masks are for all channels together, so are energies and products.
     """
-    reach, bins = separator.reach, separator.bins
+    reach, bins = separator.plan.context, separator.bins
     spectra = separator.stft.transform(parts)[..., :bins]
     mixture, stems = spectra.sum(axis=0), spectra[: len(separator.stems)]
     opinions = logits(separator.probabilities(mixture)[:, :, ::FRAME_STEP])

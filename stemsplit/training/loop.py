@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
-from stemsplit.dsp.stft import FLOOR
+from stemsplit.dsp.features import FLOOR, InputFeatures, log_magnitudes
 from stemsplit.evaluation.metrics import Scores
 from stemsplit.networks import registry
 from stemsplit.training.config import Recipe
@@ -236,7 +236,7 @@ class Trainer:
                 mixture[:, None, :, inner],
                 stems[:, row * each : (row + 1) * each, :, inner],
                 known[:, row * each : (row + 1) * each].float(),
-                self.entry.views == "power",
+                self.entry.views is InputFeatures.RMS,
                 stft.n_fft // stft.hop_length if stft else 1,
                 self.recipe.threshold,
                 self.recipe.weighting,
@@ -251,13 +251,7 @@ class Trainer:
             yield self._tensors(examples(number))[0]
 
     def _heard(self, mixture: Tensor) -> Tensor:
-        """Return what the networks hear of `(example, channel, ...)`; of spectra as `stft.view` has it."""
+        """Return the networks' input for mixtures `(example, channel, ...)`."""
         if self.entry.hears_waves:
             return mixture
-        if self.entry.views == "sides":
-            left, right = mixture[:, :1], mixture[:, 1:]
-            mixture = torch.cat([mixture, (left + right) / 2, (left - right) / 2], dim=1)
-        heard = mixture.abs()
-        if self.entry.views == "power":
-            heard = heard.square().mean(dim=1, keepdim=True).sqrt()
-        return heard.clamp_min(FLOOR).log()
+        return log_magnitudes(mixture, self.entry.views)

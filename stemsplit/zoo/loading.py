@@ -18,21 +18,17 @@ from stemsplit.errors import BadWeights, UnknownStem, UsageError
 from stemsplit.missing import no_stem
 from stemsplit.networks import registry
 from stemsplit.runtime import Running, Runtime
-from stemsplit.separation.separator import (
-    MaskSeparator,
-    Mean,
-    Method,
-    Samples,
-    Separator,
-    WaveformSeparator,
-    WithRest,
-)
+from stemsplit.separation.compose import Ensemble, WithResidual
+from stemsplit.separation.masking import MaskSeparator
+from stemsplit.separation.plan import MaskPlan
+from stemsplit.separation.separator import Execution, Method, Samples, Separator
+from stemsplit.separation.waveform import WaveformSeparator
 from stemsplit.zoo import store
 
 REST = "accompaniment"
 MASKS = ("soft", "binary", "wiener")
-PLACES_SECONDS = 0.75
-"""What the Wiener filter hears to either side. Twice as far was hardly better."""
+WIENER_SECONDS = 0.75
+"""The Wiener filter's context on either side. Twice as far was hardly better."""
 AS_IT_IS_BEST = Running()
 
 
@@ -59,7 +55,7 @@ def load_separator(
     """
     wanted = _asked_for(stems, two_stems)
     separator = load_network(model, stems=wanted, mask=mask, running=Running(**running))
-    return separator if two_stems is None else WithRest(separator, REST)
+    return separator if two_stems is None else WithResidual(separator, REST)
 
 
 def load_method(
@@ -152,12 +148,14 @@ def load_network(
     stems: Sequence[str] | None = None,
     mask: str | None = None,
     running: Running = AS_IT_IS_BEST,
-) -> MaskSeparator | WaveformSeparator | Mean:
+) -> MaskSeparator | WaveformSeparator | Ensemble:
     """Return a trained model, or the mean of several, as `load_separator` does."""
     card, *others = read_cards(model)
     if others:
         members = store.members(model)
-        return Mean(tuple(load_network(each, stems=stems, mask=mask, running=running) for each in members))
+        return Ensemble(
+            tuple(load_network(each, stems=stems, mask=mask, running=running) for each in members)
+        )
     if not registry.find(card.network).hears_waves:
         return load_masks(model, stems=stems, mask=mask, running=running)
     if mask:
@@ -173,15 +171,13 @@ def _load_waves(
     return WaveformSeparator(
         stems=wanted,
         sample_rate=card.sample_rate,
-        reach=network.reach,
+        context=network.reach,
         network=runtime,
-        picked=_picked(card, wanted),
+        stem_indices=_stem_indices(card, wanted),
         channels=network.channels,
-        grid=network.grid,
+        stride=network.grid,
         complete=wanted == card.stems and card.complete,
-        batch=runtime.batch,
-        workers=runtime.workers,
-        how=_how(runtime),
+        execution=_execution(runtime),
     )
 
 
@@ -209,26 +205,23 @@ def load_masks(
     return MaskSeparator(
         stems=wanted,
         sample_rate=card.sample_rate,
-        stft=Stft(card.n_fft, card.hop_length),
+        plan=mask_plan(card, mask, running),
         bins=network.bins,
-        reach=network.reach,
         network=runtime,
         rule=_rule(card, mask, complete=whole),
-        views=network.views,
-        grid=network.grid,
+        input=network.views,
         complete=whole and wanted == card.stems,
-        picked=_picked(card, wanted),
-        places=places(card, mask),
-        step=running.step,
-        batch=runtime.batch,
-        workers=runtime.workers,
-        how=_how(runtime),
+        stem_indices=_stem_indices(card, wanted),
+        execution=_execution(runtime),
     )
 
 
-def places(card: store.ModelCard, mask: str) -> int:
-    """Return how many frames to either side a mask's filter, if it has one, finds stems' places from."""
-    return round(PLACES_SECONDS * card.sample_rate / card.hop_length) if mask == "wiener" else 0
+def mask_plan(card: store.ModelCard, mask: str, running: Running = AS_IT_IS_BEST) -> MaskPlan:
+    """Return which frames a model's network needs around a segment, and the filter of the mask, if any."""
+    network = registry.find(card.network)
+    wiener_frames = round(WIENER_SECONDS * card.sample_rate / card.hop_length) if mask == "wiener" else 0
+    stft = Stft(card.n_fft, card.hop_length)
+    return MaskPlan(stft, network.reach, network.grid, wiener_frames, running.step)
 
 
 def _start(card: store.ModelCard, path: Path, stems: tuple[str, ...], running: Running) -> Runtime:
@@ -239,12 +232,13 @@ def _start(card: store.ModelCard, path: Path, stems: tuple[str, ...], running: R
     return running.start(card.network, partial(store.load, path, parts), path.read_bytes, parts, each)
 
 
-def _how(runtime: Runtime) -> str:
-    return f"{runtime.name} on {runtime.device} in {runtime.precision}"
+def _execution(runtime: Runtime) -> Execution:
+    how = f"{runtime.name} on {runtime.device} in {runtime.precision}"
+    return Execution(runtime.batch, runtime.workers, how)
 
 
-def _picked(card: store.ModelCard, wanted: tuple[str, ...]) -> tuple[int, ...]:
-    """Return where the wanted stems are among those that the networks give."""
+def _stem_indices(card: store.ModelCard, wanted: tuple[str, ...]) -> tuple[int, ...]:
+    """Return the indices of the wanted stems among those that the networks give."""
     there = card.stems if registry.find(card.network).joint else wanted
     return tuple(there.index(name) for name in wanted)
 
@@ -254,5 +248,5 @@ def _rule(card: store.ModelCard, mask: str, *, complete: bool) -> Callable[[Samp
     if mask == "binary":
         return partial(masks.binary, complete=complete)
     if complete and card.combination:
-        return partial(masks.joint, combination=np.array(card.combination, np.float32))
+        return partial(masks.matrix_scaled_softmax, combination=np.array(card.combination, np.float32))
     return partial(masks.soft, complete=complete, power=card.mask_power)

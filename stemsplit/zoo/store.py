@@ -65,7 +65,7 @@ class ModelCard:
     complete: bool = True
     """Whether the stems are all that songs consist of, so that their masks add up to one."""
     combination: tuple[tuple[float, ...], ...] = ()
-    """A row a stem, weights of all stems' logits and an offset, for soft masks; see `masks.joint`."""
+    """One row per stem for soft masks, as `masks.matrix_scaled_softmax` takes them."""
     recipe: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
     """Split to system (a kind of mask, mixture, oracle) to stem to measure: medians over songs."""

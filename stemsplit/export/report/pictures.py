@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stemsplit.audio.reader import Block
-from stemsplit.dsp.stft import Stft, magnitude
+from stemsplit.dsp.features import magnitude
+from stemsplit.dsp.stft import Stft
 from stemsplit.errors import EncodeError
 
 COLUMNS = 800

@@ -1,0 +1,80 @@
+"""Network inputs: magnitudes of spectra, for numpy and torch side by side."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stemsplit.dsp.stft import Floats, Spectra
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FLOOR = 1e-5
+"""The magnitude (-100 dB) that the networks' inputs never fall below."""
+
+
+class InputFeatures(Enum):
+    """Which magnitudes of a mixture are the input of a mask network."""
+
+    RMS = "rms"
+    """The root mean square over channels."""
+    STEREO = "stereo"
+    """Left and right."""
+    MID_SIDE = "mid-side"
+    """Left, right, their mean (mid) and half their difference (side)."""
+
+    @property
+    def views(self) -> int:
+        """Number of magnitudes per bin."""
+        return {InputFeatures.RMS: 1, InputFeatures.STEREO: 2, InputFeatures.MID_SIDE: 4}[self]
+
+
+def magnitude(spectra: Spectra) -> Floats:
+    """Return the root mean square over channels of spectra `(..., channel, frame, bin)`.
+
+    Unlike the magnitude of a mono mixdown this keeps what is in opposite phase left and right.
+    """
+    power = np.square(spectra.real) + np.square(spectra.imag)
+    found: Floats = np.sqrt(power.mean(axis=-3))
+    return found
+
+
+def magnitudes(spectra: Spectra, features: InputFeatures) -> Floats:
+    """Return a network's magnitudes `(..., view, frame, bin)` for spectra `(..., channel, frame, bin)`.
+
+    A single channel is both left and right. Of more than two, every other one is on the left; they have no
+    phase then.
+    """
+    if features is InputFeatures.RMS:
+        return magnitude(spectra)[..., None, :, :]
+    channels = spectra.shape[-3]
+    if channels > 2:
+        sides: list[Any] = [magnitude(spectra[..., k::2, :, :]) for k in (0, 1)]
+    else:
+        sides = [spectra[..., k, :, :] for k in (0, channels - 1)]
+    if features is InputFeatures.MID_SIDE:
+        left, right = sides
+        sides += [(left + right) / 2, (left - right) / 2]
+    return np.stack([np.abs(each) for each in sides], axis=-3)
+
+
+def log_magnitude(magnitudes: Floats) -> Floats:
+    """Return natural logarithms of magnitudes, never below that of `FLOOR`."""
+    logarithms: Floats = np.log(np.maximum(magnitudes, np.float32(FLOOR)))
+    return logarithms
+
+
+def log_magnitudes(spectra: Tensor, features: InputFeatures) -> Tensor:
+    """Return `log_magnitude` of `magnitudes` with torch, for stereo `(example, channel, frame, bin)`."""
+    import torch
+
+    if features is InputFeatures.MID_SIDE:
+        left, right = spectra[:, :1], spectra[:, 1:]
+        spectra = torch.cat([spectra, (left + right) / 2, (left - right) / 2], dim=1)
+    found = spectra.abs()
+    if features is InputFeatures.RMS:
+        found = found.square().mean(dim=1, keepdim=True).sqrt()
+    return found.clamp_min(FLOOR).log()

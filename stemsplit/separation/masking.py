@@ -1,0 +1,102 @@
+"""Separation by masks that a network predicts from the mixture's magnitudes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from stemsplit.dsp.features import InputFeatures, log_magnitude, magnitudes
+from stemsplit.dsp.masks import extend_to_full_band, interpolate_frames, match_channels
+from stemsplit.dsp.stft import Spectra, Stft
+from stemsplit.dsp.wiener import wiener
+from stemsplit.separation.plan import MaskPlan
+from stemsplit.separation.separator import Execution, Samples, Spec
+
+
+@dataclass(frozen=True)
+class MaskSeparator:
+    """Multiplies the mixture's spectrum by one mask per stem.
+
+    `network` maps log magnitudes `(view, frame + 2 * context, bin)` to probabilities `(stem, channel, frame,
+    bin)` of every `frame_stride`-th frame and the lowest `bins` bins; `rule` turns these into masks. Where
+    the network gives the same mask for all channels, a stem keeps the mixture's position in the stereo image,
+    unless the plan has a Wiener filter, which estimates a position for each stem. Mono stays mono. There may
+    be masks of more stems than are wanted: the filter needs all.
+    """
+
+    stems: tuple[str, ...]
+    sample_rate: int
+    plan: MaskPlan
+    bins: int
+    network: Callable[[Samples], Samples]
+    rule: Callable[[Samples], Samples]
+    input: InputFeatures = InputFeatures.RMS
+    complete: bool = True
+    stem_indices: tuple[int, ...] = ()
+    """The stems' indices among those that there are masks of; empty where these are the same."""
+    execution: Execution = Execution()
+
+    @property
+    def stft(self) -> Stft:
+        """The transform whose spectra are masked."""
+        return self.plan.stft
+
+    @cached_property
+    def spec(self) -> Spec:
+        """The context is the input of network and filter around the frames that overlap with a segment."""
+        return Spec(
+            stems=self.stems,
+            sample_rate=self.sample_rate,
+            context=self.plan.context_samples,
+            grid=self.plan.stride_samples,
+            complete=self.complete,
+            segment=self.plan.segment_samples(self.execution.batch),
+            workers=self.execution.workers,
+            how=self.execution.how,
+        )
+
+    def separate(self, window: Samples) -> Samples:
+        """Return stems `(stem, channel, time)` of the segment in the middle of a window."""
+        plan, context = self.plan, self.spec.context
+        segment = window[:, context : window.shape[-1] - context]
+        masks, spectra = self._masks_and_spectra(window)
+        stems = np.empty((len(self.stems), *segment.shape), np.float32)
+        # All stems of a complete set add up to the mixture, so that the last one needs no inverse of its own.
+        inverted = stems[:-1] if self.complete else stems
+        wanted = (self.stem_indices or range(len(masks)))[: len(inverted)]
+        if plan.wiener_context_frames:
+            masked: Iterable[Spectra] = wiener(masks, spectra, plan.wiener_context_frames, wanted)
+        else:
+            masked = (masks[index] * spectra for index in wanted)
+        for stem, estimate in zip(inverted, masked, strict=True):
+            stem[:] = self.stft.inverse(estimate)[:, plan.stem_start :][:, : segment.shape[-1]]
+        if self.complete:
+            stems[-1] = segment - inverted.sum(axis=0)
+        return stems
+
+    def masks(self, window: Samples) -> Samples:
+        """Return masks `(stem, channel, frame, bin)` of the segment in the middle of a window.
+
+        Frames are centred on each `hop_length`-th sample of the segment, from its first sample. There is one
+        channel where the masks are the same for all.
+        """
+        masks, _ = self._masks_and_spectra(window)
+        return masks[list(self.stem_indices) or slice(None), :, self.plan.centred(window.shape[-1])]
+
+    def _masks_and_spectra(self, window: Samples) -> tuple[Samples, Spectra]:
+        """Return masks of all stems for the frames around the segment, and the spectra of these frames."""
+        spectra = self.stft.transform(window)
+        masks = self.rule(self.probabilities(spectra))
+        spectra = spectra[:, self.plan.context : self.plan.context + masks.shape[2]]
+        return extend_to_full_band(match_channels(masks, spectra), self.stft.bins), spectra
+
+    def probabilities(self, spectra: Spectra) -> Samples:
+        """Return the network's predictions for each bin, `(stem, channel, frame, bin)`.
+
+        Shapes: spectra `(channel, frame + 2 * context, bin)`.
+        """
+        features = log_magnitude(magnitudes(spectra[..., : self.bins], self.input))
+        return interpolate_frames(self.network(features), self.plan.frame_stride)

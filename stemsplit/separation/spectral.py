@@ -1,0 +1,52 @@
+"""Separation of each frame's spectrum by itself, without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stemsplit.dsp.stft import Spectra, Stft
+from stemsplit.separation.separator import Samples, Spec
+
+
+@dataclass(frozen=True)
+class SpectralSeparator:
+    """Shares out the mixture's spectrum, each frame by itself.
+
+    `share` maps spectra `(channel, frame, bin)` to those of the stems, `(stem, channel, frame, bin)`, which
+    add up to them.
+    """
+
+    stems: tuple[str, ...]
+    sample_rate: int
+    stft: Stft
+    share: Callable[[Spectra], Spectra]
+    how: str = ""
+    frames: int = 0
+    """About how many frames to separate at a time; 0 where it does not matter."""
+
+    @property
+    def spec(self) -> Spec:
+        """The context is as long as frames reach over the ends of a segment."""
+        hop_length = self.stft.hop_length
+        return Spec(
+            stems=self.stems,
+            sample_rate=self.sample_rate,
+            context=self.stft.n_fft - hop_length,
+            grid=hop_length,
+            segment=self.frames * hop_length,
+            how=self.how,
+        )
+
+    def separate(self, window: Samples) -> Samples:
+        """Return stems `(stem, channel, time)` of the segment in the middle of a window."""
+        context = self.spec.context
+        segment = window[:, context : window.shape[-1] - context]
+        shares = self.share(self.stft.transform(window))[:-1]
+        stems = np.empty((len(self.stems), *segment.shape), np.float32)
+        for stem, spectrum in zip(stems, shares, strict=False):
+            stem[:] = self.stft.inverse(spectrum)[:, context : context + segment.shape[-1]]
+        stems[-1] = segment - stems[:-1].sum(axis=0)  # no inverse of its own: they add up
+        return stems
