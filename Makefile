@@ -3,7 +3,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SONG := caesium-30s
 
-.PHONY: setup help demo test test-fast check format bench wheel clean
+.PHONY: setup help demo test test-fast check format bench wheel clean lock
 
 ## the development environment, in .venv
 setup: .venv/installed
@@ -73,6 +73,12 @@ wheel: setup
 	cd build/elsewhere && if unshare -rn true 2>/dev/null; then offline="unshare -rn"; fi; \
 		$$offline ../clean/bin/stemsplit $(SONG).mp3
 	@ls -1sh dist build/elsewhere/stems/$(SONG)
+
+## pin what tests run with again, for every Python and system; pins that still fit stay
+lock: setup
+	$(PIP) install uv
+	$(BIN)/python -m uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --no-annotate \
+		--custom-compile-command "make lock" --quiet --output-file constraints.txt
 
 ## remove the environment, builds, stems and caches
 clean:

@@ -20,7 +20,8 @@ from ray.cluster_utils import Cluster
 
 from stemsplit.audio.writer import Writer
 from stemsplit.batch import ray_backend
-from stemsplit.batch.plan import Order, find_tracks
+from stemsplit.batch.discovery import find_tracks
+from stemsplit.batch.plan import Order
 from stemsplit.runtime import Running, cores
 
 SONG = Path(__file__).parent.parent / "examples" / "caesium-30s.mp3"
@@ -47,7 +48,7 @@ def seconds(nodes: int, music: Path, out: Path) -> float:
         together.add_node(num_cpus=1)
     try:
         order = Order(out, running=Running(device="cpu"), force=True)
-        jobs = order.plan(find_tracks([str(music)]))
+        jobs = order.plan(find_tracks([str(music)]).tracks)
         began, outcomes = 0.0, ray_backend.carry_out(order, jobs, address=together.address)
         for back, (_, outcome) in enumerate(outcomes, 1):
             assert not isinstance(outcome, Exception), outcome
@@ -56,7 +57,7 @@ def seconds(nodes: int, music: Path, out: Path) -> float:
         return (time.monotonic() - began) / (len(jobs) - nodes)
     finally:
         ray.shutdown()
-        together.shutdown()
+        together.shutdown()  # type: ignore[no-untyped-call]
 
 
 def main() -> None:

@@ -149,8 +149,9 @@ def main() -> None:
     """Print what came of the inputs, in all and by kind."""
     sys.path.insert(0, str(ROOT))
     if sys.argv[1:2] == ["--work"]:
-        folder, seed, *bounds = sys.argv[2:]
-        work(Path(folder), int(seed), range(*map(int, bounds)))
+        folder, *numbers = sys.argv[2:]
+        seed, *bounds = map(int, numbers)
+        work(Path(folder), seed, range(*bounds))
         return
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else 440

@@ -82,9 +82,15 @@ def spectrograms(path: Path, song: Song, estimates: Samples, stems: Sequence[str
             axes = figure.add_subplot(2, len(shown), row * len(shown) + column + 1)
             if row == 0:
                 loudest_db[stem] = np.percentile(level_db, 99.9)
-            limits = {"vmin": loudest_db[stem] - RANGE_DB, "vmax": loudest_db[stem]}
-            extent = (0, len(mono) / SAMPLE_RATE, 0, TOP_HZ / 1000)
-            axes.imshow(level_db.T, origin="lower", aspect="auto", extent=extent, cmap="magma", **limits)
+            axes.imshow(
+                level_db.T,
+                origin="lower",
+                aspect="auto",
+                extent=(0, len(mono) / SAMPLE_RATE, 0, TOP_HZ / 1000),
+                cmap="magma",
+                vmin=loudest_db[stem] - RANGE_DB,
+                vmax=loudest_db[stem],
+            )
             axes.set(title=f"{stem}, {kind}", xlabel="s", ylabel="kHz")
     figure.savefig(path, dpi=70)
 

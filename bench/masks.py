@@ -17,6 +17,7 @@ import numpy as np
 from stemsplit.datasets import songs
 from stemsplit.dsp import masks
 from stemsplit.evaluation import evaluate
+from stemsplit.evaluation.metrics import Scores
 from stemsplit.zoo import store
 from stemsplit.zoo.loading import load_masks
 
@@ -38,7 +39,7 @@ def main() -> None:
     for frames in WIENER_FRAMES:
         filtered = replace(plan, wiener_context_frames=frames)
         separators[f"joint, Wiener {frames}"] = replace(plain, plan=filtered, rule=joint)
-    found: dict[str, list[evaluate.Scores]] = {name: [] for name in separators}
+    found: dict[str, list[Scores]] = {name: [] for name in separators}
     for source in songs.find_songs([data], "valid", card.stems):
         song = source.load(card.sample_rate)
         for name, stems in evaluate.separated(separators, song)[0].items():

@@ -207,8 +207,8 @@ def pareto(path: Path, facts: dict[str, Any]) -> None:
         sdr = _mean(facts["references"]["valid"][name], "sdr_db")
         axes.axhline(sdr, color="grey", linestyle=":")
         above = "top" if name == "ideal binary" else "bottom"  # it is next to another one
-        place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": above}
-        axes.annotate(name, (0.99, sdr), **place, fontsize=8)
+        side = ("axes fraction", "data")
+        axes.annotate(name, (0.99, sdr), xycoords=side, ha="right", va=above, fontsize=8)
     axes.set(
         xscale="log",
         xlim=(0.8, 200),

@@ -21,11 +21,11 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # a process
 
 import sys
 import time
-from itertools import permutations
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from stemsplit import runtime, spatial
 from stemsplit.datasets.songs import Song, find_songs
@@ -33,7 +33,7 @@ from stemsplit.dsp.stft import Stft
 from stemsplit.errors import StemsplitError
 from stemsplit.evaluation.bsseval import MEASURES, bss_eval
 from stemsplit.evaluation.metrics import sdr
-from stemsplit.evaluation.oracles import IdealMask, IdealWiener, ideal_ratio
+from stemsplit.evaluation.oracles import IdealMask, IdealWiener, Oracle, ideal_ratio
 from stemsplit.separation.separator import Samples
 from stemsplit.separation.stream import separate_blocks
 
@@ -43,7 +43,7 @@ STEMS = ("vocals", "drums", "bass", "other")
 CONDITIONS = ((10, 0), (20, 0), (30, 0), (20, 2), (20, 4), (20, 8))
 """Degrees between the sources, and samples between their delays."""
 STFT = Stft(4096, 1024)
-ORACLES = {
+ORACLES: dict[str, Oracle] = {
     "ideal binary mask": IdealMask(STFT, STFT.bins, lambda stems, _: stems == stems.max(axis=0)),
     "ideal ratio mask": IdealMask(STFT, STFT.bins, ideal_ratio),
     "ideal Wiener filter": IdealWiener(STFT),
@@ -69,9 +69,10 @@ def matched(truth: Samples, found: Samples) -> Samples:
     """Return an estimate for each stem: one to one if there are as many, else each stem's best."""
     ratios = np.array([[sdr(stem, estimate) for estimate in found] for stem in truth])
     if len(found) < len(truth):
-        return found[ratios.argmax(axis=1)]
-    stems = range(len(truth))
-    return found[list(max(permutations(stems), key=lambda order: sum(ratios[i, order[i]] for i in stems)))]
+        best: Samples = found[ratios.argmax(axis=1)]
+    else:
+        best = found[linear_sum_assignment(ratios, maximize=True)[1]]
+    return best
 
 
 def by_method(name: str, mixture: Samples) -> Samples:

@@ -31,7 +31,8 @@ def open_unmix(iterations: int) -> Callable[[Tensor], object]:
         for name in STEMS
     }
     separator = Separator(networks, niter=iterations, n_fft=4096, n_hop=1024, sample_rate=SAMPLE_RATE)
-    return separator.eval()
+    ready: Callable[[Tensor], object] = separator.eval()
+    return ready
 
 
 def ht_demucs() -> Callable[[Tensor], object]:

@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,8 @@ def networks(limits: dict[str, float]) -> tuple[list[Row], dict[str, Any]]:
     # A processor that does not compute in bfloat16 makes it up from float32, which is no use to anyone.
     useful = [each for each in PRECISIONS.items() if limits[each[0]] >= limits["float32"]]
     for runtime, (precision, dtype) in itertools.product(("torch", "openvino"), useful):
-        ways, flops = {}, {}
+        ways: dict[str, Callable[[], float]] = {}
+        flops = {}
         for form, (module, size, step) in forms.items():
             together = AllStems([module], reach=network.reach, step=step)
             frames = torch.randn(1, 1, (size - 1) * step + FRAMES, network.bins)
@@ -156,7 +158,7 @@ def networks(limits: dict[str, float]) -> tuple[list[Row], dict[str, Any]]:
                 together(frames)
             flops[form] = counter.get_total_flops() / size / step
             run = _runner(runtime, together, frames, dtype, precision)
-            ways[form] = lambda run=run, masked=size * step: per_second(run) * masked
+            ways[form] = partial(_masked_per_second, run, size * step)
         rates = in_turns(ways, 3)
         for form, rate in rates.items():
             gflops = rate * flops[form] / 1e9
@@ -175,6 +177,11 @@ def networks(limits: dict[str, float]) -> tuple[list[Row], dict[str, Any]]:
                 ]
             )
     return rows, facts
+
+
+def _masked_per_second(run: Callable[[], object], masked: int) -> float:
+    """Return frames masked per second, of which each run masks so many."""
+    return per_second(run) * masked
 
 
 def _runner(

@@ -85,7 +85,7 @@ def sounds(folder: Path) -> dict[str, bytes]:
     write(folder / "mono.wav", noise(1))
     soundfile.write(folder / "rf64.wav", noise().T, RATE, format="RF64", subtype="PCM_16")
     run_ffmpeg("-f", "lavfi", "-i", "color=red:s=64x64", "-frames:v", "1", folder / "cover.jpg")
-    attach = ["-i", folder / "cover.jpg", "-map", "0", "-map", "1", "-c:v", "copy"]
+    attach: list[str | Path] = ["-i", folder / "cover.jpg", "-map", "0", "-map", "1", "-c:v", "copy"]
     tags = ["-metadata", "title=A song", "-metadata", "artist=Ünï", "-metadata", "track=3/9"]
     for name in ("tagged.mp3", "tagged.flac", "tagged.m4a", "tagged.wav"):
         cover = [] if name.endswith(".wav") else [*attach, "-disposition:v", "attached_pic"]
@@ -231,7 +231,7 @@ def _with_checksums(data: bytes) -> bytes:
         end = start + 27 + len(lacing) + sum(lacing)
         if lacing and end <= len(data):
             damaged[start + 22 : start + 26] = bytes(4)
-            damaged[start + 22 : start + 26] = struct.pack("<I", _ogg_checksum(damaged[start:end]))
+            damaged[start + 22 : start + 26] = struct.pack("<I", _ogg_checksum(bytes(damaged[start:end])))
     return bytes(damaged)
 
 

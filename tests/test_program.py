@@ -174,7 +174,7 @@ def test_train_makes_a_model_that_splits(data, tagged, tmp_path):
 
 def test_train_names_what_is_missing(data, tmp_path):
     run = CliRunner().invoke(app, ["train", "--data", str(data), "--run", str(tmp_path / "run")])
-    assert run.exit_code == 1
+    assert run.exit_code == 2
     assert "vocals alone" in run.stderr
 
 
