@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from stemsplit import _compat
 from stemsplit.audio.reader import Reader
 from stemsplit.audio.writer import Writer
 from stemsplit.networks import registry
@@ -195,7 +196,7 @@ def _runner(
                 return found
 
         return run
-    core = openvino_runtime.imported().Core()
+    core = _compat.openvino().Core()
     graph = openvino_runtime.translated(module, tuple(frames.shape))
     compiled = core.compile_model(graph, "CPU", openvino_runtime.configuration(precision, CORES))
     requests = threading.local()

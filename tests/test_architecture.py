@@ -11,7 +11,7 @@ import stemsplit
 
 PACKAGE = Path(stemsplit.__file__).parent
 LAYERS = [
-    {"defaults", "errors"},
+    {"defaults", "errors", "_compat"},
     {"missing"},
     {"files"},
     {"audio", "dsp"},

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from stemsplit import _compat
 from stemsplit.dsp.features import FLOOR
 from stemsplit.networks._sides import with_side
 from stemsplit.networks.band_transformer import (
@@ -366,12 +367,12 @@ def test_only_what_it_prepares_may_be_rounded_to_bfloat16():
 
 def test_openvino_gives_the_same():
     pytest.importorskip("openvino")
-    from stemsplit.runtime.openvino_runtime import configuration, imported, translated
+    from stemsplit.runtime.openvino_runtime import configuration, translated
 
     network = build()
     features = music_like(21)
     graph = translated(network, tuple(features.shape))
-    model = imported().Core().compile_model(graph, "CPU", configuration("float32", 1))
+    model = _compat.openvino().Core().compile_model(graph, "CPU", configuration("float32", 1))
     (answer,) = model(features.numpy()).values()
     with torch.inference_mode():
         assert abs(answer - network(features).numpy()).max() < 1e-4

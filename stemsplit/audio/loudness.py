@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import soxr
 
+from stemsplit import _compat
 from stemsplit.audio.reader import Block
 
 OVERSAMPLING = 4
@@ -33,9 +34,7 @@ class Loudness:
     """The integrated loudness of ITU-R BS.1770-4, with the filters of pyloudnorm."""
 
     def __init__(self, sample_rate: int, channels: int) -> None:
-        import pyloudnorm
-
-        self._filters = list(pyloudnorm.Meter(sample_rate)._filters.values())
+        self._filters = _compat.loudness_filters(sample_rate)
         self._states = [np.zeros((channels, 2)) for _ in self._filters]
         self._step = round(STEP_SECONDS * sample_rate)
         self._held = np.zeros((channels, 0))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from stemsplit import _compat
 from stemsplit.audio import ffmpeg
 from stemsplit.audio.decoding import tracks
 from stemsplit.audio.decoding.sources import Source, open_source
@@ -21,7 +21,7 @@ from stemsplit.errors import DecodeError, UnsupportedChannels
 from stemsplit.files.scratch import shown
 
 if TYPE_CHECKING:
-    import pydub
+    from pydub import AudioSegment
 
 Block = NDArray[np.float32]
 
@@ -178,13 +178,12 @@ def resample(blocks: Iterable[Block], source_rate: int, target_rate: int, channe
         yield np.ascontiguousarray(rest.T)
 
 
-def to_segment(samples: Block, sample_rate: int) -> pydub.AudioSegment:
+def to_segment(samples: Block, sample_rate: int) -> AudioSegment:
     """Return `(channel, time)` samples as a pydub segment of 16 bit, for those who go on in pydub."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # that the PATH has no ffmpeg
-        import pydub
-
-    pydub.AudioSegment.converter = ffmpeg.executable() or pydub.AudioSegment.converter
+    pydub = _compat.pydub_with(ffmpeg.executable())
     full_scale = 2.0**15
     data = np.clip(np.rint(samples * full_scale), -full_scale, full_scale - 1).astype("<i2").T.tobytes()
-    return pydub.AudioSegment(data, sample_width=2, frame_rate=sample_rate, channels=samples.shape[0])
+    segment: AudioSegment = pydub.AudioSegment(
+        data, sample_width=2, frame_rate=sample_rate, channels=len(samples)
+    )
+    return segment

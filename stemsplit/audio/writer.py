@@ -16,6 +16,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from stemsplit import _compat
 from stemsplit.audio import ffmpeg, output_formats
 from stemsplit.audio.decoding.sndfile import native
 from stemsplit.audio.rates import RateConverter
@@ -26,7 +27,6 @@ from stemsplit.files.claims import claim
 from stemsplit.files.parts import cannot_write, part_of, publish_together, refuse_to_replace
 
 _RIFF_LIMIT = (1 << 32) - (1 << 20)  # bytes of samples, with room for the tags
-_ADD_PEAK_CHUNK = 0x1050  # SFC_SET_ADD_PEAK_CHUNK, which soundfile has no name for
 
 
 @contextlib.contextmanager
@@ -148,8 +148,7 @@ class Writer:
             format="RF64" if self._large and self.format == "wav" else self.format.upper(),
             subtype={"16": "PCM_16", "24": "PCM_24", "32f": "FLOAT"}[self._depth],
         )
-        # A PEAK chunk has the time of day in it: the same stems would not make the same file.
-        soundfile._snd.sf_command(file._file, _ADD_PEAK_CHUNK, soundfile._ffi.NULL, 0)
+        _compat.leave_out_peak_chunk(file)
         return file
 
     def write(self, block: Block) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.util
 import multiprocessing
 import os
 import signal
@@ -21,10 +20,10 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING
 
+from stemsplit import _compat
 from stemsplit.defaults import install_extra
 from stemsplit.errors import StemsplitError
 
@@ -44,24 +43,20 @@ FULL_SCALE = 1 << 15
 
 @functools.cache
 def museval() -> ModuleType:
-    """Return museval's `metrics.py` alone, which needs no more than numpy and scipy.
-
-    Importing museval as a whole fails where the PATH has no ffprobe, which its data sets need and its
-    measures do not. Finding it does not run it.
+    """Return museval's measures, with their slow parts replaced.
 
     Raises:
         StemsplitError: museval is not installed.
     """
-    package = importlib.util.find_spec("museval")
-    if package is None or not package.submodule_search_locations:
+    module = _compat.museval_metrics(
+        {
+            "_compute_reference_correlations": _Last().references,
+            "_compute_projection_filters": _filters,
+            "_project": _project,
+        }
+    )
+    if module is None:
         raise StemsplitError("museval is not installed", install_extra("train"))
-    path = Path(package.submodule_search_locations[0], "metrics.py")
-    module = ModuleType("museval_metrics")
-    exec(compile(path.read_text(encoding="utf-8"), path, "exec"), module.__dict__)
-    # What takes most of the time, under its names for it.
-    module.__dict__["_compute_reference_correlations"] = _Last().references
-    module.__dict__["_compute_projection_filters"] = _filters
-    module.__dict__["_project"] = _project
     return module
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import functools
 import os
 import re
-import secrets
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
+from stemsplit import _compat
 from stemsplit.errors import EncodeError
 
 _PREFIX = "stemsplit-"
@@ -42,21 +41,5 @@ def librosa_caches() -> TemporaryDirectory[str] | None:
         folder = scratch_folder()
         for name in ("XDG_CACHE_HOME", "NUMBA_CACHE_DIR", "MPLCONFIGDIR"):
             os.environ.setdefault(name, folder.name)
-    _never_reuse_cache_names()
+    _compat.never_reuse_numba_cache_names()
     return folder
-
-
-def _never_reuse_cache_names() -> None:
-    """Give each file in numba's cache a name of its own.
-
-    numba 0.68 counts them: two programs that compile at once give one name to different code, and a third
-    crashes that loads the code of one by the index of the other.
-    """
-    from numba.core import caching
-
-    def name(self: Any, number: int) -> str:
-        pattern: str = self._data_name_pattern
-        return pattern.format(number=number).replace(".nbc", f".{secrets.token_hex(8)}.nbc")
-
-    files: Any = caching.IndexDataCacheFile
-    files._data_name = name

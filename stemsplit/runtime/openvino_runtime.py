@@ -6,17 +6,15 @@ from then on torch need not even be imported.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import sys
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stemsplit import _compat
 from stemsplit.defaults import VERSION
 from stemsplit.errors import DeviceUnavailable
 from stemsplit.networks import registry
@@ -30,39 +28,6 @@ if TYPE_CHECKING:
 
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
-
-
-_first_call = threading.Lock()
-_called = threading.Event()
-
-
-@contextlib.contextmanager
-def _alone_at_first() -> Iterator[None]:
-    """Let one thread finish the first call before any other begins.
-
-    On first use OpenVINO's Python bindings fill tables of their own. A thread that does so lets go of the
-    interpreter's lock while it holds the table's; another one that meets it there holds the former and waits
-    for the latter: both wait for ever.
-    """
-    if _called.is_set():
-        yield
-        return
-    with _first_call:
-        yield
-        _called.set()
-
-
-def imported() -> Any:
-    """Return the openvino package, which without this would report its own import over the network."""
-    before = sys.modules.get("openvino_telemetry")
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-    try:
-        import openvino
-    finally:
-        del sys.modules["openvino_telemetry"]
-        if before is not None:
-            sys.modules["openvino_telemetry"] = before
-    return openvino
 
 
 class OpenVinoRuntime:
@@ -92,7 +57,7 @@ class OpenVinoRuntime:
         threads: int = 1,
         step: int = 1,
     ) -> None:
-        openvino = imported()
+        openvino = _compat.openvino()
         core = openvino.Core()
         entry = registry.find(network)
         self.precision = best_precision(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"), precision)
@@ -153,7 +118,7 @@ class OpenVinoRuntime:
                 if missing:
                     part = np.pad(part, ((0, 0), (0, missing), *[(0, 0)] * (part.ndim - 2)))
                 answer = part[None]
-                with _alone_at_first():
+                with _compat.openvino_call():
                     for request in requests:
                         answers = request.infer([answer], share_inputs=True, share_outputs=True)
                         (answer,) = answers.values()
@@ -190,7 +155,7 @@ def translated(module: nn.Module, shape: tuple[int, ...]) -> Any:
     """Return the graph of a torch module that maps one tensor of a shape to another."""
     import torch
 
-    openvino = imported()
+    openvino = _compat.openvino()
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 

@@ -11,6 +11,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from stemsplit import _compat
 from stemsplit.audio.decoding.headers import BYTES, Samples
 
 _BARE = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "RAW")
@@ -82,17 +83,12 @@ class Libsndfile:
     def read(self, frames: int) -> NDArray[np.float32]:
         """Return the next `(channel, time)` block, shorter at damage or the end, then empty."""
         samples = np.zeros((0 if self.failed else frames, self.channels), np.float32)
-        # Not `SoundFile.read`: it seeks after each block, which some codecs cannot do and damage prevents,
-        # and at an error it keeps the number of frames for itself.
-        pointer = soundfile._ffi.cast("float *", samples.ctypes.data)
-        count = soundfile._snd.sf_readf_float(self._file._file, pointer, len(samples))
+        count, complaint = _compat.read_frames(self._file, samples)
         self._position += count
-        error = soundfile._snd.sf_error(self._file._file)
-        if error and not self.failed:
+        if complaint and not self.failed:
             self.failed = True
             if self._position < self._file.frames:  # behind the end it is a tag, or another stream
-                said = soundfile._ffi.string(soundfile._snd.sf_error_number(error)).decode("utf-8", "replace")
-                self.complaint = said.removeprefix("Error : ").rstrip(".") or "lost sync"
+                self.complaint = complaint
         return np.ascontiguousarray(samples[:count].T)
 
     def seek(self, frames: int) -> bool:

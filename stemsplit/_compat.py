@@ -1,0 +1,150 @@
+"""Every use of what other packages keep private, and every change to them: what for, and with which version.
+
+`tests/test_compat.py` says which of these a new version of a package has broken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import secrets
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import soundfile
+    from numpy.typing import NDArray
+
+_ADD_PEAK_CHUNK = 0x1050  # SFC_SET_ADD_PEAK_CHUNK, which soundfile has no name for
+
+_first_call = threading.Lock()
+_called = threading.Event()
+
+
+def read_frames(file: soundfile.SoundFile, samples: NDArray[np.float32]) -> tuple[int, str]:
+    """Read into `samples` `(time, channel)`; return how many frames were read, and libsndfile's complaint.
+
+    soundfile 0.14: `SoundFile.read` seeks after each block, which some codecs cannot do and damage prevents;
+    and when libsndfile reports an error it does not return the number of frames that were read.
+    """
+    import soundfile
+
+    library = soundfile._snd
+    pointer = soundfile._ffi.cast("float *", samples.ctypes.data)
+    count: int = library.sf_readf_float(file._file, pointer, len(samples))
+    error = library.sf_error(file._file)
+    if not error:
+        return count, ""
+    message = soundfile._ffi.string(library.sf_error_number(error)).decode("utf-8", "replace")
+    return count, message.removeprefix("Error : ").rstrip(".") or "lost sync"
+
+
+def leave_out_peak_chunk(file: soundfile.SoundFile) -> None:
+    """Write no PEAK chunk, which holds the time of day: the same stems would not make the same file.
+
+    soundfile 0.14 has no option for it.
+    """
+    import soundfile
+
+    soundfile._snd.sf_command(file._file, _ADD_PEAK_CHUNK, soundfile._ffi.NULL, 0)
+
+
+def pydub_with(converter: str | None) -> ModuleType:
+    """Return pydub, which uses the program `converter`.
+
+    pydub 0.25 looks for ffmpeg on the PATH alone, warns when it is imported if none is there, and takes
+    another one only as an attribute of its class.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        import pydub
+
+    pydub.AudioSegment.converter = converter or pydub.AudioSegment.converter
+    module: ModuleType = pydub
+    return module
+
+
+def loudness_filters(sample_rate: int) -> list[Any]:
+    """Return the filters of ITU-R BS.1770-4, each with `b`, `a` and `passband_gain`.
+
+    pyloudnorm 0.2 uses them on whole arrays only, and keeps them private.
+    """
+    import pyloudnorm
+
+    return list(pyloudnorm.Meter(sample_rate)._filters.values())
+
+
+def never_reuse_numba_cache_names() -> None:
+    """Give each file in numba's cache a name of its own.
+
+    numba 0.68 counts them: two programs that compile at once give one name to different code, and a third
+    crashes that loads the code of one by the index of the other.
+    """
+    from numba.core import caching
+
+    def name(self: Any, number: int) -> str:
+        pattern: str = self._data_name_pattern
+        return pattern.format(number=number).replace(".nbc", f".{secrets.token_hex(8)}.nbc")
+
+    files: Any = caching.IndexDataCacheFile
+    files._data_name = name
+
+
+def museval_metrics(replaced: dict[str, Callable[..., Any]]) -> ModuleType | None:
+    """Return museval's `metrics.py` alone, with some of its functions replaced; None if it is not installed.
+
+    museval 0.4: importing the package fails where the PATH has no ffprobe, which its data sets need and its
+    measures do not. What is replaced takes most of the time, and has no option.
+
+    Raises:
+        AttributeError: it has no such function.
+    """
+    package = importlib.util.find_spec("museval")
+    if package is None or not package.submodule_search_locations:
+        return None
+    path = Path(package.submodule_search_locations[0], "metrics.py")
+    module = ModuleType("museval_metrics")
+    exec(compile(path.read_text(encoding="utf-8"), path, "exec"), module.__dict__)
+    for name, function in replaced.items():
+        getattr(module, name)
+        setattr(module, name, function)
+    return module
+
+
+def openvino() -> Any:
+    """Return the openvino package.
+
+    OpenVINO 2026.4 reports its own import over the network, by a package that is optional to it.
+    """
+    telemetry = "openvino_telemetry"
+    before = sys.modules.get(telemetry)
+    sys.modules[telemetry] = None  # type: ignore[assignment]
+    try:
+        import openvino
+    finally:
+        del sys.modules[telemetry]
+        if before is not None:
+            sys.modules[telemetry] = before
+    return openvino
+
+
+@contextlib.contextmanager
+def openvino_call() -> Iterator[None]:
+    """Let one thread finish its first call before any other thread begins one.
+
+    OpenVINO 2026.4: its Python bindings fill tables of types on first use. A thread that does so releases the
+    interpreter's lock while it holds the lock of the table; a second thread can then wait for the table with
+    the interpreter's lock held, and neither goes on.
+    """
+    if _called.is_set():
+        yield
+        return
+    with _first_call:
+        yield
+        _called.set()
