@@ -21,8 +21,8 @@ from ray.cluster_utils import Cluster
 from stemsplit.audio.writer import Writer
 from stemsplit.batch import ray_backend
 from stemsplit.batch.discovery import find_tracks
-from stemsplit.batch.plan import Order
-from stemsplit.runtime import Running, cores
+from stemsplit.batch.plan import BatchOptions
+from stemsplit.runtime import cores
 
 SONG = Path(__file__).parent.parent / "examples" / "caesium-30s.mp3"
 SECONDS = 10
@@ -47,9 +47,9 @@ def seconds(nodes: int, music: Path, out: Path) -> float:
     for _ in range(nodes):
         together.add_node(num_cpus=1)
     try:
-        order = Order(out, running=Running(device="cpu"), force=True)
-        jobs = order.plan(find_tracks([str(music)]).tracks)
-        began, outcomes = 0.0, ray_backend.carry_out(order, jobs, address=together.address)
+        options = BatchOptions.of(out=out, device="cpu", force=True)
+        jobs = options.plan(find_tracks([str(music)]).tracks)
+        began, outcomes = 0.0, ray_backend.run(options, jobs, address=together.address)
         for back, (_, outcome) in enumerate(outcomes, 1):
             assert not isinstance(outcome, Exception), outcome
             if back == nodes:

@@ -27,8 +27,8 @@ from matplotlib.figure import Figure  # noqa: TID253
 from stemsplit.datasets.songs import Song, find_songs
 from stemsplit.dsp.stft import Stft
 from stemsplit.evaluation.metrics import sdr
-from stemsplit.pipeline import separate_stream
 from stemsplit.separation.separator import Samples
+from stemsplit.separation.stream import separate_stream
 from stemsplit.zoo.loading import load_network
 
 SAMPLE_RATE = 44_100

@@ -27,9 +27,10 @@ from stemsplit.evaluation import tables
 from stemsplit.evaluation.bsseval import Pool
 from stemsplit.evaluation.evaluate import SAMPLE_RATE, SongScores, card_of, systems_of
 from stemsplit.networks import registry
-from stemsplit.pipeline import separate_stream
-from stemsplit.runtime import Running, cores
+from stemsplit.options import RuntimeOptions
+from stemsplit.runtime import cores
 from stemsplit.runtime.torch_runtime import AllStems
+from stemsplit.separation.stream import separate_stream
 from stemsplit.zoo import store
 from stemsplit.zoo.loading import load_network, read_cards
 
@@ -108,7 +109,7 @@ def scores(data: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
 def cost(name: str) -> dict[str, Any]:
     """Return what a model needs, or the mean of several: parameters, multiply-adds a second, and time."""
     cards = read_cards(name)
-    separator = load_network(name, running=Running(device="cpu", precision="float32"))
+    separator = load_network(name, running=RuntimeOptions(device="cpu", precision="float32"))
     noise = np.random.default_rng(0).standard_normal((2, SECONDS * SAMPLE_RATE)).astype(np.float32)
     seconds = []
     for _ in range(3):

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from stemsplit.audio.reader import LOUDEST
 from stemsplit.errors import UsageError
-from stemsplit.pipeline import refuse_both, separate_stream
+from stemsplit.options import MethodKeywords, Options
+from stemsplit.pipeline import load, refuse_both
 from stemsplit.separation.masking import MaskSeparator
 from stemsplit.separation.separator import FittedMethod, Method, Samples
-from stemsplit.separation.stream import side_by_side, windows
-from stemsplit.zoo.loading import chosen, load_method
+from stemsplit.separation.stream import separate_stream, side_by_side, windows
+from stemsplit.zoo.loading import chosen
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Progress = Callable[[int, int], None]
 """Is called with the number of frames (samples per channel) done, and their total."""
@@ -26,21 +30,22 @@ def split(
     *,
     separator: Method | None = None,
     progress: Progress | None = None,
-    **options: Any,
+    **options: Unpack[MethodKeywords],
 ) -> dict[str, Samples]:
     """Return the stems of a mixture `(channel, time)` or `(time,)`, each of the same shape.
 
     `progress` is called with the frames done (samples per channel) and their total. Without a `separator`,
-    `options` are those of `load_method`.
+    `options` are `model`, `stems`, `two_stems`, `mask`, `sources`, `azimuths`, and those of `RuntimeOptions`.
 
     Raises:
         ValueError: the mixture is not one or two channels of floating point samples, all of them finite.
-        StemsplitError: whatever `load_method` raises.
+        StemsplitError: whatever loading the model raises.
     """
     refuse_both(separator, options)
     mixture = _checked(samples)
     whole = [np.atleast_2d(mixture)]
-    method = separator or load_method(**options)
+    every = Options.of(MethodKeywords, **options)
+    method = separator or load(every)
     fitted = method.fit(whole, sample_rate) if isinstance(method, FittedMethod) else method
     names, total, done = fitted.spec.stems, mixture.shape[-1], 0
     blocks = [np.zeros((len(names), len(whole[0]), 0), np.float32)]
@@ -51,7 +56,7 @@ def split(
             progress(done, total)
     stems = np.concatenate(blocks, axis=-1)
     found = {name: stem.reshape(mixture.shape) for name, stem in zip(names, stems, strict=True)}
-    return {name: found[name] for name in chosen(names, options.get("stems"), "this model")}
+    return {name: found[name] for name in chosen(names, every.split.stems, "this model")}
 
 
 def estimate_masks(
@@ -60,7 +65,7 @@ def estimate_masks(
     *,
     separator: Method | None = None,
     progress: Progress | None = None,
-    **options: Any,
+    **options: Unpack[MethodKeywords],
 ) -> Samples:
     """Return the masks `(stem, channel, bin, frame)` of a mixture `(channel, time)` or `(time,)`.
 
@@ -76,11 +81,11 @@ def estimate_masks(
     Raises:
         ValueError: the mixture is not one or two channels of finite floating point samples, or not at the
             model's sample rate.
-        StemsplitError: the model does not work by masks, or whatever `load_method` raises.
+        StemsplitError: the model does not work by masks, or whatever loading the model raises.
     """
     refuse_both(separator, options)
     mixture = np.atleast_2d(_checked(samples))
-    method = separator or load_method(**options)
+    method = separator or load(Options.of(MethodKeywords, **options))
     if not isinstance(method, MaskSeparator):
         raise UsageError(
             "Only a single model that works by masks gives masks", "choose another model, without two_stems"

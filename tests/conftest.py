@@ -23,7 +23,7 @@ from stemsplit.dsp import masks
 from stemsplit.dsp.stft import Stft
 from stemsplit.networks import registry
 from stemsplit.networks.binary_mask_cnn import BinaryMaskCNN
-from stemsplit.runtime import Running
+from stemsplit.options import RuntimeOptions
 from stemsplit.runtime import cache as compiled
 from stemsplit.runtime.torch_runtime import TorchRuntime
 from stemsplit.separation.compose import Ensemble, WithResidual
@@ -111,7 +111,7 @@ def random_model(name: str) -> Path:
 
 @cache
 def any_network(name: str) -> Separator:
-    running = Running(runtime="torch", device="cpu", precision="float32", threads=1)
+    running = RuntimeOptions(runtime="torch", device="cpu", precision="float32", threads=1)
     return load_network(random_model(name), running=running)
 
 

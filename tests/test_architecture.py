@@ -15,6 +15,7 @@ LAYERS = [
     {"missing"},
     {"files"},
     {"audio", "dsp"},
+    {"options"},
     {"separation"},
     {"networks", "spatial"},
     {"runtime"},

@@ -10,7 +10,8 @@ import pytest
 
 from stemsplit.batch import ray_backend
 from stemsplit.batch.discovery import Track
-from stemsplit.batch.plan import Order
+from stemsplit.batch.plan import BatchOptions
+from stemsplit.batch.runner import BatchRunner
 from stemsplit.errors import Collision, StemsplitError, TooFewPositions
 from stemsplit.output.manifest import Print, Record, Records
 from stemsplit.output.template import DEFAULT_TEMPLATE
@@ -20,7 +21,7 @@ STEMS = ("vocals", "drums")
 
 def planned(*paths, template=DEFAULT_TEMPLATE):
     tracks = [Track(Path(path)) for path in paths]
-    return Order(Path("out"), stems=STEMS, template=template).plan(tracks)
+    return BatchOptions.of(out=Path("out"), stems=STEMS, template=template).plan(tracks)
 
 
 def test_a_plan_says_where_everything_goes():
@@ -118,13 +119,13 @@ def test_errors_can_be_sent_by_other_machines(kind):
     assert (type(error), error.message, error.hint, error.code) == (kind, "message", "hint", kind.code)
 
 
-def test_a_bug_on_another_machine_fails_a_track_alone():
-    class Broken(Order):
-        def attempt(self, job, method, *, again=False):
-            raise ZeroDivisionError
+def test_a_bug_on_another_machine_fails_a_track_alone(monkeypatch):
+    def run_once(*_, again):
+        raise ZeroDivisionError
 
-    worker = ray_backend._Worker(Broken())
+    monkeypatch.setattr(BatchRunner, "run_once", run_once)
+    worker = ray_backend._Worker(BatchOptions())
     worker._method = object()
     error = worker.split(SimpleNamespace(track="a.wav"), False)
     assert (error.code, error.message) == ("internal", "Unexpected error in `a.wav`: ZeroDivisionError")
-    assert "attempt" in error.traceback
+    assert "run_once" in error.traceback

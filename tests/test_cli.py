@@ -20,11 +20,13 @@ import typer
 from typer.testing import CliRunner
 
 import stemsplit
-from stemsplit.batch import plan as batch
+from stemsplit.batch.plan import BatchOptions
+from stemsplit.batch.runner import BatchRunner
 from stemsplit.cli import VERBS, app, console, split
 from stemsplit.cli.bars import Bars
 from stemsplit.errors import EncodeError, StemsplitError, UnknownModel
 from stemsplit.missing import no_stem
+from stemsplit.options import OutputOptions, SplitOptions
 from stemsplit.separation.separator import Spec
 from stemsplit.zoo import loading
 from tests.conftest import events
@@ -44,8 +46,8 @@ class Pipeline(SimpleNamespace):
             raise UnknownModel("No model called `nothing`", "choose another")
         return STEMS
 
-    def split_file(self, path, *, outputs, separator, progress, finished, **options):
-        self.split.append({"path": path, "outputs": outputs, **options})
+    def split_track(self, path, options, method, *, outputs, progress, finished):
+        self.split.append({"path": path, "outputs": outputs, "options": options})
         if self.together:
             self.together.wait()
         while path.name in self.endless:
@@ -75,7 +77,7 @@ def pipeline(monkeypatch, tmp_path):
     fake = Pipeline(loaded=[], split=[], failures={}, peaks={}, together=None, endless=set())
     monkeypatch.setattr(loading, "load_method", fake.load_method)
     monkeypatch.setattr(loading, "stem_names", fake.stem_names)
-    monkeypatch.setattr(stemsplit.pipeline, "split_file", fake.split_file)
+    monkeypatch.setattr(stemsplit.pipeline, "split_track", fake.split_track)
     monkeypatch.chdir(tmp_path)
     for name in ("a.wav", "b.wav", "c.wav", "cut.wav", "models"):
         write_wav(Path(name))
@@ -209,20 +211,14 @@ def test_every_option_arrives(pipeline):
             "fast": True,
         }
     ]
-    assert pipeline.split == [
-        {
-            "path": Path("a.wav"),
-            "outputs": {stem: Path("out", "a", f"{stem}.ogg") for stem in STEMS},
-            "depth": "24",
-            "bitrate": "192k",
-            "gain_db": -1.5,
-            "start_seconds": 0.005,
-            "duration_seconds": 2.5,
-            "audio_track": 0,
-            "downmix": True,
-            "force": True,
-        }
-    ]
+    (call,) = pipeline.split
+    assert call["path"] == Path("a.wav")
+    assert call["outputs"] == {stem: Path("out", "a", f"{stem}.ogg") for stem in STEMS}
+    part = {"start_seconds": 0.005, "duration_seconds": 2.5, "audio_track": 0, "downmix": True}
+    sound = SplitOptions("other", ("vocals", "drums"), mask="soft", gain_db=-1.5, **part)
+    assert call["options"].split == sound
+    files = OutputOptions(Path("out"), None, "ogg", depth="24", bitrate="192k", force=True)
+    assert call["options"].output == files
 
 
 @pytest.mark.parametrize(
@@ -427,7 +423,7 @@ def test_the_command_to_go_on_is_not_longer_than_one_reads(pipeline, monkeypatch
 
 
 def test_paths_of_tracks_that_are_done_are_printed_as_those_of_others(pipeline, monkeypatch):
-    monkeypatch.setattr(batch.Order, "is_done", lambda order, job: job.track.path.name == "a.wav")
+    monkeypatch.setattr(BatchRunner, "is_done", lambda runner, job: job.track.path.name == "a.wav")
     run("a.wav", "--daw", "reaper")
     session = Path("stems/a/a.rpp")
     session.parent.mkdir(parents=True)
@@ -493,12 +489,12 @@ def test_verbose_shows_the_traceback_of_a_bug(pipeline):
 
 
 def test_a_bug_while_looking_at_a_track_stops_no_other(pipeline, monkeypatch):
-    opened = batch.Order.open
+    opened = BatchRunner.open
 
-    def look(order, job):
-        return bug() if job.track.path.name == "a.wav" else opened(order, job)
+    def look(runner, job):
+        return bug() if job.track.path.name == "a.wav" else opened(runner, job)
 
-    monkeypatch.setattr(batch.Order, "open", look)
+    monkeypatch.setattr(BatchRunner, "open", look)
     result = run("a.wav", "b.wav")
     assert result.exit_code == 1
     assert "Unexpected error in `a.wav`: ZeroDivisionError" in result.stderr
@@ -543,7 +539,7 @@ def test_a_track_that_needs_too_much_memory_stops_no_other(pipeline, error):
 
 
 def test_a_bug_outside_of_tracks_keeps_its_traceback(pipeline, monkeypatch):
-    monkeypatch.setattr(batch.Order, "plan", bug)
+    monkeypatch.setattr(BatchOptions, "plan", bug)
     result = run("--json", "a.wav")
     assert isinstance(result.exception, ZeroDivisionError)
     assert events(result.stdout)[-1]["code"] == "internal"

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from stemsplit.batch import ray_backend
 from stemsplit.batch.discovery import Track, find_tracks
-from stemsplit.batch.plan import Order
+from stemsplit.batch.plan import BatchOptions
+from stemsplit.batch.runner import BatchRunner
 from stemsplit.cli import app
 from stemsplit.errors import ClusterUnavailable, EncodeError, StemsplitError
 from stemsplit.files import remote
@@ -53,10 +54,10 @@ def times(folder: Path) -> dict[Path, int]:
 @pytest.mark.slow
 def test_a_node_that_is_lost_loses_nothing(nodes, album):
     together, (first, _) = nodes
-    order = Order(Path("out"), stems=("bass",))
-    jobs = order.plan([*find_tracks(["album"]).tracks, Track(Path("missing.wav"))])
+    options = BatchOptions.of(out=Path("out"), stems=("bass",))
+    jobs = options.plan([*find_tracks(["album"]).tracks, Track(Path("missing.wav"))])
     outcomes, killed_after = {}, {}
-    for job, outcome in ray_backend.carry_out(order, jobs, address=together.address):
+    for job, outcome in ray_backend.run(options, jobs, address=together.address):
         assert job not in outcomes, "each track comes back once"
         outcomes[job] = outcome
         if len(outcomes) == 10:
@@ -74,7 +75,7 @@ def test_a_node_that_is_lost_loses_nothing(nodes, album):
         assert outcome.input == job.track.path
         assert outcome.outputs == job.outputs
         assert soundfile.info(job.outputs["bass"]).frames == outcome.frames == 20_000
-    again = Order(Path("out"), stems=("bass",), skip_existing=True)
+    again = BatchRunner(options.with_output(skip_existing=True))
     assert all(again.is_done(job) for job in jobs[:-1]), "and the records are those of any other run"
 
 
@@ -102,21 +103,21 @@ def test_the_program_uses_a_cluster_and_places_that_fsspec_knows(nodes, album):
 def test_a_machine_must_have_room(nodes):
     together, _ = nodes
     with pytest.raises(ClusterUnavailable, match="has 64 CPU"):
-        list(ray_backend.carry_out(Order(), [object()], address=together.address, cpus=64))
+        list(ray_backend.run(BatchOptions(), [object()], address=together.address, cpus=64))
 
 
 @pytest.mark.slow
 def test_there_may_be_no_cluster():
     with pytest.raises(ClusterUnavailable, match="No Ray cluster"):
-        list(ray_backend.carry_out(Order(), [], address="127.0.0.1:1"))
+        list(ray_backend.run(BatchOptions(), [], address="127.0.0.1:1"))
 
 
 # A track whose worker was lost
 
 
 @pytest.fixture
-def order(album, separator):
-    return Order(Path("out")), separator
+def runner(album):
+    return BatchRunner(BatchOptions.of(out=Path("out")))
 
 
 @pytest.fixture
@@ -126,34 +127,31 @@ def separator():
     return mask_separator()
 
 
-def test_a_track_that_was_finished_is_not_done_again(order):
-    order, separator = order
-    (job, *_) = order.plan(find_tracks(["album"]).tracks)
-    done = order.attempt(job, separator)
+def test_a_track_that_was_finished_is_not_done_again(runner, separator):
+    (job, *_) = runner.options.plan(find_tracks(["album"]).tracks)
+    done = runner.run_once(job, separator)
     written = times(Path("out"))
     with pytest.raises(EncodeError, match="there already"):
-        order.attempt(job, separator)
-    again = order.attempt(job, separator, again=True)
+        runner.run_once(job, separator)
+    again = runner.run_once(job, separator, again=True)
     assert (again, times(Path("out"))) == (done, written)
 
 
-def test_a_track_that_was_half_finished_is_done_again(order):
-    order, separator = order
-    (job, *_) = order.plan(find_tracks(["album"]).tracks)
-    done = order.attempt(job, separator)
+def test_a_track_that_was_half_finished_is_done_again(runner, separator):
+    (job, *_) = runner.options.plan(find_tracks(["album"]).tracks)
+    done = runner.run_once(job, separator)
     content = job.outputs["bass"].read_bytes()
     job.outputs["bass"].unlink()
-    assert order.attempt(job, separator, again=True).sha256 == done.sha256
+    assert runner.run_once(job, separator, again=True).sha256 == done.sha256
     assert job.outputs["bass"].read_bytes() == content
 
 
-def test_what_is_somebody_else_s_is_never_replaced(order):
-    order, separator = order
-    (job, *_) = order.plan(find_tracks(["album"]).tracks)
+def test_what_is_somebody_else_s_is_never_replaced(runner, separator):
+    (job, *_) = runner.options.plan(find_tracks(["album"]).tracks)
     job.outputs["bass"].parent.mkdir(parents=True)
     job.outputs["bass"].write_bytes(b"my own")
     with pytest.raises(EncodeError, match="there already"):
-        order.attempt(job, separator, again=True)
+        runner.run_once(job, separator, again=True)
     assert job.outputs["bass"].read_bytes() == b"my own"
 
 
@@ -182,12 +180,12 @@ def test_tracks_elsewhere_are_found(elsewhere):
 
 
 def test_stems_elsewhere_are_those_that_would_be_here(elsewhere, separator):
-    near = Order(Path("out"))
-    (here, *_) = near.plan(find_tracks(["album/00.wav"]).tracks)
-    near.attempt(here, separator)
-    far = Order(elsewhere / "out")
-    jobs = far.plan(find_tracks([str(elsewhere / "music")], recursive=True).tracks)
-    result = far.attempt(jobs[1], separator)
+    near = BatchRunner(BatchOptions.of(out=Path("out")))
+    (here, *_) = near.options.plan(find_tracks(["album/00.wav"]).tracks)
+    near.run_once(here, separator)
+    far = BatchRunner(BatchOptions.of(out=elsewhere / "out"))
+    jobs = far.options.plan(find_tracks([str(elsewhere / "music")], recursive=True).tracks)
+    result = far.run_once(jobs[1], separator)
     assert str(result.outputs["bass"]).endswith("out/live/b [1977] *?/bass.wav")
     for stem, path in result.outputs.items():
         there, _ = soundfile.read(path.open("rb"))
@@ -196,30 +194,31 @@ def test_stems_elsewhere_are_those_that_would_be_here(elsewhere, separator):
 
 
 def test_what_is_done_elsewhere_is_remembered_there(elsewhere, separator):
-    order = Order(elsewhere / "out", skip_existing=True)
-    (job,) = order.plan(find_tracks([str(elsewhere / "music")]).tracks)
-    done = order.attempt(job, separator)
-    assert order.attempt(job, separator) is None
+    runner = BatchRunner(BatchOptions.of(out=elsewhere / "out", skip_existing=True))
+    (job,) = runner.options.plan(find_tracks([str(elsewhere / "music")]).tracks)
+    done = runner.run_once(job, separator)
+    assert runner.run_once(job, separator) is None
     remote.remove(job.outputs["bass"])
-    assert order.attempt(job, separator).sha256 == done.sha256, (
+    assert runner.run_once(job, separator).sha256 == done.sha256, (
         "only what is missing keeps it from being done"
     )
     job.outputs["bass"].write_bytes(b"my own")
     with pytest.raises(EncodeError, match="there already"):
-        order.attempt(job, separator)
+        runner.run_once(job, separator)
     job.track.path.write_bytes(Path("album/01.wav").read_bytes())
-    assert not order.is_done(job)
+    assert not runner.is_done(job)
 
 
 def test_stems_elsewhere_are_not_replaced_unasked(elsewhere, separator):
-    (job,) = Order(elsewhere / "out").plan(find_tracks([str(elsewhere / "music")]).tracks)
+    options = BatchOptions.of(out=elsewhere / "out")
+    (job,) = options.plan(find_tracks([str(elsewhere / "music")]).tracks)
     job.outputs["bass"].parent.mkdir(parents=True, exist_ok=True)
     job.outputs["bass"].write_bytes(b"my own")
     for again in (False, True):
         with pytest.raises(EncodeError, match="there already"):
-            Order(elsewhere / "out").attempt(job, separator, again=again)
+            BatchRunner(options).run_once(job, separator, again=again)
     assert job.outputs["bass"].read_bytes() == b"my own"
-    Order(elsewhere / "out", force=True).attempt(job, separator)
+    BatchRunner(options.with_output(force=True)).run_once(job, separator)
     assert job.outputs["bass"].read_bytes() != b"my own"
 
 

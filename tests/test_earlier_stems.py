@@ -9,7 +9,8 @@ import pytest
 import soundfile
 
 from stemsplit.batch.discovery import Track, find_tracks
-from stemsplit.batch.plan import Job, Order
+from stemsplit.batch.plan import BatchOptions, Job
+from stemsplit.batch.runner import BatchRunner
 from stemsplit.separation.separator import Spec
 
 RATE = 44_100
@@ -31,9 +32,9 @@ def album(tmp_path, monkeypatch):
     song = np.random.default_rng(0).normal(0, 0.1, (5000, 2))
     soundfile.write("song.wav", song, RATE)
     outputs = {stem: Path("stems", "song", f"{stem}.wav") for stem in ("a", "b")}
-    order = Order(Path("stems"))
-    order.__dict__["settings"] = {}
-    order.carry_out(Job(Track(Path("song.wav")), outputs), Halves())
+    options = BatchOptions()
+    options.__dict__["settings"] = {}
+    BatchRunner(options).run(Job(Track(Path("song.wav")), outputs), Halves())
     return tmp_path
 
 
@@ -64,8 +65,8 @@ def test_parts_of_older_versions_are_neither_tracks_nor_touched(album):
     part = Path("stems/song/a.wav.part")
     part.write_text("half")
     assert found(".", recursive=True) == ["song.wav"]
-    order = Order(Path("stems"), force=True)
-    order.__dict__["settings"] = {}
+    options = BatchOptions.of(force=True)
+    options.__dict__["settings"] = {}
     outputs = {stem: Path("stems", "song", f"{stem}.wav") for stem in ("a", "b")}
-    order.carry_out(Job(Track(Path("song.wav")), outputs), Halves())
+    BatchRunner(options).run(Job(Track(Path("song.wav")), outputs), Halves())
     assert part.read_text() == "half"

@@ -15,7 +15,7 @@ from stemsplit.datasets.songs import Song
 from stemsplit.dsp.features import FLOOR, InputFeatures
 from stemsplit.errors import StemsplitError
 from stemsplit.networks import registry
-from stemsplit.runtime import Running
+from stemsplit.options import RuntimeOptions
 from stemsplit.runtime.torch_runtime import AllStems
 from stemsplit.training.augment import Augmentation
 from stemsplit.training.config import Recipe
@@ -216,7 +216,7 @@ def test_both_runtimes_give_the_same(name, music):
     batch = whole_grid(entry, 4096 if entry.hears_waves else 32)
     found = {}
     for runtime in ("torch", "openvino"):
-        running = Running(runtime=runtime, device="cpu", precision="float32", threads=1, batch=batch)
+        running = RuntimeOptions(runtime=runtime, device="cpu", precision="float32", threads=1, batch=batch)
         separator = load_network(random_model(name), running=running)
         spec = separator.spec
         time = spec.grid * math.ceil(6000 / spec.grid)
@@ -229,7 +229,7 @@ def test_both_runtimes_give_the_same(name, music):
 
 @pytest.mark.parametrize("name", slow_but(QUICK, (name for name in LIGHT if registry.REGISTRY[name].joint)))
 def test_some_stems_of_a_network_for_all_are_what_they_are_among_all(name, music):
-    running = Running(runtime="torch", device="cpu", precision="float32", threads=1)
+    running = RuntimeOptions(runtime="torch", device="cpu", precision="float32", threads=1)
     every, some = (
         load_network(random_model(name), stems=stems, running=running) for stems in (None, ["drums", "other"])
     )
@@ -241,7 +241,7 @@ def test_some_stems_of_a_network_for_all_are_what_they_are_among_all(name, music
 
 def test_what_a_network_cannot_do_is_said():
     with pytest.raises(StemsplitError, match="no --fast for sub-band-unet"):
-        load_network(random_model("sub-band-unet"), running=Running(fast=True))
+        load_network(random_model("sub-band-unet"), running=RuntimeOptions(fast=True))
     with pytest.raises(StemsplitError, match="without masks"):
         load_network(random_model("wavenet-small"), mask="soft")
 

@@ -12,7 +12,7 @@ from stemsplit import pipeline
 from stemsplit.audio.reader import Reader
 from stemsplit.audio.writer import Writer
 from stemsplit.errors import DecodeError, DeviceUnavailable, EncodeError, OutputExists, StemsplitError
-from stemsplit.runtime import Running
+from stemsplit.options import RuntimeOptions
 from stemsplit.zoo import loading
 from tests.conftest import SAMPLE_RATE, STEMS, mask_separator, random_model, whole
 
@@ -321,7 +321,7 @@ def test_some_stems_of_a_network_for_all_are_as_among_all(music, mask):
 def test_only_the_networks_asked_for_are_loaded():
     features = np.zeros((1, 30, 513), np.float32)
     for runtime in ("torch", "auto"):
-        running = Running(runtime=runtime, device="cpu")
+        running = RuntimeOptions(runtime=runtime, device="cpu")
         alone = loading.load_masks("binary-mask-cnn", stems=["bass"], running=running)
         assert alone.network(features).shape == (1, 1, 6, 513)
     assert loading.load_separator(stems=["bass", "vocals"]).spec.stems == ("vocals", "bass")

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from stemsplit.networks import registry
-from stemsplit.pipeline import separate_stream
 from stemsplit.separation.masking import MaskSeparator
-from stemsplit.separation.stream import separate_blocks
+from stemsplit.separation.stream import separate_blocks, separate_stream
 from tests.conftest import whole
 
 ROUNDING = 2e-6  # float32, |samples| < 1

@@ -14,7 +14,8 @@ import torch
 from stemsplit.dsp.stft import Stft
 from stemsplit.errors import BadWeights, DeviceUnavailable
 from stemsplit.networks import registry
-from stemsplit.runtime import Running, cache, openvino_runtime
+from stemsplit.options import RuntimeOptions
+from stemsplit.runtime import cache, openvino_runtime
 from stemsplit.runtime.torch_runtime import TorchRuntime
 from stemsplit.separation.masking import MaskSeparator
 from stemsplit.separation.plan import MaskPlan
@@ -43,7 +44,7 @@ def references(music):
     """Stems by torch in float32, window by window's equals, of every frame and of every third."""
 
     def stems(fast):
-        running = Running(runtime="torch", device="cpu", precision="float32", threads=1, fast=fast)
+        running = RuntimeOptions(runtime="torch", device="cpu", precision="float32", threads=1, fast=fast)
         return whole(loading.load_masks("binary-mask-cnn", running=running), music)
 
     return {fast: stems(fast) for fast in (False, True)}
@@ -61,7 +62,7 @@ def test_fast_is_something_else_but_not_much(references):
 def test_stems_are_the_same_however_they_are_run(music, references, runtime, precision, fast, batch, threads):
     if precision == "bfloat16" and not has_bfloat16():
         pytest.skip("this processor has no bfloat16")
-    running = Running(
+    running = RuntimeOptions(
         runtime=runtime, device="cpu", precision=precision, fast=fast, batch=batch, threads=threads
     )
     separator = loading.load_masks("binary-mask-cnn", running=running)
@@ -95,7 +96,7 @@ def test_the_registry_says_what_the_networks_are(name):
 )
 def test_what_makes_no_sense_is_refused(options, words):
     with pytest.raises(ValueError, match=words):
-        Running(**options)
+        RuntimeOptions(**options)
 
 
 def test_a_runtime_that_is_not_there_is_an_error(monkeypatch):
@@ -150,9 +151,9 @@ def test_threads_that_begin_together_do_not_wait_for_each_other_for_ever():
 import threading
 import numpy as np
 from stemsplit.zoo.loading import load_masks
-from stemsplit.runtime import Running
+from stemsplit.options import RuntimeOptions
 
-separator = load_masks("binary-mask-cnn", running=Running(device="cpu", threads=8, batch=1))
+separator = load_masks("binary-mask-cnn", running=RuntimeOptions(device="cpu", threads=8, batch=1))
 together = threading.Barrier(8)
 
 def ask():
@@ -171,7 +172,7 @@ for thread in threads:
 
 @needs_openvino
 def test_damaged_weights_are_refused_though_good_ones_are_kept(tmp_path):
-    running = Running(runtime="openvino", device="cpu", threads=1)
+    running = RuntimeOptions(runtime="openvino", device="cpu", threads=1)
     loading.load_masks("binary-mask-cnn", running=running)
     content = bytearray(store.find("binary-mask-cnn").read_bytes())
     content[-2:] = b"\x00\x7c"  # infinity
@@ -185,7 +186,7 @@ def test_damaged_weights_are_refused_though_good_ones_are_kept(tmp_path):
 @needs_openvino
 def test_half_precision_leaves_the_preparation_in_float32(music, monkeypatch):
     """Where the CPU has no bfloat16, OpenVINO computes all in float32: then the stems are the same."""
-    running = Running(runtime="openvino", device="cpu", precision="float32", threads=1)
+    running = RuntimeOptions(runtime="openvino", device="cpu", precision="float32", threads=1)
     expected = whole(loading.load_masks("band-transformer", running=running), music)
     monkeypatch.setattr(openvino_runtime, "best_precision", lambda *_: "bfloat16")
     hints, translate = [], openvino_runtime.configuration

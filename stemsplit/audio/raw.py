@@ -237,7 +237,7 @@ class Outlet:
     """
 
     def __init__(self, stream: BinaryIO, raw: Raw, *, wav: bool, frames: int | None = None) -> None:
-        self._stream, self._raw, self._wav, self._promised = stream, raw, wav, frames
+        self._stream, self.raw, self._wav, self._promised = stream, raw, wav, frames
         self._bytes = 0
         self.peak = 0.0
 
@@ -245,7 +245,7 @@ class Outlet:
         """Append a block `(channel, time)`. Raises BrokenPipeError if nobody listens any more."""
         if self._wav and not self._bytes:
             self._stream.write(self._header(self._promised))
-        data = self._raw.encode(block)
+        data = self.raw.encode(block)
         self.peak = max(self.peak, float(np.abs(block).max(initial=0)))
         self._bytes += len(data)
         self._stream.write(data)
@@ -253,7 +253,7 @@ class Outlet:
 
     def finish(self) -> None:
         """Put the length down where it was not known."""
-        frames, padding = self._bytes // self._raw.bytes_per_frame, bytes(self._bytes % 2)
+        frames, padding = self._bytes // self.raw.bytes_per_frame, bytes(self._bytes % 2)
         if self._wav:
             self._stream.write(padding)
         if self._wav and frames != self._promised and self._stream.seekable():
@@ -267,7 +267,7 @@ class Outlet:
 
     def _header(self, frames: int | None) -> bytes:
         """Return what stands before the samples: RIFF, `fmt `, of floating point `fact`, and `data`."""
-        raw, width = self._raw, self._raw.bytes_per_frame
+        raw, width = self.raw, self.raw.bytes_per_frame
         kind, bits = (3, 32) if raw.samples == "f32" else (1, int(raw.samples[1:]))
         form = struct.pack(
             "<HHIIHH", kind, raw.channels, raw.sample_rate, raw.sample_rate * width, width, bits

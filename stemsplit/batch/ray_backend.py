@@ -17,7 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stemsplit.batch.plan import Job, Order
+from stemsplit.batch.plan import BatchOptions, Job
+from stemsplit.batch.runner import BatchRunner
 from stemsplit.defaults import install_extra
 from stemsplit.errors import ClusterUnavailable, StemsplitError, WorkerLost, failure
 from stemsplit.files.remote import is_remote
@@ -40,27 +41,27 @@ class _Worker:
 
     _method: Method
 
-    def __init__(self, order: Order) -> None:
-        self._order = order
+    def __init__(self, options: BatchOptions) -> None:
+        self._runner = BatchRunner(options)
 
     def load(self) -> StemsplitError | None:
         """Load the model."""
         try:
-            self._method = self._order.load()
+            self._method = self._runner.load()
         except Exception as problem:
-            return failure(problem, self._order.model)
+            return failure(problem, self._runner.options.split.model)
         return None
 
     def split(self, job: Job, again: bool) -> Outcome:
         """Split a track."""
         try:
-            return self._order.attempt(job, self._method, again=again)
+            return self._runner.run_once(job, self._method, again=again)
         except Exception as problem:
             return failure(problem, job.track)
 
 
-def carry_out(
-    order: Order,
+def run(
+    options: BatchOptions,
     jobs: Sequence[Job],
     *,
     address: str = "local",
@@ -88,12 +89,23 @@ def carry_out(
         problem = str(error).partition("\n")[0]
         raise ClusterUnavailable(f"No Ray cluster at `{address}`: {problem}", "see `ray status`") from error
     try:
-        model = os.path.abspath(order.model) if order.model.endswith(".safetensors") else order.model
-        running = replace(order.running, threads=cpus)
-        order = replace(order, out=_absolute(order.out), model=model, running=running)
-        yield from _Foreman(ray, order, jobs, workers, {"num_cpus": cpus, "num_gpus": gpus}).run()
+        share = {"num_cpus": cpus, "num_gpus": gpus}
+        yield from _Foreman(ray, _for_machines(options, cpus), jobs, workers, share).run()
     finally:
         ray.shutdown()
+
+
+def _for_machines(options: BatchOptions, cpus: int) -> BatchOptions:
+    """Return the options for workers, whose current folder is another."""
+    model = options.split.model
+    if model.endswith(".safetensors"):
+        model = os.path.abspath(model)
+    return replace(
+        options,
+        split=replace(options.split, model=model),
+        output=replace(options.output, out=_absolute(options.output.out)),
+        runtime=replace(options.runtime, threads=cpus),
+    )
 
 
 def _knock(address: str) -> None:
@@ -116,9 +128,9 @@ class _Foreman:
     """Gives tracks to workers, and asks for new ones where some were lost."""
 
     def __init__(
-        self, ray: Any, order: Order, jobs: Sequence[Job], most: int | None, share: dict[str, float]
+        self, ray: Any, options: BatchOptions, jobs: Sequence[Job], most: int | None, share: dict[str, float]
     ) -> None:
-        self._ray, self._order, self._most, self._share = ray, order, most, share
+        self._ray, self._options, self._most, self._share = ray, options, most, share
         self._worker = ray.remote(_Worker).options(**share)
         self._waiting, self._left = deque(jobs), len(jobs)
         self._attempts: Counter[Job] = Counter()
@@ -149,7 +161,7 @@ class _Foreman:
                         yield job, WorkerLost(f"`{job.track}` cost {ATTEMPTS} workers", "split it by itself")
                     continue
                 except Exception as error:  # what came of it cannot be sent, or be read here
-                    outcome = failure(error, job.track if job else self._order.model)
+                    outcome = failure(error, job.track if job else self._options.split.model)
                 if job is not None:
                     self._left -= 1
                     self._lost_early = 0
@@ -162,7 +174,7 @@ class _Foreman:
         """Ask for as many workers as there is room and work for; those that have no room yet wait for it."""
         wanted = min(self._room(), self._left)
         for _ in range(wanted - len(self._busy)):
-            worker = self._worker.remote(self._order)
+            worker = self._worker.remote(self._options)
             self._busy[worker.load.remote()] = (worker, None)
 
     def _room(self) -> int:

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from stemsplit.audio.formats import LOSSLESS, STEM_FILE
 from stemsplit.cli import console
 from stemsplit.cli import settings as config
 from stemsplit.errors import BadConfig
@@ -21,17 +20,6 @@ _META = "stemsplit.settings"
 JSON = "stemsplit.json"
 """Key of a context's `meta`: whether errors are printed as JSON events, too."""
 USAGE_ERROR: Any = typer.BadParameter.__base__  # typer does not export it
-# Of two of these, one is enough.
-_RIVALS = (
-    {"stems", "two_stems"},
-    {"quiet", "verbose"},
-    {"force", "skip_existing"},
-    {"stdout", "json"},
-    {"print0", "json"},
-    {"print0", "stdout"},
-    {"stdout", "dry_run"},
-    {"stdout", "ray"},
-)
 
 
 class Configured(TyperCommand):
@@ -124,20 +112,21 @@ def meaning(option: Any, ctx: Any, setting: config.Setting) -> Any:
 
 
 def _fits(name: str, setting: config.Setting, chosen: Mapping[str, Any]) -> bool:
+    from stemsplit.options import exclusions
+
     return name not in chosen and not any(
-        _contradict({name: setting.value, other: value}) for other, value in chosen.items()
+        any(exclusions({name: setting.value, other: value})) for other, value in chosen.items()
     )
 
 
-def _contradict(two: Mapping[str, Any]) -> bool:
-    if two.keys() in _RIVALS:
-        return all(two.values())
-    format = two.get("format")
-    lossless = format in LOSSLESS
-    if format == STEM_FILE:
-        taken = any(two.get(other) for other in ("stems", "two_stems", "stdout"))
-        return taken or "{stem}" in (two.get("template") or "")
-    return bool(lossless and two.get("bitrate")) or (format == "flac" and two.get("depth") == "32f")
+def refuse_exclusions(ctx: Any) -> None:
+    """Raise BadParameter for options that exclude each other."""
+    from stemsplit.options import exclusions
+
+    values = {name: ctx.params[option.name] for name, option in options_of(ctx.command).items()}
+    for rule in exclusions(values):
+        if rule.message:
+            raise typer.BadParameter(rule.explain(values, lambda name: f"--{config.key(name)}"))
 
 
 def _tell(used: Mapping[str, config.Setting], *, verbose: bool) -> None:

@@ -113,7 +113,8 @@ def command(
     from stemsplit import plots, spatial
     from stemsplit.evaluation import comparison, evaluate
     from stemsplit.evaluation import tables as results
-    from stemsplit.runtime import Running, cores
+    from stemsplit.options import RuntimeOptions
+    from stemsplit.runtime import cores
     from stemsplit.zoo import page, store
 
     _refuse(*(path for path in (csv, json, plot) if path))
@@ -130,7 +131,7 @@ def command(
         "masks": mask or (),
         "oracles": [ORACLES[name] for name in oracle or ORACLES if name in ORACLES],
         "mixture": baseline == "mixture",
-        "running": Running(runtime, device, precision, fast=fast),
+        "running": RuntimeOptions(runtime, device, precision, fast=fast),
     }
     systems: Systems | Comparison
     if others:

@@ -9,8 +9,7 @@ from stemsplit.datasets.songs import Song
 from stemsplit.errors import UsageError
 from stemsplit.evaluation.bsseval import Pool
 from stemsplit.evaluation.evaluate import SongScores, Systems, card_of, systems_of
-from stemsplit.runtime import Running
-from stemsplit.zoo.loading import AS_IT_IS_BEST
+from stemsplit.options import DEFAULT_RUNTIME, RuntimeOptions
 from stemsplit.zoo.store import ModelCard
 
 
@@ -37,7 +36,7 @@ def compare(
     masks: Sequence[str] = (),
     oracles: Sequence[str] = (),
     mixture: bool = True,
-    running: Running = AS_IT_IS_BEST,
+    running: RuntimeOptions = DEFAULT_RUNTIME,
 ) -> tuple[ModelCard, Comparison]:
     """Return several models to measure, and a card that names all of them; the rest as `systems_of`.
 

@@ -21,13 +21,12 @@ from stemsplit.evaluation.bsseval import Pool
 from stemsplit.evaluation.metrics import BinCounts, Scores, count_bins, sdr, si_sdr, si_snr
 from stemsplit.evaluation.oracles import Oracle, all_oracles
 from stemsplit.networks import registry
-from stemsplit.pipeline import separate_stream
-from stemsplit.runtime import Running
+from stemsplit.options import DEFAULT_RUNTIME, RuntimeOptions
 from stemsplit.separation.masking import MaskSeparator
 from stemsplit.separation.plan import MaskPlan
 from stemsplit.separation.separator import FittedMethod, Method, Samples, Spec
-from stemsplit.separation.stream import separate_blocks
-from stemsplit.zoo.loading import AS_IT_IS_BEST, load_method, load_network, read_cards
+from stemsplit.separation.stream import separate_blocks, separate_stream
+from stemsplit.zoo.loading import load_method, load_network, read_cards
 from stemsplit.zoo.store import ModelCard
 
 MEAN = "mean"
@@ -131,7 +130,7 @@ def systems_of(
     masks: Sequence[str] = (),
     oracles: Sequence[str] = (),
     mixture: bool = True,
-    running: Running = AS_IT_IS_BEST,
+    running: RuntimeOptions = DEFAULT_RUNTIME,
 ) -> Systems:
     """Return a model, or a method that is fitted to each song, and what to compare it with.
 

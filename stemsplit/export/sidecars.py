@@ -10,10 +10,10 @@ from pathlib import Path
 from stemsplit import plots
 from stemsplit.audio.reader import Reader
 from stemsplit.audio.stem_folder import StemSet
-from stemsplit.batch.plan import Order
 from stemsplit.export import report
 from stemsplit.export.daw import write as daw
 from stemsplit.files.parts import refuse_to_replace
+from stemsplit.options import Options
 from stemsplit.output import template
 from stemsplit.pipeline import SplitResult
 
@@ -22,7 +22,7 @@ Phase = Callable[[str], AbstractContextManager[Callable[[float], None]]]
 
 
 @dataclass(frozen=True)
-class Beside:
+class Sidecars:
     """What is wanted beside the stems of each track: a `session` of a kind that `daw` knows, a `page`."""
 
     session: str | None = None
@@ -50,16 +50,14 @@ class Beside:
         for path in self.paths(track, outputs).values():
             refuse_to_replace(path, force=force)
 
-    def write(self, result: SplitResult, order: Order, phase: Phase) -> dict[str, Path]:
+    def write(self, result: SplitResult, options: Options, phase: Phase) -> dict[str, Path]:
         """Write it, and return the paths; each part of the work runs inside a `phase`.
 
         Raises:
             EncodeError: something cannot be written.
         """
-        paths = self.paths(result.input, result.outputs)
-        whole = not order.start_seconds and order.duration_seconds is None and not order.gain_db
-        whole = whole and order.audio_track is None and not order.downmix
-        whole = whole and Reader(result.input).sample_rate == result.sample_rate
+        paths, force = self.paths(result.input, result.outputs), options.output.force
+        whole = options.split.whole and Reader(result.input).sample_rate == result.sample_rate
         stems = StemSet(
             template.track_name(result.input),
             result.outputs,
@@ -70,9 +68,9 @@ class Beside:
         if self.session:
             with phase("session") as progress:
                 analysis = daw.analyse(stems, progress)
-                daw.write(self.session, stems, paths["session"], analysis, order.force)
+                daw.write(self.session, stems, paths["session"], analysis, force)
         if self.page:
-            facts = report.facts(stems, order.out)
+            facts = report.facts(stems, options.output.out)
             with phase("report") as progress:
-                report.write(stems, paths["report"], facts=facts, force=order.force, progress=progress)
+                report.write(stems, paths["report"], facts=facts, force=force, progress=progress)
         return paths

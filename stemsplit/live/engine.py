@@ -29,7 +29,7 @@ from stemsplit.audio.reader import check_finite
 from stemsplit.defaults import install_extra
 from stemsplit.errors import DecodeError, DeviceUnavailable, StemsplitError, UsageError
 from stemsplit.networks import registry
-from stemsplit.runtime import Running
+from stemsplit.options import RuntimeOptions
 from stemsplit.separation.separator import Samples, Separator, Spec
 from stemsplit.separation.stream import separate_blocks
 from stemsplit.zoo import store
@@ -77,7 +77,7 @@ def load(
     if network.hears_waves:
         batch = block_length(network.grid, card.sample_rate, block_ms)
     else:
-        plan = mask_plan(card, card.mask, Running(fast=fast))
+        plan = mask_plan(card, card.mask, RuntimeOptions(fast=fast))
         batch = plan.batch_for(block_length(plan.stride_samples, card.sample_rate, block_ms))
     stems = None if stem is None else [stem]
     return load_separator(model, stems=stems, batch=batch, threads=1, fast=fast, **running)

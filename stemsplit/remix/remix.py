@@ -19,9 +19,11 @@ from stemsplit.audio.writer import Writer
 from stemsplit.errors import EncodeError
 from stemsplit.files.claims import claim
 from stemsplit.files.parts import cannot_write
-from stemsplit.pipeline import depth_for, fit, separate_stream
+from stemsplit.output.plan import depth_for
+from stemsplit.pipeline import fit
 from stemsplit.remix.mixer import Mixer, parse
 from stemsplit.separation.separator import Samples
+from stemsplit.separation.stream import separate_stream
 from stemsplit.zoo.loading import load_method, stem_names
 
 CHUNK_FRAMES = 65_536

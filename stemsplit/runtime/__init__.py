@@ -6,13 +6,13 @@ import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from stemsplit.defaults import install_extra
 from stemsplit.errors import DeviceUnavailable, UsageError
 from stemsplit.networks import registry
+from stemsplit.options import RuntimeOptions
 from stemsplit.separation.separator import Samples
 
 if TYPE_CHECKING:
@@ -21,13 +21,9 @@ if TYPE_CHECKING:
     Weights: TypeAlias = Mapping[str, Mapping[str, Tensor]]
     """Part of a model (a stem, or all of them) to its network's tensors by name."""
 
-RUNTIMES = ("auto", "torch", "openvino")
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 MOST_THREADS = 8
 """Unless more are asked for: each works on a segment of its own, some 50 MB."""
-FAST_STEP = 3
-"""With `fast` the networks are asked for every third frame, 35 ms apart."""
 
 
 class Runtime(Protocol):
@@ -47,103 +43,73 @@ class Runtime(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class Running:
-    """How to run a model's networks; each is chosen by what the machine has, unless it is given.
+def start(
+    options: RuntimeOptions,
+    network: str,
+    tensors: Callable[[], Weights],
+    content: Callable[[], bytes],
+    parts: Sequence[str],
+    stems: int = 1,
+) -> Runtime:
+    """Return the networks of a model's `parts`, ready to run; each gives `stems` stems.
+
+    `tensors` loads the weights of these parts. `content` reads the file that holds them: with OpenVINO it
+    tells whether there is a compiled network in the cache, and the tensors are not loaded if there is.
 
     Raises:
-        ValueError: there is no such choice.
+        DeviceUnavailable: what is asked for is not there. It is never replaced by something else.
+        BadWeights: the weights file is damaged.
+        UsageError: the networks cannot be asked for every third frame only.
     """
+    entry = registry.find(network)
+    stride = options.frame_stride
+    if stride not in entry.steps:
+        able = ", ".join(name for name, other in registry.REGISTRY.items() if stride in other.steps)
+        raise UsageError(f"There is no --fast for {network}", f"leave it out, or use --model {able}")
+    device = pick_device(options.device)
+    threads = options.threads or min(MOST_THREADS, cores())
+    # What noise half precision makes, a mask only spreads a little; a waveform is the stem itself.
+    precision = "float32" if entry.hears_waves and options.precision == "auto" else options.precision
+    batch = math.ceil((options.batch or entry.batch) / entry.grid) * entry.grid
+    if _with_openvino(options.runtime, device):
+        from stemsplit.runtime.openvino_runtime import OpenVinoRuntime
 
-    runtime: str = "auto"
-    device: str = "auto"
-    precision: str = "auto"
-    batch: int | None = None
-    """Frames or samples to answer for at a time."""
-    threads: int | None = None
-    """Processor cores to use."""
-    fast: bool = False
-    """Ask the networks for every third frame only."""
-
-    def __post_init__(self) -> None:
-        for name, among in (("runtime", RUNTIMES), ("precision", PRECISIONS)):
-            if getattr(self, name) not in among:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(among)}")
-        for name in ("batch", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value} must be 1 or more")
-
-    @property
-    def step(self) -> int:
-        """How many frames apart the networks are asked."""
-        return FAST_STEP if self.fast else 1
-
-    def start(
-        self,
-        network: str,
-        tensors: Callable[[], Weights],
-        content: Callable[[], bytes],
-        parts: Sequence[str],
-        stems: int = 1,
-    ) -> Runtime:
-        """Return the networks of a model's `parts`, ready to run; each gives `stems` stems.
-
-        `tensors` loads the weights of these parts. `content` reads the file that holds them: with OpenVINO it
-        tells whether there is a compiled network in the cache, and the tensors are not loaded if there is.
-
-        Raises:
-            DeviceUnavailable: what is asked for is not there. It is never replaced by something else.
-            BadWeights: the weights file is damaged.
-            UsageError: the networks cannot be asked for every third frame only.
-        """
-        entry = registry.find(network)
-        if self.step not in entry.steps:
-            able = ", ".join(name for name, other in registry.REGISTRY.items() if self.step in other.steps)
-            raise UsageError(f"There is no --fast for {network}", f"leave it out, or use --model {able}")
-        device = pick_device(self.device)
-        threads = self.threads or min(MOST_THREADS, cores())
-        # What noise half precision makes, a mask only spreads a little; a waveform is the stem itself.
-        precision = "float32" if entry.hears_waves and self.precision == "auto" else self.precision
-        batch = math.ceil((self.batch or entry.batch) / entry.grid) * entry.grid
-        if self._with_openvino(device):
-            from stemsplit.runtime.openvino_runtime import OpenVinoRuntime
-
-            return OpenVinoRuntime(
-                network,
-                tensors,
-                content(),
-                parts,
-                stems,
-                batch=batch,
-                precision=precision,
-                threads=threads,
-                step=self.step,
-            )
-        from stemsplit.runtime.torch_runtime import TorchRuntime
-
-        if device != "cpu" and not self.batch:
-            batch = entry.gpu_batch or 4 * batch
-        return TorchRuntime(
-            registry.build(network, tensors(), stems),
-            reach=entry.reach,
+        return OpenVinoRuntime(
+            network,
+            tensors,
+            content(),
+            parts,
+            stems,
             batch=batch,
-            grid=entry.grid,
-            device=device,
             precision=precision,
             threads=threads,
-            step=self.step,
+            step=stride,
         )
+    from stemsplit.runtime.torch_runtime import TorchRuntime
 
-    def _with_openvino(self, device: str) -> bool:
-        installed = find_spec("openvino") is not None
-        if self.runtime != "openvino":
-            return self.runtime == "auto" and installed and device == "cpu"
-        if device != "cpu":
-            raise DeviceUnavailable(f"OpenVINO runs on processors only, not on {device}", "use --device cpu")
-        if not installed:
-            raise DeviceUnavailable("OpenVINO is not installed", install_extra("openvino"))
-        return True
+    if device != "cpu" and not options.batch:
+        batch = entry.gpu_batch or 4 * batch
+    return TorchRuntime(
+        registry.build(network, tensors(), stems),
+        reach=entry.reach,
+        batch=batch,
+        grid=entry.grid,
+        device=device,
+        precision=precision,
+        threads=threads,
+        step=stride,
+    )
+
+
+def _with_openvino(runtime: str, device: str) -> bool:
+    installed = find_spec("openvino") is not None
+    if runtime != "openvino":
+        return runtime == "auto" and installed and device == "cpu"
+    if device != "cpu":
+        raise DeviceUnavailable(f"OpenVINO runs on processors only, not on {device}", "use --device cpu")
+    if not installed:
+        raise DeviceUnavailable("OpenVINO is not installed", install_extra("openvino"))
+    return True
 
 
 def cores() -> int:

@@ -11,13 +11,51 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 
 import numpy as np
 
+from stemsplit.audio.reader import resample
 from stemsplit.separation.separator import Samples, Separator
 
 SEGMENT_SECONDS = 10.0
 """Of separators that do not care."""
+
+
+def separate_stream(separator: Separator, blocks: Iterable[Samples], sample_rate: int) -> Iterator[Samples]:
+    """Yield stems `(stem, channel, time)` of blocks `(channel, time)` at their own sample rate.
+
+    Where the separator works at another rate, what resampling loses (all above half the lower rate) goes in
+    equal parts to all stems of a complete set, so that they still add up, and exactly as long as the blocks.
+    """
+    inner = separator.spec.sample_rate
+    if sample_rate == inner:
+        yield from separate_blocks(separator, blocks)
+        return
+
+    blocks = iter(blocks)
+    first = next(blocks, None)
+    if first is None:
+        return
+    held = first[:, :0]
+
+    def remember(block: Samples) -> Samples:
+        nonlocal held
+        held = np.concatenate([held, block], axis=-1)
+        return block
+
+    names, channels = len(separator.spec.stems), len(first)
+    mixture = resample(map(remember, chain([first], blocks)), sample_rate, inner, channels)
+    flat = (stems.reshape(names * channels, -1) for stems in separate_blocks(separator, mixture))
+    for piece in chain(resample(flat, inner, sample_rate, names * channels), [None]):
+        if piece is None:  # what rounding to whole samples left over
+            piece = np.zeros((names * channels, held.shape[-1]), np.float32)
+        piece = piece[:, : held.shape[-1]]
+        stems = piece.reshape(names, channels, -1)
+        original, held = held[:, : piece.shape[-1]], held[:, piece.shape[-1] :]
+        if separator.spec.complete:
+            stems = stems + (original - stems.sum(axis=0)) / names
+        yield stems
 
 
 def separate_blocks(

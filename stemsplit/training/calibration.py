@@ -12,7 +12,7 @@ from torch import Tensor
 from stemsplit.datasets.songs import Song
 from stemsplit.dsp.masks import logits
 from stemsplit.networks import registry
-from stemsplit.runtime import Running
+from stemsplit.options import RuntimeOptions
 from stemsplit.separation.masking import MaskSeparator
 from stemsplit.separation.separator import Samples
 from stemsplit.zoo import page, store
@@ -37,7 +37,7 @@ def combine(path: Path, songs: Sequence[Song], *, device: str) -> None:
     complete = bool(whole) and not any(song.parts[-1].any() for song in whole)
     combination: tuple[tuple[float, ...], ...] = ()
     if complete and not registry.find(store.read_card(path).network).joint:
-        running = Running(device=device, precision="float32")
+        running = RuntimeOptions(device=device, precision="float32")
         combination = fit(load_masks(path, mask="binary", running=running), whole)
     page.rewrite(path, complete=complete, combination=combination)
 

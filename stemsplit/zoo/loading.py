@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from stemsplit.dsp.stft import Stft
 from stemsplit.errors import BadWeights, UnknownStem, UsageError
 from stemsplit.missing import no_stem
 from stemsplit.networks import registry
-from stemsplit.runtime import Running, Runtime
+from stemsplit.options import DEFAULT_RUNTIME, RuntimeKeywords, RuntimeOptions
+from stemsplit.runtime import Runtime, start
 from stemsplit.separation.compose import Ensemble, WithResidual
 from stemsplit.separation.masking import MaskSeparator
 from stemsplit.separation.plan import MaskPlan
@@ -25,11 +26,13 @@ from stemsplit.separation.separator import Execution, Method, Samples, Separator
 from stemsplit.separation.waveform import WaveformSeparator
 from stemsplit.zoo import store
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 REST = "accompaniment"
 MASKS = ("soft", "binary", "wiener")
 WIENER_SECONDS = 0.75
 """The Wiener filter's context on either side. Twice as far was hardly better."""
-AS_IT_IS_BEST = Running()
 
 
 def load_separator(
@@ -38,13 +41,13 @@ def load_separator(
     stems: Sequence[str] | None = None,
     two_stems: str | None = None,
     mask: str | None = None,
-    **running: Any,
+    **running: Unpack[RuntimeKeywords],
 ) -> Separator:
     """Return a model ready to separate.
 
     Only the networks of the `stems` asked for are loaded and run. With all of them the masks add up to one;
     with some, each stem's mask stands on its own, unless one network gives all. `two_stems` gives one stem
-    and everything but it. Further options are those of `runtime.Running`: runtime, device, precision, batch,
+    and everything but it. Further options are those of `RuntimeOptions`: runtime, device, precision, batch,
     threads, fast.
 
     Raises:
@@ -54,7 +57,7 @@ def load_separator(
         UsageError: the model has no such stem, or no such mask.
     """
     wanted = _asked_for(stems, two_stems)
-    separator = load_network(model, stems=wanted, mask=mask, running=Running(**running))
+    separator = load_network(model, stems=wanted, mask=mask, running=RuntimeOptions(**running))
     return separator if two_stems is None else WithResidual(separator, REST)
 
 
@@ -66,7 +69,7 @@ def load_method(
     mask: str | None = None,
     sources: int | None = None,
     azimuths: Sequence[float] = (),
-    **running: Any,
+    **running: Unpack[RuntimeKeywords],
 ) -> Method:
     """Return what separates: a trained model, or one of `spatial.METHODS` that is fitted to each track.
 
@@ -147,7 +150,7 @@ def load_network(
     *,
     stems: Sequence[str] | None = None,
     mask: str | None = None,
-    running: Running = AS_IT_IS_BEST,
+    running: RuntimeOptions = DEFAULT_RUNTIME,
 ) -> MaskSeparator | WaveformSeparator | Ensemble:
     """Return a trained model, or the mean of several, as `load_separator` does."""
     card, *others = read_cards(model)
@@ -164,7 +167,7 @@ def load_network(
 
 
 def _load_waves(
-    model: str | os.PathLike[str], card: store.ModelCard, wanted: tuple[str, ...], running: Running
+    model: str | os.PathLike[str], card: store.ModelCard, wanted: tuple[str, ...], running: RuntimeOptions
 ) -> WaveformSeparator:
     network = registry.find(card.network)
     runtime = _start(card, store.find(model), wanted, running)
@@ -186,7 +189,7 @@ def load_masks(
     *,
     stems: Sequence[str] | None = None,
     mask: str | None = None,
-    running: Running = AS_IT_IS_BEST,
+    running: RuntimeOptions = DEFAULT_RUNTIME,
 ) -> MaskSeparator:
     """Return a model that works by masks, as `load_separator` does."""
     card = store.read_card(model)
@@ -216,20 +219,20 @@ def load_masks(
     )
 
 
-def mask_plan(card: store.ModelCard, mask: str, running: Running = AS_IT_IS_BEST) -> MaskPlan:
+def mask_plan(card: store.ModelCard, mask: str, running: RuntimeOptions = DEFAULT_RUNTIME) -> MaskPlan:
     """Return which frames a model's network needs around a segment, and the filter of the mask, if any."""
     network = registry.find(card.network)
     wiener_frames = round(WIENER_SECONDS * card.sample_rate / card.hop_length) if mask == "wiener" else 0
     stft = Stft(card.n_fft, card.hop_length)
-    return MaskPlan(stft, network.reach, network.grid, wiener_frames, running.step)
+    return MaskPlan(stft, network.reach, network.grid, wiener_frames, running.frame_stride)
 
 
-def _start(card: store.ModelCard, path: Path, stems: tuple[str, ...], running: Running) -> Runtime:
+def _start(card: store.ModelCard, path: Path, stems: tuple[str, ...], running: RuntimeOptions) -> Runtime:
     """Return the networks of some of a model's stems, ready to run."""
     network = registry.find(card.network)
     parts = network.parts(stems)
     each = len(card.stems) if network.joint else 1
-    return running.start(card.network, partial(store.load, path, parts), path.read_bytes, parts, each)
+    return start(running, card.network, partial(store.load, path, parts), path.read_bytes, parts, each)
 
 
 def _execution(runtime: Runtime) -> Execution:

@@ -1,0 +1,212 @@
+"""How one track of a batch is split, unless it is done already, and how a record of it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from stemsplit import pipeline
+from stemsplit.audio.reader import Reader
+from stemsplit.batch.plan import BatchOptions, Job
+from stemsplit.errors import DecodeError, EncodeError, OutputExists
+from stemsplit.files import remote
+from stemsplit.files.claims import claim, tidy
+from stemsplit.files.parts import copy_together
+from stemsplit.files.scratch import scratch_folder, shown
+from stemsplit.missing import not_found
+from stemsplit.output.manifest import FOLDER, Print, Record, Records, changed_ns, source
+from stemsplit.output.plan import plan_writers
+from stemsplit.pipeline import Progress, SplitResult
+from stemsplit.separation.separator import Method
+
+
+@dataclass(frozen=True)
+class BatchRunner:
+    """Splits the tracks of a batch."""
+
+    options: BatchOptions
+
+    @property
+    def out(self) -> Path:
+        """The output folder."""
+        return self.options.output.out
+
+    @cached_property
+    def records(self) -> Records:
+        """What has been done in the output folder."""
+        return Records(self.out)
+
+    def load(self) -> Method:
+        """Return the model, ready to separate, or to be fitted to a track."""
+        return pipeline.load(self.options)
+
+    def is_done(self, job: Job) -> bool:
+        """Whether a track need not be split again, if that is wanted."""
+        done = self.options.output.skip_existing and self.records.is_done(
+            job.track.path, self.options.settings, job.outputs
+        )
+        if done:
+            tidy(job.outputs.values())
+        return done
+
+    def open(self, job: Job) -> Reader:
+        """Return a track that can be split, and whose stems can be written.
+
+        Raises:
+            DecodeError: it cannot be read.
+            EncodeError: a stem cannot be written, or exists already.
+        """
+        reader = Reader(job.track.path, **self.options.split.reading)
+        plan_writers(reader, job.outputs, self._options_for(job).output)
+        return reader
+
+    def run(self, job: Job, method: Method, progress: Progress | None = None) -> SplitResult | None:
+        """Split a track, and keep a record of it; None if another program has done it since it was planned.
+
+        Raises:
+            DecodeError: it cannot be read, or was changed meanwhile.
+            OutputBusy: another program is writing its stems.
+            EncodeError: a stem cannot be written.
+        """
+        with claim(job.outputs.values()):
+            if self.is_done(job):
+                return None
+            with self.records.kept(job.outputs):
+                return self._split(job, method, progress)
+
+    def run_once(self, job: Job, method: Method, *, again: bool = False) -> SplitResult | None:
+        """Split a track unless it is done already; `again`, after a worker that may have done so was lost.
+
+        Raises:
+            DecodeError: it cannot be read, or was changed meanwhile.
+            EncodeError: a stem cannot be written, or exists already.
+        """
+        with claim(job.outputs.values()):
+            if self.is_done(job):
+                return None
+            runner = self._with(skip_existing=True) if again else self
+            if again and runner.is_done(job):
+                return runner.load_result(job)
+            with self.records.kept(job.outputs):
+                return runner.run_by_copies(job, method)
+
+    def run_by_copies(self, job: Job, method: Method) -> SplitResult:
+        """Split a track in a folder of this machine's own, wherever it lies, and wherever its stems go.
+
+        Two machines may do this at once where nothing can be claimed (`claims`): both write the same.
+
+        Raises:
+            DecodeError: it cannot be read, or was changed meanwhile.
+            EncodeError: a stem cannot be written, or exists already.
+        """
+        try:
+            there = next((path for path in job.outputs.values() if path.exists()), None)
+            if there and not self._may_replace(job):
+                raise OutputExists(f"`{there}` is there already", "use --force to replace it")
+            before = _state(job.track.path)
+            with scratch_folder() as name:
+                track = Path(name, "in", job.track.path.name)
+                nearby = self._with(out=Path(name, "out"), force=False, skip_existing=False)
+                outputs = {
+                    stem: nearby.out / self.records.relative(path) for stem, path in job.outputs.items()
+                }
+                remote.copy(job.track.path, track)
+                result = nearby._split(Job(replace(job.track, path=track), outputs), method)
+                if _state(job.track.path) != before:
+                    raise DecodeError(f"`{job.track}` was changed while it was read", "split it again")
+                done = nearby.records.read(outputs)
+                assert done is not None
+                track_print = replace(done.input, changed_ns=before[1])
+                self._publish(job, nearby, replace(done, input=track_print, source=source(job.track.path)))
+        except OSError as error:
+            raise EncodeError(
+                f"Cannot copy `{job.track}` or its stems: {error}", "check both places"
+            ) from error
+        return replace(result, input=job.track.path, outputs=job.outputs)
+
+    def _publish(self, job: Job, nearby: BatchRunner, done: Record) -> None:
+        """Copy the stems of a track to where they go, and keep the record of them."""
+
+        def remember(changed: Callable[[str], int]) -> None:
+            prints = {file: replace(each, changed_ns=changed(file)) for file, each in done.outputs.items()}
+            self.records.write(job.outputs, replace(done, outputs=prints))
+
+        remember(lambda file: 0)  # whoever finds the stems before all are there has to read them
+        copy_together({nearby.out / file: self.out / file for file in done.outputs})
+        remember(lambda file: changed_ns((self.out / file).stat()))
+
+    def load_result(self, job: Job) -> SplitResult:
+        """Return what came of a track that is done."""
+        record = self.records.read(job.outputs)
+        assert record is not None
+        digests = self.records.digests(job.outputs, record.outputs)
+        return SplitResult(input=job.track.path, outputs=job.outputs, sha256=digests, **record.facts)
+
+    def _split(self, job: Job, method: Method, progress: Progress | None = None) -> SplitResult:
+        before, sha256 = _state(job.track.path), {}
+
+        def keep(result: SplitResult, places: Mapping[Path, Path]) -> None:
+            """Remember what is about to appear: whatever is found later is then known to be ours."""
+            track = Print.of(job.track.path)
+            if _state(job.track.path) != before:
+                raise DecodeError(f"`{job.track.path}` was changed while it was read", "split it again")
+            told = ("frames", "sample_rate", "channels", "peaks", "elapsed_seconds", "warnings", "how")
+            facts = {name: getattr(result, name) for name in told}
+            try:
+                prints = self.records.prints(places)
+                self.records.write(
+                    job.outputs,
+                    Record(track, self.options.settings, prints, facts, source(job.track.path)),
+                )
+                sha256.update(self.records.digests(job.outputs, prints))
+            except OSError as error:
+                where = self.out / FOLDER
+                raise EncodeError(
+                    f"Cannot write to `{where}`: {error.strerror}", "check the folder"
+                ) from error
+
+        result = pipeline.split_track(
+            job.track.path,
+            self._options_for(job),
+            method,
+            outputs=job.outputs,
+            progress=progress,
+            finished=keep,
+        )
+        return replace(result, sha256=sha256)
+
+    def _with(self, **output: Path | bool) -> BatchRunner:
+        return BatchRunner(self.options.with_output(**output))
+
+    def _options_for(self, job: Job) -> BatchOptions:
+        return self.options.with_output(force=self._may_replace(job))
+
+    def _may_replace(self, job: Job) -> bool:
+        """Whether what is there may be replaced: what an earlier run wrote and nobody has touched since.
+
+        Raises:
+            OutputExists: that run was of another track.
+        """
+        output = self.options.output
+        if output.force or not output.skip_existing:
+            return output.force
+        record = self.records.read(job.outputs)
+        there = next((path for path in job.outputs.values() if path.exists()), None)
+        if record and there and not record.is_of(job.track.path):
+            raise OutputExists(
+                f"`{there}` is there already, from another file: `{shown(Path(record.source))}`",
+                "use --force to replace it, or choose another folder with --out",
+            )
+        return self.records.are_ours(job.outputs, record)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        raise not_found(path) from None
+    except OSError as error:
+        raise DecodeError(f"Cannot read `{path}`: {error.strerror}") from None
+    return state.st_size, changed_ns(state)

@@ -1,0 +1,118 @@
+"""Splitting the tracks of a batch on this machine, several at a time, with bars and events."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from stemsplit.cli import bars as progress_bars
+from stemsplit.cli import console, stopping
+from stemsplit.errors import StemsplitError, UsageError, failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from stemsplit.audio.reader import Reader
+    from stemsplit.batch.plan import Job
+    from stemsplit.batch.runner import BatchRunner
+    from stemsplit.export.sidecars import Sidecars
+    from stemsplit.separation.separator import Method
+
+
+@dataclass
+class SplitHere:
+    """One run over opened tracks."""
+
+    runner: BatchRunner
+    tracks: Mapping[Job, Reader]
+    report: console.Report
+    sidecars: Sidecars
+    _stop: stopping.Stop = field(default_factory=stopping.Stop)
+    _reasons: list[BaseException] = field(default_factory=list)
+    """Why the run ends early."""
+
+    def start(self, jobs: int) -> None:
+        """Split the tracks, `jobs` of them at a time; one that fails stops no other."""
+        from stemsplit.separation.separator import FittedMethod
+
+        options = self.runner.options
+        try:
+            method = self.runner.load()
+        except UsageError:
+            raise
+        except (StemsplitError, MemoryError) as problem:
+            self.report.failed(failure(problem, options.split.model))
+            return
+        if not isinstance(method, FittedMethod):
+            how = f"{options.split.model} by {method.spec.how}"
+            self.report.remark(f"{how}: {', '.join(options.names)}", detail=True)
+        with (
+            progress_bars.Bars(self.tracks.values(), enabled=not self.report.quiet) as bars,
+            ThreadPoolExecutor(jobs) as pool,
+        ):
+            try:
+                work = [
+                    pool.submit(self._guarded, method, bars, number, job)
+                    for number, job in enumerate(self.tracks, 1)
+                ]
+                for future in work:
+                    future.result()
+            except BaseException as reason:  # which may be but the echo of another track's
+                raise self._reasons[0] if self._reasons else reason  # noqa: B904
+            finally:
+                self._stop.set()
+                pool.shutdown(cancel_futures=True)
+
+    def _guarded(self, method: Method, bars: progress_bars.Bars, number: int, job: Job) -> None:
+        try:
+            self._stop.check()
+            with self.report.failing(job.track):
+                self._split(method, bars, number, job)
+        except BaseException as reason:  # an interrupt, or a bug: no other track is begun
+            self._reasons.append(reason)
+            self._stop.set()
+            raise
+
+    def _split(self, method: Method, bars: progress_bars.Bars, number: int, job: Job) -> None:
+        """Split a track, and write what goes beside its stems."""
+        from stemsplit.separation.separator import FittedMethod
+
+        options, reader = self.runner.options, self.tracks[job]
+        count = f"[{number}/{len(self.tracks)}] " if len(self.tracks) > 1 else ""
+        title = f"{count}{console.count_stems(options.names)} of {console.printable(job.track.path.name)}"
+        tell = self.report.progress(job, reader)
+        self.sidecars.check(job.track.path, job.outputs, force=options.output.force)
+        with bars.of(title, reader) as update:
+
+            def progress(done: int, total: int | None) -> None:
+                self._stop.check()
+                update(done, total)
+                tell(done)
+
+            result = self.runner.run(job, method, progress)
+        if result is None:
+            self.report.skipped(job)
+            return
+        if isinstance(method, FittedMethod):
+            self.report.remark(f"{job.track}: {result.how}")
+        frames = result.frames
+
+        @contextmanager
+        def phase(name: str) -> Iterator[Callable[[float], None]]:
+            title = f"{count}{name} of {job.track.path.name}"
+            with self._stop.at_once(), bars.shares(title) as update:
+
+                def progress(share: float) -> None:
+                    self._stop.check()
+                    update(share)
+                    tell(share * frames, name)
+
+                yield progress
+
+        began = time.monotonic()
+        made = self.sidecars.write(result, options, phase)
+        elapsed = result.elapsed_seconds + (time.monotonic() - began if made else 0.0)
+        self.report.done(job.track, replace(result, elapsed_seconds=elapsed), made)

@@ -1,0 +1,284 @@
+"""The options of a split: what, to which files, and where it runs; and which of them exclude each other.
+
+Three frozen objects pass unchanged from the command line, or from the keywords of the API, to the writers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+
+from stemsplit.audio.formats import LOSSLESS, STEM_FILE
+from stemsplit.defaults import DEFAULT_MODEL
+from stemsplit.errors import UsageError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+RUNTIMES = ("auto", "torch", "openvino")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+FAST_FRAME_STRIDE = 3
+"""With `fast` the networks run on every third frame: the frames are 35 ms apart."""
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """Two options that exclude each other: together they are an error, and a setting gives way to the other.
+
+    `excludes` is called with both values. The message has names of options in braces, and `{0}` and `{1}` for
+    the values. Without a message both may be given, and only a setting gives way.
+    """
+
+    first: str
+    second: str
+    message: str | None = None
+    excludes: Callable[[Any, Any], Any] = lambda first, second: first and second
+
+    def applies(self, values: Mapping[str, Any]) -> bool:
+        """Whether both options are among the values, by name, and exclude each other."""
+        if self.first not in values or self.second not in values:
+            return False
+        return bool(self.excludes(values[self.first], values[self.second]))
+
+    def explain(self, values: Mapping[str, Any], spell: Callable[[str], str]) -> str:
+        """Return the message, with the names of options as `spell` writes them."""
+        names = {name: spell(name) for rule in EXCLUSIONS for name in (rule.first, rule.second)}
+        return (self.message or "").format(values[self.first], values[self.second], **names)
+
+
+def _both_named(first: Any, second: Any) -> bool:
+    return first is not None and second is not None
+
+
+def _is_lossless(format: Any, bitrate: Any) -> bool:
+    return bool(format in LOSSLESS and bitrate)
+
+
+def _is_float_flac(format: Any, depth: Any) -> bool:
+    return bool(format == "flac" and depth == "32f")
+
+
+def _in_stem_file(format: Any, other: Any) -> bool:
+    return bool(format == STEM_FILE and other)
+
+
+def _names_stems_in_stem_file(format: Any, template: Any) -> bool:
+    return bool(format == STEM_FILE and "{stem}" in (template or ""))
+
+
+_ALL_STEMS = "a stem file holds all stems; leave out {stems}, {two_stems} and {stdout}"
+_STDOUT = "{stdout} leaves no room for {json} or {dry_run}"
+_PATHS = "{print0} is about paths, which {json} and {stdout} do not print"
+_LOCAL_FILES = "{daw} and {report} need stems in files of this machine, one for each"
+
+EXCLUSIONS = (
+    Exclusion("stems", "two_stems", "{stems} and {two_stems} exclude each other", _both_named),
+    Exclusion("format", "bitrate", "{bitrate} means nothing to {0}", _is_lossless),
+    Exclusion(
+        "format",
+        "depth",
+        "flac holds no floating point; choose {depth} 24, or {format} wav",
+        _is_float_flac,
+    ),
+    *(Exclusion("format", other, _ALL_STEMS, _in_stem_file) for other in ("stems", "two_stems", "stdout")),
+    *(Exclusion("format", beside, _LOCAL_FILES, _in_stem_file) for beside in ("daw", "report")),
+    *(Exclusion(beside, to, _LOCAL_FILES) for beside in ("daw", "report") for to in ("stdout", "ray")),
+    *(Exclusion("stdout", other, _STDOUT) for other in ("json", "dry_run")),
+    *(Exclusion("print0", other, _PATHS) for other in ("json", "stdout")),
+    Exclusion("ray", "stdout", "{ray} works on files, not on standard input and output"),
+    Exclusion("format", "template", None, _names_stems_in_stem_file),  # the template itself is refused
+    Exclusion("quiet", "verbose"),
+    Exclusion("force", "skip_existing"),
+)
+"""All options that exclude each other, for the command line, the settings and the API."""
+
+
+def exclusions(values: Mapping[str, Any]) -> Iterator[Exclusion]:
+    """Yield the exclusions among options, given by name."""
+    return (rule for rule in EXCLUSIONS if rule.applies(values))
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """What to split, and into which stems.
+
+    Raises:
+        UsageError: two options exclude each other.
+        ValueError: `stems` is one text instead of a list of names.
+    """
+
+    model: str = DEFAULT_MODEL
+    """A shipped model, a weights file, several of these joined by `+`, or a spatial method."""
+    stems: Sequence[str] | None = None
+    """The stems to write. Default: all of the model's."""
+    two_stems: str | None = None
+    """One stem; everything else is written as `accompaniment`."""
+    mask: str | None = None
+    """`soft`, `binary` or `wiener`. Default: set by the model."""
+    sources: int | None = None
+    """How many sources to find (spatial methods only)."""
+    azimuths: Sequence[float] = ()
+    """Azimuths of the sources in degrees, from -45 (left) to 45 (right) (spatial methods only)."""
+    start_seconds: float = 0.0
+    duration_seconds: float | None = None
+    audio_track: int | str | None = None
+    """Of each file: an index counted from 0, or a language. Default: the track that players choose."""
+    downmix: bool = False
+    """Whether to mix more than two channels down to stereo."""
+    gain_db: float = 0.0
+    """The gain of all stems."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stems, str):
+            raise ValueError(f"stems must be a list of names, got {self.stems!r}")
+        for rule in exclusions(vars(self)):
+            raise UsageError(rule.explain(vars(self), str), "choose one of them")
+        object.__setattr__(self, "model", os.fspath(self.model))
+        object.__setattr__(self, "stems", None if self.stems is None else tuple(self.stems))
+        object.__setattr__(self, "azimuths", tuple(self.azimuths))
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """The options of a `Reader`."""
+        return {
+            "start_seconds": self.start_seconds,
+            "duration_seconds": self.duration_seconds,
+            "track": self.audio_track,
+            "downmix": self.downmix,
+        }
+
+    @property
+    def whole(self) -> bool:
+        """Whether the stems are of the same sound that other programs find in the file."""
+        return self.reading == SplitOptions().reading and not self.gain_db
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Which files to write. What a format cannot hold, its writer refuses."""
+
+    out: Path = Path("stems")
+    """The folder."""
+    template: str | None = None
+    """Names of the stems below it. Default: `{folder}/{track}/{stem}.{ext}`, or one file for `stem.mp4`."""
+    format: str = "wav"
+    depth: str = "same"
+    """Bits per sample: `16`, `24`, `32f`, or `same` as the track."""
+    bitrate: str | None = None
+    """Of lossy formats, as in `192k`."""
+    force: bool = False
+    """Whether to replace files that exist already."""
+    skip_existing: bool = False
+    """Whether to skip tracks that are done, in a batch."""
+
+
+@dataclass(frozen=True)
+class RuntimeOptions:
+    """Where and how a model's networks run. Defaults: what suits the machine.
+
+    Raises:
+        ValueError: there is no such choice.
+    """
+
+    runtime: str = "auto"
+    device: str = "auto"
+    precision: str = "auto"
+    batch: int | None = None
+    """Frames or samples to compute at a time."""
+    threads: int | None = None
+    """CPU cores to use."""
+    fast: bool = False
+    """Run the networks on every third frame only."""
+
+    def __post_init__(self) -> None:
+        for name, among in (("runtime", RUNTIMES), ("precision", PRECISIONS)):
+            if getattr(self, name) not in among:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(among)}")
+        for name in ("batch", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} must be 1 or more")
+
+    @property
+    def frame_stride(self) -> int:
+        """Distance in frames between those that the networks run on."""
+        return FAST_FRAME_STRIDE if self.fast else 1
+
+
+DEFAULT_RUNTIME = RuntimeOptions()
+
+
+class RuntimeKeywords(TypedDict, total=False):
+    """Keywords of functions that run a model."""
+
+    runtime: str
+    device: str
+    precision: str
+    batch: int | None
+    threads: int | None
+    fast: bool
+
+
+class MethodKeywords(RuntimeKeywords, total=False):
+    """Keywords of functions that load a model."""
+
+    model: str | os.PathLike[str]
+    stems: Sequence[str] | None
+    two_stems: str | None
+    mask: str | None
+    sources: int | None
+    azimuths: Sequence[float]
+
+
+class FileKeywords(MethodKeywords, total=False):
+    """Keywords of functions that split a file."""
+
+    start_seconds: float
+    duration_seconds: float | None
+    audio_track: int | str | None
+    downmix: bool
+    gain_db: float
+    template: str | None
+    format: str
+    depth: str
+    bitrate: str | None
+    force: bool
+
+
+class BatchKeywords(FileKeywords, total=False):
+    """Keywords for all options of a batch."""
+
+    out: Path
+    skip_existing: bool
+
+
+_Kind = TypeVar("_Kind", SplitOptions, OutputOptions, RuntimeOptions)
+
+
+@dataclass(frozen=True)
+class Options:
+    """All options of a split."""
+
+    split: SplitOptions = field(default_factory=SplitOptions)
+    output: OutputOptions = field(default_factory=OutputOptions)
+    runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
+
+    @classmethod
+    def of(cls, known: type = BatchKeywords, /, **keywords: Unpack[BatchKeywords]) -> Self:
+        """Return the options that keywords stand for. Raises TypeError for one that is not `known`."""
+        if unknown := [name for name in keywords if name not in known.__annotations__]:
+            raise TypeError(f"unknown options: {', '.join(unknown)}")
+        given: dict[str, Any] = dict(keywords)
+
+        def take(kind: type[_Kind]) -> _Kind:
+            names = {each.name for each in fields(kind)}
+            return kind(**{name: value for name, value in given.items() if name in names})
+
+        return cls(take(SplitOptions), take(OutputOptions), take(RuntimeOptions))
+
+    def with_output(self, **changes: Any) -> Self:
+        """Return the same with other fields of `output`."""
+        return replace(self, output=replace(self.output, **changes))

@@ -1,0 +1,107 @@
+"""The writers of a track's stems, planned before the work, and what to say of stems that clip."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from stemsplit.audio.raw import Outlet, Raw, RawReader
+from stemsplit.audio.reader import Reader
+from stemsplit.audio.stem_mp4 import SUFFIX, StemFile
+from stemsplit.audio.writer import Writer
+from stemsplit.errors import EncodeError
+from stemsplit.files.scratch import shown
+from stemsplit.options import OutputOptions
+
+
+def plan_writers(reader: Reader, outputs: Mapping[str, Path], options: OutputOptions) -> dict[str, Writer]:
+    """Return the writers of a track's stems, none of them open yet; refuse here what cannot be done.
+
+    It is the same writer for all of them if they share a stem file.
+
+    Raises:
+        EncodeError: a stem cannot be held by the format, or would replace the track itself.
+        OutputExists: a stem exists already, and `force` is not given.
+    """
+    for path in outputs.values():
+        if os.path.exists(path) and path.samefile(reader.path):
+            raise EncodeError(f"`{path}` would replace the track itself", "choose another folder with --out")
+    shared = set(outputs.values())
+    if len(shared) == 1 and (path := shared.pop()).name.endswith(SUFFIX):
+        file = StemFile(
+            path,
+            list(outputs),
+            sample_rate=reader.sample_rate,
+            channels=reader.channels,
+            bitrate=options.bitrate,
+            tags_from=reader.path,
+            force=options.force,
+        )
+        return dict.fromkeys(outputs, file)
+    return {
+        name: Writer(
+            path,
+            sample_rate=reader.sample_rate,
+            channels=reader.channels,
+            depth=depth_for(reader, path) if options.depth == "same" else options.depth,
+            bitrate=options.bitrate,
+            frames=reader.frames_estimate,
+            tags_from=reader.path,
+            title_suffix=name,
+            force=options.force,
+        )
+        for name, path in outputs.items()
+    }
+
+
+def plan_stream(reader: Reader | RawReader, stream: BinaryIO, raw: Raw | None, depth: str) -> Outlet:
+    """Return the writer of one stem to a stream: plain samples if `raw` says of what kind, else a WAV file.
+
+    Raises:
+        EncodeError: the sound has another sample rate or number of channels than `raw`.
+    """
+    depth = reader.depth if depth == "same" else depth
+    form = raw or Raw(reader.sample_rate, reader.channels, "f32" if depth == "32f" else f"s{depth}")
+    if (form.sample_rate, form.channels) != (reader.sample_rate, reader.channels):
+        same = Raw(reader.sample_rate, reader.channels, form.samples)
+        raise EncodeError(
+            f"`{shown(reader.path)}` has no samples of `{form}`", f"ask for them as --raw {same}"
+        )
+    return Outlet(stream, form, wav=raw is None, frames=reader.frames)
+
+
+def depth_for(reader: Reader, path: Path) -> str:
+    """Return the depth for a file as deep as its track."""
+    return "24" if (path.suffix.lower(), reader.depth) == (".flac", "32f") else reader.depth
+
+
+def peaks_of(writers: Mapping[str, Writer]) -> dict[str, float]:
+    """Return the peak of each stem."""
+    return {
+        name: writer.peaks[name] if isinstance(writer, StemFile) else writer.peak
+        for name, writer in writers.items()
+    }
+
+
+def clipping(writers: Mapping[str, Writer], gain_db: float) -> list[str]:
+    """Say which stems are louder than full scale, and what would help."""
+    file = next(iter(writers.values()))
+    if file.format == "wav" and not file.clips:  # floating point holds it, for whoever asked for that
+        return []
+    peaks = file.peaks if isinstance(file, StemFile) else peaks_of(writers)
+    return too_loud(peaks, gain_db, "were clipped" if file.clips else "will be clipped where they are played")
+
+
+def too_loud(peaks: Mapping[str, float], gain_db: float, what: str) -> list[str]:
+    """Say which peaks are above full scale, and what would help."""
+    loud = {name: peak for name, peak in peaks.items() if peak > 1}
+    if not loud:
+        return []
+    excess_db = math.ceil(200 * math.log10(max(loud.values()))) / 10
+    return [
+        f"{' and '.join(loud)} went up to {excess_db:.1f} dB above full scale and {what}; lower all stems "
+        f"with --gain {gain_db - excess_db:.1f}, or keep them whole with --format wav --depth 32f"
+    ]
