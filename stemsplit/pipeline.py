@@ -18,7 +18,7 @@ from stemsplit.audio.writer import together
 from stemsplit.errors import EncodeError, StemsplitError
 from stemsplit.options import FileKeywords, MethodKeywords, Options, SplitOptions
 from stemsplit.output import template as naming
-from stemsplit.output.plan import clipping, peaks_of, plan_writers, too_loud
+from stemsplit.output.plan import clipping, peaks_of, plan_writers, too_loud, write_stems
 from stemsplit.separation.separator import FittedMethod, Method, Samples, Separator
 from stemsplit.separation.stream import separate_stream
 from stemsplit.zoo import loading
@@ -128,8 +128,7 @@ def split_track(
 ) -> SplitResult:
     """Split a sound file as `split_file` does. Without a `method`, load what the options name."""
     began = time.monotonic()
-    gain_db = options.split.gain_db
-    reader = Reader(path, **options.split.reading)
+    reader, gain_db = Reader(path, **options.split.reading), options.split.gain_db
     method = method or load(options)
     writers = plan_writers(reader, _outputs(reader, method, options, outputs), options.output)
     files = list(dict.fromkeys(writers.values()))
@@ -140,12 +139,7 @@ def split_track(
 
     def write(stems: Samples) -> None:
         nonlocal done
-        if isinstance(files[0], StemFile):
-            files[0].write_tracks(stems.sum(axis=0), stems)
-        else:
-            for name, stem in zip(separator.spec.stems, stems, strict=True):
-                if name in writers:
-                    writers[name].write(stem)
+        write_stems(writers, separator.spec.stems, stems)
         done += stems.shape[-1]
         if progress:
             progress(done, reader.frames_estimate)

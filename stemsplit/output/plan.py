@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +15,7 @@ from stemsplit.audio.writer import Writer
 from stemsplit.errors import EncodeError
 from stemsplit.files.scratch import shown
 from stemsplit.options import OutputOptions
+from stemsplit.separation.separator import Samples
 
 
 def plan_writers(reader: Reader, outputs: Mapping[str, Path], options: OutputOptions) -> dict[str, Writer]:
@@ -76,6 +77,17 @@ def plan_stream(reader: Reader | RawReader, stream: BinaryIO, raw: Raw | None, d
 def depth_for(reader: Reader, path: Path) -> str:
     """Return the depth for a file as deep as its track."""
     return "24" if (path.suffix.lower(), reader.depth) == (".flac", "32f") else reader.depth
+
+
+def write_stems(writers: Mapping[str, Writer], names: Sequence[str], stems: Samples) -> None:
+    """Append a block of stems `(stem, channel, time)`; a stem file takes all of them, and their sum."""
+    file = next(iter(writers.values()))
+    if isinstance(file, StemFile):
+        file.write_tracks(stems.sum(axis=0), stems)
+        return
+    for name, stem in zip(names, stems, strict=True):
+        if name in writers:
+            writers[name].write(stem)
 
 
 def peaks_of(writers: Mapping[str, Writer]) -> dict[str, float]:
