@@ -29,7 +29,7 @@ from stemsplit.dsp.stft import Stft
 from stemsplit.evaluation.metrics import sdr
 from stemsplit.separation.separator import Samples
 from stemsplit.separation.stream import separate_stream
-from stemsplit.zoo.loading import load_network
+from stemsplit.zoo.loading import load_separator
 
 SAMPLE_RATE = 44_100
 SILENT, SOUNDING = 1e-7, 1e-4
@@ -98,7 +98,7 @@ def spectrograms(path: Path, song: Song, estimates: Samples, stems: Sequence[str
 def main() -> None:
     """Print a table, and write the pictures."""
     model, pictures, *folders = sys.argv[1:]
-    separator = load_network(model)
+    separator = load_separator(model)
     stems = separator.spec.stems
     print("| song | stem | SDR | in mono | in silence | joints |")
     print("|---|---|--:|--:|--:|--:|")

@@ -18,8 +18,10 @@ from stemsplit.datasets import songs
 from stemsplit.dsp import masks
 from stemsplit.evaluation import evaluate
 from stemsplit.evaluation.metrics import Scores
-from stemsplit.zoo import store
-from stemsplit.zoo.loading import load_masks
+from stemsplit.evaluation.shared_network import separate_by_rules
+from stemsplit.options import RuntimeOptions
+from stemsplit.separation.masking import MaskSeparator
+from stemsplit.zoo.ref import Trained
 
 POWERS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 WIENER_FRAMES = (32, 64, 128)
@@ -28,7 +30,9 @@ WIENER_FRAMES = (32, 64, 128)
 def main() -> None:
     """Print medians and means over the songs of each rule's SDR, and their mean over the stems."""
     data, model = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "binary-mask-cnn"
-    card, plain = store.read_card(model), load_masks(model)
+    ref = Trained.find(model)
+    card, plain = ref.card, ref.load(RuntimeOptions())
+    assert isinstance(plain, MaskSeparator)
     joint = partial(masks.matrix_scaled_softmax, combination=np.array(card.combination, np.float32))
     rules = {"binary": partial(masks.binary, complete=True)}
     rules |= {f"soft, power {power:g}": partial(masks.soft, complete=True, power=power) for power in POWERS}
@@ -42,7 +46,7 @@ def main() -> None:
     found: dict[str, list[Scores]] = {name: [] for name in separators}
     for source in songs.find_songs([data], "valid", card.stems):
         song = source.load(card.sample_rate)
-        for name, stems in evaluate.separated(separators, song)[0].items():
+        for name, stems in separate_by_rules(separators, song)[0].items():
             found[name].append(evaluate.score_stems(song, stems, card.stems))
     print("| SDR, dB: median (mean) | " + " | ".join(card.stems) + " | all |")
     print("|---|" + "--:|" * (len(card.stems) + 1))

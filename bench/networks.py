@@ -21,18 +21,19 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from stemsplit import spatial
 from stemsplit.datasets.songs import find_songs
 from stemsplit.evaluation import tables
 from stemsplit.evaluation.bsseval import Pool
-from stemsplit.evaluation.evaluate import SAMPLE_RATE, SongScores, card_of, systems_of
+from stemsplit.evaluation.evaluate import SAMPLE_RATE, EvaluationPlan, SongScores
 from stemsplit.networks import registry
 from stemsplit.options import RuntimeOptions
 from stemsplit.runtime import cores
 from stemsplit.runtime.torch_runtime import AllStems
 from stemsplit.separation.stream import separate_stream
 from stemsplit.zoo import store
-from stemsplit.zoo.loading import load_network, read_cards
+from stemsplit.zoo.card import ModelCard
+from stemsplit.zoo.loading import load_separator
+from stemsplit.zoo.ref import Ensemble, ModelRef, Trained, spatial_methods
 
 HERE = Path(__file__).parent
 KEPT = HERE / "networks.json"
@@ -90,10 +91,12 @@ def scores(data: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
     Song by song, all models one after the other: BSSEval's matrices are of the song's stems, and kept.
     """
-    systems = {}
+    plans = {}
     for name in names:
         measured = REFERENCES[1:] if name == FIRST else ()
-        systems[name] = systems_of(name, oracles=measured, mixture=name == FIRST)
+        plans[name] = EvaluationPlan.of(
+            ModelRef.parse(name), RuntimeOptions(), oracles=measured, mixture=name == FIRST
+        )
     found: dict[str, list[SongScores]] = {name: [] for name in names}
     with Pool(cores(), SAMPLE_RATE) as pool:
         for split in SPLITS:
@@ -101,15 +104,16 @@ def scores(data: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
                 print(split, source.name, flush=True)
                 song = source.load(SAMPLE_RATE)
                 for name in names:
-                    found[name].append(systems[name].measure(split, song, pool))
+                    found[name].append(plans[name].measure(split, song, pool))
     each = {name: tables.by_split(songs) for name, songs in found.items()}
     return {name: {split: tables.medians(songs) for split, songs in each[name].items()} for name in names}
 
 
-def cost(name: str) -> dict[str, Any]:
+def cost(model: Trained | Ensemble) -> dict[str, Any]:
     """Return what a model needs, or the mean of several: parameters, multiply-adds a second, and time."""
-    cards = read_cards(name)
-    separator = load_network(name, running=RuntimeOptions(device="cpu", precision="float32"))
+    members = model.members if isinstance(model, Ensemble) else (model,)
+    cards = [member.card for member in members]
+    separator = load_separator(model.text, device="cpu", precision="float32")
     noise = np.random.default_rng(0).standard_normal((2, SECONDS * SAMPLE_RATE)).astype(np.float32)
     seconds = []
     for _ in range(3):
@@ -127,7 +131,7 @@ def cost(name: str) -> dict[str, Any]:
     }
 
 
-def multiply_adds(card: store.ModelCard) -> float:
+def multiply_adds(card: ModelCard) -> float:
     """Return how many multiply-adds a model's networks do for a second of stereo."""
     entry = registry.find(card.network)
     parts = entry.parts(card.stems)
@@ -236,14 +240,15 @@ def main() -> None:
     arguments.add_argument("data")
     arguments.add_argument("names", nargs="*", metavar="NAME")
     options = arguments.parse_args()
-    there = [*MEANS, *store.available(), *spatial.METHODS]
+    there = [*MEANS, *store.available(), *(method.name for method in spatial_methods())]
     names = options.names or there
     facts = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {"models": {}}
     if not options.costs:
         _keep_scores(facts, scores(options.data, names))
         _write(facts)
-    for name in (name for name in names if name not in spatial.METHODS):
-        facts["models"][name]["cost"] = cost(name)
+    for name, model in ((name, ModelRef.parse(name)) for name in names):
+        if isinstance(model, Trained | Ensemble):
+            facts["models"][name]["cost"] = cost(model)
     facts["models"] = {name: facts["models"][name] for name in there if name in facts["models"]}
     facts["cores"], facts["processor"] = cores(), _processor()
     _write(facts)
@@ -257,7 +262,7 @@ def _keep_scores(facts: dict[str, Any], measured: dict[str, dict[str, Any]]) -> 
             facts["references"] = {
                 split: {system: found[split].pop(system) for system in REFERENCES} for split in SPLITS
             }
-        system = card_of(name).mask
+        system = ModelRef.parse(name).system
         kept = facts["models"].setdefault(name, {"cost": None})
         kept |= {"system": system, "scores": {split: {system: found[split][system]} for split in SPLITS}}
 

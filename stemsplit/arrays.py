@@ -15,7 +15,7 @@ from stemsplit.pipeline import load, refuse_both
 from stemsplit.separation.masking import MaskSeparator
 from stemsplit.separation.separator import FittedMethod, Method, Samples
 from stemsplit.separation.stream import separate_stream, side_by_side, windows
-from stemsplit.zoo.loading import chosen
+from stemsplit.zoo.ref import choose_stems
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -56,7 +56,7 @@ def split(
             progress(done, total)
     stems = np.concatenate(blocks, axis=-1)
     found = {name: stem.reshape(mixture.shape) for name, stem in zip(names, stems, strict=True)}
-    return {name: found[name] for name in chosen(names, every.split.stems, "this model")}
+    return {name: found[name] for name in choose_stems(names, every.split.stems, "this model")}
 
 
 def estimate_masks(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,12 @@ from stemsplit.audio.reader import Reader
 from stemsplit.audio.stem_mp4 import StemFile
 from stemsplit.audio.writer import together
 from stemsplit.errors import EncodeError, StemsplitError
-from stemsplit.options import FileKeywords, MethodKeywords, Options, SplitOptions
+from stemsplit.options import FileKeywords, MethodKeywords, Options
 from stemsplit.output import template as naming
 from stemsplit.output.plan import clipping, peaks_of, plan_writers, too_loud, write_stems
 from stemsplit.separation.separator import FittedMethod, Method, Samples, Separator
 from stemsplit.separation.stream import separate_stream
-from stemsplit.zoo import loading
+from stemsplit.zoo.ref import ModelRef, choose_stems
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -58,28 +58,11 @@ def load(options: Options) -> Method:
     """Return what separates: a trained model, or a spatial method that is fitted to each track.
 
     Raises:
-        StemsplitError: whatever `load_method` raises.
+        StemsplitError: as of `ModelRef.parse` and `ModelRef.load`.
     """
     split = options.split
-    return loading.load_method(
-        split.model,
-        stems=split.stems,
-        two_stems=split.two_stems,
-        mask=split.mask,
-        sources=split.sources,
-        azimuths=split.azimuths,
-        **asdict(options.runtime),
-    )
-
-
-def names_of(split: SplitOptions) -> tuple[str, ...]:
-    """Return the stems that `load` would give, or raise what it would, without loading anything."""
-    return loading.stem_names(
-        split.model,
-        stems=split.stems,
-        two_stems=split.two_stems,
-        sources=split.sources,
-        azimuths=split.azimuths,
+    return ModelRef.of(split).load(
+        options.runtime, stems=split.stems, two_stems=split.two_stems, mask=split.mask
     )
 
 
@@ -174,7 +157,7 @@ def _outputs(
     there = method.stems if isinstance(method, FittedMethod) else method.spec.stems
     if outputs is None:
         output = options.output
-        wanted = loading.chosen(there, options.split.stems, "this model")
+        wanted = choose_stems(there, options.split.stems, "this model")
         names = naming.outputs(reader.path, wanted, output.template, output.format)
         outputs = {stem: output.out / name for stem, name in names.items()}
     found = {stem: outputs[stem] for stem in there if stem in outputs}

@@ -31,7 +31,7 @@ from stemsplit.separation.masking import MaskSeparator
 from stemsplit.separation.plan import MaskPlan
 from stemsplit.separation.separator import Execution, Separator
 from stemsplit.zoo import store
-from stemsplit.zoo.loading import load_network
+from stemsplit.zoo.ref import ModelRef
 
 STEMS = ("vocals", "drums", "bass", "other")
 SAMPLE_RATE = 44_100
@@ -112,7 +112,7 @@ def random_model(name: str) -> Path:
 @cache
 def any_network(name: str) -> Separator:
     running = RuntimeOptions(runtime="torch", device="cpu", precision="float32", threads=1)
-    return load_network(random_model(name), running=running)
+    return ModelRef.parse(random_model(name)).load(running)
 
 
 SMALL = {entry.module for entry in registry.REGISTRY.values() if entry.config == "SMALL"}

@@ -29,6 +29,7 @@ from stemsplit.networks import registry
 from stemsplit.separation.separator import Spec
 from stemsplit.zoo import loading, store
 from stemsplit.zoo import page as cards
+from stemsplit.zoo.card import ModelCard
 
 RATE = 44_100
 FRAMES = 13_001
@@ -331,7 +332,7 @@ def small_weights(path: Path) -> bytes:
     from stemsplit.networks.binary_mask_cnn import PARAMETERS, BinaryMaskCNN
 
     torch.manual_seed(440)
-    card = store.ModelCard(
+    card = ModelCard(
         name="made-up",
         title="Random weights",
         network="binary-mask-cnn",

@@ -74,3 +74,37 @@ def test_imports_point_one_way(path):
 )
 def test_every_kind_of_import_is_seen(code, names):
     assert imported(ast.parse(code)) == names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_zoo_interprets_the_name_of_a_model(path):
+    """Others ask `ModelRef.parse`, once, and then the object that it returns."""
+    if home(path) in ("zoo", "spatial"):
+        return
+    assert names_interpreted(ast.parse(path.read_text(encoding="utf-8"))) == []
+
+
+def names_interpreted(tree: ast.AST) -> list[str]:
+    """Return the uses of the table of spatial methods, and of `+` to take names apart."""
+    methods = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "METHODS"]
+    imports = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and "METHODS" in {alias.name for alias in node.names}
+    ]
+    splits = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("split", "partition")
+        and [arg.value for arg in node.args if isinstance(arg, ast.Constant)] == ["+"]
+    ]
+    return [ast.unparse(node) for node in (*methods, *imports, *splits)]
+
+
+@pytest.mark.parametrize(
+    "code", ["spatial.METHODS", "from stemsplit.spatial import METHODS", "name.split('+')"]
+)
+def test_every_kind_of_interpretation_is_seen(code):
+    assert names_interpreted(ast.parse(code)) == [code]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn, get_args, get_type_hints
@@ -29,6 +30,8 @@ from stemsplit.missing import no_stem
 from stemsplit.options import OutputOptions, SplitOptions
 from stemsplit.separation.separator import Spec
 from stemsplit.zoo import loading
+from stemsplit.zoo.card import MASKS
+from stemsplit.zoo.ref import ModelRef
 from tests.conftest import events
 
 STEMS = ("vocals", "drums", "bass", "other")
@@ -37,14 +40,16 @@ STEMS = ("vocals", "drums", "bass", "other")
 class Pipeline(SimpleNamespace):
     """Stands in for the real one: notes what it is asked for, and writes empty stems."""
 
-    def load_method(self, model, **options):
-        self.loaded.append({"model": model, **options})
-        return SimpleNamespace(spec=Spec(STEMS, 44_100, 0, 1, how=f"torch on {options['device']}"))
-
-    def stem_names(self, model, *, stems, two_stems, sources, azimuths):
+    def parse(self, model, sources, azimuths):
         if model == "nothing":
             raise UnknownModel("No model called `nothing`", "choose another")
-        return STEMS
+
+        def load(running, **options):
+            asked = {"model": model, "sources": sources, "azimuths": azimuths}
+            self.loaded.append({**asked, **options, **asdict(running)})
+            return SimpleNamespace(spec=Spec(STEMS, 44_100, 0, 1, how=f"torch on {running.device}"))
+
+        return SimpleNamespace(load=load, output_stems=lambda stems, two_stems: STEMS, fingerprint="the same")
 
     def split_track(self, path, options, method, *, outputs, progress, finished):
         self.split.append({"path": path, "outputs": outputs, "options": options})
@@ -75,8 +80,7 @@ def pipeline(monkeypatch, tmp_path):
     import stemsplit.pipeline
 
     fake = Pipeline(loaded=[], split=[], failures={}, peaks={}, together=None, endless=set())
-    monkeypatch.setattr(loading, "load_method", fake.load_method)
-    monkeypatch.setattr(loading, "stem_names", fake.stem_names)
+    monkeypatch.setattr(ModelRef, "parse", fake.parse)
     monkeypatch.setattr(stemsplit.pipeline, "split_track", fake.split_track)
     monkeypatch.chdir(tmp_path)
     for name in ("a.wav", "b.wav", "c.wav", "cut.wav", "models"):
@@ -640,7 +644,7 @@ def test_the_defaults_and_choices_are_the_package_s():
     from stemsplit.audio import formats, tags
 
     hints = get_type_hints(split.command)
-    assert get_args(get_args(hints["mask"])[0]) == tuple(loading.MASKS)
+    assert get_args(get_args(hints["mask"])[0]) == MASKS
     assert get_args(hints["format"]) == (*formats.FORMATS, formats.STEM_FILE)
     assert get_args(hints["depth"]) == formats.DEPTHS
     assert set(formats.FORMATS) == tags._WRITE.keys()

@@ -21,13 +21,18 @@ from stemsplit.dsp import masks
 from stemsplit.dsp.features import magnitude
 from stemsplit.dsp.stft import Stft
 from stemsplit.errors import EncodeError, StemsplitError, TooFewPositions, UsageError
-from stemsplit.evaluation import comparison, tables
 from stemsplit.evaluation import evaluate as evaluation
+from stemsplit.evaluation import tables
 from stemsplit.evaluation.bsseval import MEASURES, Pool, bss_eval
-from stemsplit.evaluation.evaluate import SongScores, Systems
+from stemsplit.evaluation.comparison import Comparison
+from stemsplit.evaluation.evaluate import EvaluationPlan, SongScores
 from stemsplit.evaluation.metrics import count_bins
 from stemsplit.evaluation.oracles import all_oracles
+from stemsplit.evaluation.shared_network import separate_by_rules
+from stemsplit.options import RuntimeOptions
+from stemsplit.separation.stream import separate_blocks
 from stemsplit.zoo import store
+from stemsplit.zoo.ref import Trained
 from tests.conftest import SAMPLE_RATE, STEMS, mask_separator, whole
 
 pytestmark = pytest.mark.slow
@@ -95,16 +100,16 @@ def test_the_network_runs_once_whatever_the_masks(song, separators):
         return separators["soft"].network(features)
 
     counted = {name: replace(separator, network=network) for name, separator in separators.items()}
-    estimates, _ = evaluation.separated(counted, song)
+    estimates, _ = separate_by_rules(counted, song)
     assert len(asked) == 1
     for name, separator in separators.items():
         np.testing.assert_allclose(estimates[name], whole(separator, song.mixture), atol=1e-5)
 
 
 def test_probabilities_are_those_of_the_frames_that_lie_in_the_song(song, separators, monkeypatch):
-    monkeypatch.setitem(evaluation.separate_blocks.__kwdefaults__, "segment_seconds", 0.3)
+    monkeypatch.setitem(separate_blocks.__kwdefaults__, "segment_seconds", 0.3)
     separator = separators["soft"]
-    _, found = evaluation.separated(separators, song)
+    _, found = separate_by_rules(separators, song)
     mixture = separator.stft.transform(song.mixture)
     inside = separator.probabilities(mixture)[:, 0]
     reach = separator.plan.context
@@ -114,7 +119,7 @@ def test_probabilities_are_those_of_the_frames_that_lie_in_the_song(song, separa
 
 def test_masks_are_scored_against_the_binary_mask(song):
     separator = mask_separator()
-    _, probabilities = evaluation.separated({"soft": separator}, song)
+    _, probabilities = separate_by_rules({"soft": separator}, song)
     counts = evaluation.score_bins(song, separator, probabilities, 0.5)
     assert list(counts) == list(STEMS)
     for stem in STEMS:  # networks that no one trained
@@ -132,7 +137,7 @@ def test_silent_stems_have_bins_but_no_ratio_and_unknown_ones_have_neither(song)
     song.parts[1] = 0
     song = replace(song, known=(True, True, False, True))
     separator = mask_separator()
-    found = Systems(STEMS, {"soft": separator}, {}, 0.5).measure("test", song)
+    found = EvaluationPlan("model", STEMS, {"soft": separator}, {}, 0.5).measure("test", song)
     assert list(found.systems) == ["soft", "mixture", "bins"]
     assert all(list(scores) == ["vocals", "other"] for scores in found.systems.values())
     assert list(found.bins) == ["vocals", "drums", "other"]
@@ -178,7 +183,9 @@ def test_bss_eval_in_processes_is_bss_eval(song):
 
 def test_a_song_without_stems_to_measure_asks_bss_eval_nothing(song):
     silent = Song("silence", 0 * song.parts, song.known)
-    found = Systems(STEMS, {"soft": mask_separator()}, {}, 0.5).measure("test", silent, pool=NoPool())
+    found = EvaluationPlan("model", STEMS, {"soft": mask_separator()}, {}, 0.5).measure(
+        "test", silent, pool=NoPool()
+    )
     assert found.systems == {"soft": {}, "mixture": {}, "bins": {}}
 
 
@@ -373,12 +380,11 @@ def test_evaluate_compares_without_options_for_one_model(data, option):
     assert "one --model" in run.stderr
 
 
-def test_models_with_different_stems_are_not_compared(monkeypatch):
-    cards = {"a": store.read_card("binary-mask-cnn")}
-    cards["b"] = replace(cards["a"], name="b", stems=("vocals",), combination=())
-    monkeypatch.setattr(comparison, "card_of", cards.get)
+def test_models_with_different_stems_are_not_compared():
+    model = Trained.find("binary-mask-cnn")
+    other = replace(model, card=replace(model.card, name="b", stems=("vocals",), combination=()))
     with pytest.raises(UsageError, match="and b have different stems"):
-        comparison.compare(["a", "b"])
+        Comparison.of([model, other], RuntimeOptions())
 
 
 def test_evaluate_keeps_the_medians_in_the_card(data, tmp_path):
@@ -408,7 +414,7 @@ def test_sources_without_names_go_to_the_stems_that_they_are_nearest_to(song):
 
 @pytest.mark.parametrize("method", ["adress", "ica"])
 def test_a_method_that_is_fitted_to_each_song_is_measured_at_its_best(song, method):
-    found = Systems(STEMS, {"by place": spatial.build(method)}, {}, 0.5).measure("test", song)
+    found = EvaluationPlan("model", STEMS, {"by place": spatial.build(method)}, {}, 0.5).measure("test", song)
     assert list(found.systems) == ["by place", "mixture"]
     for name in STEMS:
         assert found.systems["by place"][name]["sdr_db"] > found.systems["mixture"][name]["sdr_db"]
@@ -433,5 +439,9 @@ def test_of_a_song_with_few_positions_a_method_is_asked_for_few(song):
     mono = replace(song, parts=np.repeat(song.parts[:, :1], 2, axis=1))
     for method in ("adress", "duet"):
         np.testing.assert_array_equal(evaluation.sources(spatial.build(method), mono), mono.mixture[None])
-    scores = Systems(STEMS, {"by place": spatial.build("adress")}, {}, 0.5).measure("test", mono).systems
+    scores = (
+        EvaluationPlan("model", STEMS, {"by place": spatial.build("adress")}, {}, 0.5)
+        .measure("test", mono)
+        .systems
+    )
     assert scores["by place"] == scores["mixture"]

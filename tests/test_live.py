@@ -115,7 +115,7 @@ def test_latency_and_blocks_are_what_the_separator_says():
 )
 def test_the_networks_are_asked_for_a_block_at_once(model, fast, music):
     """No answer is thrown away, and no block takes two calls."""
-    separator = live.load(model, "vocals", fast=fast, runtime="torch")
+    separator = live.load(live.find(model), "vocals", fast=fast, runtime="torch")
     assert separator.spec.stems == ("vocals",)
     asked, network = [], separator.network
 

@@ -24,7 +24,7 @@ from stemsplit.training.loop import Trainer
 from stemsplit.training.run import stft_of
 from stemsplit.training.sampler import Examples
 from stemsplit.zoo import store
-from stemsplit.zoo.loading import load_network
+from stemsplit.zoo.ref import ModelRef
 from tests.conftest import (
     LIGHT,
     NOISES,
@@ -217,7 +217,7 @@ def test_both_runtimes_give_the_same(name, music):
     found = {}
     for runtime in ("torch", "openvino"):
         running = RuntimeOptions(runtime=runtime, device="cpu", precision="float32", threads=1, batch=batch)
-        separator = load_network(random_model(name), running=running)
+        separator = ModelRef.parse(random_model(name)).load(running)
         spec = separator.spec
         time = spec.grid * math.ceil(6000 / spec.grid)
         window = np.resize(music, (2, time + 2 * spec.context))
@@ -231,7 +231,7 @@ def test_both_runtimes_give_the_same(name, music):
 def test_some_stems_of_a_network_for_all_are_what_they_are_among_all(name, music):
     running = RuntimeOptions(runtime="torch", device="cpu", precision="float32", threads=1)
     every, some = (
-        load_network(random_model(name), stems=stems, running=running) for stems in (None, ["drums", "other"])
+        ModelRef.parse(random_model(name)).load(running, stems=stems) for stems in (None, ["drums", "other"])
     )
     window = np.resize(music, (2, 2 * every.spec.context + every.spec.grid))
     np.testing.assert_allclose(some.separate(window), every.separate(window)[[1, 3]], atol=1e-5)
@@ -241,9 +241,9 @@ def test_some_stems_of_a_network_for_all_are_what_they_are_among_all(name, music
 
 def test_what_a_network_cannot_do_is_said():
     with pytest.raises(StemsplitError, match="no --fast for sub-band-unet"):
-        load_network(random_model("sub-band-unet"), running=RuntimeOptions(fast=True))
+        ModelRef.parse(random_model("sub-band-unet")).load(RuntimeOptions(fast=True))
     with pytest.raises(StemsplitError, match="without masks"):
-        load_network(random_model("wavenet-small"), mask="soft")
+        ModelRef.parse(random_model("wavenet-small")).load(RuntimeOptions(), mask="soft")
 
 
 def test_weights_of_a_network_for_all_stems_come_back_as_they_were():

@@ -14,6 +14,7 @@ from stemsplit.audio.writer import Writer
 from stemsplit.errors import DecodeError, DeviceUnavailable, EncodeError, OutputExists, StemsplitError
 from stemsplit.options import RuntimeOptions
 from stemsplit.zoo import loading
+from stemsplit.zoo.ref import ModelRef, Trained
 from tests.conftest import SAMPLE_RATE, STEMS, mask_separator, random_model, whole
 
 ROUNDING = {"16": 4 / 2**16, "24": 4 / 2**24 + 1e-6, "32f": 2e-6}  # four stems, each half a step off
@@ -322,7 +323,7 @@ def test_only_the_networks_asked_for_are_loaded():
     features = np.zeros((1, 30, 513), np.float32)
     for runtime in ("torch", "auto"):
         running = RuntimeOptions(runtime=runtime, device="cpu")
-        alone = loading.load_masks("binary-mask-cnn", stems=["bass"], running=running)
+        alone = ModelRef.parse("binary-mask-cnn").load(running, stems=["bass"])
         assert alone.network(features).shape == (1, 1, 6, 513)
     assert loading.load_separator(stems=["bass", "vocals"]).spec.stems == ("vocals", "bass")
 
@@ -358,7 +359,7 @@ def test_models_joined_by_a_plus_are_averaged(music):
 
 def test_models_that_are_not_alike_have_no_mean():
     waves = str(random_model("wave-u-net-small"))
-    for load in (loading.stem_names, loading.load_separator):
+    for load in (ModelRef.parse, loading.load_separator):
         with pytest.raises(StemsplitError, match="other sample rates"):
             load(f"binary-mask-cnn+{waves}")
         with pytest.raises(StemsplitError, match="No model called `nothing`"):
@@ -368,7 +369,7 @@ def test_models_that_are_not_alike_have_no_mean():
 def test_a_file_with_a_plus_in_its_name_is_one_model(tmp_path):
     path = tmp_path / "one+two.safetensors"
     path.write_bytes(random_model("binary-mask-cnn").read_bytes())
-    assert len(loading.read_cards(path)) == 1
+    assert isinstance(ModelRef.parse(path), Trained)
 
 
 def test_a_device_that_is_not_there_is_not_replaced(monkeypatch):

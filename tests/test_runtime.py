@@ -21,6 +21,7 @@ from stemsplit.separation.masking import MaskSeparator
 from stemsplit.separation.plan import MaskPlan
 from stemsplit.separation.stream import separate_blocks
 from stemsplit.zoo import loading, store
+from stemsplit.zoo.ref import ModelRef
 from tests.conftest import SAMPLE_RATE, mask_separator, random_network, whole
 
 needs_openvino = pytest.mark.skipif(not find_spec("openvino"), reason="needs OpenVINO")
@@ -45,7 +46,7 @@ def references(music):
 
     def stems(fast):
         running = RuntimeOptions(runtime="torch", device="cpu", precision="float32", threads=1, fast=fast)
-        return whole(loading.load_masks("binary-mask-cnn", running=running), music)
+        return whole(ModelRef.parse("binary-mask-cnn").load(running), music)
 
     return {fast: stems(fast) for fast in (False, True)}
 
@@ -65,7 +66,7 @@ def test_stems_are_the_same_however_they_are_run(music, references, runtime, pre
     running = RuntimeOptions(
         runtime=runtime, device="cpu", precision=precision, fast=fast, batch=batch, threads=threads
     )
-    separator = loading.load_masks("binary-mask-cnn", running=running)
+    separator = ModelRef.parse("binary-mask-cnn").load(running)
     assert separator.spec.how == f"{runtime} on cpu in {precision}"
     blocks = [music[:, i : i + 10_007] for i in range(0, music.shape[1], 10_007)]
     for seconds in (None, 0.4):
@@ -150,10 +151,10 @@ def test_threads_that_begin_together_do_not_wait_for_each_other_for_ever():
     code = """
 import threading
 import numpy as np
-from stemsplit.zoo.loading import load_masks
+from stemsplit.zoo.ref import ModelRef
 from stemsplit.options import RuntimeOptions
 
-separator = load_masks("binary-mask-cnn", running=RuntimeOptions(device="cpu", threads=8, batch=1))
+separator = ModelRef.parse("binary-mask-cnn").load(RuntimeOptions(device="cpu", threads=8, batch=1))
 together = threading.Barrier(8)
 
 def ask():
@@ -173,13 +174,13 @@ for thread in threads:
 @needs_openvino
 def test_damaged_weights_are_refused_though_good_ones_are_kept(tmp_path):
     running = RuntimeOptions(runtime="openvino", device="cpu", threads=1)
-    loading.load_masks("binary-mask-cnn", running=running)
+    ModelRef.parse("binary-mask-cnn").load(running)
     content = bytearray(store.find("binary-mask-cnn").read_bytes())
     content[-2:] = b"\x00\x7c"  # infinity
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(content)
     with pytest.raises(BadWeights, match="not finite"):
-        loading.load_masks(damaged, running=running)
+        ModelRef.parse(damaged).load(running)
 
 
 @pytest.mark.slow
@@ -187,7 +188,7 @@ def test_damaged_weights_are_refused_though_good_ones_are_kept(tmp_path):
 def test_half_precision_leaves_the_preparation_in_float32(music, monkeypatch):
     """Where the CPU has no bfloat16, OpenVINO computes all in float32: then the stems are the same."""
     running = RuntimeOptions(runtime="openvino", device="cpu", precision="float32", threads=1)
-    expected = whole(loading.load_masks("band-transformer", running=running), music)
+    expected = whole(ModelRef.parse("band-transformer").load(running), music)
     monkeypatch.setattr(openvino_runtime, "best_precision", lambda *_: "bfloat16")
     hints, translate = [], openvino_runtime.configuration
     monkeypatch.setattr(
@@ -195,7 +196,7 @@ def test_half_precision_leaves_the_preparation_in_float32(music, monkeypatch):
         "configuration",
         lambda precision, threads: hints.append(precision) or translate(precision, threads),
     )
-    found = whole(loading.load_masks("band-transformer", running=running), music)
+    found = whole(ModelRef.parse("band-transformer").load(running), music)
     assert hints == ["float32", "bfloat16"]
     assert error_db(found, expected) < (-25 if has_bfloat16() else -90)
 

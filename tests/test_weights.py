@@ -13,10 +13,11 @@ from stemsplit.networks import registry
 from stemsplit.networks.binary_mask_cnn import PARAMETERS
 from stemsplit.zoo import page as cards
 from stemsplit.zoo import store
+from stemsplit.zoo.card import ModelCard
 from stemsplit.zoo.loading import load_separator
 from tests.conftest import STEMS, random_network
 
-CARD = store.ModelCard(
+CARD = ModelCard(
     name="made-up",
     title="Random weights",
     network="binary-mask-cnn",

@@ -8,13 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stemsplit import pipeline, spatial
 from stemsplit.batch.discovery import Track
 from stemsplit.errors import Collision
 from stemsplit.options import Options
 from stemsplit.output import template as naming
-from stemsplit.output.manifest import Print
-from stemsplit.zoo import store
+from stemsplit.separation.separator import Method
+from stemsplit.zoo.ref import ModelRef
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,17 +29,26 @@ class BatchOptions(Options):
     """What is wanted of every track of a batch."""
 
     @cached_property
+    def ref(self) -> ModelRef:
+        """The model. Raises as `ModelRef.parse`."""
+        return ModelRef.of(self.split)
+
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The stems of each track. Raises what `load_separator` does for an unknown model or stem."""
-        return pipeline.names_of(self.split)
+        return self.ref.output_stems(self.split.stems, self.split.two_stems)
+
+    def load(self) -> Method:
+        """Return the model, ready to separate, or to be fitted to a track."""
+        split = self.split
+        return self.ref.load(self.runtime, stems=split.stems, two_stems=split.two_stems, mask=split.mask)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
         """All that decides what a track's stems hold, for its record."""
         split, output = self.split, self.output
-        trained = split.model not in spatial.METHODS
         return {
-            "weights": self._weights if trained else split.model,
+            "weights": self.ref.fingerprint,
             "sources": split.sources,
             "azimuths": list(split.azimuths),
             "stems": list(self.names),
@@ -56,10 +64,6 @@ class BatchOptions(Options):
             **({} if split.audio_track is None else {"audio_track": split.audio_track}),
             **({"downmix": True} if split.downmix else {}),
         }
-
-    @property
-    def _weights(self) -> str:
-        return "+".join(Print.of(store.find(name)).sha256 for name in store.members(self.split.model))
 
     def plan(self, tracks: Sequence[Track]) -> list[Job]:
         """Return where each track's stems go.

@@ -40,7 +40,7 @@ class BatchRunner:
 
     def load(self) -> Method:
         """Return the model, ready to separate, or to be fitted to a track."""
-        return pipeline.load(self.options)
+        return self.options.load()
 
     def is_done(self, job: Job) -> bool:
         """Whether a track need not be split again, if that is wanted."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from stemsplit.evaluation.comparison import Comparison
-    from stemsplit.evaluation.evaluate import SongScores, Systems
-    from stemsplit.zoo.store import ModelCard
+    from stemsplit.evaluation.evaluate import EvaluationPlan, SongScores
+
+    Plan: TypeAlias = EvaluationPlan | Comparison
 
 EXAMPLE = "stemsplit evaluate --data stems-of-songs --split test"
 RATIOS = {
@@ -99,7 +100,7 @@ def command(
         Path | None, typer.Option(metavar="FILE.png", help="Boxes of SDR over the songs.")
     ] = None,
     keep: Annotated[
-        bool, typer.Option("--keep", metavar="", help="Write the medians into the weights file and its card.")
+        bool, typer.Option("--keep", metavar="", help="Write the medians into the weights file and its plan.")
     ] = False,
 ) -> None:
     """Measure a model, or a method, on songs whose stems are known.
@@ -110,47 +111,49 @@ def command(
     gets the source that is nearest to it. In float32, unless --precision says otherwise,
     so that the scores are the same on every machine.
     """
-    from stemsplit import plots, spatial
-    from stemsplit.evaluation import comparison, evaluate
-    from stemsplit.evaluation import tables as results
+    from stemsplit import plots
+    from stemsplit.evaluation import tables
+    from stemsplit.evaluation.comparison import Comparison
+    from stemsplit.evaluation.evaluate import EvaluationPlan
     from stemsplit.options import RuntimeOptions
     from stemsplit.runtime import cores
-    from stemsplit.zoo import page, store
+    from stemsplit.zoo import page
+    from stemsplit.zoo.ref import ModelRef, Trained
 
     _refuse(*(path for path in (csv, json, plot) if path))
     if plot:
         plots.check()
-    first, *others = list(dict.fromkeys(model or [DEFAULT_MODEL]))
+    first, *others = map(ModelRef.parse, dict.fromkeys(model or [DEFAULT_MODEL]))
     if others and (keep or paper):
         raise UsageError("--keep and --paper are for one --model")
-    card = evaluate.card_of(first)
-    if keep and (first in spatial.METHODS or card.mask == evaluate.MEAN):
-        raise EncodeError(f"{first} has no weights file of its own", "leave out --keep")
+    if keep and not isinstance(first, Trained):
+        raise EncodeError(f"{first.text} has no weights file of its own", "leave out --keep")
     splits = split or (["train", "valid"] if paper else ["test"])
+    running = RuntimeOptions(runtime, device, precision, fast=fast)
     wanted: dict[str, Any] = {
         "masks": mask or (),
         "oracles": [ORACLES[name] for name in oracle or ORACLES if name in ORACLES],
         "mixture": baseline == "mixture",
-        "running": RuntimeOptions(runtime, device, precision, fast=fast),
     }
-    systems: Systems | Comparison
+    plan: Plan
     if others:
-        card, systems = comparison.compare([first, *others], **wanted)
+        plan = Comparison.of([first, *others], running, **wanted)
     else:
-        systems = evaluate.systems_of(first, **wanted)
-    songs = _measure(card, systems, data, splits, width, (jobs or cores()) if museval else 0)
-    if keep:
-        page.rewrite(store.find(first), scores={**card.scores, **results.for_card(songs)})
+        plan = EvaluationPlan.of(first, running, **wanted)
+    songs = _measure(plan, data, splits, width, (jobs or cores()) if museval else 0)
+    if keep and isinstance(first, Trained):
+        page.rewrite(first.path, scores={**first.card.scores, **tables.for_card(songs)})
     if csv:
-        results.write_csv(csv, songs)
+        tables.write_csv(csv, songs)
     if plot:
-        _plot(plot, card, songs)
+        _plot(plot, plan, songs)
+    facts = tables.facts(plan.name, plan.threshold, songs)
     if json == Path("-"):
-        console.event(**results.facts(card, songs))
+        console.event(**facts)
         return
     if json:
-        results.write_json(json, results.facts(card, songs))
-    _print(card, songs, paper=paper)
+        tables.write_json(json, facts)
+    _print(plan, songs, paper=paper)
 
 
 def _refuse(*paths: Path) -> None:
@@ -161,12 +164,7 @@ def _refuse(*paths: Path) -> None:
 
 
 def _measure(
-    card: ModelCard,
-    systems: Systems | Comparison,
-    data: Sequence[str],
-    splits: Sequence[str],
-    width: float,
-    jobs: int,
+    plan: Plan, data: Sequence[str], splits: Sequence[str], width: float, jobs: int
 ) -> list[SongScores]:
     """Measure one song after the other, with BSSEval in so many processes beside it."""
     from contextlib import nullcontext
@@ -175,33 +173,33 @@ def _measure(
     from stemsplit.evaluation.bsseval import Pool
     from stemsplit.evaluation.evaluate import SAMPLE_RATE
 
-    sources = [(split, source) for split in splits for source in find_songs(data, split, card.stems)]
+    sources = [(split, source) for split in splits for source in find_songs(data, split, plan.stems)]
     version = "" if width == 1 else ", mono" if width == 0 else f", width {width:g}"
     songs = []
     with Pool(jobs, SAMPLE_RATE) if jobs else nullcontext() as pool:
         for number, (split, source) in enumerate(sources, 1):
             console.say(f"[{number}/{len(sources)}] {source.name}")
             song = source.load(SAMPLE_RATE).with_width(width)
-            songs.append(systems.measure(split + version, song, pool))
+            songs.append(plan.measure(split + version, song, pool))
     return songs
 
 
-def _plot(path: Path, card: ModelCard, songs: Sequence[SongScores]) -> None:
+def _plot(path: Path, plan: Plan, songs: Sequence[SongScores]) -> None:
     from stemsplit import plots
-    from stemsplit.evaluation import tables as results
+    from stemsplit.evaluation import tables
 
-    values = results.values(songs, "sdr_db")
-    splits = " and ".join(results.by_split(songs))
+    values = tables.values(songs, "sdr_db")
+    splits = " and ".join(tables.by_split(songs))
     plots.box_plot(
-        path, values, groups=card.stems, title=f"{card.name}: {len(songs)} songs of {splits}", label="SDR, dB"
+        path, values, groups=plan.stems, title=f"{plan.name}: {len(songs)} songs of {splits}", label="SDR, dB"
     )
 
 
-def _print(card: ModelCard, songs: Sequence[SongScores], *, paper: bool) -> None:
+def _print(plan: Plan, songs: Sequence[SongScores], *, paper: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from stemsplit.evaluation import tables as results
+    from stemsplit.evaluation import tables
 
     def show(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table = Table(box=None, padding=(0, 3, 0, 0), header_style="bold")
@@ -212,50 +210,49 @@ def _print(card: ModelCard, songs: Sequence[SongScores], *, paper: bool) -> None
         screen.print(table)
 
     screen = Console(width=None if sys.stdout.isatty() else 200)
-    for split, each in results.by_split(songs).items():
-        screen.print(f"{card.name}: median (mean) over {len(each)} songs of {split}", markup=False)
-        for heading, rows in _tables(card, each).items():
-            show([heading, *card.stems], rows)
+    for split, each in tables.by_split(songs).items():
+        screen.print(f"{plan.name}: median (mean) over {len(each)} songs of {split}", markup=False)
+        for heading, rows in _tables(plan, each).items():
+            show([heading, *plan.stems], rows)
     if paper:
         screen.print(
-            f"All bins of a split together, T = {card.threshold:g}; the paper: O. Tkachuk, trained on MUSDB18"
+            f"All bins of a split together, T = {plan.threshold:g}; the paper: O. Tkachuk, trained on MUSDB18"
         )
-        show(PAPER_COLUMNS, _paper(card, songs))
+        show(PAPER_COLUMNS, _paper(plan, songs))
 
 
-def _tables(card: ModelCard, songs: Sequence[SongScores]) -> dict[str, list[list[str]]]:
+def _tables(plan: Plan, songs: Sequence[SongScores]) -> dict[str, list[list[str]]]:
     """Return the rows of each table of a split."""
-    from stemsplit.evaluation import tables as results
+    from stemsplit.evaluation import tables
     from stemsplit.zoo import page
 
-    both = results.medians(songs), results.means(songs)
+    both = tables.medians(songs), tables.means(songs)
 
     def row(name: str, system: str, measure: str, digits: int) -> list[str]:
-        median, mean = (page.cells(each[system], card.stems, measure, digits) for each in both)
+        median, mean = (page.cells(each[system], plan.stems, measure, digits) for each in both)
         return [name, *(f"{a} ({b})" if a != "-" else a for a, b in zip(median, mean, strict=True))]
 
     systems = [name for name in both[0] if name != "bins"]
     measured = {measure for name in systems for scores in both[0][name].values() for measure in scores}
-    tables = {
+    found = {
         heading: [row(name, name, measure, 2) for name in systems]
         for measure, heading in RATIOS.items()
         if measure in measured
     }
     if "bins" not in both[0]:
-        return tables
-    return tables | {"all bins": [row(text, "bins", name, 3) for name, text in page.BINS.items()]}
+        return found
+    return found | {"all bins": [row(text, "bins", name, 3) for name, text in page.BINS.items()]}
 
 
-def _paper(card: ModelCard, songs: Sequence[SongScores]) -> Iterator[list[str]]:
+def _paper(plan: Plan, songs: Sequence[SongScores]) -> Iterator[list[str]]:
     """Yield the rows of the paper's table, with ours."""
-    from stemsplit.evaluation import evaluate
-    from stemsplit.evaluation import tables as results
+    from stemsplit.evaluation import evaluate, tables
     from stemsplit.zoo import page
 
-    for split, each in results.by_split(songs).items():
-        ours, theirs = evaluate.pooled(each), results.PAPER.get(split, {})
+    for split, each in tables.by_split(songs).items():
+        ours, theirs = evaluate.pooled(each), tables.PAPER.get(split, {})
         columns = [
-            page.cells(scores, card.stems, measure, 3)
+            page.cells(scores, plan.stems, measure, 3)
             for scores, measure in (
                 (ours, "accuracy"),
                 (theirs, "accuracy"),
@@ -265,5 +262,5 @@ def _paper(card: ModelCard, songs: Sequence[SongScores]) -> Iterator[list[str]]:
                 (ours, "balanced_accuracy"),
             )
         ]
-        for stem, *cells in zip(card.stems, *columns, strict=True):
+        for stem, *cells in zip(plan.stems, *columns, strict=True):
             yield [f"{split}: {stem}", *cells]

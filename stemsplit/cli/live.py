@@ -73,9 +73,10 @@ def command(
         raise typer.BadParameter("live needs a program before it, play | stemsplit live; or --input DEVICE")
     if not cards and sys.stdout.isatty():
         raise typer.BadParameter("live needs a program behind it, stemsplit live | play; or --output DEVICE")
-    settings = None if remix is None else mixer.parse(remix, live.read_card(model).stems)
+    ref = live.find(model)
+    settings = None if remix is None else mixer.parse(remix, ref.stems)
     options = {"runtime": runtime, "device": device, "precision": precision}
-    separator = live.load(model, stem, block_ms=block, fast=fast, **options)
+    separator = live.load(ref, stem, block_ms=block, fast=fast, **options)
     spec = separator.spec
 
     mix = live.only if settings is None else mixer.Mixer(settings, spec.stems, spec.sample_rate).mix

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,20 +10,18 @@ import typer
 from stemsplit.cli import console
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
-    from stemsplit.zoo.store import ModelCard
+    from stemsplit.zoo.ref import ModelRef, Trained
 
 EXAMPLE = "stemsplit models binary-mask-cnn"
 
 
 def complete(incomplete: str) -> list[str]:
     """Give the models whose names begin like this, to the shell."""
-    from stemsplit import spatial
-    from stemsplit.zoo import store
+    from stemsplit.zoo import ref
 
-    names = (*store.available(), store.BEST, *spatial.METHODS)
-    return [name for name in names if name.startswith(incomplete)]
+    return [name for name in ref.names() if name.startswith(incomplete)]
 
 
 def option(**where: Any) -> Any:
@@ -49,30 +46,20 @@ def command(
     json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object a model.")] = False,
 ) -> None:
     """List the models: their stems, sizes and scores."""
-    from stemsplit import spatial
-    from stemsplit.zoo import page as cards
-    from stemsplit.zoo import store
+    from stemsplit.zoo import ref
 
     if networks:
         _list_networks(json=json)
-        return
-    if name in spatial.METHODS:
-        _tell_method(name, json=json)
-        return
-    if name and not json:
-        _print_markdown(cards.page(store.read_card(name)))
-        return
-    paths = [store.find(model) for model in ([name] if name else store.ranked())]
-    found = {path: store.read_card(path) for path in paths}
-    if not json:
-        _print_table(found)
-        if not name:
-            typer.echo("\nNot trained, but fitted to each track:\n")
-            for method, entry in spatial.METHODS.items():
-                typer.echo(f"{method:10}{entry.title}")
-        return
-    for path, card in found.items():
-        console.event(**asdict(card), path=path)
+    elif name:
+        _tell(ref.ModelRef.parse(name), json=json)
+    elif json:
+        for model in ref.trained_models():
+            console.event(**model.facts())
+    else:
+        _print_table(ref.trained_models())
+        typer.echo("\nNot trained, but fitted to each track:\n")
+        for method in ref.spatial_methods():
+            typer.echo(f"{method.name:10}{method.title}")
 
 
 def _list_networks(*, json: bool) -> None:
@@ -86,31 +73,29 @@ def _list_networks(*, json: bool) -> None:
             typer.echo(f"{name:{width}}{entry.title}")
 
 
-def _tell_method(name: str, *, json: bool) -> None:
-    import importlib
-
-    from stemsplit import spatial
-
-    entry = spatial.METHODS[name]
+def _tell(model: ModelRef, *, json: bool) -> None:
     if json:
-        console.event(name=name, title=entry.title, sources=entry.sources)
+        console.event(**model.facts())
+    elif model.fits_each_track:  # plain text, whose lines are broken already
+        typer.echo(model.describe())
     else:
-        typer.echo(importlib.import_module(f"stemsplit.spatial.{entry.module}").__doc__)
+        _print_markdown(model.describe())
 
 
-def _print_table(cards: dict[Path, ModelCard]) -> None:
+def _print_table(models: Sequence[Trained]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    stems = list(dict.fromkeys(stem for card in cards.values() for stem in card.stems))
+    stems = list(dict.fromkeys(stem for model in models for stem in model.stems))
     table = Table("model", box=None, padding=(0, 3, 0, 0), header_style="bold")
     for heading in (*stems, "parameters", "size"):
         table.add_column(heading, justify="right")
     table.add_column("licence")
-    for path, card in cards.items():
+    for model in models:
+        card = model.card
         measured = card.scores.get("test", {}).get(card.mask, {})
         sdr = [f"{measured[stem]['sdr_db']:.1f} dB" if stem in measured else "-" for stem in stems]
-        size = f"{path.stat().st_size / 1e6:.1f} MB"
+        size = f"{model.path.stat().st_size / 1e6:.1f} MB"
         licence, _, _ = card.licence.partition(",")
         table.add_row(card.name, *sdr, f"{card.parameters:,}", size, licence)
     Console(width=None if sys.stdout.isatty() else 200).print(table)

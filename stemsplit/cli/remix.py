@@ -23,10 +23,10 @@ _tell = partial(typer.Option, rich_help_panel="What to print", metavar="")
 def _complete(ctx: typer.Context, incomplete: str) -> list[str]:
     """Give the presets that begin like this, to the shell."""
     from stemsplit.remix import mixer
-    from stemsplit.zoo.loading import stem_names
+    from stemsplit.zoo.ref import ModelRef
 
     try:
-        stems = stem_names(ctx.params.get("model") or DEFAULT_MODEL)
+        stems = ModelRef.parse(ctx.params.get("model") or DEFAULT_MODEL).stems
     except StemsplitError:
         stems = ()
     presets = (*mixer.PRESETS, *(f"practice:{stem}" for stem in stems))

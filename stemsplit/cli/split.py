@@ -43,11 +43,11 @@ def _angles(text: str | None) -> tuple[float, ...]:
 
 
 def _complete_stems(ctx: typer.Context, incomplete: str) -> list[str]:
-    from stemsplit.zoo import store
+    from stemsplit.zoo.ref import ModelRef
 
     typed, comma, _ = incomplete.rpartition(",")
     try:
-        stems = store.read_card(ctx.params.get("model") or DEFAULT_MODEL).stems
+        stems = ModelRef.parse(ctx.params.get("model") or DEFAULT_MODEL).stems
     except StemsplitError:
         return []
     return [typed + comma + name for name in stems if name not in typed.split(",")]

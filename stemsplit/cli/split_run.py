@@ -127,7 +127,7 @@ class Run:
         if stem not in options.names:
             raise no_stem(stem, options.names, "here")
         reader, path = self._open_one(stem, folder, options)
-        method = pipeline.load(options)
+        method = options.load()
         with (
             progress_bars.Bars(enabled=not report.quiet) as bars,
             bars.of(f"{stem} of {self.tracks[0]}", reader) as update,

@@ -8,62 +8,77 @@ from dataclasses import dataclass, replace
 from stemsplit.datasets.songs import Song
 from stemsplit.errors import UsageError
 from stemsplit.evaluation.bsseval import Pool
-from stemsplit.evaluation.evaluate import SongScores, Systems, card_of, systems_of
-from stemsplit.options import DEFAULT_RUNTIME, RuntimeOptions
-from stemsplit.zoo.store import ModelCard
+from stemsplit.evaluation.evaluate import EvaluationPlan, SongScores, stems_of
+from stemsplit.options import RuntimeOptions
+from stemsplit.zoo.ref import ModelRef
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Several models, the first of them with the mixture and the oracles; no two systems share a name."""
 
-    models: tuple[Systems, ...]
+    plans: tuple[EvaluationPlan, ...]
+
+    @property
+    def name(self) -> str:
+        """The names of all models."""
+        return " and ".join(plan.name for plan in self.plans)
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """The stems of each model."""
+        return self.plans[0].stems
+
+    @property
+    def threshold(self) -> float:
+        """T of the first model's binary mask, and of the oracles."""
+        return self.plans[0].threshold
+
+    @classmethod
+    def of(
+        cls,
+        refs: Sequence[ModelRef],
+        running: RuntimeOptions,
+        *,
+        masks: Sequence[str] = (),
+        oracles: Sequence[str] = (),
+        mixture: bool = True,
+    ) -> Comparison:
+        """Load several models; the options are those of `EvaluationPlan.of`.
+
+        A system is called `MODEL (MASK)`. The oracles work on the spectrum of the first model.
+
+        Raises:
+            UsageError: the models have different stems.
+            StemsplitError: as of `ModelRef.load`.
+        """
+        for ref in refs:
+            if stems_of(ref) != stems_of(refs[0]):
+                raise UsageError(
+                    f"{refs[0].name} and {ref.name} have different stems", "measure them one by one"
+                )
+        names = [ref.name for ref in refs]
+        if len(set(names)) < len(names):  # copies of one model, for example
+            names = [ref.text for ref in refs]
+        plans = []
+        for number, (ref, name) in enumerate(zip(refs, names, strict=True)):
+            plan = EvaluationPlan.of(
+                ref,
+                running,
+                masks=masks,
+                oracles=() if number else oracles,
+                mixture=mixture and not number,
+            )
+            renamed = {f"{name} ({mask})": each for mask, each in plan.separators.items()}
+            plans.append(replace(plan, name=name, separators=renamed))
+        return cls(tuple(plans))
 
     def measure(self, split: str, song: Song, pool: Pool | None = None) -> SongScores:
         """Return a song's scores: those of all models first, without the accuracy of their masks."""
         found = SongScores(split, song.name)
-        for systems in self.models:
-            found.systems.update(systems.measure(split, song, pool).systems)
+        for plan in self.plans:
+            found.systems.update(plan.measure(split, song, pool).systems)
         found.systems.pop("bins", None)
-        separated = [name for systems in self.models for name in systems.separators]
+        separated = [name for plan in self.plans for name in plan.separators]
         ordered = {name: found.systems.pop(name) for name in separated}
         return replace(found, systems=ordered | found.systems)
-
-
-def compare(
-    models: Sequence[str],
-    *,
-    masks: Sequence[str] = (),
-    oracles: Sequence[str] = (),
-    mixture: bool = True,
-    running: RuntimeOptions = DEFAULT_RUNTIME,
-) -> tuple[ModelCard, Comparison]:
-    """Return several models to measure, and a card that names all of them; the rest as `systems_of`.
-
-    A system is called `MODEL (MASK)`. The oracles work on the spectrum of the first model.
-
-    Raises:
-        UsageError: the models have different stems.
-        StemsplitError: see `systems_of`.
-    """
-    cards = [card_of(model) for model in models]
-    for card in cards:
-        if card.stems != cards[0].stems:
-            raise UsageError(
-                f"{cards[0].name} and {card.name} have different stems", "measure them one by one"
-            )
-    names = [card.name for card in cards]
-    if len(set(names)) < len(names):  # copies of one model, for example
-        names = list(models)
-    measured = []
-    for number, (model, name) in enumerate(zip(models, names, strict=True)):
-        systems = systems_of(
-            model,
-            masks=masks,
-            oracles=() if number else oracles,
-            mixture=mixture and not number,
-            running=running,
-        )
-        renamed = {f"{name} ({mask})": each for mask, each in systems.separators.items()}
-        measured.append(replace(systems, separators=renamed))
-    return replace(cards[0], name=" and ".join(names), scores={}), Comparison(tuple(measured))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,26 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from stemsplit import spatial
 from stemsplit.datasets.songs import MUSDB18_STEMS, Song
 from stemsplit.dsp.features import magnitude
-from stemsplit.dsp.masks import interpolate_frames
-from stemsplit.dsp.stft import Stft
 from stemsplit.errors import TooFewPositions
 from stemsplit.evaluation.bsseval import Pool
 from stemsplit.evaluation.metrics import BinCounts, Scores, count_bins, sdr, si_sdr, si_snr
 from stemsplit.evaluation.oracles import Oracle, all_oracles
-from stemsplit.networks import registry
-from stemsplit.options import DEFAULT_RUNTIME, RuntimeOptions
+from stemsplit.evaluation.shared_network import separate_by_rules
+from stemsplit.options import RuntimeOptions
 from stemsplit.separation.masking import MaskSeparator
-from stemsplit.separation.plan import MaskPlan
-from stemsplit.separation.separator import FittedMethod, Method, Samples, Spec
-from stemsplit.separation.stream import separate_blocks, separate_stream
-from stemsplit.zoo.loading import load_method, load_network, read_cards
-from stemsplit.zoo.store import ModelCard
+from stemsplit.separation.separator import FittedMethod, Method, Samples
+from stemsplit.separation.stream import separate_stream
+from stemsplit.zoo.ref import ModelRef
 
-MEAN = "mean"
-"""What stands in the place of a mask for the mean of several models."""
 SAMPLE_RATE = 44_100
 """That all songs are measured at, whatever a separator works at."""
 
@@ -48,26 +40,52 @@ class SongScores:
 
 
 @dataclass(frozen=True)
-class Systems:
-    """What is measured: a model, the mixture if asked for, and oracles.
+class EvaluationPlan:
+    """What is measured: a model, the mixture unless it is left out, and oracles.
 
     `separators` are one of any kind, or one model's masks by several rules, which share one network that runs
-    once a song; `threshold` is T of the binary mask that it learnt. What a method that is fitted to each song
-    finds has no names: each of the `stems` gets what is nearest to it.
+    once per song; `threshold` is T of the binary mask that it was trained for. The sources of a method that
+    is fitted to each song have no names: each of the `stems` gets the nearest one.
     """
 
+    name: str
     stems: tuple[str, ...]
     separators: Mapping[str, Method]
     oracles: Mapping[str, Oracle]
     threshold: float
     mixture: bool = True
 
+    @classmethod
+    def of(
+        cls,
+        ref: ModelRef,
+        running: RuntimeOptions,
+        *,
+        masks: Sequence[str] = (),
+        oracles: Sequence[str] = (),
+        mixture: bool = True,
+    ) -> EvaluationPlan:
+        """Load a model, and plan what to compare it with.
+
+        `masks` replace the default of a model that has masks; `oracles` are some of `oracles.all_oracles`.
+
+        Raises:
+            StemsplitError: as of `ModelRef.load`.
+        """
+        if ref.masks:
+            separators = {mask: ref.load(running, mask=mask) for mask in masks or [ref.system]}
+        else:
+            separators = {ref.system: ref.load(running, mask=next(iter(masks), None))}
+        ideal = all_oracles(ref.stft, ref.bins, ref.threshold)
+        chosen = {name: ideal[name] for name in oracles}
+        return cls(ref.name, stems_of(ref), separators, chosen, ref.threshold, mixture)
+
     def measure(self, split: str, song: Song, pool: Pool | None = None) -> SongScores:
         """Return a song's scores; those of BSSEval are added to them by the time the `pool` closes."""
         result = SongScores(split, song.name)
         masking = {name: each for name, each in self.separators.items() if isinstance(each, MaskSeparator)}
         if masking:
-            estimates, probabilities = separated(masking, song)
+            estimates, probabilities = separate_by_rules(masking, song)
             first = next(iter(masking.values()))
             result.bins.update(score_bins(song, first, probabilities, self.threshold))
         else:
@@ -93,127 +111,9 @@ class Systems:
             yield name, oracle(song)
 
 
-def card_of(model: str | os.PathLike[str]) -> ModelCard:
-    """Return what a trained model says of itself, or what it would say for a method fitted to each song.
-
-    Raises:
-        UnknownModel, BadWeights: as `weights.read_card`.
-    """
-    if model not in spatial.METHODS:
-        card, *others = read_cards(model)
-        if not others:
-            return card
-        parameters = card.parameters + sum(other.parameters for other in others)
-        return replace(card, name=str(model), parameters=parameters, mask=MEAN, scores={})
-    return ModelCard(
-        name=str(model),
-        title=spatial.METHODS[str(model)].title,
-        network="",
-        stems=MUSDB18_STEMS,
-        sample_rate=SAMPLE_RATE,
-        n_fft=Stft.n_fft,
-        hop_length=Stft.hop_length,
-        parameters=0,
-        mask="by place",
-        mask_power=1.0,
-        threshold=0.5,
-        data="",
-        licence="",
-        commit="",
-        seed=0,
-    )
-
-
-def systems_of(
-    model: str | os.PathLike[str],
-    *,
-    masks: Sequence[str] = (),
-    oracles: Sequence[str] = (),
-    mixture: bool = True,
-    running: RuntimeOptions = DEFAULT_RUNTIME,
-) -> Systems:
-    """Return a model, or a method that is fitted to each song, and what to compare it with.
-
-    `masks` are rules for the masks of a model that has any, in place of its default; `oracles` those of
-    `oracles.all_oracles` that are wanted.
-
-    Raises:
-        StemsplitError: as `pipeline.load_method`.
-    """
-    card, bins, separators = card_of(model), 0, dict[str, Method]()
-    first = next(iter(masks), None)
-    if model in spatial.METHODS:
-        separators[card.mask] = load_method(model, mask=first)
-    elif card.mask == MEAN or registry.find(card.network).hears_waves:
-        separators[card.mask] = load_network(model, mask=first, running=running)
-    else:
-        bins = registry.find(card.network).bins
-        rules = masks or [card.mask]
-        separators |= {rule: load_network(model, mask=rule, running=running) for rule in rules}
-    stft = Stft(card.n_fft, card.hop_length)
-    ideal = all_oracles(stft, bins or stft.bins, card.threshold)
-    return Systems(card.stems, separators, {name: ideal[name] for name in oracles}, card.threshold, mixture)
-
-
-@dataclass
-class Once:
-    """A network that runs once for the same features several times in a row, or for the middle of them."""
-
-    network: Callable[[Samples], Samples]
-    plan: MaskPlan
-    features: Samples = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
-    probabilities: Samples = field(default_factory=lambda: np.zeros((0, 0, 0, 0), np.float32))
-
-    def __call__(self, features: Samples) -> Samples:
-        """Return the network's probabilities `(stem, channel, output, bin)`."""
-        frames = features.shape[1]
-        edge = max(0, self.features.shape[1] - frames) // 2
-        if not np.array_equal(features, self.features[:, edge : edge + frames]):
-            self.features, self.probabilities, edge = features, self.network(features), 0
-        first = edge // self.plan.frame_stride
-        return self.probabilities[:, :, first:][:, :, : self.plan.outputs(frames)]
-
-
-@dataclass(frozen=True)
-class Widened:
-    """A separator that is given more context than it needs, one segment at a time."""
-
-    separator: MaskSeparator
-    spec: Spec
-
-    def separate(self, window: Samples) -> Samples:
-        """Return stems `(stem, channel, time)` of the segment in the middle of a window."""
-        edge = self.spec.context - self.separator.spec.context
-        return self.separator.separate(window[:, edge : window.shape[-1] - edge])
-
-
-def separated(separators: Mapping[str, MaskSeparator], song: Song) -> tuple[dict[str, Samples], Samples]:
-    """Return each separator's stems `(stem, channel, time)` of a song, and their network's probabilities.
-
-    The separators differ in nothing but what they do with the probabilities, and the network runs once. The
-    probabilities `(stem, frame, bin)`, means over channels, are of the frames that lie in the song whole.
-    """
-    # The widest first: what the others ask the network is the middle of what it has asked.
-    order = sorted(separators, key=lambda name: -separators[name].spec.context)
-    widest = separators[order[0]]
-    once = Once(widest.network, widest.plan)
-    streams = [
-        separate_blocks(
-            Widened(replace(separators[name], network=once), widest.spec), [song.mixture], workers=1
-        )
-        for name in order
-    ]
-    pieces: dict[str, list[Samples]] = {name: [] for name in separators}
-    seen: list[Samples] = []
-    plan = widest.plan
-    for segments in zip(*streams, strict=True):  # in step, for the network's last answer to be of this one
-        for name, stems in zip(order, segments, strict=True):
-            pieces[name].append(stems)
-        frames = -(-segments[0].shape[-1] // plan.stft.hop_length)
-        found = once.probabilities.mean(axis=1)
-        seen.append(interpolate_frames(found, plan.frame_stride)[:, plan.edge :][:, :frames])
-    probabilities = np.concatenate(seen, axis=1)[:, : plan.stft.frames(song.length)]
-    return {name: np.concatenate(kept, axis=-1) for name, kept in pieces.items()}, probabilities
+def stems_of(ref: ModelRef) -> tuple[str, ...]:
+    """Return the stems that a model is measured on: those of MUSDB18 if it makes up the names of its own."""
+    return MUSDB18_STEMS if ref.fits_each_track else ref.stems
 
 
 def _separated(method: Method, song: Song) -> Samples:

@@ -15,7 +15,6 @@ import numpy as np
 from stemsplit.evaluation.evaluate import SongScores, pooled, summarise
 from stemsplit.evaluation.metrics import Scores
 from stemsplit.files.claims import writing
-from stemsplit.zoo.store import ModelCard
 
 PAPER = {
     "train": {
@@ -72,7 +71,7 @@ def values(songs: Sequence[SongScores], measure: str) -> dict[str, dict[str, lis
     return found
 
 
-def facts(card: ModelCard, songs: Sequence[SongScores]) -> dict[str, Any]:
+def facts(name: str, threshold: float, songs: Sequence[SongScores]) -> dict[str, Any]:
     """Return all there is, split by split, for JSON: what is no finite number is None."""
     splits = {
         split: {
@@ -84,7 +83,7 @@ def facts(card: ModelCard, songs: Sequence[SongScores]) -> dict[str, Any]:
         }
         for split, each in by_split(songs).items()
     }
-    return {"model": card.name, "threshold": card.threshold, "splits": _finite(splits)}
+    return {"model": name, "threshold": threshold, "splits": _finite(splits)}
 
 
 def _finite(value: Any) -> Any:

@@ -14,7 +14,7 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Queue, SimpleQueue
 from statistics import median
 from types import ModuleType
@@ -23,17 +23,17 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from stemsplit import spatial
 from stemsplit.audio.raw import Outlet, Raw, WavSamples
 from stemsplit.audio.reader import check_finite
 from stemsplit.defaults import install_extra
 from stemsplit.errors import DecodeError, DeviceUnavailable, StemsplitError, UsageError
 from stemsplit.networks import registry
 from stemsplit.options import RuntimeOptions
-from stemsplit.separation.separator import Samples, Separator, Spec
+from stemsplit.separation.separator import FittedMethod, Samples, Separator, Spec
 from stemsplit.separation.stream import separate_blocks
-from stemsplit.zoo import store
-from stemsplit.zoo.loading import load_separator, mask_plan
+from stemsplit.zoo.card import ModelCard
+from stemsplit.zoo.ref import ModelRef, Trained
+from stemsplit.zoo.separators import mask_plan
 
 BLOCK_MS = 100.0
 MOST_BEHIND = 50
@@ -59,8 +59,25 @@ class Summary:
     """How much faster than it lasts the sound was separated."""
 
 
+def find(model: str | os.PathLike[str]) -> Trained:
+    """Look up a model that can separate block by block.
+
+    Raises:
+        UsageError: it needs a whole song, or is an ensemble.
+        UnknownModel, BadWeights: as of `ModelRef.parse`.
+    """
+    ref = ModelRef.parse(model)
+    if ref.fits_each_track:
+        raise UsageError(
+            f"{model} must hear all of a song before it separates any", "choose a model that was trained"
+        )
+    if not isinstance(ref, Trained):
+        raise UsageError(f"`{model}` is more than one model", "choose one of them")
+    return ref
+
+
 def load(
-    model: str | os.PathLike[str],
+    ref: Trained,
     stem: str | None = None,
     *,
     block_ms: float = BLOCK_MS,
@@ -70,26 +87,23 @@ def load(
     """Return a model whose networks are ready for small blocks: that of one stem, or all of them.
 
     Raises:
-        StemsplitError: it must hear the whole song first, or whatever `load_separator` raises.
+        StemsplitError: as of `ModelRef.load`.
     """
-    card = read_card(model)
+    options = RuntimeOptions(**{"threads": 1, "fast": fast, **running})
+    method = ref.load(
+        replace(options, batch=_batch(ref.card, options, block_ms)), stems=None if stem is None else [stem]
+    )
+    assert not isinstance(method, FittedMethod)
+    return method
+
+
+def _batch(card: ModelCard, running: RuntimeOptions, block_ms: float) -> int:
+    """Return how many frames, or samples, the networks process for each block."""
     network = registry.find(card.network)
     if network.hears_waves:
-        batch = block_length(network.grid, card.sample_rate, block_ms)
-    else:
-        plan = mask_plan(card, card.mask, RuntimeOptions(fast=fast))
-        batch = plan.batch_for(block_length(plan.stride_samples, card.sample_rate, block_ms))
-    stems = None if stem is None else [stem]
-    return load_separator(model, stems=stems, batch=batch, threads=1, fast=fast, **running)
-
-
-def read_card(model: str | os.PathLike[str]) -> store.ModelCard:
-    """Return the card of a model that separates as it hears. Raises UsageError if it cannot."""
-    if str(model) in spatial.METHODS:
-        raise UsageError(
-            f"{model} must hear all of a song before it separates any", "choose a model that was trained"
-        )
-    return store.read_card(model)
+        return block_length(network.grid, card.sample_rate, block_ms)
+    plan = mask_plan(card, card.mask, running)
+    return plan.batch_for(block_length(plan.stride_samples, card.sample_rate, block_ms))
 
 
 def block_length(grid: int, sample_rate: int, block_ms: float) -> int:

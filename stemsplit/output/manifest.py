@@ -18,6 +18,7 @@ from typing import Any
 
 from stemsplit.errors import EncodeError
 from stemsplit.files.claims import claim, writing
+from stemsplit.files.digest import sha256
 from stemsplit.files.remote import appearing, is_remote, relative, remove
 
 FOLDER = ".stemsplit"
@@ -37,8 +38,7 @@ class Print:
         """Read a file. Raises OSError if that fails."""
         with path.open("rb") as file:
             before = path.stat() if is_remote(path) else os.fstat(file.fileno())
-            digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else _digest(file)
-        return cls(before.st_size, changed_ns(before), digest.hexdigest())
+            return cls(before.st_size, changed_ns(before), sha256(file))
 
     def fits(self, path: Path) -> bool:
         """Whether a file still holds the same: it is read only if its time of change is another."""
@@ -55,13 +55,6 @@ class Print:
 def changed_ns(state: Any) -> int:
     """Return when a file was changed, or 0 where a file system does not say so."""
     return int(getattr(state, "st_mtime_ns", 0) or 0)
-
-
-def _digest(file: Any) -> Any:
-    digest = hashlib.sha256()
-    while piece := file.read(1 << 20):
-        digest.update(piece)
-    return digest
 
 
 @dataclass(frozen=True)

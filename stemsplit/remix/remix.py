@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -19,12 +19,16 @@ from stemsplit.audio.writer import Writer
 from stemsplit.errors import EncodeError
 from stemsplit.files.claims import claim
 from stemsplit.files.parts import cannot_write
+from stemsplit.options import MethodKeywords, Options
 from stemsplit.output.plan import depth_for
 from stemsplit.pipeline import fit
 from stemsplit.remix.mixer import Mixer, parse
 from stemsplit.separation.separator import Samples
 from stemsplit.separation.stream import separate_stream
-from stemsplit.zoo.loading import load_method, stem_names
+from stemsplit.zoo.ref import ModelRef
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 CHUNK_FRAMES = 65_536
 
@@ -68,18 +72,18 @@ def remix(
     audio_track: int | str | None = None,
     downmix: bool = False,
     progress: Callable[[int, int | None], None] | None = None,
-    **options: Any,
+    **options: Unpack[MethodKeywords],
 ) -> RemixResult:
     """Mix the stems of a song anew, as `mixing.parse` understands the text, into one file.
 
-    `source` is a song, which is split on the way by what `options` choose as for `load_method`; or a
+    `source` is a song, which is split on the way by what `options` choose as for `load_separator`; or a
     folder with its stems. Memory does not grow with its length. Peaks between samples may go as high as full
     scale, or as the song's own: where the remix would go higher, all of it gets one gain. `audio_track` and
     `downmix` choose the sound of a song, see `Reader`.
 
     Raises:
         DecodeError, EncodeError: a file cannot be read or written.
-        StemsplitError: the text is no remix, or whatever `load_method` raises.
+        StemsplitError: the text is no remix, or whatever loading the model raises.
     """
     if out.exists() and source.exists() and out.samefile(source):
         raise EncodeError(f"`{out}` would replace the song itself", "choose another file with --out")
@@ -88,7 +92,8 @@ def remix(
     if source.is_dir():
         song = _from_folder(source)
     else:
-        song = _from_song(Reader(source, track=audio_track, downmix=downmix), options)
+        reader = Reader(source, track=audio_track, downmix=downmix)
+        song = _from_song(reader, Options.of(MethodKeywords, **options))
     settings = parse(text, song.stems)
     reader = song.reader
     writer = Writer(
@@ -151,13 +156,14 @@ def _from_folder(folder: Path) -> _Song:
     return _Song(first, tuple(found.stems), found.blocks, found.mixture)
 
 
-def _from_song(reader: Reader, options: dict[str, Any]) -> _Song:
-    def blocks() -> Iterator[Samples]:
-        separator = fit(load_method(**options), reader)
-        yield from separate_stream(separator, reader, reader.sample_rate)
+def _from_song(reader: Reader, options: Options) -> _Song:
+    split, ref = options.split, ModelRef.of(options.split)
 
-    names = {name: options[name] for name in ("model", "stems", "sources", "azimuths") if name in options}
-    return _Song(reader, stem_names(**names), blocks, reader.path)
+    def blocks() -> Iterator[Samples]:
+        method = ref.load(options.runtime, stems=split.stems, two_stems=split.two_stems, mask=split.mask)
+        yield from separate_stream(fit(method, reader), reader, reader.sample_rate)
+
+    return _Song(reader, ref.output_stems(split.stems, split.two_stems), blocks, reader.path)
 
 
 def _gain(before: Peaks, after: Peaks) -> float:

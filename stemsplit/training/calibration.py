@@ -15,8 +15,8 @@ from stemsplit.networks import registry
 from stemsplit.options import RuntimeOptions
 from stemsplit.separation.masking import MaskSeparator
 from stemsplit.separation.separator import Samples
-from stemsplit.zoo import page, store
-from stemsplit.zoo.loading import load_masks
+from stemsplit.zoo import page
+from stemsplit.zoo.ref import Trained
 
 EXCERPT_SECONDS = 8.0
 EXCERPTS = 128
@@ -36,9 +36,11 @@ def combine(path: Path, songs: Sequence[Song], *, device: str) -> None:
     whole = [song for song in songs if all(song.known)]
     complete = bool(whole) and not any(song.parts[-1].any() for song in whole)
     combination: tuple[tuple[float, ...], ...] = ()
-    if complete and not registry.find(store.read_card(path).network).joint:
-        running = RuntimeOptions(device=device, precision="float32")
-        combination = fit(load_masks(path, mask="binary", running=running), whole)
+    model = Trained.find(path)
+    if complete and not registry.find(model.card.network).joint:
+        separator = model.load(RuntimeOptions(device=device, precision="float32"), mask="binary")
+        assert isinstance(separator, MaskSeparator)
+        combination = fit(separator, whole)
     page.rewrite(path, complete=complete, combination=combination)
 
 

@@ -12,7 +12,7 @@ from stemsplit.networks import registry
 from stemsplit.training.calibration import combine
 from stemsplit.training.sampler import DECODED, map_songs, splits
 from stemsplit.zoo import page, store
-from stemsplit.zoo.store import ModelCard
+from stemsplit.zoo.card import ModelCard
 
 SAME = ("network", "sample_rate", "n_fft", "hop_length", "threshold")
 

@@ -25,6 +25,7 @@ from stemsplit.training.loop import Trainer
 from stemsplit.training.losses import MASK_LOSSES, SIGNAL_LOSSES
 from stemsplit.training.sampler import DECODED, Examples, map_songs, splits
 from stemsplit.zoo import page, store
+from stemsplit.zoo.card import ModelCard
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -209,7 +210,7 @@ def _trainer(
     )
 
 
-def _card(settings: Settings, trainer: Trainer) -> store.ModelCard:
+def _card(settings: Settings, trainer: Trainer) -> ModelCard:
     recipe, entry = trainer.recipe, trainer.entry
     frames = settings.examples * settings.frames * trainer.fabric.world_size
     facts = {
@@ -227,7 +228,7 @@ def _card(settings: Settings, trainer: Trainer) -> store.ModelCard:
             for name, pupil in trainer.pupils.items()
         },
     }
-    return store.ModelCard(
+    return ModelCard(
         name=settings.name,
         title=entry.title,
         network=recipe.network,

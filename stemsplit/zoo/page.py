@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from stemsplit.files.claims import writing
 from stemsplit.networks import registry
 from stemsplit.zoo import store
-from stemsplit.zoo.store import ModelCard
+from stemsplit.zoo.card import ModelCard
 
 if TYPE_CHECKING:
     from torch import Tensor

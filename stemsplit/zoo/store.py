@@ -10,16 +10,16 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stemsplit.errors import BadWeights, UnknownModel
 from stemsplit.files.claims import writing
+from stemsplit.zoo.card import ModelCard
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,65 +32,6 @@ HEADER_LIMIT = 1 << 20
 
 # What reading a card raises where there is none.
 _NO_CARD = (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError)
-# Facts of these are printed, or become sizes.
-_KINDS: dict[str, type] = {
-    **dict.fromkeys(("name", "title", "network", "mask", "data", "licence", "commit", "limits"), str),
-    **dict.fromkeys(("sample_rate", "n_fft", "hop_length", "parameters", "seed"), int),
-    **{"complete": bool, "recipe": dict, "scores": dict},
-}
-
-
-@dataclass(frozen=True)
-class ModelCard:
-    """What a weights file says of itself."""
-
-    name: str
-    title: str
-    network: str
-    stems: tuple[str, ...]
-    sample_rate: int
-    n_fft: int
-    hop_length: int
-    parameters: int
-    """Of all stems together."""
-    mask: str
-    """The rule that is used unless another one is asked for."""
-    mask_power: float
-    threshold: float
-    """T of the binary mask B = (S > T * M) that the network learnt."""
-    data: str
-    licence: str
-    commit: str
-    seed: int
-    complete: bool = True
-    """Whether the stems are all that songs consist of, so that their masks add up to one."""
-    combination: tuple[tuple[float, ...], ...] = ()
-    """One row per stem for soft masks, as `masks.matrix_scaled_softmax` takes them."""
-    recipe: dict[str, Any] = field(default_factory=dict)
-    scores: dict[str, Any] = field(default_factory=dict)
-    """Split to system (a kind of mask, mixture, oracle) to stem to measure: medians over songs."""
-    limits: str = ""
-    """What to expect of it, and what not, in markdown."""
-
-    def __post_init__(self) -> None:
-        # A file may come from anywhere: stems become file names, numbers become sizes.
-        if not self.stems or len(set(self.stems)) < len(self.stems):
-            raise ValueError(f"stems={self.stems} must be one or more different names")
-        for name in self.stems:
-            if not re.fullmatch(r"[\w-]{1,64}", name):
-                raise ValueError(f"a stem cannot be called {name!r}")
-        # More than is sensible would take all memory.
-        if not (4_000 <= self.sample_rate <= 400_000 and 0 < self.hop_length <= self.n_fft <= 1 << 15):
-            raise ValueError("sample_rate, n_fft or hop_length is out of range")
-        if self.n_fft % self.hop_length or not 4 <= self.n_fft // self.hop_length <= 32:
-            raise ValueError(f"n_fft={self.n_fft} must be 4 to 32 times hop_length={self.hop_length}")
-        if not (0 < self.mask_power <= 16 and 0 <= self.threshold <= 1):
-            raise ValueError(f"mask_power={self.mask_power} or threshold={self.threshold} is out of range")
-        rows, stems = self.combination, len(self.stems)
-        if rows and [len(row) for row in rows] != [stems + 1] * stems:
-            raise ValueError(f"combination must have {stems} rows of {stems + 1} numbers")
-        if not all(abs(number) < 1e3 for row in rows for number in row):
-            raise ValueError(f"combination={rows} is out of range")
 
 
 def available() -> dict[str, Path]:
@@ -132,13 +73,6 @@ def find(model: str | os.PathLike[str]) -> Path:
     )
 
 
-def members(model: str | os.PathLike[str]) -> tuple[str | os.PathLike[str], ...]:
-    """Return the models that a name stands for: one, or several joined by `+` whose mean is meant."""
-    if "+" not in str(model) or os.path.isfile(model):
-        return (model,)
-    return tuple(str(model).split("+"))
-
-
 def read_card(model: str | os.PathLike[str]) -> ModelCard:
     """Return the card in a weights file's header, without reading its tensors.
 
@@ -153,40 +87,13 @@ def read_card(model: str | os.PathLike[str]) -> ModelCard:
             if length > min(HEADER_LIMIT, path.stat().st_size - 8):
                 raise ValueError("its header is longer than it may be")
             header = json.loads(file.read(length))
-        facts = json.loads(header["__metadata__"]["stemsplit"])
-        _check_kinds(facts)
-        rows = tuple(tuple(row) for row in facts.pop("combination", ()))
-        card = ModelCard(**{**facts, "stems": tuple(facts["stems"]), "combination": rows})
+        card = ModelCard.from_facts(json.loads(header["__metadata__"]["stemsplit"]))
     except _NO_CARD as error:
         raise BadWeights(
             f"`{path}` is not a weights file of stemsplit: {str(error)[:200]}",
             "get the file again, or train a new one",
         ) from error
     return card
-
-
-def _check_kinds(facts: dict[str, Any]) -> None:
-    """Raise one of `_NO_CARD` for facts that `cards` could not print."""
-    json.dumps(facts, ensure_ascii=False).encode()  # JSON has characters that are none
-    for name, kind in _KINDS.items():
-        if type(facts.get(name, kind())) is not kind:
-            raise ValueError(f"{name} must be of type {kind.__name__}")
-    for systems in facts.get("scores", {}).values():
-        for system, stems in systems.items():
-            for measures in stems.values() if system != "songs" else ():
-                if not all(map(_is_score, measures.values())):
-                    raise ValueError("its scores are no numbers")
-    if not _is_shallow(facts.get("recipe")):
-        raise ValueError("its recipe is nested too deeply")
-
-
-def _is_score(value: Any) -> bool:
-    return value is None or type(value) is float or (type(value) is int and abs(value) < 1 << 53)
-
-
-def _is_shallow(tree: Any, most: int = 9) -> bool:
-    inner = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
-    return most > 0 and all(_is_shallow(value, most - 1) for value in inner)
 
 
 def load(model: str | os.PathLike[str], parts: Sequence[str]) -> dict[str, dict[str, Tensor]]:

@@ -1,0 +1,122 @@
+"""From a model's card and weights file to a separator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from stemsplit.dsp import masks
+from stemsplit.dsp.stft import Stft
+from stemsplit.errors import BadWeights, UsageError
+from stemsplit.networks import registry
+from stemsplit.options import RuntimeOptions
+from stemsplit.runtime import Runtime, start
+from stemsplit.separation.masking import MaskSeparator
+from stemsplit.separation.plan import MaskPlan
+from stemsplit.separation.separator import Execution, Samples
+from stemsplit.separation.waveform import WaveformSeparator
+from stemsplit.zoo import store
+from stemsplit.zoo.card import MASKS, ModelCard
+
+WIENER_SECONDS = 0.75
+"""The Wiener filter's context on either side. Twice as far was hardly better."""
+
+
+def load(
+    card: ModelCard, path: Path, stems: tuple[str, ...], mask: str | None, running: RuntimeOptions
+) -> MaskSeparator | WaveformSeparator:
+    """Return a separator for some of a model's stems; `mask` is one of MASKS, or None for the default.
+
+    Raises:
+        BadWeights: the weights file is damaged.
+        DeviceUnavailable: the device or runtime asked for does not exist.
+        UsageError: the model cannot apply this mask.
+    """
+    if not registry.find(card.network).hears_waves:
+        return _load_masks(card, path, stems, mask or card.mask, running)
+    if mask:
+        raise UsageError(f"{card.name} gives the stems themselves, without masks", "leave out --mask")
+    return _load_waveforms(card, path, stems, running)
+
+
+def _load_waveforms(
+    card: ModelCard, path: Path, stems: tuple[str, ...], running: RuntimeOptions
+) -> WaveformSeparator:
+    network, runtime = registry.find(card.network), _start(card, path, stems, running)
+    return WaveformSeparator(
+        stems=stems,
+        sample_rate=card.sample_rate,
+        context=network.reach,
+        network=runtime,
+        stem_indices=_stem_indices(card, stems),
+        channels=network.channels,
+        stride=network.grid,
+        complete=stems == card.stems and card.complete,
+        execution=_execution(runtime),
+    )
+
+
+def _load_masks(
+    card: ModelCard, path: Path, stems: tuple[str, ...], mask: str, running: RuntimeOptions
+) -> MaskSeparator:
+    if mask not in MASKS:
+        raise UsageError(f"No mask called `{mask}`", f"choose one of {', '.join(MASKS)}")
+    network = registry.find(card.network)
+    masked = card.stems if network.joint else stems
+    whole = masked == card.stems and card.complete
+    if mask == "wiener" and not whole:
+        raise UsageError("The Wiener filter needs all stems of a song", "choose --mask soft")
+    if network.bins > card.n_fft // 2 + 1:
+        raise BadWeights(f"{card.name} has too few bins for its network", "get the file again")
+    runtime = _start(card, path, stems, running)
+    return MaskSeparator(
+        stems=stems,
+        sample_rate=card.sample_rate,
+        plan=mask_plan(card, mask, running),
+        bins=network.bins,
+        network=runtime,
+        rule=_rule(card, mask, complete=whole),
+        input=network.views,
+        complete=whole and stems == card.stems,
+        stem_indices=_stem_indices(card, stems),
+        execution=_execution(runtime),
+    )
+
+
+def mask_plan(card: ModelCard, mask: str, running: RuntimeOptions) -> MaskPlan:
+    """Return which frames a model's network needs around a segment, and the filter of the mask, if any."""
+    network = registry.find(card.network)
+    wiener_frames = round(WIENER_SECONDS * card.sample_rate / card.hop_length) if mask == "wiener" else 0
+    stft = Stft(card.n_fft, card.hop_length)
+    return MaskPlan(stft, network.reach, network.grid, wiener_frames, running.frame_stride)
+
+
+def _start(card: ModelCard, path: Path, stems: tuple[str, ...], running: RuntimeOptions) -> Runtime:
+    """Return the networks of some of a model's stems, ready to run."""
+    network = registry.find(card.network)
+    parts = network.parts(stems)
+    each = len(card.stems) if network.joint else 1
+    return start(running, card.network, partial(store.load, path, parts), path.read_bytes, parts, each)
+
+
+def _execution(runtime: Runtime) -> Execution:
+    how = f"{runtime.name} on {runtime.device} in {runtime.precision}"
+    return Execution(runtime.batch, runtime.workers, how)
+
+
+def _stem_indices(card: ModelCard, stems: tuple[str, ...]) -> tuple[int, ...]:
+    """Return the index of each stem in the networks' output."""
+    output = card.stems if registry.find(card.network).joint else stems
+    return tuple(output.index(name) for name in stems)
+
+
+def _rule(card: ModelCard, mask: str, *, complete: bool) -> Callable[[Samples], Samples]:
+    """Return the function from probabilities to masks; masks of a `complete` set of stems sum to one."""
+    if mask == "binary":
+        return partial(masks.binary, complete=complete)
+    if complete and card.combination:
+        return partial(masks.matrix_scaled_softmax, combination=np.array(card.combination, np.float32))
+    return partial(masks.soft, complete=complete, power=card.mask_power)
