@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from stemsplit.datasets.songs import Song
-from stemsplit.dsp.features import FLOOR, InputFeatures
+from stemsplit.dsp.features import FLOOR
+from stemsplit.dsp.input_features import InputFeatures
 from stemsplit.errors import StemsplitError
 from stemsplit.networks import registry
 from stemsplit.options import RuntimeOptions

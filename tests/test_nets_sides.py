@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from stemsplit.audio.reader import Reader
-from stemsplit.dsp.features import FLOOR, InputFeatures, log_magnitude, magnitudes
+from stemsplit.dsp.features import FLOOR, log_magnitude, magnitudes
+from stemsplit.dsp.input_features import InputFeatures
 from stemsplit.dsp.stft import Stft
 from stemsplit.networks._sides import DECIBEL, with_side
 from stemsplit.zoo.loading import load_separator

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stemsplit.dsp.input_features import InputFeatures
 from stemsplit.dsp.stft import Floats, Spectra
 
 if TYPE_CHECKING:
@@ -14,22 +14,6 @@ if TYPE_CHECKING:
 
 FLOOR = 1e-5
 """The magnitude (-100 dB) that the networks' inputs never fall below."""
-
-
-class InputFeatures(Enum):
-    """Which magnitudes of a mixture are the input of a mask network."""
-
-    RMS = "rms"
-    """The root mean square over channels."""
-    STEREO = "stereo"
-    """Left and right."""
-    MID_SIDE = "mid-side"
-    """Left, right, their mean (mid) and half their difference (side)."""
-
-    @property
-    def views(self) -> int:
-        """Number of magnitudes per bin."""
-        return {InputFeatures.RMS: 1, InputFeatures.STEREO: 2, InputFeatures.MID_SIDE: 4}[self]
 
 
 def magnitude(spectra: Spectra) -> Floats:

@@ -19,7 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stemsplit.dsp.features import InputFeatures
+from stemsplit.dsp.input_features import InputFeatures
 from stemsplit.errors import BadWeights
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from stemsplit.dsp.features import InputFeatures, log_magnitude, magnitudes
+from stemsplit.dsp.features import log_magnitude, magnitudes
+from stemsplit.dsp.input_features import InputFeatures
 from stemsplit.dsp.masks import extend_to_full_band, interpolate_frames, match_channels
 from stemsplit.dsp.stft import Spectra, Stft
 from stemsplit.dsp.wiener import wiener

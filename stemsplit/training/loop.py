@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
-from stemsplit.dsp.features import FLOOR, InputFeatures, log_magnitudes
+from stemsplit.dsp.features import FLOOR, log_magnitudes
+from stemsplit.dsp.input_features import InputFeatures
 from stemsplit.evaluation.metrics import Scores
 from stemsplit.networks import registry
 from stemsplit.training.config import Recipe
