@@ -81,7 +81,7 @@ def run(
     """
     ray, handler = _ray(), signal.getsignal(signal.SIGTERM)
     try:
-        _knock(address)
+        _refuse_closed(address)
         ray.init(address, log_to_driver=False, logging_level="ERROR")
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # it puts its own there
@@ -90,12 +90,12 @@ def run(
         raise ClusterUnavailable(f"No Ray cluster at `{address}`: {problem}", "see `ray status`") from error
     try:
         share = {"num_cpus": cpus, "num_gpus": gpus}
-        yield from _Foreman(ray, _for_machines(options, cpus), jobs, workers, share).run()
+        yield from _Scheduler(ray, _for_workers(options, cpus), jobs, workers, share).run()
     finally:
         ray.shutdown()
 
 
-def _for_machines(options: BatchOptions, cpus: int) -> BatchOptions:
+def _for_workers(options: BatchOptions, cpus: int) -> BatchOptions:
     """Return the options for workers, whose current folder is another."""
     model = options.split.model
     if model.endswith(".safetensors"):
@@ -108,7 +108,7 @@ def _for_machines(options: BatchOptions, cpus: int) -> BatchOptions:
     )
 
 
-def _knock(address: str) -> None:
+def _refuse_closed(address: str) -> None:
     """Raise OSError at an address that no one answers: Ray would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():
@@ -124,13 +124,13 @@ def _ray() -> Any:
     return ray
 
 
-class _Foreman:
+class _Scheduler:
     """Gives tracks to workers, and asks for new ones where some were lost."""
 
     def __init__(
         self, ray: Any, options: BatchOptions, jobs: Sequence[Job], most: int | None, share: dict[str, float]
     ) -> None:
-        self._ray, self._options, self._most, self._share = ray, options, most, share
+        self._ray, self._options, self._limit, self._share = ray, options, most, share
         self._worker = ray.remote(_Worker).options(**share)
         self._waiting, self._left = deque(jobs), len(jobs)
         self._attempts: Counter[Job] = Counter()
@@ -145,7 +145,7 @@ class _Foreman:
             errors.WorkerCrashedError,
         )
         while self._left:
-            self._hire()
+            self._start_workers()
             ready, _ = self._ray.wait(list(self._busy), timeout=LOOK_SECONDS)
             for promise in ready:
                 worker, job = self._busy.pop(promise)
@@ -153,7 +153,7 @@ class _Foreman:
                     outcome = self._ray.get(promise)
                 except lost as error:
                     if job is None:
-                        self._mourn(error)
+                        self._count_loss(error)
                     elif self._attempts[job] < ATTEMPTS:
                         self._waiting.appendleft(job)
                     else:
@@ -165,12 +165,12 @@ class _Foreman:
                 if job is not None:
                     self._left -= 1
                     self._lost_early = 0
-                    yield job, _as_here(outcome, job)
+                    yield job, _for_caller(outcome, job)
                 elif outcome is not None:
                     raise outcome
-                self._employ(worker)
+                self._give_track(worker)
 
-    def _hire(self) -> None:
+    def _start_workers(self) -> None:
         """Ask for as many workers as there is room and work for; those that have no room yet wait for it."""
         wanted = min(self._room(), self._left)
         for _ in range(wanted - len(self._busy)):
@@ -189,16 +189,16 @@ class _Foreman:
             raise ClusterUnavailable(
                 f"No machine of the cluster has {share} for a worker", "see `ray status`"
             )
-        return min(room, self._most or room)
+        return min(room, self._limit or room)
 
-    def _employ(self, worker: Any) -> None:
+    def _give_track(self, worker: Any) -> None:
         if self._waiting:
             job = self._waiting.popleft()
             self._attempts[job] += 1
-            promise = worker.split.remote(_as_there(job), self._attempts[job] > 1)
+            promise = worker.split.remote(_for_worker(job), self._attempts[job] > 1)
             self._busy[promise] = (worker, job)
 
-    def _mourn(self, error: Exception) -> None:
+    def _count_loss(self, error: Exception) -> None:
         self._lost_early += 1
         if self._lost_early >= ATTEMPTS * self._room():
             raise ClusterUnavailable(
@@ -207,13 +207,13 @@ class _Foreman:
             ) from error
 
 
-def _as_there(job: Job) -> Job:
+def _for_worker(job: Job) -> Job:
     """Return a job for a worker, whose current folder is another."""
     track = replace(job.track, path=_absolute(job.track.path))
     return Job(track, {stem: _absolute(path) for stem, path in job.outputs.items()})
 
 
-def _as_here(outcome: Outcome, job: Job) -> Outcome:
+def _for_caller(outcome: Outcome, job: Job) -> Outcome:
     if isinstance(outcome, SplitResult):
         return replace(outcome, input=job.track.path, outputs=job.outputs)
     return outcome
