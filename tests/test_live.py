@@ -24,6 +24,9 @@ from stemsplit.audio.raw import Outlet, Raw, read_header
 from stemsplit.cli import app
 from stemsplit.errors import DecodeError, DeviceUnavailable, StemsplitError
 from stemsplit.live import engine as live
+from stemsplit.live.clock import Clock
+from stemsplit.live.pipe import Pipe
+from stemsplit.live.sound_card import MOST_BEHIND, SoundCard
 from stemsplit.remix import mixer as mixing
 from stemsplit.separation.separator import Spec
 from tests.conftest import EVERY_METHOD, METHODS, SAMPLE_RATE, STEMS, mask_separator
@@ -158,7 +161,7 @@ SPEC = Spec(stems=("vocals",), sample_rate=1000, context=100, grid=50)
 
 def lateness(came, went) -> tuple[list[float], int]:
     """What the clock says of blocks of 50 ms that need 100 ms more."""
-    clock = live.Clock(SPEC, 50)
+    clock = Clock(SPEC, 50)
     for total, when in came:
         clock.came(total, when)
     for when in went:
@@ -192,7 +195,7 @@ def test_what_comes_at_once_has_the_time_that_it_lasts():
 def piped(stream, raw, *, wav=False, length=None, most=None):
     out = io.BytesIO()
     engine = live.Live(mask_separator("soft", ("bass",)), live.only)
-    pipe = live.Pipe(engine, stream, raw, Outlet(out, raw, wav=wav), length=length)
+    pipe = Pipe(engine, stream, raw, Outlet(out, raw, wav=wav), length=length)
     pipe.run()
     return out.getvalue(), pipe
 
@@ -255,7 +258,7 @@ def test_half_a_frame_and_clipping_are_told(music):
     raw = Raw(SAMPLE_RATE, 2, "s16")
     out = io.BytesIO()
     engine = live.Live(mask_separator("soft", ("bass",)), lambda stems: 100 * stems[0])
-    pipe = live.Pipe(engine, io.BytesIO(raw.encode(music) + b"abc"), raw, Outlet(out, raw, wav=False))
+    pipe = Pipe(engine, io.BytesIO(raw.encode(music) + b"abc"), raw, Outlet(out, raw, wav=False))
     pipe.run()
     half, clipped = pipe.warnings
     assert "3 bytes" in half
@@ -339,7 +342,7 @@ def test_a_card_plays_what_is_made_offline_later_by_what_it_says(inputs, outputs
     FakeStream.recording = music
     separator = mask_separator("soft", ("vocals",))
     engine = live.Live(separator, live.only)
-    card = live.Card(engine, "Micro", "1")
+    card = SoundCard(engine, "Micro", "1")
     assert FakeStream.opened.options["device"] == ("Micro", 1)
     assert FakeStream.opened.options["samplerate"] == SAMPLE_RATE
     card.run()
@@ -355,7 +358,7 @@ def test_a_card_plays_what_is_made_offline_later_by_what_it_says(inputs, outputs
 
 def test_a_late_block_is_silence_and_is_left_out_when_it_comes(monkeypatch):
     monkeypatch.setitem(sys.modules, "sounddevice", fake())
-    card = live.Card(live.Live(mask_separator("soft", ("vocals",)), live.only))
+    card = SoundCard(live.Live(mask_separator("soft", ("vocals",)), live.only))
     card.ready.clear()
     heard = played = np.ones((4608, 2), np.float32)
 
@@ -377,9 +380,9 @@ def test_a_late_block_is_silence_and_is_left_out_when_it_comes(monkeypatch):
 def test_a_machine_that_does_not_keep_up_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "sounddevice", fake())
     FakeStream.recording = np.zeros((2, 0), np.float32)
-    card = live.Card(live.Live(mask_separator("soft", ("vocals",)), live.only))
+    card = SoundCard(live.Live(mask_separator("soft", ("vocals",)), live.only))
     block = np.zeros((4608, 2), np.float32)
-    for _ in range(live.MOST_BEHIND + 2):
+    for _ in range(MOST_BEHIND + 2):
         card.callback(block, block.copy(), 4608, None, None)
     with pytest.raises(DeviceUnavailable, match="does not keep up"):
         card.run()
@@ -388,7 +391,7 @@ def test_a_machine_that_does_not_keep_up_says_so(monkeypatch):
 def test_a_device_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "sounddevice", fake())
     with pytest.raises(DeviceUnavailable, match="No input device matching 'Piano'") as problem:
-        live.Card(live.Live(mask_separator("soft", ("vocals",)), live.only), "Piano")
+        SoundCard(live.Live(mask_separator("soft", ("vocals",)), live.only), "Piano")
     assert "--devices" in problem.value.hint
 
 

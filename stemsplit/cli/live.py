@@ -14,7 +14,9 @@ from stemsplit.cli import console, models, runtime_options, streams
 from stemsplit.defaults import LIVE_MODEL
 
 if TYPE_CHECKING:
-    from stemsplit.live.engine import Card, Live, Pipe
+    from stemsplit.live.engine import Live
+    from stemsplit.live.pipe import Pipe
+    from stemsplit.live.sound_card import SoundCard
 
 EXAMPLE = "play | stemsplit live --raw 44100:2:f32 --stem vocals | listen"
 
@@ -58,10 +60,11 @@ def command(
     hear ahead of it. It is the sound that `stemsplit split` makes with this model, and as long.
     """
     from stemsplit.live import engine as live
+    from stemsplit.live import sound_card
     from stemsplit.remix import mixer
 
     if devices:
-        for number, words in live.devices():
+        for number, words in sound_card.devices():
             typer.echo(f"{number:3} {words}")
         return
     if (stem is None) == (remix is None):
@@ -96,7 +99,7 @@ def command(
 def _through_pipes(engine: Live, form: str | None) -> Pipe:
     """Return the way from standard input to standard output, in the form of the former."""
     from stemsplit.audio.raw import Outlet, read_header
-    from stemsplit.live.engine import Pipe
+    from stemsplit.live.pipe import Pipe
 
     # Not buffered: what has come is there at once, and no lock is held by a thread that waits for more.
     stream = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
@@ -108,16 +111,16 @@ def _through_pipes(engine: Live, form: str | None) -> Pipe:
     return Pipe(engine, stream, raw, outlet, length=length)
 
 
-def _between_cards(engine: Live, input: str | None, output: str | None) -> Card:
-    from stemsplit.live.engine import Card
+def _between_cards(engine: Live, input: str | None, output: str | None) -> SoundCard:
+    from stemsplit.live.sound_card import SoundCard
 
     names = (None if name == "default" else name for name in (input, output))
-    card = Card(engine, *names)
+    card = SoundCard(engine, *names)
     engine.check(engine.spec.sample_rate, card.channels)
     return card
 
 
-def _sum_up(way: Pipe | Card, *, quiet: bool, json: bool) -> None:
+def _sum_up(way: Pipe | SoundCard, *, quiet: bool, json: bool) -> None:
     summary = way.summary
     if json:
         typer.echo(text.dumps(asdict(summary)), err=True)

@@ -7,37 +7,25 @@ makes any shorter; for the work itself there is as much time as a block lasts.
 
 from __future__ import annotations
 
-import math
 import os
-import threading
 import time
-from array import array
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from queue import Queue, SimpleQueue
 from statistics import median
-from types import ModuleType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from stemsplit.audio.raw import Outlet, Raw, WavSamples
-from stemsplit.audio.reader import check_finite
-from stemsplit.defaults import install_extra
-from stemsplit.errors import DecodeError, DeviceUnavailable, StemsplitError, UsageError
+from stemsplit.errors import StemsplitError, UsageError
 from stemsplit.networks import registry
 from stemsplit.options import RuntimeOptions
-from stemsplit.separation.separator import FittedMethod, Samples, Separator, Spec
+from stemsplit.separation.separator import FittedMethod, Samples, Separator
 from stemsplit.separation.stream import separate_blocks
 from stemsplit.zoo.card import ModelCard
 from stemsplit.zoo.ref import ModelRef, Trained
 from stemsplit.zoo.separators import mask_plan
 
 BLOCK_MS = 100.0
-MOST_BEHIND = 50
-"""Blocks from a sound card that may wait: a machine that is further behind does not keep up."""
 
 
 @dataclass(frozen=True)
@@ -178,223 +166,3 @@ class Live:
             late=late,
             times_real_time=seconds / self._busy_seconds if self._busy_seconds else None,
         )
-
-
-class Clock:
-    """When samples came, when they went, and which of them were late.
-
-    A block is late if it is not done within the time that one lasts, counted from when it was complete with
-    its context, and its first sample as old as the latency.
-    """
-
-    def __init__(self, spec: Spec, block: int) -> None:
-        self._needed, self._rate, self._block = block + spec.context, spec.sample_rate, block
-        self._came: deque[tuple[float, float]] = deque()  # how many samples there were, and when
-        self._gone = 0
-        self.latencies, self.late = array("f"), 0
-
-    def came(self, total: float, when: float) -> None:
-        """Note when there were so many samples in all; at the end they are infinitely many."""
-        self._came.append((total, when))
-
-    def went(self, samples: int, when: float) -> None:
-        """Note when the next samples were written."""
-        while self._came[0][0] <= self._gone:
-            self._came.popleft()
-        first = self._came[0][1]
-        complete = next(came for total, came in self._came if total >= self._gone + self._needed)
-        due = max(first + self._needed / self._rate, complete) + self._block / self._rate
-        self.late += when > due
-        self.latencies.append(when - first)
-        self._gone += samples
-
-
-class Pipe:
-    """From one stream to another, each block as soon as it is made."""
-
-    def __init__(
-        self, live: Live, stream: BinaryIO, raw: Raw, outlet: Outlet, *, length: int | None = None
-    ) -> None:
-        self._live, self._raw, self._outlet = live, raw, outlet
-        self._stream = WavSamples(stream, length)
-        self._clock = Clock(live.spec, live.block)
-        self._remarks: list[str] = []
-        self.latency = live.latency
-
-    def run(self) -> None:
-        """Go on until there is no more.
-
-        Raises:
-            DecodeError: nothing comes, or what is no sound.
-            BrokenPipeError: nobody reads the stream any more.
-        """
-        for block in self._live.run(self._blocks()):
-            self._outlet.write(block)
-            self._clock.went(block.shape[-1], time.monotonic())
-        self._outlet.finish()
-
-    @property
-    def summary(self) -> Summary:
-        """How it went until now."""
-        return self._live.summary(self.latency, self._clock.late, self._clock.latencies)
-
-    @property
-    def warnings(self) -> list[str]:
-        """What was wrong with the sound."""
-        loud = self._raw.depth != "32f" and self._outlet.peak > 1
-        above_db = 20 * math.log10(self._outlet.peak) if loud else 0.0
-        clipped = [f"It went up to {above_db:.1f} dB above full scale and was clipped."] if loud else []
-        return [*self._remarks, *clipped]
-
-    def _blocks(self) -> Iterator[Samples]:
-        """Yield whole frames, as many as there are."""
-        width, total, rest = self._raw.bytes_per_frame, 0, b""
-        for when, data in self._arrivals():
-            if not data:
-                break
-            data = rest + data
-            rest = data[len(data) // width * width :]
-            block = self._raw.decode(data[: len(data) - len(rest)])
-            check_finite(block, "standard input", total, self._raw.sample_rate)
-            total += block.shape[1]
-            self._clock.came(total, when)
-            yield block
-        self._clock.came(math.inf, when)
-        if rest:
-            self._remarks.append(f"The last {len(rest)} bytes of standard input are no whole frame.")
-        if self._stream.remark:
-            self._remarks.append(self._stream.remark)
-        if not total:
-            raise DecodeError("Nothing came through standard input")
-
-    def _arrivals(self) -> Iterator[tuple[float, bytes]]:
-        """Yield what comes and when it came, and at the end nothing.
-
-        It is read on a thread of its own, that the time be right while a block is being made; no more than a
-        block ahead, for what comes faster than it sounds must wait.
-        """
-        size = max(1, self._live.block * self._raw.bytes_per_frame // 4)
-        came: Queue[tuple[float, bytes | OSError]] = Queue(maxsize=4)
-
-        def read() -> None:
-            data: bytes | OSError = b"more"
-            while data and not isinstance(data, OSError):
-                try:
-                    data = self._stream.read(size)
-                except OSError as error:
-                    data = error
-                came.put((time.monotonic(), data))
-
-        threading.Thread(target=read, daemon=True, name="standard input").start()
-        data: bytes | OSError = b"more"
-        while data:
-            when, data = came.get()
-            if isinstance(data, OSError):
-                raise DecodeError(f"Cannot read standard input: {data.strerror}") from data
-            yield when, data
-
-
-class Card:
-    """From a sound card's input to its output, or to another's.
-
-    What is played is silence at first, for as many blocks as it takes until the first one is made; a block
-    that is not there in time is silence, and left out when it comes. The latency stays what it is.
-    """
-
-    def __init__(self, live: Live, input: str | None = None, output: str | None = None) -> None:
-        """Choose devices by number or a part of their names; else those of the system.
-
-        Raises:
-            DeviceUnavailable: there is no such device, or it does not do what is needed.
-        """
-        sounddevice = imported()
-        self._live = live
-        self.warnings: list[str] = []
-        self._came: SimpleQueue[NDArray[np.float32] | None] = SimpleQueue()
-        waiting = 1 + math.ceil(live.spec.context / live.block)
-        silence = np.zeros((live.block, 1), np.float32)
-        self.ready: deque[NDArray[np.float32]] = deque([silence] * waiting)
-        self.late = self._owed = 0
-        names = _number(input), _number(output)
-        try:
-            there = [
-                min(2, sounddevice.query_devices(name, kind)[f"max_{kind}_channels"])
-                for name, kind in zip(names, ("input", "output"), strict=True)
-            ]
-            self.channels = min(there)
-            self._stream = sounddevice.Stream(
-                samplerate=live.spec.sample_rate,
-                blocksize=live.block,
-                device=names,
-                channels=(self.channels, there[1]),
-                dtype="float32",
-                callback=self.callback,
-                finished_callback=lambda: self._came.put(None),
-            )
-        except (sounddevice.PortAudioError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise DeviceUnavailable(
-                f"Cannot use the sound card: {reason}", "see `stemsplit live --devices`"
-            ) from error
-        self.latency = waiting * live.block + live.spec.sample_rate * sum(self._stream.latency)
-        """In samples, with what the cards say of their own."""
-
-    def callback(self, heard: Any, played: Any, frames: int, when: Any, status: Any) -> None:
-        """Take a block `(time, channel)` and give one, both at once; all work is done elsewhere."""
-        self._came.put(heard.copy())
-        while self._owed and self.ready:
-            self.ready.popleft()
-            self._owed -= 1
-        missing = not self.ready
-        self._owed += missing
-        self.late += bool(missing or status)
-        played[:] = 0 if missing else self.ready.popleft()
-
-    def run(self) -> None:
-        """Go on until the card is taken away, or for ever. Raises DeviceUnavailable at what is too slow."""
-        with self._stream:
-            for block in self._live.run(self._blocks()):
-                self.ready.append(block.T)
-
-    @property
-    def summary(self) -> Summary:
-        """How it went until now."""
-        return self._live.summary(self.latency, self.late)
-
-    def _blocks(self) -> Iterator[Samples]:
-        while (heard := self._came.get()) is not None:
-            if self._came.qsize() > MOST_BEHIND:
-                raise DeviceUnavailable(
-                    "This machine does not keep up with the sound",
-                    "choose --fast, one --stem, or longer blocks with --block 250",
-                )
-            yield np.ascontiguousarray(heard.T)
-
-
-def devices() -> list[tuple[int, str]]:
-    """Return the number of each sound card's device, and what it is in words."""
-    return [
-        (
-            device["index"],
-            f"{device['name']} ({device['max_input_channels']} in, {device['max_output_channels']} out)",
-        )
-        for device in imported().query_devices()
-    ]
-
-
-def imported() -> ModuleType:
-    """Return the sounddevice package. Raises DeviceUnavailable where it, or PortAudio, is not installed."""
-    try:
-        import sounddevice
-    except ImportError as error:
-        raise DeviceUnavailable("Sound cards need the package sounddevice", install_extra("live")) from error
-    except OSError as error:
-        raise DeviceUnavailable(
-            "The package sounddevice does not find PortAudio", "install it, as with apt install libportaudio2"
-        ) from error
-    module: ModuleType = sounddevice
-    return module
-
-
-def _number(device: str | None) -> int | str | None:
-    return int(device) if device is not None and device.isdigit() else device

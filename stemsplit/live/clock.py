@@ -1,0 +1,37 @@
+"""How long samples took, and which blocks were late."""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+
+from stemsplit.separation.separator import Spec
+
+
+class Clock:
+    """When samples came, when they went, and which of them were late.
+
+    A block is late if it is not done within the time that one lasts, counted from when it was complete with
+    its context, and its first sample as old as the latency.
+    """
+
+    def __init__(self, spec: Spec, block: int) -> None:
+        self._needed, self._rate, self._block = block + spec.context, spec.sample_rate, block
+        self._came: deque[tuple[float, float]] = deque()  # how many samples there were, and when
+        self._gone = 0
+        self.latencies, self.late = array("f"), 0
+
+    def came(self, total: float, when: float) -> None:
+        """Note when there were so many samples in all; at the end they are infinitely many."""
+        self._came.append((total, when))
+
+    def went(self, samples: int, when: float) -> None:
+        """Note when the next samples were written."""
+        while self._came[0][0] <= self._gone:
+            self._came.popleft()
+        first = self._came[0][1]
+        complete = next(came for total, came in self._came if total >= self._gone + self._needed)
+        due = max(first + self._needed / self._rate, complete) + self._block / self._rate
+        self.late += when > due
+        self.latencies.append(when - first)
+        self._gone += samples

@@ -1,0 +1,102 @@
+"""Live separation from one stream to another."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Iterator
+from queue import Queue
+from typing import BinaryIO
+
+from stemsplit.audio.raw import Outlet, Raw, WavSamples
+from stemsplit.audio.reader import check_finite
+from stemsplit.errors import DecodeError
+from stemsplit.live.clock import Clock
+from stemsplit.live.engine import Live, Summary
+from stemsplit.separation.separator import Samples
+
+
+class Pipe:
+    """From one stream to another, each block as soon as it is made."""
+
+    def __init__(
+        self, live: Live, stream: BinaryIO, raw: Raw, outlet: Outlet, *, length: int | None = None
+    ) -> None:
+        self._live, self._raw, self._outlet = live, raw, outlet
+        self._stream = WavSamples(stream, length)
+        self._clock = Clock(live.spec, live.block)
+        self._remarks: list[str] = []
+        self.latency = live.latency
+
+    def run(self) -> None:
+        """Go on until there is no more.
+
+        Raises:
+            DecodeError: nothing comes, or what is no sound.
+            BrokenPipeError: nobody reads the stream any more.
+        """
+        for block in self._live.run(self._blocks()):
+            self._outlet.write(block)
+            self._clock.went(block.shape[-1], time.monotonic())
+        self._outlet.finish()
+
+    @property
+    def summary(self) -> Summary:
+        """How it went until now."""
+        return self._live.summary(self.latency, self._clock.late, self._clock.latencies)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was wrong with the sound."""
+        loud = self._raw.depth != "32f" and self._outlet.peak > 1
+        above_db = 20 * math.log10(self._outlet.peak) if loud else 0.0
+        clipped = [f"It went up to {above_db:.1f} dB above full scale and was clipped."] if loud else []
+        return [*self._remarks, *clipped]
+
+    def _blocks(self) -> Iterator[Samples]:
+        """Yield whole frames, as many as there are."""
+        width, total, rest = self._raw.bytes_per_frame, 0, b""
+        for when, data in self._arrivals():
+            if not data:
+                break
+            data = rest + data
+            rest = data[len(data) // width * width :]
+            block = self._raw.decode(data[: len(data) - len(rest)])
+            check_finite(block, "standard input", total, self._raw.sample_rate)
+            total += block.shape[1]
+            self._clock.came(total, when)
+            yield block
+        self._clock.came(math.inf, when)
+        if rest:
+            self._remarks.append(f"The last {len(rest)} bytes of standard input are no whole frame.")
+        if self._stream.remark:
+            self._remarks.append(self._stream.remark)
+        if not total:
+            raise DecodeError("Nothing came through standard input")
+
+    def _arrivals(self) -> Iterator[tuple[float, bytes]]:
+        """Yield what comes and when it came, and at the end nothing.
+
+        It is read on a thread of its own, that the time be right while a block is being made; no more than a
+        block ahead, for what comes faster than it sounds must wait.
+        """
+        size = max(1, self._live.block * self._raw.bytes_per_frame // 4)
+        came: Queue[tuple[float, bytes | OSError]] = Queue(maxsize=4)
+
+        def read() -> None:
+            data: bytes | OSError = b"more"
+            while data and not isinstance(data, OSError):
+                try:
+                    data = self._stream.read(size)
+                except OSError as error:
+                    data = error
+                came.put((time.monotonic(), data))
+
+        threading.Thread(target=read, daemon=True, name="standard input").start()
+        data: bytes | OSError = b"more"
+        while data:
+            when, data = came.get()
+            if isinstance(data, OSError):
+                raise DecodeError(f"Cannot read standard input: {data.strerror}") from data
+            yield when, data
