@@ -101,6 +101,13 @@ def exclusions(values: Mapping[str, Any]) -> Iterator[Exclusion]:
     return (rule for rule in EXCLUSIONS if rule.applies(values))
 
 
+def refuse_exclusions(values: Mapping[str, Any]) -> None:
+    """Raise UsageError for keywords of the API that exclude each other."""
+    for rule in exclusions(values):
+        if rule.message:
+            raise UsageError(rule.explain(values, str), "choose one of them")
+
+
 @dataclass(frozen=True)
 class SplitOptions:
     """What to split, and into which stems.
@@ -134,8 +141,7 @@ class SplitOptions:
     def __post_init__(self) -> None:
         if isinstance(self.stems, str):
             raise ValueError(f"stems must be a list of names, got {self.stems!r}")
-        for rule in exclusions(vars(self)):
-            raise UsageError(rule.explain(vars(self), str), "choose one of them")
+        refuse_exclusions(vars(self))
         object.__setattr__(self, "model", os.fspath(self.model))
         object.__setattr__(self, "stems", None if self.stems is None else tuple(self.stems))
         object.__setattr__(self, "azimuths", tuple(self.azimuths))

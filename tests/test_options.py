@@ -98,6 +98,8 @@ def test_a_setting_gives_way(rule, swapped, monkeypatch):
 def test_the_api_refuses_both_by_its_own_names():
     with pytest.raises(UsageError, match="^stems and two_stems exclude each other$"):
         stemsplit.split_file("song.wav", stems=["bass"], two_stems="bass")
+    with pytest.raises(UsageError, match="^stems and two_stems exclude each other$"):
+        stemsplit.load_separator(stems=["bass"], two_stems="bass")
     with pytest.raises(ValueError, match="list of names"):
         SplitOptions(stems="bass")
 

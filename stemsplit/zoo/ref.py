@@ -22,6 +22,7 @@ from stemsplit.errors import UnknownStem, UsageError
 from stemsplit.files.digest import sha256
 from stemsplit.missing import no_stem
 from stemsplit.networks import registry
+from stemsplit.options import refuse_exclusions
 from stemsplit.zoo import page, store
 from stemsplit.zoo.card import MASKS, ModelCard
 
@@ -368,6 +369,5 @@ def choose_stems(available: tuple[str, ...], stems: Sequence[str] | None, model:
 
 
 def _requested(stems: Sequence[str] | None, two_stems: str | None) -> Sequence[str] | None:
-    if two_stems is not None and stems is not None:
-        raise UsageError("Both some stems and two stems were asked for", "choose one of them")
+    refuse_exclusions({"stems": stems, "two_stems": two_stems})
     return stems if two_stems is None else [two_stems]
