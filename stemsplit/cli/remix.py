@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -75,6 +75,7 @@ def command(
     from stemsplit.audio import stem_folder
     from stemsplit.audio.formats import FORMATS
     from stemsplit.audio.reader import Reader
+    from stemsplit.options import Options, OutputOptions, RuntimeOptions, SplitOptions
     from stemsplit.output import template
     from stemsplit.remix import mixer
     from stemsplit.remix.remix import remix
@@ -86,32 +87,22 @@ def command(
         name = source.resolve().name if source.is_dir() else template.track_name(source)
         out = Path(f"{name}-{label}.{ending if ending in FORMATS else 'wav'}")
     report = console.Report(quiet=quiet, verbose=False, json=json)
-    chosen: dict[str, Any] = {}
-    if not source.is_dir():
-        chosen = {"audio_track": sound.track(audio_track), "downmix": downmix}
-        reader = Reader(source, track=chosen["audio_track"], downmix=downmix)
-    else:
-        reader = Reader(next(iter(stem_folder.find(source).stems.values())))
-    shown = f"{label} of {console.printable(source.name)}"
-    with Bars(enabled=not quiet) as bars, bars.of(shown, reader) as update:
-        result = remix(
-            source,
-            text,
-            out,
-            depth=depth,
-            bitrate=bitrate,
-            title=label,
-            force=force,
-            progress=update,
-            **chosen,
+    is_song = not source.is_dir()
+    options = Options(
+        SplitOptions(
             model=model,
             mask=mask,
-            fast=fast,
-            runtime=runtime,
-            device=device,
-            precision=precision,
-            threads=threads,
-        )
+            audio_track=sound.track(audio_track) if is_song else None,
+            downmix=downmix and is_song,
+        ),
+        OutputOptions(depth=depth, bitrate=bitrate, force=force),
+        RuntimeOptions(runtime, device, precision, threads=threads, fast=fast),
+    )
+    path = source if is_song else next(iter(stem_folder.find(source).stems.values()))
+    reader = Reader(path, **options.split.reading)
+    shown = f"{label} of {console.printable(source.name)}"
+    with Bars(enabled=not quiet) as bars, bars.of(shown, reader) as update:
+        result = remix(source, text, out, options, title=label, progress=update)
     for warning in result.warnings:
         report.remark(f"warning: {warning}")
     if result.gain_db < 0:

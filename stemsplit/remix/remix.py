@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -19,18 +19,16 @@ from stemsplit.audio.writer import Writer
 from stemsplit.errors import EncodeError
 from stemsplit.files.claims import claim
 from stemsplit.files.parts import cannot_write
-from stemsplit.options import MethodKeywords, Options
+from stemsplit.options import Options
 from stemsplit.output.plan import depth_for
-from stemsplit.pipeline import fit
+from stemsplit.pipeline import Progress, fit
 from stemsplit.remix.mixer import Mixer, parse
 from stemsplit.separation.separator import Samples
 from stemsplit.separation.stream import separate_stream
 from stemsplit.zoo.ref import ModelRef
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
 CHUNK_FRAMES = 65_536
+DEFAULT_OPTIONS = Options()
 
 
 @dataclass(frozen=True)
@@ -64,22 +62,17 @@ def remix(
     source: Path,
     text: str,
     out: Path,
+    options: Options = DEFAULT_OPTIONS,
     *,
-    depth: str = "same",
-    bitrate: str | None = None,
     title: str = "remix",
-    force: bool = False,
-    audio_track: int | str | None = None,
-    downmix: bool = False,
-    progress: Callable[[int, int | None], None] | None = None,
-    **options: Unpack[MethodKeywords],
+    progress: Progress | None = None,
 ) -> RemixResult:
     """Mix the stems of a song anew, as `mixing.parse` understands the text, into one file.
 
-    `source` is a song, which is split on the way by what `options` choose as for `load_separator`; or a
-    folder with its stems. Memory does not grow with its length. Peaks between samples may go as high as full
-    scale, or as the song's own: where the remix would go higher, all of it gets one gain. `audio_track` and
-    `downmix` choose the sound of a song, see `Reader`.
+    `source` is a song, which is split on the way as `options` say; or a folder with its stems. Memory does
+    not grow with its length. Peaks between samples may go as high as full scale, or as the song's own: where
+    the remix would go higher, all of it gets one gain. Of `options.output`, `depth`, `bitrate` and `force`
+    count.
 
     Raises:
         DecodeError, EncodeError: a file cannot be read or written.
@@ -92,20 +85,19 @@ def remix(
     if source.is_dir():
         song = _from_folder(source)
     else:
-        reader = Reader(source, track=audio_track, downmix=downmix)
-        song = _from_song(reader, Options.of(MethodKeywords, **options))
+        song = _from_song(Reader(source, **options.split.reading), options)
     settings = parse(text, song.stems)
-    reader = song.reader
+    reader, output = song.reader, options.output
     writer = Writer(
         out,
         sample_rate=reader.sample_rate,
         channels=reader.channels,
-        depth=depth_for(reader, out) if depth == "same" else depth,
-        bitrate=bitrate,
+        depth=depth_for(reader, out) if output.depth == "same" else output.depth,
+        bitrate=output.bitrate,
         frames=reader.frames_estimate,
         tags_from=song.tags_from,
         title_suffix=title,
-        force=force,
+        force=output.force,
     )
     mixer = Mixer(settings, song.stems, reader.sample_rate)
     before, after = (Peaks(reader.sample_rate, reader.channels) for _ in range(2))
