@@ -81,7 +81,7 @@ def random_networks(name: str, stems: tuple[str, ...] = STEMS) -> list[torch.nn.
     parts = entry.parts(stems)
     networks = [registry.make(name, len(stems) // len(parts)).eval() for _ in parts]
     for network in networks:
-        if hasattr(network, "mean"):
+        if network.standardised:
             network.mean.fill_(-6.0)
             network.deviation.fill_(3.0)
     return networks

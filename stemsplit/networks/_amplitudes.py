@@ -1,4 +1,4 @@
-"""What networks that estimate amplitudes have in common: the units that they count in, and bands of bins."""
+"""The base of networks that estimate amplitudes: the units that they count in, and bands of bins."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from stemsplit.networks.base import RatioNetwork
 
 KNEE = 1 / 31.5
 """Where bands stop being equally wide and become equally wide in log frequency, as a share of all bins.
@@ -34,16 +36,6 @@ def last_relu(x: Tensor, *, training: bool) -> Tensor:
     return F.leaky_relu(x, LEAK) if training else F.relu(x)
 
 
-def ratios(estimates: Tensor, mixture: Tensor, stems: int) -> Tensor:
-    """Return estimates divided by the mixture, `(example, stem, channel, frame, bin)`.
-
-    Shapes: estimates `(example, frame, stem * channel * bin)`, mixture `(example, channel, frame, bin)`.
-    """
-    examples, channels, frames, bins = mixture.shape
-    split = estimates.float().reshape(examples, frames, stems, channels, bins).permute(0, 2, 3, 1, 4)
-    return split / mixture.unsqueeze(1)
-
-
 def together(x: Tensor) -> Tensor:
     """Return all that is in a frame side by side: `(example, frame, channel * bin)`."""
     return x.transpose(1, 2).flatten(2)
@@ -61,3 +53,53 @@ def band_means(bins: int, bands: int) -> Tensor:
     for band, (start, stop) in enumerate(zip(edges, edges[1:], strict=False)):
         matrix[start:stop, band] = 1 / (stop - start)
     return matrix
+
+
+class AmplitudeNetwork(RatioNetwork):
+    """Predicts the stems' amplitudes; its outputs are their ratios to the mixture's.
+
+    With `bands`, context is averaged into them.
+    """
+
+    averages: Tensor
+
+    def __init__(self, stems: int, *, bins: int, bands: int = 0) -> None:
+        super().__init__(stems, bins=bins)
+        self.bands = bands
+        if bands:
+            self.register_buffer("averages", band_means(bins, bands), persistent=False)
+
+    def amplitudes(self, features: Tensor) -> Tensor:
+        """Return the mixture's amplitudes for log magnitudes, see `relative`."""
+        return relative(features, self.mean, self.deviation)
+
+    def averaged(self, x: Tensor) -> Tensor:
+        """Return the means of `(..., bin)` in bands; without bands all bins."""
+        return x @ self.averages if self.bands else x
+
+    def ratios(self, estimates: Tensor, mixture: Tensor) -> Tensor:
+        """Return estimates divided by the mixture, `(example, stem, channel, frame, bin)`.
+
+        Shapes: estimates `(example, frame, stem * channel * bin)`, mixture `(example, channel, frame, bin)`.
+        """
+        examples, channels, frames, bins = mixture.shape
+        estimates = last_relu(estimates, training=self.training).float()
+        split = estimates.reshape(examples, frames, self.stems, channels, bins).permute(0, 2, 3, 1, 4)
+        return split / mixture.unsqueeze(1)
+
+
+class ContextNetwork(AmplitudeNetwork):
+    """An amplitude network whose first layer joins a frame with frames around it, some frames apart.
+
+    Of bands, `first` takes the context in bands, and `present` the frame itself in full.
+    """
+
+    first: nn.Conv1d
+    present: nn.Linear
+
+    def joined(self, mixture: Tensor) -> Tensor:
+        """Return the first layer's output `(example, frame, node)` for `(example, channel, frame, bin)`."""
+        frames = together(mixture)
+        context = together(self.averaged(mixture)) if self.bands else frames
+        x: Tensor = self.first(context.transpose(1, 2)).transpose(1, 2)
+        return x + self.present(frames) if self.bands else x

@@ -50,6 +50,7 @@ from torch import Tensor, nn
 
 from stemsplit.dsp.features import FLOOR
 from stemsplit.networks._sides import with_side
+from stemsplit.networks.base import Network
 
 BINS = 2048
 CHANNELS = 2
@@ -108,25 +109,19 @@ class Config:
 REACH = Config().reach
 
 
-class BandTransformer(nn.Module):
+class BandTransformer(Network):
     """Log magnitudes of left, right, mid and side in, scores of all stems in each channel out."""
 
     bins = BINS
     channels = CHANNELS
-    can_skip = True
-    mean: Tensor
-    deviation: Tensor
 
     def __init__(self, stems: int, config: Config | None = None) -> None:
-        super().__init__()
-        self.stems = stems
+        super().__init__(stems, bins=BINS)
         self.config = config = config or Config()
         if sum(count * size * shared for count, size, shared in config.bands) != BINS:
             raise ValueError(f"bands={config.bands} must be of {BINS} bins together")
         if any(size % PAIR for _, size, _ in config.bands):
             raise ValueError(f"bands={config.bands} must have positions in pairs")
-        self.register_buffer("mean", torch.zeros(BINS))
-        self.register_buffer("deviation", torch.ones(BINS))
         width, scores = config.width, stems * CHANNELS
         sizes = [(count, size) for count, size, _ in config.bands]
         self.split = nn.ModuleList(_BandLinear(count, VIEWS * size, width) for count, size in sizes)
@@ -139,12 +134,12 @@ class BandTransformer(nn.Module):
             _BandLinear(count, width, (config.details + size) * scores) for count, size in sizes
         )
 
-    def forward(self, features: Tensor, margin: int = 0) -> Tensor:
+    def forward(self, features: Tensor, *, margin: int = 0, frame_stride: int = 1) -> Tensor:
         """Return scores `(example, stem, channel, frame, bin)` for `(example, view, frame, bin)`.
 
         There are none for `margin` frames at either end, which only serve as context.
         """
-        return self.scores(self.prepare(features), margin)
+        return self.scores(self.prepare(features), margin=margin)
 
     def prepare(self, features: Tensor) -> Tensor:
         """Return normalized features `(example, view, frame, position)`; those of silent frames are 0.
@@ -157,9 +152,9 @@ class BandTransformer(nn.Module):
         x = self._positions((with_side(features) - self.mean) / self.deviation)
         return x.masked_fill(silent[:, None, :, None], 0)
 
-    def scores(self, x: Tensor, margin: int = 0) -> Tensor:
+    def scores(self, prepared: Tensor, *, margin: int = 0) -> Tensor:
         """Return what `forward` does, for features that are prepared."""
-        config, frames = self.config, x.shape[2]
+        x, config, frames = prepared, self.config, prepared.shape[2]
         silent = x.abs().amax((1, 3)) == 0
         tokens = self._split(F.pad(x, (0, 0, 0, -frames % config.window)))
         bands, steps, size = tokens.shape[1], tokens.shape[2], config.width // config.heads

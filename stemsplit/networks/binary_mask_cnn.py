@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stemsplit.networks.base import Network
+
 PARAMETERS = 323_233
 BINS = 513
 FRAMES = 25
@@ -38,22 +40,18 @@ class Config:
     dropout_dense: float = 0.0
 
 
-class BinaryMaskCNN(nn.Module):
+class BinaryMaskCNN(Network):
     """Log magnitudes of 25 frames in, logits of the middle frame's binary mask out."""
 
     bins = BINS
     reach = FRAMES // 2
     """Frames that the network hears on either side of the one it masks."""
-    mean: Tensor
-    deviation: Tensor
 
     def __init__(self, stems: int = 1, config: Config | None = None) -> None:
-        super().__init__()
+        super().__init__(stems, bins=BINS)
         if stems != 1:
             raise ValueError(f"stems={stems}: this network is for one")
         self.config = config = config or Config()
-        self.register_buffer("mean", torch.zeros(BINS))
-        self.register_buffer("deviation", torch.ones(BINS))
         self.conv1 = nn.Conv2d(1, 32, 3, padding=1)
         self.conv2 = nn.Conv2d(32, 16, 3, padding=1)
         self.conv3 = nn.Conv2d(16, 64, 3, padding=1)
@@ -68,9 +66,9 @@ class BinaryMaskCNN(nn.Module):
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, features: Tensor, step: int = 1) -> Tensor:
+    def forward(self, features: Tensor, *, margin: int = 0, frame_stride: int = 1) -> Tensor:
         """Return logits `(example, 1, 1, frame, bin)` for log magnitudes `(example, 1, frame, bin)`."""
-        return self.forward_frames(features[:, 0], step)[:, None, None]
+        return self.forward_frames(features[:, 0], frame_stride)[:, None, None]
 
     def masks(self, outputs: Tensor) -> Tensor:
         """Return the probabilities that logits stand for."""

@@ -25,9 +25,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stemsplit.networks import blstm, fnn
+from stemsplit.networks.base import RatioNetwork
 
 
 @dataclass(frozen=True)
@@ -62,28 +63,25 @@ REACH = Config().reach
 GRID = 1
 
 
-class Blend(nn.Module):
+class Blend(RatioNetwork):
     """Log magnitudes in, ratios of the stems' amplitudes to the mixture's out."""
 
-    mean: Tensor
-    deviation: Tensor
     weight: Tensor
 
     def __init__(self, stems: int, config: Config | None = None) -> None:
-        super().__init__()
-        self.config = config = config or Config()
+        config = config or Config()
+        super().__init__(stems, bins=config.bins)
+        self.config = config
         if (config.fnn.bins, config.fnn.channels) != (config.bins, config.channels):
             raise ValueError("both networks must hear the same bins and channels")
         self.fnn = fnn.FNN(stems, config.fnn)
         self.blstm = blstm.BLSTM(stems, config.blstm)
-        self.register_buffer("mean", torch.zeros(config.bins))
-        self.register_buffer("deviation", torch.ones(config.bins))
         for half in (self.fnn, self.blstm):  # they have none of their own to keep
             half.register_buffer("mean", self.mean, persistent=False)
             half.register_buffer("deviation", self.deviation, persistent=False)
         self.register_buffer("weight", torch.full((stems,), config.weight))
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, *, margin: int = 0, frame_stride: int = 1) -> Tensor:
         """Return ratios `(example, stem, channel, frame, bin)` for logs `(example, channel, frame, bin)`."""
         self._share()
         if self.training:
@@ -133,7 +131,3 @@ class Blend(nn.Module):
         fitted = (products / squares.clamp_min(1e-30)).clamp(0, 1).to(self.weight)
         self.weight.copy_(torch.where(squares > 0, fitted, self.weight))
         return self.weight
-
-    def masks(self, outputs: Tensor) -> Tensor:
-        """Return masks in [0, 1] of the same shape."""
-        return outputs.clamp(0, 1)

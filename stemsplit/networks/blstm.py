@@ -35,7 +35,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from stemsplit.networks._amplitudes import band_means, last_relu, ratios, relative, together
+from stemsplit.networks._amplitudes import AmplitudeNetwork, together
 
 OPEN = 0.1
 """What the dense layer answers at first."""
@@ -63,21 +63,13 @@ REACH = Config.reach
 GRID = 1
 
 
-class BLSTM(nn.Module):
+class BLSTM(AmplitudeNetwork):
     """Log magnitudes in, ratios of the stems' amplitudes to the mixture's out."""
 
-    mean: Tensor
-    deviation: Tensor
-    averages: Tensor
-
     def __init__(self, stems: int, config: Config | None = None) -> None:
-        super().__init__()
-        self.stems = stems
-        self.config = config = config or Config()
-        self.register_buffer("mean", torch.zeros(config.bins))
-        self.register_buffer("deviation", torch.ones(config.bins))
-        if config.bands:
-            self.register_buffer("averages", band_means(config.bins, config.bands), persistent=False)
+        config = config or Config()
+        super().__init__(stems, bins=config.bins, bands=config.bands)
+        self.config = config
         self.recurrent = nn.LSTM(
             config.channels * (config.bands or config.bins),
             config.cells // 2,
@@ -88,20 +80,13 @@ class BLSTM(nn.Module):
         self.dense = nn.Linear(config.cells // 2 * 2, stems * config.channels * config.bins)
         nn.init.constant_(self.dense.bias, OPEN)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, *, margin: int = 0, frame_stride: int = 1) -> Tensor:
         """Return ratios `(example, stem, channel, frame, bin)` for logs `(example, channel, frame, bin)`."""
-        mixture = relative(features, self.mean, self.deviation)
-        heard = (features.float() - self.mean) / self.deviation
-        # Not every processor's library has recurrent layers in bfloat16.
+        mixture = self.amplitudes(features)
+        standardised = (features.float() - self.mean) / self.deviation
+        # Not every CPU library has recurrent layers in bfloat16.
         with torch.autocast(features.device.type, enabled=False):
-            if self.config.bands:
-                heard = heard @ self.averages
-            remembered, _ = self.recurrent(together(heard))
+            remembered, _ = self.recurrent(together(self.averaged(standardised)))
         x = self.dense(remembered)
-        x = last_relu(x, training=self.training)
         loudness = mixture.square().mean(dim=(1, 3), keepdim=True).sqrt()
-        return ratios(x, mixture / loudness, self.stems)
-
-    def masks(self, outputs: Tensor) -> Tensor:
-        """Return masks in [0, 1] of the same shape."""
-        return outputs.clamp(0, 1)
+        return self.ratios(x, mixture / loudness)

@@ -34,6 +34,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stemsplit.networks.base import RatioNetwork
+
 BINS = 513
 CHANNELS = 1
 BLOCK = 30
@@ -58,7 +60,7 @@ class Config:
     """What is added to each stem's magnitude."""
 
 
-class DeepConvSep(nn.Module):
+class DeepConvSep(RatioNetwork):
     """Log magnitudes in, shares of the stems out."""
 
     bins = BINS
@@ -67,9 +69,8 @@ class DeepConvSep(nn.Module):
     grid = GRID
 
     def __init__(self, stems: int, config: Config | None = None) -> None:
-        super().__init__()
+        super().__init__(stems)
         self.config = config = config or Config()
-        self.stems = stems
         branches = max(stems, 2)
         self.encoded = BLOCK - config.frames + 1
         """Frames of an excerpt after the horizontal filters."""
@@ -83,7 +84,7 @@ class DeepConvSep(nn.Module):
         self.register_buffer("fade", torch.minimum(fade, 2 - fade), persistent=False)
         self.fade: Tensor
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, *, margin: int = 0, frame_stride: int = 1) -> Tensor:
         """Return shares `(example, stem, 1, frame, bin)` for log magnitudes `(example, 1, frame, bin)`."""
         frames = features.shape[2]
         x = self.config.scale * features[:, 0].exp()
@@ -109,7 +110,3 @@ class DeepConvSep(nn.Module):
         shares = shares * self.fade[:, None]
         joined = shares[:, :, :-1, GRID:] + shares[:, :, 1:, :GRID]
         return joined.flatten(2, 3)
-
-    def masks(self, outputs: Tensor) -> Tensor:
-        """Return masks of the same shape: the shares themselves."""
-        return outputs.clamp(0, 1)

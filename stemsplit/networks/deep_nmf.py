@@ -38,7 +38,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stemsplit.networks._amplitudes import band_means, relative
+from stemsplit.networks._amplitudes import AmplitudeNetwork
 
 TINY = 1e-6
 """What nothing is taken to be, where the mean magnitude is one."""
@@ -77,22 +77,14 @@ REACH = Config().reach
 GRID = 1
 
 
-class DeepNMF(nn.Module):
+class DeepNMF(AmplitudeNetwork):
     """Log magnitudes in, the stems' shares of the mixture out."""
 
-    mean: Tensor
-    deviation: Tensor
-    averages: Tensor
-
     def __init__(self, stems: int, config: Config | None = None) -> None:
-        super().__init__()
-        self.stems = stems
-        self.config = config = config or Config()
+        config = config or Config()
+        super().__init__(stems, bins=config.bins, bands=config.bands)
+        self.config = config
         self.sources = max(stems, 2)
-        self.register_buffer("mean", torch.zeros(config.bins))
-        self.register_buffer("deviation", torch.ones(config.bins))
-        if config.bands:
-            self.register_buffer("averages", band_means(config.bins, config.bands), persistent=False)
         count = self.sources * config.bases
         stacked = (config.before + 1 + config.after) * (config.bands or config.bins)
         tied = config.layers - max(config.untied - 1, 0)
@@ -101,9 +93,9 @@ class DeepNMF(nn.Module):
         self.analysis = nn.ParameterList(torch.randn(stacked, count) for _ in range(self.uses[-1] + 1))
         self.synthesis = nn.Parameter(torch.randn(config.bins, count))
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, *, margin: int = 0, frame_stride: int = 1) -> Tensor:
         """Return shares `(example, stem, channel, frame, bin)` for logs `(example, channel, frame, bin)`."""
-        magnitudes = relative(features, self.mean, self.deviation)
+        magnitudes = self.amplitudes(features)
         activations = self._activations(self._stack(magnitudes))
         bases = (self.synthesis - self.synthesis.logsumexp(dim=0)).exp()
         of_sources = bases.reshape(len(bases), self.sources, -1).permute(1, 2, 0)
@@ -116,9 +108,7 @@ class DeepNMF(nn.Module):
         """Return what is around each frame, with a mean of one: `(example, channel, frame, stacked)`."""
         before, after = self.config.before, self.config.after
         count = magnitudes.shape[2]
-        if self.config.bands:
-            magnitudes = magnitudes @ self.averages
-        padded = F.pad(magnitudes.float(), (0, 0, before, after))
+        padded = F.pad(self.averaged(magnitudes).float(), (0, 0, before, after))
         stack = torch.cat([padded[:, :, k : k + count] for k in range(before + 1 + after)], dim=-1)
         return stack / stack.mean(dim=-1, keepdim=True) + TINY
 
@@ -132,7 +122,3 @@ class DeepNMF(nn.Module):
             modelled = (activations @ sets[use].T).float() + TINY
             activations = activations * ((stack / modelled) @ sets[use]).float() / sums[use]
         return activations
-
-    def masks(self, outputs: Tensor) -> Tensor:
-        """Return masks in [0, 1] of the same shape."""
-        return outputs.clamp(0, 1)

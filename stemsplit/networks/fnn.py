@@ -39,7 +39,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stemsplit.networks._amplitudes import band_means, last_relu, ratios, relative, together
+from stemsplit.networks._amplitudes import ContextNetwork
 
 OPEN = 0.1
 """What the last layer answers at first where no identity fits."""
@@ -76,19 +76,13 @@ REACH = Config().reach
 GRID = 1
 
 
-class FNN(nn.Module):
+class FNN(ContextNetwork):
     """Log magnitudes in, ratios of the stems' amplitudes to the mixture's out."""
 
-    mean: Tensor
-    deviation: Tensor
-    averages: Tensor
-
     def __init__(self, stems: int, config: Config | None = None) -> None:
-        super().__init__()
-        self.stems = stems
-        self.config = config = config or Config()
-        self.register_buffer("mean", torch.zeros(config.bins))
-        self.register_buffer("deviation", torch.ones(config.bins))
+        config = config or Config()
+        super().__init__(stems, bins=config.bins, bands=config.bands)
+        self.config = config
         present = config.channels * config.bins
         around = config.channels * (config.bands or config.bins)
         taps = 2 * config.context + 1
@@ -97,7 +91,6 @@ class FNN(nn.Module):
         )
         self.bias = nn.Parameter(torch.zeros(config.hidden))
         if config.bands:
-            self.register_buffer("averages", band_means(config.bins, config.bands), persistent=False)
             self.present = nn.Linear(present, config.hidden, bias=False)
         sizes = [config.hidden] * (config.layers - 1) + [stems * present]
         self.dense = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(sizes))
@@ -120,21 +113,15 @@ class FNN(nn.Module):
             layer.weight.mul_(NOISE)
             layer.weight += one.repeat(len(layer.weight) // len(one), 1)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, *, margin: int = 0, frame_stride: int = 1) -> Tensor:
         """Return ratios `(example, stem, channel, frame, bin)` for logs `(example, channel, frame, bin)`."""
-        mixture = relative(features, self.mean, self.deviation)
+        mixture = self.amplitudes(features)
         gamma = self._gamma(mixture)
-        frames = together(mixture)
-        around = together(mixture @ self.averages) if self.config.bands else frames
-        # The frames' norm differs from answer to answer, their sum does not: hence first the sum.
-        x = self.first(around.transpose(1, 2)).transpose(1, 2)
-        if self.config.bands:
-            x = x + self.present(frames)
-        x = x.float() / gamma.unsqueeze(-1) + self.bias
+        # The frames' norm differs from output to output, their sum does not: hence first the sum.
+        x = self.joined(mixture).float() / gamma.unsqueeze(-1) + self.bias
         for layer in self.dense:
             x = layer(F.relu(x))
-        x = last_relu(x, training=self.training)
-        return ratios(x, mixture / gamma[:, None, :, None], self.stems)
+        return self.ratios(x, mixture / gamma[:, None, :, None])
 
     def _gamma(self, mixture: Tensor) -> Tensor:
         """Return how loud a frame and its context are, `(example, frame)`."""
@@ -144,7 +131,3 @@ class FNN(nn.Module):
         padded = F.pad(norms, (reach, reach))
         shifted = [padded[:, start : start + count] for start in range(0, 2 * reach + 1, spacing)]
         return torch.stack(shifted).mean(dim=0)
-
-    def masks(self, outputs: Tensor) -> Tensor:
-        """Return masks in [0, 1] of the same shape."""
-        return outputs.clamp(0, 1)

@@ -35,6 +35,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stemsplit.networks.base import RatioNetwork
+
 BINS = 1024
 CHANNELS = 2
 GRID = 8
@@ -81,34 +83,25 @@ SMALL = Config(
 )
 
 
-class MDenseNet(nn.Module):
+class MDenseNet(RatioNetwork):
     """Log magnitudes in, magnitudes of stems divided by the mixture's out."""
 
     bins = BINS
     channels = CHANNELS
     grid = GRID
-    mean: Tensor
-    deviation: Tensor
 
     def __init__(self, stems: int, config: Config | None = None) -> None:
-        super().__init__()
+        super().__init__(stems, bins=BINS)
         self.config = config = config or Config()
         self.reach = config.reach
-        self.stems = stems
-        self.register_buffer("mean", torch.zeros(BINS))
-        self.register_buffer("deviation", torch.ones(BINS))
         self.trunk = Trunk(config.column)
         self.head = Head(self.trunk.channels, config.last_growth, config.last_layers, stems)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, *, margin: int = 0, frame_stride: int = 1) -> Tensor:
         """Return V / M `(example, stem, channel, frame, bin)` for logs `(example, channel, frame, bin)`."""
         x = whole_blocks((features - self.mean) / self.deviation)
         ratios: Tensor = self.head(self.trunk(x))
         return ratios[..., : features.shape[2], :]
-
-    def masks(self, outputs: Tensor) -> Tensor:
-        """Return masks of the same shape: the ratios where they are possible."""
-        return outputs.clamp(0, 1)
 
 
 def whole_blocks(x: Tensor) -> Tensor:

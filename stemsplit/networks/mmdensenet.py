@@ -31,6 +31,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from stemsplit.networks.base import RatioNetwork
 from stemsplit.networks.mdensenet import BINS, CHANNELS, GRID, Column, Head, Trunk, whole_blocks
 
 
@@ -59,35 +60,27 @@ SMALL = Config(
 )
 
 
-class MMDenseNet(nn.Module):
+class MMDenseNet(RatioNetwork):
     """Log magnitudes in, magnitudes of stems divided by the mixture's out."""
 
     bins = BINS
     channels = CHANNELS
     grid = GRID
-    mean: Tensor
-    deviation: Tensor
 
     def __init__(self, stems: int, config: Config | None = None) -> None:
-        super().__init__()
+        super().__init__(stems, bins=BINS)
         self.config = config = config or Config()
         self.reach = config.reach
-        self.register_buffer("mean", torch.zeros(BINS))
-        self.register_buffer("deviation", torch.ones(BINS))
         self.low, self.high, self.full = Trunk(config.low), Trunk(config.high), Trunk(config.full)
         alike = self.low.channels == self.high.channels
         self.widen = nn.Identity() if alike else nn.Conv2d(self.high.channels, self.low.channels, 1)
         heard = self.low.channels + self.full.channels
         self.head = Head(heard, config.last_growth, config.last_layers, stems)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, *, margin: int = 0, frame_stride: int = 1) -> Tensor:
         """Return V / M `(example, stem, channel, frame, bin)` for logs `(example, channel, frame, bin)`."""
         x = whole_blocks((features - self.mean) / self.deviation)
         low, high = x.chunk(2, dim=3)
         halves = torch.cat([self.low(low), self.widen(self.high(high))], dim=3)
         ratios: Tensor = self.head(torch.cat([halves, self.full(x)], dim=1))
         return ratios[..., : features.shape[2], :]
-
-    def masks(self, outputs: Tensor) -> Tensor:
-        """Return masks of the same shape: the ratios where they are possible."""
-        return outputs.clamp(0, 1)

@@ -30,11 +30,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stemsplit.networks._amplitudes import band_means, last_relu, ratios, relative, together
+from stemsplit.networks._amplitudes import ContextNetwork
 
 OPEN = 0.1
 """What the last layer answers at first."""
@@ -69,26 +68,19 @@ REACH = Config().reach
 GRID = 1
 
 
-class NUG(nn.Module):
+class NUG(ContextNetwork):
     """Log magnitudes in, ratios of all stems' amplitudes to the mixture's out."""
 
-    mean: Tensor
-    deviation: Tensor
-    averages: Tensor
-
     def __init__(self, stems: int, config: Config | None = None) -> None:
-        super().__init__()
-        self.stems = stems
-        self.config = config = config or Config()
-        self.register_buffer("mean", torch.zeros(config.bins))
-        self.register_buffer("deviation", torch.ones(config.bins))
+        config = config or Config()
+        super().__init__(stems, bins=config.bins, bands=config.bands)
+        self.config = config
         present = config.channels * config.bins
         around = config.channels * (config.bands or config.bins)
         self.first = nn.Conv1d(
             around, config.hidden, 2 * config.context + 1, dilation=config.spacing, padding=config.reach
         )
         if config.bands:
-            self.register_buffer("averages", band_means(config.bins, config.bands), persistent=False)
             self.present = nn.Linear(present, config.hidden, bias=False)
         inner = (nn.Linear(config.hidden, config.hidden) for _ in range(config.layers - 1))
         output = nn.Linear(config.hidden, stems * present)
@@ -99,19 +91,10 @@ class NUG(nn.Module):
             nn.init.zeros_(layer.bias)
         nn.init.constant_(output.bias, OPEN)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, *, margin: int = 0, frame_stride: int = 1) -> Tensor:
         """Return ratios `(example, stem, channel, frame, bin)` for logs `(example, channel, frame, bin)`."""
-        mixture = relative(features, self.mean, self.deviation)
-        frames = together(mixture)
-        around = together(mixture @ self.averages) if self.config.bands else frames
-        x = self.first(around.transpose(1, 2)).transpose(1, 2)
-        if self.config.bands:
-            x = x + self.present(frames)
+        mixture = self.amplitudes(features)
+        x = self.joined(mixture)
         for layer in self.dense:
             x = layer(F.relu(x))
-        x = last_relu(x, training=self.training)
-        return ratios(x, mixture, self.stems)
-
-    def masks(self, outputs: Tensor) -> Tensor:
-        """Return masks in [0, 1] of the same shape."""
-        return outputs.clamp(0, 1)
+        return self.ratios(x, mixture)

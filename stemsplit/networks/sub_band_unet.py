@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stemsplit.networks._sides import with_side
+from stemsplit.networks.base import Network
 
 BANDS = ((0, 256, 1), (256, 512, 1), (512, 1024, 2), (1024, 2048, 4))
 """First bin, end, and how many bins share a position."""
@@ -62,18 +63,12 @@ class Config:
         return shallow + self.grid * (2 * sum(self.dilations)) + self.grid - 1
 
 
-class SubBandUNet(nn.Module):
+class SubBandUNet(Network):
     """Log magnitudes of left, right, mid and side in, scores of the stems in each channel out."""
 
-    mean: Tensor
-    deviation: Tensor
-
     def __init__(self, stems: int, config: Config | None = None) -> None:
-        super().__init__()
+        super().__init__(stems, bins=BINS)
         self.config = config = config or Config()
-        self.stems = stems
-        self.register_buffer("mean", torch.zeros(BINS))
-        self.register_buffer("deviation", torch.ones(BINS))
         *shallow, deepest = config.widths
         wider = config.widths[1:]
         self.first = nn.Conv2d(VIEWS * len(BANDS), shallow[0], 1)
@@ -93,7 +88,7 @@ class SubBandUNet(nn.Module):
         self.norm = nn.BatchNorm2d(shallow[0])
         self.last = nn.Conv2d(shallow[0], len(BANDS) * stems * CHANNELS, 1)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, *, margin: int = 0, frame_stride: int = 1) -> Tensor:
         """Return scores `(example, stem, channel, frame, bin)` for `(example, view, frame, bin)`."""
         frames = features.shape[2]
         x = _fold((with_side(features) - self.mean) / self.deviation)

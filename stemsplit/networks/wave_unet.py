@@ -39,6 +39,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stemsplit.networks.base import Network
+
 SAMPLE_RATE = 22_050
 CHANNELS = 2
 SLOPE = 0.2
@@ -83,16 +85,15 @@ REACH = Config().reach
 GRID = Config().grid
 
 
-class WaveUNet(nn.Module):
+class WaveUNet(Network):
     """Waveforms of a mixture in, those of its stems out."""
 
     sample_rate = SAMPLE_RATE
     channels = CHANNELS
 
     def __init__(self, stems: int, config: Config | None = None) -> None:
-        super().__init__()
+        super().__init__(stems)
         self.config = config = config or Config()
-        self.stems = stems
         self.reach, self.grid = config.reach, config.grid
         widths = [config.filters * (level + 1) for level in range(config.levels + 1)]
         inputs = [CHANNELS, *widths[:-1]]
@@ -109,7 +110,7 @@ class WaveUNet(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, mixture: Tensor) -> Tensor:
+    def forward(self, mixture: Tensor, *, margin: int = 0, frame_stride: int = 1) -> Tensor:
         """Return `(example, stem, channel, time - 2 * reach)` for `(example, channel, time)`.
 
         `time` is a multiple of `grid` and more than twice the `reach`.

@@ -37,6 +37,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stemsplit.networks.base import Network
+
 SAMPLE_RATE = 16_000
 CHANNELS = 1
 GRID = 1
@@ -66,7 +68,7 @@ SMALL = Config(stacks=2, features=12, last=(64, 32))
 REACH = Config().reach
 
 
-class Wavenet(nn.Module):
+class Wavenet(Network):
     """One channel of a mixture in, that of its stems out."""
 
     sample_rate = SAMPLE_RATE
@@ -74,9 +76,8 @@ class Wavenet(nn.Module):
     grid = GRID
 
     def __init__(self, stems: int, config: Config | None = None) -> None:
-        super().__init__()
+        super().__init__(stems)
         self.config = config = config or Config()
-        self.stems = stems
         self.reach = config.reach
         self.first = nn.Conv1d(CHANNELS, config.features, TAPS, bias=False)
         self.layers = nn.ModuleList(
@@ -92,7 +93,7 @@ class Wavenet(nn.Module):
             else:
                 nn.init.xavier_uniform_(parameter)
 
-    def forward(self, mixture: Tensor) -> Tensor:
+    def forward(self, mixture: Tensor, *, margin: int = 0, frame_stride: int = 1) -> Tensor:
         """Return `(example, stem, 1, time - 2 * reach)` for `(example, 1, time)`."""
         time = mixture.shape[-1] - 2 * self.reach
         if time < 1:

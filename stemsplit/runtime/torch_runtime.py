@@ -37,16 +37,10 @@ class AllStems(nn.Module):
     def _answers(self, network: Any, features: Tensor) -> Tensor:
         outputs: Tensor
         if self.prepared:
-            outputs = network.scores(features, self.reach)
-        elif self.step > 1:
-            outputs = network(features, self.step)
-        elif getattr(network, "can_skip", False):  # what only others need to hear has a cheaper answer: none
-            outputs = network(features, self.reach)
+            outputs = network.scores(features, margin=self.reach)
         else:
-            outputs = network(features)
-        outputs = outputs.float()
-        if hasattr(network, "masks"):
-            outputs = network.masks(outputs)
+            outputs = network(features, margin=self.reach, frame_stride=self.step)
+        outputs = network.masks(outputs.float())
         if self.step == 1:
             margin = (features.shape[2] - outputs.shape[3]) // 2
             outputs = outputs.narrow(3, self.reach - margin, features.shape[2] - 2 * self.reach)

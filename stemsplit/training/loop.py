@@ -93,13 +93,12 @@ class Trainer:
     def start(self) -> None:
         """Measure the input's mean and deviation a bin, on the first batches, unless weights are given."""
         networks = [network for pupil in self.pupils.values() for network in pupil.networks.values()]
-        if self.given or not hasattr(networks[0], "mean"):
+        if self.given or not networks[0].standardised:
             return
         logs = torch.cat([inputs.flatten(0, 2).cpu() for inputs in self._inputs(self.examples)])
         mean, deviation = logs.mean(dim=0), logs.std(dim=0, correction=0).clamp_min(LEAST_DEVIATION)
         for network in networks:
-            network.mean.copy_(mean)
-            network.deviation.copy_(deviation)
+            network.normalize(mean, deviation)
 
     def run(self, after_step: Callable[[Progress], None]) -> None:
         """Train from `self.step` to the recipe's end, or until every network has stopped."""
@@ -150,9 +149,7 @@ class Trainer:
     def finish(self) -> None:
         """Let networks that were trained apart fit their shares of the answer to the validation examples."""
         for name, pupil in self.pupils.items():
-            network = pupil.networks[pupil.kept]
-            if hasattr(network, "fit_weight"):
-                network.fit_weight(self._ratios(name))
+            pupil.networks[pupil.kept].fit_weight(self._ratios(name))
 
     def _ratios(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield what a network hears of the validation and the true ratios, where these are known."""
