@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -53,7 +54,7 @@ def random_network(seed: int) -> BinaryMaskCNN:
 
 
 @cache
-def mask_separator(mask: str = "soft", stems: tuple[str, ...] = STEMS, **options: object) -> MaskSeparator:
+def mask_separator(mask: str = "soft", stems: tuple[str, ...] = STEMS, **options: Any) -> MaskSeparator:
     networks = [random_network(STEMS.index(name)) for name in stems]
     runtime = TorchRuntime(networks, reach=BinaryMaskCNN.reach, **{"batch": 64, **options})
     complete = stems == STEMS

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def noise(channels: int = 2, frames: int = FRAMES) -> Block:
     return np.random.default_rng(440).uniform(-0.5, 0.5, (channels, frames)).astype(np.float32)
 
 
-def read(path: Path, **options: float) -> Block:
+def read(path: Path, **options: Any) -> Block:
     return np.concatenate(list(Reader(path, **options)), axis=1)
 
 
@@ -48,7 +49,16 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name in ("aiff", "flac", "ogg", "mp3", "m4a"):
         # The index in front, so that half an m4a still has one.
         index = ["-movflags", "+faststart"] if name == "m4a" else []
-        command = [ffmpeg.executable(), "-v", "error", "-nostdin", "-i", paths["wav"], *index, paths[name]]
+        command: list[Any] = [
+            str(ffmpeg.executable()),
+            "-v",
+            "error",
+            "-nostdin",
+            "-i",
+            paths["wav"],
+            *index,
+            paths[name],
+        ]
         subprocess.run(command, check=True)
     return paths
 
@@ -207,7 +217,7 @@ def test_a_file_without_permission_is_an_error(songs, monkeypatch):
 def test_what_is_no_sound_is_an_error_and_nothing_is_printed(name, content, message, tmp_path, capfd):
     if content is None:
         picture = ["-f", "lavfi", "-i", "color=s=8x8", "-frames:v", "1", tmp_path / name]
-        subprocess.run([ffmpeg.executable(), "-v", "error", "-nostdin", *picture], check=True)
+        subprocess.run([str(ffmpeg.executable()), "-v", "error", "-nostdin", *picture], check=True)
     else:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DecodeError, match=message):
@@ -251,7 +261,15 @@ def test_a_truncated_ogg_is_reported(missing, songs, tmp_path):
 
 
 def test_an_m4a_without_its_index_says_so(songs, tmp_path):
-    command = [ffmpeg.executable(), "-v", "error", "-nostdin", "-i", songs["wav"], tmp_path / "a.m4a"]
+    command: list[Any] = [
+        str(ffmpeg.executable()),
+        "-v",
+        "error",
+        "-nostdin",
+        "-i",
+        songs["wav"],
+        tmp_path / "a.m4a",
+    ]
     subprocess.run(command, check=True)
     whole = (tmp_path / "a.m4a").read_bytes()
     (tmp_path / "a.m4a").write_bytes(whole[: len(whole) // 2])
@@ -273,7 +291,17 @@ def test_damage_in_the_middle_is_reported_and_not_printed(name, songs, tmp_path,
 
 @pytest.mark.parametrize("name", ["wav", "flac"])
 def test_a_stream_that_does_not_know_its_length_is_read_without_a_warning(name, songs, tmp_path):
-    command = [ffmpeg.executable(), "-v", "error", "-nostdin", "-i", songs["wav"], "-f", name, "-"]
+    command: list[Any] = [
+        str(ffmpeg.executable()),
+        "-v",
+        "error",
+        "-nostdin",
+        "-i",
+        songs["wav"],
+        "-f",
+        name,
+        "-",
+    ]
     (tmp_path / f"a.{name}").write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
     reader = Reader(tmp_path / f"a.{name}")
     assert sum(block.shape[1] for block in reader) == FRAMES
@@ -349,7 +377,7 @@ def test_an_ffmpeg_that_dies_is_an_error_with_its_reason(program, blocks, stand_
 # Writing
 
 
-def write(path: Path, blocks: int = 1, **options: object) -> None:
+def write(path: Path, blocks: int = 1, **options: Any) -> None:
     with Writer(path, sample_rate=RATE, channels=2, **options) as writer:
         for _ in range(blocks):
             writer.write(noise())

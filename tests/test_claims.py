@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,21 +39,21 @@ def hold(*paths: Path) -> subprocess.Popen:
     """Start a program that claims files and has written half of each."""
     command = [sys.executable, "-c", HOLD, *map(str, paths)]
     program = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert program.stdout
     assert program.stdout.readline() == "held\n"
     return program
 
 
 def end(program: subprocess.Popen) -> None:
     program.kill()
-    program.wait()
-    program.stdout.close()
+    program.communicate()
 
 
 def noise(seed: int = 0) -> np.ndarray:
     return 0.1 * np.random.default_rng(seed).standard_normal((2, 4096)).astype(np.float32)
 
 
-def write(path: Path, **options: object) -> None:
+def write(path: Path, **options: Any) -> None:
     with Writer(path, sample_rate=RATE, channels=2, **options) as writer:
         writer.write(noise())
 
@@ -158,7 +159,7 @@ def test_a_file_that_appeared_meanwhile_is_not_replaced(tmp_path):
 @pytest.mark.parametrize("missing", [[], ["renameat2"], ["link"], ["renameat2", "link"]])
 def test_publishing_replaces_nothing(tmp_path, monkeypatch, missing):
     if "renameat2" in missing:
-        monkeypatch.setattr(parts.ctypes, "CDLL", lambda *_, **__: object())
+        monkeypatch.setattr(parts.ctypes, "CDLL", lambda *_, **__: Any())
     if "link" in missing:
 
         def refuse(*_):
@@ -351,7 +352,7 @@ def links(request, monkeypatch):
 
 def fail_at(monkeypatch, name: str, error: BaseException) -> None:
     """Let the first rename to a name fail."""
-    really, failed = os.replace, []
+    really, failed = os.replace, list[str]()
 
     def replace(source, target):
         if Path(target).name == name and not failed:

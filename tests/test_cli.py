@@ -25,6 +25,7 @@ from stemsplit.batch.plan import BatchOptions
 from stemsplit.batch.runner import BatchRunner
 from stemsplit.cli import VERBS, app, console, split
 from stemsplit.cli.bars import Bars
+from stemsplit.defaults import DEFAULT_MODEL
 from stemsplit.errors import EncodeError, StemsplitError, UnknownModel
 from stemsplit.missing import no_stem
 from stemsplit.options import OutputOptions, SplitOptions
@@ -100,7 +101,7 @@ def write_wav(path: Path) -> None:
 def shelf(monkeypatch, tmp_path):
     """A folder with the header of one model."""
     facts = {
-        "name": split.DEFAULT_MODEL,
+        "name": DEFAULT_MODEL,
         "title": "A small one",
         "network": "binary-mask-cnn",
         "stems": STEMS,
@@ -118,9 +119,9 @@ def shelf(monkeypatch, tmp_path):
         "scores": {"test": {"songs": 2, "soft": {"vocals": {"sdr_db": 3.14}}}},
     }
     header = json.dumps({"__metadata__": {"stemsplit": json.dumps(facts)}}).encode()
-    path = tmp_path / f"{split.DEFAULT_MODEL}.safetensors"
+    path = tmp_path / f"{DEFAULT_MODEL}.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header)
-    monkeypatch.setattr("stemsplit.zoo.store.available", lambda: {split.DEFAULT_MODEL: path})
+    monkeypatch.setattr("stemsplit.zoo.store.available", lambda: {DEFAULT_MODEL: path})
     return tmp_path
 
 
@@ -347,7 +348,7 @@ def test_the_schema_knows_every_code_and_nothing_else_passes():
 
 def test_verbose_names_the_model_and_the_device(pipeline):
     said = run("-v", "-d", "cpu", "a.wav").stderr
-    assert f"{split.DEFAULT_MODEL} by torch on cpu: vocals, drums, bass, other\n" in said
+    assert f"{DEFAULT_MODEL} by torch on cpu: vocals, drums, bass, other\n" in said
     assert "drums         #####################...   -6.0 dBFS" in said
 
 
@@ -591,17 +592,17 @@ def test_version():
 def test_models_lists_what_is_there(shelf):
     lines = run("models").stdout.splitlines()
     assert lines[0].split() == ["model", *STEMS, "parameters", "size", "licence"]
-    assert lines[1].split() == f"{split.DEFAULT_MODEL} 3.1 dB - - - {4 * 323_233:,} 0.0 MB MIT".split()
+    assert lines[1].split() == f"{DEFAULT_MODEL} 3.1 dB - - - {4 * 323_233:,} 0.0 MB MIT".split()
     assert {line.split()[0] for line in lines[7:]} == {"adress", "duet", "projet", "ica"}
 
 
-@pytest.mark.parametrize("words", [["models", "--json"], ["models", split.DEFAULT_MODEL, "--json"]])
+@pytest.mark.parametrize("words", [["models", "--json"], ["models", DEFAULT_MODEL, "--json"]])
 def test_models_as_json(shelf, words):
     (line,) = run(*words).stdout.splitlines()
     assert json.loads(line)["scores"]["test"]["soft"] == {"vocals": {"sdr_db": 3.14}}
 
 
-@pytest.mark.parametrize("name", [split.DEFAULT_MODEL, f"{split.DEFAULT_MODEL}.safetensors"])
+@pytest.mark.parametrize("name", [DEFAULT_MODEL, f"{DEFAULT_MODEL}.safetensors"])
 def test_models_prints_a_card_as_it_is(shelf, name, monkeypatch):
     monkeypatch.chdir(shelf)
     monkeypatch.setattr("stemsplit.zoo.page.page", lambda card: f"# {card.title}\n\n| stem | SDR |\n")
@@ -648,7 +649,7 @@ def test_the_defaults_and_choices_are_the_package_s():
     assert get_args(hints["format"]) == (*formats.FORMATS, formats.STEM_FILE)
     assert get_args(hints["depth"]) == formats.DEPTHS
     assert set(formats.FORMATS) == tags._WRITE.keys()
-    assert inspect.signature(loading.load_separator).parameters["model"].default == split.DEFAULT_MODEL
+    assert inspect.signature(loading.load_separator).parameters["model"].default == DEFAULT_MODEL
 
 
 @pytest.mark.parametrize("verb", [None, *VERBS])
@@ -696,8 +697,8 @@ def complete(line: str, shell: str = "bash") -> list[str]:
         ("stemsplit --stems vocals,d", ["vocals,drums"]),
         ("stemsplit --stems vocals,v", []),
         ("stemsplit song.mp3 -m nothing --stems vo", []),
-        ("stemsplit split --model ban", [split.DEFAULT_MODEL]),
-        ("stemsplit models ban", [split.DEFAULT_MODEL]),
+        ("stemsplit split --model ban", [DEFAULT_MODEL]),
+        ("stemsplit models ban", [DEFAULT_MODEL]),
         ("stemsplit remix song.mp3 k", ["karaoke"]),
         ("stemsplit remix song.mp3 practice:b", ["practice:bass"]),
         ("stemsplit help ev", ["evaluate"]),

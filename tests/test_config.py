@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from stemsplit.cli import app, settings
 from stemsplit.cli.config import options_of
 from stemsplit.errors import BadConfig
 
-SPLIT = typer.main.get_command(app).commands["split"]
+GROUP: Any = typer.main.get_command(app)
+SPLIT = GROUP.commands["split"]
 OPTIONS = options_of(SPLIT)
 
 

@@ -8,6 +8,7 @@ import tracemalloc
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def write_stems(folder: Path, *names: str, rate: int = RATE, channels: int = 2, 
     return folder
 
 
-def write(kind: str, folder: Path, heard: analysis.Analysis = HEARD, **options: object) -> Path:
+def write(kind: str, folder: Path, heard: analysis.Analysis = HEARD, **options: Any) -> Path:
     return daw.write(
         kind, stem_folder.find(folder), folder / f"session{daw.SUFFIXES[kind]}", heard, **options
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def album(tmp_path, monkeypatch):
     return tmp_path
 
 
-def found(*names: str, **options: object) -> list[str]:
+def found(*names: str, **options: Any) -> list[str]:
     return [str(track.path) for track in find_tracks(names, **options).tracks]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import mutagen
 import numpy as np
@@ -29,11 +30,11 @@ def run_ffmpeg(*arguments: str | Path) -> None:
     subprocess.run([program, "-nostdin", "-v", "error", "-y", *map(str, arguments)], check=True)
 
 
-def read(path: Path, **options: float) -> Block:
+def read(path: Path, **options: Any) -> Block:
     return np.concatenate(list(Reader(path, **options)), axis=1)
 
 
-def write(path: Path, samples: Block, rate: int = 44_100, **options: object) -> Writer:
+def write(path: Path, samples: Block, rate: int = 44_100, **options: Any) -> Writer:
     with Writer(path, sample_rate=rate, channels=len(samples), **options) as writer:
         for start in range(0, samples.shape[1], 10_000):
             writer.write(samples[:, start : start + 10_000])

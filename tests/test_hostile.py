@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -447,7 +448,7 @@ def header_of(card: object) -> bytes:
     return json.dumps({"__metadata__": {"stemsplit": json.dumps(card)}}).encode()
 
 
-def spoiled(good: bytes, **facts: object) -> bytes:
+def spoiled(good: bytes, **facts: Any) -> bytes:
     header, tensors = mutate.unpacked(good)
     card = json.loads(header["__metadata__"]["stemsplit"])
     header["__metadata__"]["stemsplit"] = json.dumps({**card, **facts})
@@ -553,7 +554,7 @@ def test_a_card_with_few_scores_has_its_page(split_scores, good_weights, tmp_pat
     assert "## Scores: test" in page.page(store.read_card(path))
 
 
-def tensors_with(good: bytes, **entry: object) -> bytes:
+def tensors_with(good: bytes, **entry: Any) -> bytes:
     header, tensors = mutate.unpacked(good)
     header["vocals.dense.bias"].update(entry)
     return mutate.packed(json.dumps(header).encode(), tensors)

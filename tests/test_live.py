@@ -43,8 +43,8 @@ class Drops(io.BytesIO):
         super().__init__(data)
         self.most = most
 
-    def read(self, count: int = -1) -> bytes:
-        return super().read(min(count, self.most) if count >= 0 else self.most)
+    def read(self, count: int | None = -1) -> bytes:
+        return super().read(min(count, self.most) if count and count > 0 else self.most)
 
 
 def stems_of(result: np.ndarray) -> np.ndarray:

@@ -146,8 +146,8 @@ def test_a_wiener_filter_finds_places_near_each_bin(reach):
         near = np.s_[frame - reach : frame + reach + 1, max(0, bin - 1) : bin + 2]
         covariances = []
         for share in shares:
-            heard = share[near] * spectra[(slice(None), *near)]
-            covariance = np.einsum("itf,jtf->ij", heard, heard.conj())
+            image = share[near] * spectra[:, near[0], near[1]]
+            covariance = np.einsum("itf,jtf->ij", image, image.conj())
             covariances.append(2 * covariance / np.trace(covariance) + 0.003 * np.eye(2))
         weighted = shares[:, frame, bin, None, None] * covariances
         expected = weighted @ np.linalg.inv(weighted.sum(axis=0)) @ spectra[:, frame, bin]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -17,7 +18,8 @@ from stemsplit.zoo import store
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"(?:^\$|\|) (stemsplit [^#|>\n]*)", README, re.MULTILINE)
-VERBS = typer.main.get_command(app).commands
+GROUP: Any = typer.main.get_command(app)
+VERBS = GROUP.commands
 
 
 @pytest.mark.parametrize("line", COMMANDS)

@@ -6,6 +6,7 @@ import re
 import struct
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def tone(seconds: float = 0.5, channels: int = 2) -> Block:
     return np.stack([0.3 * np.sin(phases + channel) for channel in range(channels)]).astype(np.float32)
 
 
-def read(path: Path, **options: object) -> tuple[Block, list[str]]:
+def read(path: Path, **options: Any) -> tuple[Block, list[str]]:
     """Return all of a file and the warnings about it."""
     reader = Reader(path, **options)
     return np.concatenate(list(reader), axis=1), reader.warnings
@@ -265,7 +266,15 @@ def oggs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     codecs = {"vorbis": "libvorbis", "opus": "libopus", "flac": "flac"}
     for name, codec in codecs.items():
         options = ["-c:a", codec, "-page_duration", "100000", "-f", "ogg"]
-        command = [ffmpeg.executable(), "-v", "error", "-i", folder / "a.wav", *options, folder / name]
+        command: list[Any] = [
+            str(ffmpeg.executable()),
+            "-v",
+            "error",
+            "-i",
+            folder / "a.wav",
+            *options,
+            folder / name,
+        ]
         subprocess.run(command, check=True)
     return {name: folder / name for name in codecs}
 
@@ -297,7 +306,7 @@ def test_wrong_positions_of_ogg_pages_lose_nothing(codec, fault, oggs, tmp_path)
 
 def decoded(path: Path, channels: int = 2) -> Block:
     """Return what ffmpeg alone makes of a file, without any of our code around it."""
-    command = [ffmpeg.executable(), "-v", "error", "-i", path, "-f", "f32le", "-"]
+    command: list[Any] = [str(ffmpeg.executable()), "-v", "error", "-i", path, "-f", "f32le", "-"]
     samples = np.frombuffer(subprocess.run(command, check=True, capture_output=True).stdout, "<f4")
     return samples.reshape(-1, channels).T
 
@@ -344,7 +353,16 @@ def test_ogg_is_read_as_ffmpeg_decodes_it(codec, fault, oggs, tmp_path):
 def test_compressed_files_are_read_as_ffmpeg_decodes_them(suffix, codec, tmp_path):
     soundfile.write(tmp_path / "tone.wav", tone(3).T, RATE)
     path = tmp_path / f"a.{suffix}"
-    command = [ffmpeg.executable(), "-v", "error", "-i", tmp_path / "tone.wav", "-c:a", codec, path]
+    command: list[Any] = [
+        str(ffmpeg.executable()),
+        "-v",
+        "error",
+        "-i",
+        tmp_path / "tone.wav",
+        "-c:a",
+        codec,
+        path,
+    ]
     subprocess.run(command, check=True)
     sound, warnings = read(path)
     wanted = decoded(path)
@@ -395,7 +413,7 @@ def test_ogg_with_a_page_missing_says_so_and_a_stream_tuned_in_to_does_not(codec
 def test_compressed_sound_in_wav_is_not_cut_short(tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(2).T, RATE)
     options = ["-c:a", "libmp3lame", "-f", "wav", tmp_path / "b.wav"]
-    subprocess.run([ffmpeg.executable(), "-v", "error", "-i", tmp_path / "a.wav", *options], check=True)
+    subprocess.run([str(ffmpeg.executable()), "-v", "error", "-i", tmp_path / "a.wav", *options], check=True)
     found, warnings = read(tmp_path / "b.wav")
     assert found.shape[1] >= 2 * RATE
     assert warnings == []

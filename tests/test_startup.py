@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ pytestmark = pytest.mark.subprocess
 HEAVY = {"torch", "numpy", "scipy", "librosa", "soundfile", "soxr", "pydub", "safetensors"}
 
 
-def loaded_after(code: str, **options: object) -> set[str]:
+def loaded_after(code: str, **options: Any) -> set[str]:
     """The names of the heavy packages that a fresh interpreter has loaded after `code`."""
     report = "import sys; print('loaded:', *{name.partition('.')[0] for name in sys.modules})"
     run = subprocess.run(

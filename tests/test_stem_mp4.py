@@ -10,6 +10,7 @@ import struct
 import tracemalloc
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import mutagen.mp4
 import numpy as np
@@ -46,7 +47,7 @@ def song(channels: int = 2) -> np.ndarray:
     return (0.03 * chords * swells).astype(np.float32)
 
 
-def write(path: Path, stems: np.ndarray, names: tuple[str, ...] = NAMES, **options: object) -> StemFile:
+def write(path: Path, stems: np.ndarray, names: tuple[str, ...] = NAMES, **options: Any) -> StemFile:
     file = StemFile(path, names, **{"sample_rate": RATE, "channels": stems.shape[1]} | options)
     with together([file]):
         for start in range(0, stems.shape[-1], 10_000):

@@ -11,6 +11,7 @@ import wave
 import zlib
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import mutagen
 import numpy as np
@@ -85,10 +86,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write(path: Path, source: Path | None) -> None:
     """Write a stem, or a stem file, with the tags of a source."""
     sound = 0.1 * np.random.default_rng(2).standard_normal((2, FRAMES)).astype(np.float32)
-    options = {"sample_rate": RATE, "channels": 2, "tags_from": source, "force": True}
+    options: dict[str, Any] = {"sample_rate": RATE, "channels": 2, "tags_from": source, "force": True}
     if path.name.endswith(".stem.mp4"):
-        with StemFile(path, ("vocals", "drums", "bass", "other"), **options) as file:
-            file.write_tracks(sound, np.stack([sound / 4] * 4))
+        with StemFile(path, ("vocals", "drums", "bass", "other"), **options) as stem_file:
+            stem_file.write_tracks(sound, np.stack([sound / 4] * 4))
     else:
         with Writer(path, **options) as file:
             file.write(sound)
@@ -132,7 +133,12 @@ def tagged(folder: Path, kind: str, order: tuple[str, str] = ("back.png", "front
         file["covr"] = [mp4.MP4Cover((folder / "front.jpg").read_bytes(), 13)]  # it knows no kinds
     elif kind == "mka":
         words = [word for pair in SONG.items() for word in ("-metadata", "=".join(pair))]
-        attach = ["-attach", folder / order[0], "-metadata:s:t:0", f"mimetype={pictures[0].mime}"]
+        attach: list[str | Path] = [
+            "-attach",
+            folder / order[0],
+            "-metadata:s:t:0",
+            f"mimetype={pictures[0].mime}",
+        ]
         attach += ["-metadata:s:t:0", f"filename={'cover.jpg' if order[0] == 'front.jpg' else 'x.png'}"]
         attach += ["-attach", folder / order[1], "-metadata:s:t:1", f"mimetype={pictures[1].mime}"]
         attach += ["-metadata:s:t:1", f"filename={'cover.jpg' if order[1] == 'front.jpg' else 'x.png'}"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def pitch(sound: np.ndarray) -> float:
     return float(np.argmax(np.abs(np.fft.rfft(sound[0]))) * RATE / sound.shape[1])
 
 
-def read(path: Path, **options: object) -> np.ndarray:
+def read(path: Path, **options: Any) -> np.ndarray:
     return np.concatenate(list(Reader(path, **options)), axis=1)
 
 

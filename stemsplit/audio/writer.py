@@ -10,7 +10,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile
@@ -25,6 +25,9 @@ from stemsplit.audio.tags import Tags, read_tags, write_tags
 from stemsplit.errors import EncodeError
 from stemsplit.files.claims import claim
 from stemsplit.files.parts import cannot_write, part_of, publish_together, refuse_to_replace
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _RIFF_LIMIT = (1 << 32) - (1 << 20)  # bytes of samples, with room for the tags
 
@@ -177,7 +180,7 @@ class Writer:
         except (OSError, soundfile.LibsndfileError, AssertionError) as error:
             raise cannot_write(self.path, error) from error
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> Self:
         self._alone = together([self])
         self._alone.__enter__()
         return self
