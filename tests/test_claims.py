@@ -159,7 +159,7 @@ def test_a_file_that_appeared_meanwhile_is_not_replaced(tmp_path):
 @pytest.mark.parametrize("missing", [[], ["renameat2"], ["link"], ["renameat2", "link"]])
 def test_publishing_replaces_nothing(tmp_path, monkeypatch, missing):
     if "renameat2" in missing:
-        monkeypatch.setattr(parts.ctypes, "CDLL", lambda *_, **__: Any())
+        monkeypatch.setattr(parts.ctypes, "CDLL", lambda *_, **__: object())
     if "link" in missing:
 
         def refuse(*_):
