@@ -30,7 +30,7 @@ from stemsplit.runtime.torch_runtime import TorchRuntime
 from stemsplit.separation.compose import Ensemble, WithResidual
 from stemsplit.separation.masking import MaskSeparator
 from stemsplit.separation.plan import MaskPlan
-from stemsplit.separation.separator import Execution, Separator
+from stemsplit.separation.separator import Execution, FittedMethod, Separator
 from stemsplit.zoo import store
 from stemsplit.zoo.ref import ModelRef
 
@@ -113,7 +113,9 @@ def random_model(name: str) -> Path:
 @cache
 def any_network(name: str) -> Separator:
     running = RuntimeOptions(runtime="torch", device="cpu", precision="float32", threads=1)
-    return ModelRef.parse(random_model(name)).load(running)
+    separator = ModelRef.parse(random_model(name)).load(running)
+    assert not isinstance(separator, FittedMethod)
+    return separator
 
 
 SMALL = {entry.module for entry in registry.REGISTRY.values() if entry.config == "SMALL"}

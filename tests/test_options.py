@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,8 @@ from stemsplit.options import (
     exclusions,
 )
 
-SPLIT = typer.main.get_command(app).commands["split"]
+GROUP: Any = typer.main.get_command(app)
+SPLIT = GROUP.commands["split"]
 COMMAND_LINE = options_of(SPLIT)
 EXAMPLES = {
     "stems": "vocals",
