@@ -8,7 +8,7 @@ import torch
 
 from stemsplit.dsp.stft import Stft
 from stemsplit.evaluation.metrics import si_sdr
-from stemsplit.training.losses import ALPHA, MEASURES, SIGNAL_LOSSES, Truth, measure, sdr_db
+from stemsplit.training.losses import ALPHA, MEASURES, SIGNAL_LOSSES, Targets, measure, sdr_db
 from stemsplit.training.losses import MASK_LOSSES as LOSSES
 
 TO_BINARY = ("mse", "bce", "weighted-bce")
@@ -27,7 +27,7 @@ def truth(ratio):
     """Noise, of which the stem is some part in each bin."""
     noise = 0.1 * np.random.default_rng(1).standard_normal((2, 2, STFT.samples(6)))
     mixture = torch.from_numpy(STFT.transform(noise.astype(np.float32))[:, None, ..., :BINS])
-    return Truth(mixture, mixture * ratio, torch.ones(2, 1))
+    return Targets(mixture, mixture * ratio, torch.ones(2, 1))
 
 
 def right(loss, truth, ratio):
@@ -62,7 +62,7 @@ def test_a_step_along_the_gradient_makes_the_loss_smaller(loss, truth):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_an_example_in_which_the_stem_is_unknown_does_not_count(loss, truth):
     logits = torch.randn(truth.mixture.shape, generator=torch.Generator().manual_seed(3)).requires_grad_()
-    first = Truth(*(getattr(truth, name)[:1] for name in ("mixture_signal", "stem_signal", "known")))
+    first = Targets(*(getattr(truth, name)[:1] for name in ("mixture_signal", "stem_signal", "known")))
     alone = LOSSES[loss](logits[:1], first)
     found = LOSSES[loss](logits, replace(truth, known=torch.tensor([[1.0], [0.0]])))
     torch.testing.assert_close(found, alone)
@@ -76,7 +76,7 @@ def test_an_example_in_which_the_stem_is_unknown_does_not_count(loss, truth):
 def test_silence_has_a_finite_loss_and_gradient(loss, truth, known):
     spectra = [0 * truth.mixture_signal, 0 * truth.stem_signal]
     logits = torch.zeros_like(truth.mixture, requires_grad=True)
-    found = LOSSES[loss](logits, Truth(*spectra, torch.full((2, 1), known)))
+    found = LOSSES[loss](logits, Targets(*spectra, torch.full((2, 1), known)))
     (gradient,) = torch.autograd.grad(found, logits)
     assert found.isfinite()
     assert gradient.isfinite().all()
@@ -127,7 +127,7 @@ def signals(spectral, stems=3):
     parts = torch.randn(shape, generator=generator, dtype=torch.complex64 if spectral else torch.float32)
     known = torch.ones(2, stems)
     known[1, -1] = 0
-    return Truth(parts.sum(dim=1, keepdim=True), parts, known, merged=False)
+    return Targets(parts.sum(dim=1, keepdim=True), parts, known, merged=False)
 
 
 @SIGNALS

@@ -19,9 +19,10 @@ from stemsplit.networks import registry
 from stemsplit.options import RuntimeOptions
 from stemsplit.runtime.torch_runtime import AllStems
 from stemsplit.training.augment import Augmentation
-from stemsplit.training.config import Recipe
+from stemsplit.training.config import TrainConfig
 from stemsplit.training.devices import launch
 from stemsplit.training.loop import Trainer
+from stemsplit.training.presets import preset
 from stemsplit.training.run import stft_of
 from stemsplit.training.sampler import Examples
 from stemsplit.zoo import store
@@ -132,7 +133,7 @@ def test_a_network_hears_as_far_as_the_registry_says_and_no_further(name):
 def test_what_a_network_learns_from_is_what_the_engine_gives_it(name):
     """One step of training, from a batch of songs."""
     entry = registry.REGISTRY[name]
-    assert entry.training.get("frames", 32) % entry.grid == 0
+    assert preset(name).get("frames", 32) % entry.grid == 0
     if name not in LIGHT:
         return
     trainer = tiny(name, [], frames=entry.grid)
@@ -168,8 +169,8 @@ def tiny(name, songs, *, frames, examples=2, augmentation=PLAIN):
         for seed, changes in ((0, augmentation), (5, PLAIN))
     )
     steps, rate, _ = TINY.get(name, (1, 1e-3, 0.0))
-    loss = entry.training.get("loss", Recipe.loss)
-    recipe = Recipe(network=name, steps=steps, warmup=5, learning_rate=rate, average=0.9, loss=loss)
+    loss = preset(name).get("loss", TrainConfig.loss)
+    recipe = TrainConfig(network=name, steps=steps, warmup=5, learning_rate=rate, average=0.9, loss=loss)
     return Trainer(NOISES, heard, judged, recipe, launch(), validation_batches=1)
 
 

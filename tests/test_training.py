@@ -26,12 +26,13 @@ from stemsplit.networks import registry
 from stemsplit.training import checkpoint, logger, loop
 from stemsplit.training import progress as view
 from stemsplit.training.augment import Augmentation
-from stemsplit.training.config import SCHEDULES, Recipe, learning_rate
+from stemsplit.training.config import SCHEDULES, TrainConfig, learning_rate
 from stemsplit.training.devices import PRECISIONS, launch
 from stemsplit.training.loop import Progress, Trainer
 from stemsplit.training.losses import LOSSES, MASK_LOSSES
 from stemsplit.training.merge import join
-from stemsplit.training.network_trainer import Pupil
+from stemsplit.training.network_trainer import NetworkTrainer
+from stemsplit.training.presets import preset
 from stemsplit.training.run import Settings, train
 from stemsplit.training.sampler import Batch, Examples, map_songs
 from stemsplit.zoo import store
@@ -56,7 +57,7 @@ def data(noise_songs, tmp_path_factory):
 
 
 def trainer(noise_songs, steps, *, stems=STEMS, frames=16, examples=2, valid=None, kind=Examples, **recipe):
-    recipe = Recipe(**{"steps": steps, "warmup": 5, "learning_rate": 3e-3, **recipe})
+    recipe = TrainConfig(**{"steps": steps, "warmup": 5, "learning_rate": 3e-3, **recipe})
     heard = kind(noise_songs, Stft(), 513, frames + 24, examples)
     judged = Examples(valid or noise_songs, Stft(), 513, frames + 24, 1, 5, Augmentation.none())
     return Trainer(stems, heard, judged, recipe, launch(), validation_batches=2)
@@ -186,7 +187,7 @@ def test_each_step_of_each_stem_drops_other_activations(noise_songs, monkeypatch
 
 
 def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(noise_songs, tmp_path):
-    note = logger.Journal(trainer(noise_songs, 6), tmp_path, lambda entry, logged: None)
+    note = logger.TrainingLogger(trainer(noise_songs, 6), tmp_path, lambda entry, logged: None)
     nan, one = {"high": torch.tensor(torch.nan)}, {"high": torch.tensor(1.0)}
     with pytest.raises(StemsplitError, match="loss of high"):
         note(Progress(250, 1.0, nan, one, {"high": 1e-3}, {"high": {"loss": 1.0}}))
@@ -212,7 +213,7 @@ def test_a_run_may_end_by_the_clock(noise_songs, monkeypatch):
 def test_the_learning_rate_follows_its_schedule():
     rates = {
         name: [
-            learning_rate(Recipe(steps=100, warmup=10, schedule=name, learning_rate=1.0), n, n / 100)
+            learning_rate(TrainConfig(steps=100, warmup=10, schedule=name, learning_rate=1.0), n, n / 100)
             for n in range(100)
         ]
         for name in SCHEDULES
@@ -225,11 +226,13 @@ def test_the_learning_rate_follows_its_schedule():
     assert rates["cosine"][55] == pytest.approx(0.5)
     assert rates["cosine"][99] < 0.001
     assert rates["plateau"][99] == 1
-    assert learning_rate(Recipe(schedule="plateau", learning_rate=1.0), 500, 0.5, halvings=2) == 0.25
+    assert learning_rate(TrainConfig(schedule="plateau", learning_rate=1.0), 500, 0.5, halvings=2) == 0.25
 
 
 def test_the_plateau_halves_the_rate_each_time_nothing_gets_better():
-    pupil = Pupil("high", Recipe(plateau=2, schedule="plateau", learning_rate=1.0), launch(), None)
+    pupil = NetworkTrainer(
+        "high", TrainConfig(plateau=2, schedule="plateau", learning_rate=1.0), launch(), None
+    )
     rates = []
     for step, loss in enumerate([5.0, 6, 6, 4, 6, 6, 6, 6]):
         pupil.judge({"loss": loss}, step)
@@ -308,7 +311,7 @@ def test_a_run_ends_with_weights_a_log_and_curves(data, tmp_path):
     run = tmp_path / "run"
     path = train(
         settings(data, run, source="two noises", augmentation=Augmentation(drop=0.25)),
-        Recipe(steps=2, loss="mse"),
+        TrainConfig(steps=2, loss="mse"),
         say=said.append,
         show=lambda entry, logged: shown.append((entry["step"], logged)),
     )
@@ -328,7 +331,7 @@ def test_a_run_ends_with_weights_a_log_and_curves(data, tmp_path):
         log.write(json.dumps({**entry, "step": 3}) + "\n" + '{"step": 4, "lo')
     train(
         settings(data, run, augmentation=Augmentation(drop=0.25)),
-        Recipe(steps=3, loss="mse"),
+        TrainConfig(steps=3, loss="mse"),
         say=said.append,
     )
     assert "going on from step 2" in said
@@ -336,8 +339,8 @@ def test_a_run_ends_with_weights_a_log_and_curves(data, tmp_path):
 
 
 def test_training_can_begin_with_a_model(data, tmp_path):
-    first = train(settings(data, tmp_path / "a"), Recipe(steps=1), say=str)
-    quiet = Recipe(steps=1, learning_rate=0.0, init=str(first))
+    first = train(settings(data, tmp_path / "a"), TrainConfig(steps=1), say=str)
+    quiet = TrainConfig(steps=1, learning_rate=0.0, init=str(first))
     again = train(settings(data, tmp_path / "b", stems=("low",)), quiet, say=str)
     before, after = (store.load(path, ["low"])["low"] for path in (first, again))
     for key, value in before.items():
@@ -355,7 +358,7 @@ def test_another_network_is_trained_by_the_same_command(data, tmp_path, network)
     assert result.stdout.strip() == str(path)
     card = store.read_card(path)
     assert (card.network, card.stems, card.complete) == (network, STEMS, True)
-    assert card.recipe["loss"] == registry.REGISTRY[network].training["loss"]
+    assert card.recipe["loss"] == preset(network)["loss"]
     assert card.parameters == sum(p.numel() for p in registry.make(network, 2).parameters())
     assert set(arrays.split(np.zeros(9000), SAMPLE_RATE, model=path)) == set(STEMS)
     again = ["--init", str(path), "--learning-rate", "0", "--run", str(tmp_path / "again")]
@@ -369,7 +372,7 @@ def test_another_network_is_trained_by_the_same_command(data, tmp_path, network)
     with pytest.raises(BadWeights, match="gives high, low"):
         train(
             settings(data, tmp_path / "c", stems=("low",)),
-            Recipe(network=network, loss="l1", init=str(path)),
+            TrainConfig(network=network, loss="l1", init=str(path)),
             say=str,
         )
     with pytest.raises(BadWeights, match="gives all stems"):
@@ -382,17 +385,17 @@ def test_what_another_network_cannot_do_is_refused(data, tmp_path):
         ("wavenet-small", {"loss": "bce"}, "no --loss bce for wavenet-small"),
     ):
         with pytest.raises(StemsplitError, match=words):
-            train(settings(data, tmp_path / "run"), Recipe(network=network, **options), say=str)
+            train(settings(data, tmp_path / "run"), TrainConfig(network=network, **options), say=str)
     varied = settings(data, tmp_path / "run", augmentation=Augmentation(stretch=0.1))
     with pytest.raises(StemsplitError, match="no --stretch or --equalise"):
-        train(varied, Recipe(network="wavenet-small", loss="l1"), say=str)
+        train(varied, TrainConfig(network="wavenet-small", loss="l1"), say=str)
     with pytest.raises(BadWeights, match="no-such-network"):
-        train(settings(data, tmp_path / "run"), Recipe(network="no-such-network"), say=str)
+        train(settings(data, tmp_path / "run"), TrainConfig(network="no-such-network"), say=str)
 
 
 def test_models_of_single_stems_join_into_one(data, tmp_path):
     paths = [
-        train(settings(data, tmp_path / stem, stems=(stem,)), Recipe(steps=steps), say=str)
+        train(settings(data, tmp_path / stem, stems=(stem,)), TrainConfig(steps=steps), say=str)
         for steps, stem in enumerate(STEMS, 1)
     ]
     words = [word for path in paths for word in ("--join", str(path))]
@@ -421,7 +424,7 @@ class Pairs(Examples):
 
 def test_two_processes_learn_what_one_learns_from_twice_as_much(data, noise_songs, tmp_path):
     """About ten seconds: each process loads torch."""
-    start = train(settings(data, tmp_path / "start"), Recipe(steps=1), say=str)
+    start = train(settings(data, tmp_path / "start"), TrainConfig(steps=1), say=str)
     recipe = {"loss": "mse", "dropout": 0.0, "dropout_dense": 0.0, "init": str(start), "warmup": 1}
     options = [
         word
@@ -448,7 +451,7 @@ def test_two_processes_learn_what_one_learns_from_twice_as_much(data, noise_song
     pairs = Pairs(heard, Stft(), 513, 4 + 24, 1, 0, varied)
     given = store.load(start, STEMS)
     one = Trainer(
-        STEMS, pairs, pairs, Recipe(steps=3, **recipe), launch(), weights=given, validation_batches=1
+        STEMS, pairs, pairs, TrainConfig(steps=3, **recipe), launch(), weights=given, validation_batches=1
     )
     learn(one)
     for stem in STEMS:
@@ -501,7 +504,7 @@ def test_the_live_table_shows_the_last_validation_and_the_best(monkeypatch):
 
 def test_the_command_line_has_the_package_s_defaults_and_choices():
     parameters = inspect.signature(cli.command).parameters
-    ours = {**asdict(Settings((), None, "", ())), **asdict(Recipe()), **asdict(Augmentation())}
+    ours = {**asdict(Settings((), None, "", ())), **asdict(TrainConfig()), **asdict(Augmentation())}
     renamed = {
         "gain": "gain_db",
         "equalise": "equalise_db",
@@ -511,7 +514,7 @@ def test_the_command_line_has_the_package_s_defaults_and_choices():
     ours |= dict.fromkeys(cli.DEFAULTS)  # as suits the network
     for name in parameters.keys() - {"data", "run", "name", "stems", "join", "quiet", "device"}:
         assert parameters[name].default == ours[renamed.get(name, name)], name
-    assert cli.DEFAULTS.items() <= {**asdict(Settings((), None, "", ())), **asdict(Recipe())}.items()
+    assert cli.DEFAULTS.items() <= {**asdict(Settings((), None, "", ())), **asdict(TrainConfig())}.items()
     hints = get_type_hints(cli.command)
     assert get_args(get_args(hints["loss"])[0]) == tuple(LOSSES)
     assert get_args(hints["schedule"]) == SCHEDULES

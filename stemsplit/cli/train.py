@@ -190,16 +190,16 @@ def command(
 
         typer.echo(join_models(join, run, name, data=data or (), device=device))
         return
-    from stemsplit.networks import registry
     from stemsplit.training import progress
     from stemsplit.training.augment import Augmentation
-    from stemsplit.training.config import Recipe
+    from stemsplit.training.config import TrainConfig
+    from stemsplit.training.presets import preset
     from stemsplit.training.run import Settings, train
 
     names = tuple(stem.strip() for stem in stems.split(","))
     if len(set(names)) < len(names) or not all(names):
         raise typer.BadParameter("name each stem once", param_hint="--stems")
-    suits = registry.find(network).training
+    suits = preset(network)
     chosen: dict[str, Any] = {
         "examples": examples,
         "frames": frames,
@@ -235,7 +235,7 @@ def command(
         licence=licence,
         source=source,
     )
-    recipe = Recipe(
+    recipe = TrainConfig(
         network=network,
         steps=steps,
         minutes=minutes,

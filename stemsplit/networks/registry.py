@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,8 +68,6 @@ class Entry:
     """Frames or samples to answer for at a time on a processor: so many are fastest."""
     gpu_batch: int = 0
     """The same on a graphics card; 0: four times as many."""
-    training: Mapping[str, Any] = field(default_factory=dict)
-    """What `training.Recipe` and the examples have for this network, where it is not their default."""
 
     @property
     def hears_waves(self) -> bool:
@@ -90,9 +88,6 @@ class Entry:
         """Return what each of its networks is filed under, for so many stems."""
         return (WHOLE,) if self.joint else tuple(stems)
 
-
-_SPECTRA = {"learning_rate": 2e-3, "loss": "l2", "frames": 64, "examples": 3}
-_WAVES = {"learning_rate": 1e-3, "loss": "l2", "frames": 1 << 14, "examples": 2}
 
 REGISTRY = {
     "binary-mask-cnn": Entry(
@@ -119,7 +114,6 @@ REGISTRY = {
         n_fft=4096,
         hop_length=1024,
         batch=512,
-        training=_SPECTRA,
     ),
     "mdensenet": Entry(
         "mdensenet",
@@ -131,7 +125,6 @@ REGISTRY = {
         bins=1024,
         joint=False,
         gives_ratios=True,
-        training=_SPECTRA,
     ),
     "mmdensenet": Entry(
         "mmdensenet",
@@ -143,7 +136,6 @@ REGISTRY = {
         bins=1024,
         joint=False,
         gives_ratios=True,
-        training=_SPECTRA,
     ),
     "deep-conv-sep": Entry(
         "deep_conv_sep",
@@ -154,7 +146,6 @@ REGISTRY = {
         bins=513,
         gives_ratios=True,
         batch=255,
-        training={**_SPECTRA, "frames": 75},
     ),
     "fnn": Entry(
         "fnn",
@@ -164,7 +155,6 @@ REGISTRY = {
         bins=513,
         joint=False,
         gives_ratios=True,
-        training=_SPECTRA,
     ),
     "blstm": Entry(
         "blstm",
@@ -175,7 +165,6 @@ REGISTRY = {
         bins=1025,
         joint=False,
         gives_ratios=True,
-        training=_SPECTRA,
     ),
     "blend": Entry(
         "blend",
@@ -186,7 +175,6 @@ REGISTRY = {
         bins=1025,
         joint=False,
         gives_ratios=True,
-        training=_SPECTRA,
     ),
     "nug": Entry(
         "nug",
@@ -195,7 +183,6 @@ REGISTRY = {
         reach=8,
         bins=1025,
         gives_ratios=True,
-        training=_SPECTRA,
     ),
     "deep-nmf": Entry(
         "deep_nmf",
@@ -204,7 +191,6 @@ REGISTRY = {
         reach=8,
         bins=1025,
         gives_ratios=True,
-        training=_SPECTRA,
     ),
     "band-transformer": Entry(
         "band_transformer",
@@ -217,7 +203,6 @@ REGISTRY = {
         hop_length=1024,
         prepares=True,
         batch=256,
-        training={"learning_rate": 2e-3, "loss": "phase-sensitive", "frames": 64, "examples": 3},
     ),
     "wave-u-net": Entry(
         "wave_unet",
@@ -228,7 +213,6 @@ REGISTRY = {
         valid=True,
         sample_rate=22_050,
         batch=1 << 18,
-        training=_WAVES,
     ),
     "wavenet": Entry(
         "wavenet",
@@ -239,7 +223,6 @@ REGISTRY = {
         valid=True,
         sample_rate=16_000,
         batch=1 << 16,
-        training={**_WAVES, "loss": "l1", "frames": 1 << 13},
     ),
 }
 
@@ -259,8 +242,8 @@ _also("blstm", "small", views=InputFeatures.RMS, bins=744)
 _also("blend", "small", views=InputFeatures.RMS, bins=744)
 _also("nug", "small")
 _also("deep-nmf", "small", reach=3)
-_also("wave-u-net", "small", reach=16_384, grid=1024, training={**_WAVES, "frames": 1 << 16})
-_also("wavenet", "small", reach=2049, training={**_WAVES, "loss": "l1", "frames": 1 << 15})
+_also("wave-u-net", "small", reach=16_384, grid=1024)
+_also("wavenet", "small", reach=2049)
 
 
 def find(network: str) -> Entry:

@@ -14,7 +14,7 @@ from torch import Tensor
 from stemsplit.errors import BadWeights
 from stemsplit.files.claims import writing
 from stemsplit.training.loop import Trainer
-from stemsplit.training.network_trainer import Pupil, Standing
+from stemsplit.training.network_trainer import NetworkTrainer, ValidationState
 
 
 def save(trainer: Trainer, path: Path) -> None:
@@ -57,7 +57,7 @@ def resume(trainer: Trainer, path: Path) -> None:
     trainer.step, trainer.seconds = state["step"], state["seconds"]
     trainer.fabric.strategy.precision.load_state_dict(state["precision"])
     for stem, pupil in trainer.pupils.items():
-        pupil.standing = Standing(**state["standings"][stem])
+        pupil.standing = ValidationState(**state["standings"][stem])
         _load(pupil, {key: tensors[f"{stem}.{key}"] for key in _names(tensors, stem)})
 
 
@@ -78,7 +78,7 @@ def identity(trainer: Trainer) -> str:
     return json.dumps(facts, sort_keys=True)
 
 
-def _tensors(pupil: Pupil) -> dict[str, Tensor]:
+def _tensors(pupil: NetworkTrainer) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for kind, network in pupil.networks.items():
         found |= {f"{kind}.{key}": value for key, value in network.state_dict().items()}
@@ -91,7 +91,7 @@ def _names(tensors: dict[str, Tensor], prefix: str) -> list[str]:
     return [key.removeprefix(prefix + ".") for key in tensors if key.startswith(prefix + ".")]
 
 
-def _load(pupil: Pupil, tensors: dict[str, Tensor]) -> None:
+def _load(pupil: NetworkTrainer, tensors: dict[str, Tensor]) -> None:
     for kind, network in pupil.networks.items():
         network.load_state_dict({key: tensors[f"{kind}.{key}"] for key in _names(tensors, kind)})
     state: dict[int, dict[str, Any]] = {}

@@ -9,7 +9,7 @@ SCHEDULES = ("linear", "cosine", "plateau")
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainConfig:
     """All that decides how networks are trained, apart from their data."""
 
     network: str = "binary-mask-cnn"
@@ -49,7 +49,7 @@ class Recipe:
     seed: int = 0
 
 
-def learning_rate(recipe: Recipe, step: int, done: float, halvings: int = 0) -> float:
+def learning_rate(recipe: TrainConfig, step: int, done: float, halvings: int = 0) -> float:
     """Return the learning rate of a step, counted from 0, with a share `done` of the training behind it.
 
     `halvings` so far matter to `plateau` alone.

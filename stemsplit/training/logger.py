@@ -25,7 +25,7 @@ Show = Callable[[Entry, bool], None]
 """Takes an entry twice a second at most, and whether it is in the log too."""
 
 
-class Journal:
+class TrainingLogger:
     """Writes a line every 50 steps; the curves after each validation; a checkpoint then and every minute."""
 
     def __init__(self, trainer: Trainer, run: Path, show: Show) -> None:

@@ -18,9 +18,9 @@ from stemsplit.dsp.features import FLOOR, log_magnitudes
 from stemsplit.dsp.input_features import InputFeatures
 from stemsplit.evaluation.metrics import Scores
 from stemsplit.networks import registry
-from stemsplit.training.config import Recipe
-from stemsplit.training.losses import MASK_LOSSES, MEASURES, Truth, measure, sdr_db, weighted_accuracy
-from stemsplit.training.network_trainer import Pupil, seed
+from stemsplit.training.config import TrainConfig
+from stemsplit.training.losses import MASK_LOSSES, MEASURES, Targets, measure, sdr_db, weighted_accuracy
+from stemsplit.training.network_trainer import NetworkTrainer, seed
 from stemsplit.training.sampler import Batch, Examples
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Trainer:
         stems: Sequence[str],
         examples: Examples,
         validation: Examples,
-        recipe: Recipe,
+        recipe: TrainConfig,
         fabric: Fabric,
         *,
         validation_batches: int = 12,
@@ -83,7 +83,7 @@ class Trainer:
         parts = self.entry.parts(self.stems)
         each = len(self.stems) // len(parts)
         self.pupils = {
-            part: Pupil(part, recipe, fabric, weights[part] if weights else None, stems=each)
+            part: NetworkTrainer(part, recipe, fabric, weights[part] if weights else None, stems=each)
             for part in parts
         }
         self.step = 0
@@ -159,7 +159,7 @@ class Trainer:
             whole = truth.known.bool().all(dim=1)
             yield inputs[whole], (truth.stem / truth.mixture.clamp_min(FLOOR))[whole]
 
-    def _learning(self) -> list[Pupil]:
+    def _learning(self) -> list[NetworkTrainer]:
         return [pupil for pupil in self.pupils.values() if not pupil.stopped]
 
     def _batches(self) -> Iterator[Batch]:
@@ -218,7 +218,7 @@ class Trainer:
             if row[-1] > 0
         }
 
-    def _tensors(self, batch: Batch) -> tuple[Tensor, dict[str, Truth]]:
+    def _tensors(self, batch: Batch) -> tuple[Tensor, dict[str, Targets]]:
         """Return the networks' input `(example, view, ...)` and the truth of each, on the device."""
         mixture, stems, known = batch.mixture, batch.stems, batch.known
         if self.entry.hears_waves and self.entry.channels == 1:  # each channel is an example
@@ -230,7 +230,7 @@ class Trainer:
         stft = self.examples.stft
         each = len(self.stems) // len(self.pupils)
         truths = {
-            name: Truth(
+            name: Targets(
                 mixture[:, None, :, inner],
                 stems[:, row * each : (row + 1) * each, :, inner],
                 known[:, row * each : (row + 1) * each].float(),

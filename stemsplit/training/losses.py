@@ -29,7 +29,7 @@ FLOOR = 1e-3
 
 
 @dataclass(frozen=True)
-class Truth:
+class Targets:
     """What is true of some stems in a batch, in the frames or samples that the network answers for."""
 
     mixture_signal: Tensor
@@ -88,32 +88,32 @@ class Truth:
         return weight * self.alike
 
 
-Loss = Callable[[Tensor, Truth], Tensor]
+Loss = Callable[[Tensor, Targets], Tensor]
 """Maps logits or estimates `(example, stem, channel, ...)` and the truth to a number."""
 
 
-def mse(logits: Tensor, truth: Truth) -> Tensor:
+def mse(logits: Tensor, truth: Targets) -> Tensor:
     """Mean of (p - B) ** 2: the loss of the paper."""
     return _mean(torch.square(torch.sigmoid(logits) - truth.mask), truth.alike)
 
 
-def bce(logits: Tensor, truth: Truth) -> Tensor:
+def bce(logits: Tensor, truth: Targets) -> Tensor:
     """Mean binary cross-entropy, -B log p - (1 - B) log(1 - p)."""
     return _mean(_cross_entropy(logits, truth.mask), truth.alike)
 
 
-def weighted_bce(logits: Tensor, truth: Truth) -> Tensor:
+def weighted_bce(logits: Tensor, truth: Targets) -> Tensor:
     """Mean binary cross-entropy to B, a bin weighted by M ** weighting."""
     return _mean(_cross_entropy(logits, truth.mask), truth.by_magnitude)
 
 
-def ratio(logits: Tensor, truth: Truth) -> Tensor:
+def ratio(logits: Tensor, truth: Targets) -> Tensor:
     """Mean cross-entropy to the ratio min(S / M, 1) in place of B, a bin weighted by M ** weighting."""
     target = (truth.stem / truth.mixture.clamp_min(TINY)).clamp_max(1.0)
     return _mean(_cross_entropy(logits, target), truth.by_magnitude)
 
 
-def phase_sensitive(logits: Tensor, truth: Truth) -> Tensor:
+def phase_sensitive(logits: Tensor, truth: Targets) -> Tensor:
     """Mean cross-entropy to `share`, a bin weighted by M ** weighting.
 
     H. Erdogan, J. R. Hershey, S. Watanabe and J. Le Roux, "Phase-sensitive and recognition-boosted speech
@@ -123,13 +123,13 @@ def phase_sensitive(logits: Tensor, truth: Truth) -> Tensor:
     return _mean(_cross_entropy(logits, truth.share), truth.by_magnitude)
 
 
-def magnitude_l1(logits: Tensor, truth: Truth) -> Tensor:
+def magnitude_l1(logits: Tensor, truth: Targets) -> Tensor:
     """Sum of |p M - S| relative to the sum of M, over the known examples."""
     distance = (torch.sigmoid(logits) * truth.mixture - truth.stem).abs() * truth.alike
     return distance.sum() / (truth.mixture * truth.alike).sum().clamp_min(TINY)
 
 
-def si_snr(logits: Tensor, truth: Truth) -> Tensor:
+def si_snr(logits: Tensor, truth: Targets) -> Tensor:
     """Mean negative SI-SNR in dB of the sound of p X against that of the stem, over the known examples.
 
     Y. Luo and N. Mesgarani, "TasNet", 2018, section 2.3: with e and s the inverse transforms of p X and of
@@ -157,17 +157,17 @@ MASK_LOSSES: dict[str, Loss] = {
 }
 
 
-def l1(estimates: Tensor, truth: Truth) -> Tensor:
+def l1(estimates: Tensor, truth: Targets) -> Tensor:
     """Sum of |E - S|, a modulus where they are complex, relative to that of the mixture, stem by stem."""
     return _relative(_modulus(estimates - truth.stem_signal), _modulus(truth.mixture_signal), truth)
 
 
-def l2(estimates: Tensor, truth: Truth) -> Tensor:
+def l2(estimates: Tensor, truth: Targets) -> Tensor:
     """Sum of |E - S| ** 2 relative to that of the mixture, stem by stem."""
     return _relative(_power(estimates - truth.stem_signal), _power(truth.mixture_signal), truth)
 
 
-def snr(estimates: Tensor, truth: Truth) -> Tensor:
+def snr(estimates: Tensor, truth: Targets) -> Tensor:
     """Mean of log(|E - S| ** 2 / |S| ** 2) over known stems, both raised by -30 dB of the mixture's.
 
     The measure that separators are compared by, but for the floor, which gives a silent stem a loss. Each
@@ -176,13 +176,13 @@ def snr(estimates: Tensor, truth: Truth) -> Tensor:
     return _snr(_power(estimates - truth.stem_signal), truth)
 
 
-def snr_l1(estimates: Tensor, truth: Truth) -> Tensor:
+def snr_l1(estimates: Tensor, truth: Targets) -> Tensor:
     """`snr`, which is about the loudest bins, and `l1`, which is about the others too."""
     errors = _power(estimates - truth.stem_signal)  # the largest tensors of a step: made but once
     return _snr(errors, truth) + _relative((errors + TINY).sqrt(), _modulus(truth.mixture_signal), truth)
 
 
-def l1_dissimilar(estimates: Tensor, truth: Truth) -> Tensor:
+def l1_dissimilar(estimates: Tensor, truth: Targets) -> Tensor:
     """`l1`, less a twentieth of the same distance from the rest: an estimate shall not be like that, either.
 
     F. Lluís, J. Pons and X. Serra, "End-to-end music source separation: is it possible in the waveform
@@ -204,18 +204,18 @@ SIGNAL_LOSSES: dict[str, Loss] = {
 LOSSES = MASK_LOSSES | SIGNAL_LOSSES
 
 
-def sdr_db(estimates: Tensor, truth: Truth) -> Tensor:
+def sdr_db(estimates: Tensor, truth: Targets) -> Tensor:
     """Return the mean of 10 log10(|S| ** 2 / |E - S| ** 2) over the known stems, bounded as in `snr`."""
     return -10 / math.log(10) * snr(estimates, truth)
 
 
-def _relative(errors: Tensor, mixture: Tensor, truth: Truth) -> Tensor:
+def _relative(errors: Tensor, mixture: Tensor, truth: Targets) -> Tensor:
     """Return the mean over known stems of the sum of errors relative to that of the mixture."""
     dims = tuple(range(2, errors.ndim))
     return _mean(errors.sum(dims) / mixture.sum(dims).clamp_min(TINY), truth.known)
 
 
-def _snr(errors: Tensor, truth: Truth) -> Tensor:
+def _snr(errors: Tensor, truth: Targets) -> Tensor:
     """Return the mean over known stems of the log of the powers of errors relative to the stem's."""
     dims = tuple(range(2, errors.ndim))
     floor = FLOOR * _power(truth.mixture_signal).sum(dims) + TINY
@@ -235,12 +235,12 @@ def _modulus(signal: Tensor) -> Tensor:
 MEASURES = ("weighted_accuracy", "accuracy", "mse", "base_rate")
 
 
-def weighted_accuracy(logits: Tensor, truth: Truth) -> Tensor:
+def weighted_accuracy(logits: Tensor, truth: Targets) -> Tensor:
     """Return the share of bins on the right side of one half, a bin weighted by M ** weighting."""
     return _mean(_right(logits, truth), truth.by_magnitude)
 
 
-def measure(logits: Tensor, truth: Truth) -> dict[str, Tensor]:
+def measure(logits: Tensor, truth: Targets) -> dict[str, Tensor]:
     """Return the `MEASURES`: how well logits tell the binary mask.
 
     `accuracy` and `mse` are the paper's, over all bins alike; `base_rate` is the accuracy of an empty mask.
@@ -253,7 +253,7 @@ def measure(logits: Tensor, truth: Truth) -> dict[str, Tensor]:
     }
 
 
-def _right(logits: Tensor, truth: Truth) -> Tensor:
+def _right(logits: Tensor, truth: Targets) -> Tensor:
     return ((logits > 0) == (truth.mask > 0.5)).to(logits.dtype)
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from stemsplit.errors import UsageError
 from stemsplit.networks import registry
-from stemsplit.training.config import Recipe, learning_rate
-from stemsplit.training.losses import MASK_LOSSES, SIGNAL_LOSSES, Truth
+from stemsplit.training.config import TrainConfig, learning_rate
+from stemsplit.training.losses import MASK_LOSSES, SIGNAL_LOSSES, Targets
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -24,7 +24,7 @@ CLIP_NORM = 5.0
 
 
 @dataclass
-class Standing:
+class ValidationState:
     """How a network has done so far in its validations, of which the one with the lowest loss is the best."""
 
     scores: dict[str, float] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class Standing:
     """Of the learning rate, by the schedule `plateau`."""
 
 
-class Pupil:
+class NetworkTrainer:
     """Trains one network, `module`, which is filed under the name of its stem, or gives all `stems`.
 
     `networks` holds it, as `network`, beside the running `average` of its weights and the `best` of the
@@ -47,7 +47,7 @@ class Pupil:
     def __init__(
         self,
         name: str,
-        recipe: Recipe,
+        recipe: TrainConfig,
         fabric: Fabric,
         weights: Mapping[str, Tensor] | None = None,
         *,
@@ -64,7 +64,7 @@ class Pupil:
         optimizer = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=1e-2)
         learner: Any = torch.compile(network, dynamic=False) if recipe.compiled else network
         self.module, self.optimizer = fabric.setup(learner, optimizer)
-        self.standing = Standing()
+        self.standing = ValidationState()
 
     @property
     def stopped(self) -> bool:
@@ -87,13 +87,13 @@ class Pupil:
             outputs: Tensor = network(inputs)
         return outputs.float()
 
-    def loss(self, outputs: Tensor, truth: Truth) -> Tensor:
+    def loss(self, outputs: Tensor, truth: Targets) -> Tensor:
         """Return the recipe's loss."""
         if self.recipe.loss in SIGNAL_LOSSES:
             return SIGNAL_LOSSES[self.recipe.loss](self.estimates(outputs, truth), truth)
         return MASK_LOSSES[self.recipe.loss](self.logits(outputs), truth)
 
-    def estimates(self, outputs: Tensor, truth: Truth) -> Tensor:
+    def estimates(self, outputs: Tensor, truth: Targets) -> Tensor:
         """Return the stems' spectra or waveforms that outputs stand for."""
         if self.entry.hears_waves:
             return outputs
@@ -147,7 +147,7 @@ class Pupil:
             standing.halvings += 1
 
 
-def _configured(recipe: Recipe) -> dict[str, float]:
+def _configured(recipe: TrainConfig) -> dict[str, float]:
     """Return what a recipe changes of the network's configuration."""
     changes = {"dropout": recipe.dropout, "dropout_dense": recipe.dropout_dense}
     changes = {name: rate for name, rate in changes.items() if rate}

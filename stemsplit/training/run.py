@@ -18,9 +18,9 @@ from stemsplit.missing import no_stem
 from stemsplit.networks import registry
 from stemsplit.training import calibration, checkpoint
 from stemsplit.training.augment import Augmentation
-from stemsplit.training.config import Recipe
+from stemsplit.training.config import TrainConfig
 from stemsplit.training.devices import launch
-from stemsplit.training.logger import Journal, Show
+from stemsplit.training.logger import Show, TrainingLogger
 from stemsplit.training.loop import Trainer
 from stemsplit.training.losses import MASK_LOSSES, SIGNAL_LOSSES
 from stemsplit.training.sampler import DECODED, Examples, map_songs, splits
@@ -64,7 +64,11 @@ class Settings:
 
 
 def train(
-    settings: Settings, recipe: Recipe, *, say: Callable[[str], None], show: Show = lambda entry, logged: None
+    settings: Settings,
+    recipe: TrainConfig,
+    *,
+    say: Callable[[str], None],
+    show: Show = lambda entry, logged: None,
 ) -> Path | None:
     """Train to the recipe's end, resuming the run in the folder if there is one; return the weights file.
 
@@ -110,7 +114,7 @@ def train(
         say(f"already trained for {trainer.step:,} steps; more --steps or --minutes go on")
     elif trainer.step:
         say(f"going on from step {trainer.step:,}")
-    trainer.run(Journal(trainer, settings.run, show))
+    trainer.run(TrainingLogger(trainer, settings.run, show))
     trainer.finish()
     if not entry.joint:
         say("fitting how the masks are shared out")
@@ -143,7 +147,7 @@ def _prepare(run: Path) -> None:
         raise EncodeError(f"Cannot write into `{run}`: {error.strerror}", "choose another --run") from error
 
 
-def _given(recipe: Recipe, stems: Sequence[str]) -> Mapping[str, Mapping[str, Tensor]] | None:
+def _given(recipe: TrainConfig, stems: Sequence[str]) -> Mapping[str, Mapping[str, Tensor]] | None:
     """Return the weights to begin with, if any."""
     init = recipe.init
     if not init:
@@ -167,7 +171,7 @@ def stft_of(entry: registry.Entry) -> Stft | None:
 
 def _trainer(
     settings: Settings,
-    recipe: Recipe,
+    recipe: TrainConfig,
     songs: Mapping[str, Sequence[Song]],
     fabric: Fabric,
     given: Mapping[str, Mapping[str, Tensor]] | None,
