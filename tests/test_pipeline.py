@@ -334,7 +334,7 @@ def test_only_the_networks_asked_for_are_loaded():
         ({"stems": ["piano"]}, StemsplitError, "piano"),
         ({"two_stems": "piano"}, StemsplitError, "piano"),
         ({"stems": []}, StemsplitError, "No stems"),
-        ({"stems": ["bass"], "two_stems": "bass"}, StemsplitError, "Both"),
+        ({"stems": ["bass"], "two_stems": "bass"}, StemsplitError, "exclude each other"),
         ({"mask": "hard"}, StemsplitError, "hard"),
         ({"device": "tpu"}, DeviceUnavailable, "tpu"),
     ],
