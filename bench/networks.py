@@ -25,7 +25,7 @@ from stemsplit.datasets.songs import find_songs
 from stemsplit.evaluation import tables
 from stemsplit.evaluation.bsseval import Pool
 from stemsplit.evaluation.evaluate import SAMPLE_RATE, EvaluationPlan, SongScores
-from stemsplit.networks import registry
+from stemsplit.networks import factory, registry
 from stemsplit.options import RuntimeOptions
 from stemsplit.runtime import cores
 from stemsplit.runtime.torch_runtime import AllStems
@@ -135,7 +135,7 @@ def multiply_adds(card: ModelCard) -> float:
     """Return how many multiply-adds a model's networks do for a second of stereo."""
     entry = registry.find(card.network)
     parts = entry.parts(card.stems)
-    networks = registry.build(card.network, store.load(card.name, parts), len(card.stems) // len(parts))
+    networks = factory.build(card.network, store.load(card.name, parts), len(card.stems) // len(parts))
     heard, *bins = entry.shape
     features = torch.zeros(1, heard, entry.batch + 2 * entry.reach, *bins)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:

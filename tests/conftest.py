@@ -22,7 +22,7 @@ from stemsplit.cli import console
 from stemsplit.datasets.songs import Song
 from stemsplit.dsp import masks
 from stemsplit.dsp.stft import Stft
-from stemsplit.networks import registry
+from stemsplit.networks import factory, registry
 from stemsplit.networks.binary_mask_cnn import BinaryMaskCNN
 from stemsplit.options import RuntimeOptions
 from stemsplit.runtime import cache as compiled
@@ -80,7 +80,7 @@ def random_networks(name: str, stems: tuple[str, ...] = STEMS) -> list[torch.nn.
     entry = registry.find(name)
     torch.manual_seed(sum(map(ord, name)))
     parts = entry.parts(stems)
-    networks = [registry.make(name, len(stems) // len(parts)).eval() for _ in parts]
+    networks = [factory.make(name, len(stems) // len(parts)).eval() for _ in parts]
     for network in networks:
         if network.standardised:
             network.mean.fill_(-6.0)

@@ -25,7 +25,7 @@ from stemsplit.audio import ffmpeg
 from stemsplit.audio.reader import Block, Reader
 from stemsplit.audio.writer import Writer
 from stemsplit.errors import StemsplitError
-from stemsplit.networks import registry
+from stemsplit.networks import factory
 from stemsplit.separation.separator import Spec
 from stemsplit.zoo import loading, store
 from stemsplit.zoo import page as cards
@@ -468,7 +468,7 @@ def weights_outcome(path: Path, *, seconds: float = 60) -> str:
         try:
             card = store.read_card(path)
             assert cards.page(card)
-            registry.build(card.network, store.load(path, card.stems))
+            factory.build(card.network, store.load(path, card.stems))
             separator = loading.load_separator(path, runtime="torch", device="cpu", threads=1)
         except StemsplitError as error:
             _check_message(error)

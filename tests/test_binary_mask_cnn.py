@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stemsplit.networks import registry
+from stemsplit.networks import factory
 from stemsplit.networks.binary_mask_cnn import FRAMES, PARAMETERS, BinaryMaskCNN
 from stemsplit.zoo import store
 from tests.conftest import random_network
@@ -57,7 +57,7 @@ def test_every_third_window_is_the_same_as_among_all(count):
 @pytest.mark.parametrize("stem", range(4))
 def test_shared_columns_equal_window_by_window_on_trained_weights(stem):
     card = store.read_card("binary-mask-cnn")
-    (network,) = registry.build(card.network, store.load("binary-mask-cnn", [card.stems[stem]]))
+    (network,) = factory.build(card.network, store.load("binary-mask-cnn", [card.stems[stem]]))
     network.eval()
     frames = torch.cat([music_like(40), torch.full((10, 513), -11.5), music_like(20, seed=1)])
     with torch.inference_mode():

@@ -27,7 +27,7 @@ from stemsplit.audio.reader import Reader
 from stemsplit.audio.tags import Tags, _read_tags, read_tags
 from stemsplit.audio.writer import Writer
 from stemsplit.errors import BadWeights, DecodeError, EncodeError, UnknownModel
-from stemsplit.networks import registry
+from stemsplit.networks import factory
 from stemsplit.zoo import page, store
 from tests import mutate
 from tests.mutate import FRAMES, RATE, files, noise, run_ffmpeg, split, within
@@ -589,7 +589,7 @@ def test_a_tensor_of_another_kind_or_place_is_refused_or_read(entry, good_weight
     path = tmp_path / "a.safetensors"
     path.write_bytes(tensors_with(good_weights, **entry))
     try:
-        built = registry.build("binary-mask-cnn", store.load(path, ["vocals"]))
+        built = factory.build("binary-mask-cnn", store.load(path, ["vocals"]))
     except BadWeights:
         return
     assert entry == {"dtype": "BF16"}  # other numbers, but numbers
@@ -607,7 +607,7 @@ def test_a_deviation_that_divides_by_nothing_is_refused(value, good_weights, tmp
     path.write_bytes(mutate.packed(json.dumps(header).encode(), content))
     found = store.load(path, ["vocals"])
     if value:
-        assert registry.build("binary-mask-cnn", found)
+        assert factory.build("binary-mask-cnn", found)
         return
     with pytest.raises(BadWeights, match="vocals"):
-        registry.build("binary-mask-cnn", found)
+        factory.build("binary-mask-cnn", found)

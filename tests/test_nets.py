@@ -15,7 +15,7 @@ from stemsplit.datasets.songs import Song
 from stemsplit.dsp.features import FLOOR
 from stemsplit.dsp.input_features import InputFeatures
 from stemsplit.errors import StemsplitError
-from stemsplit.networks import registry
+from stemsplit.networks import factory, registry
 from stemsplit.options import RuntimeOptions
 from stemsplit.runtime.torch_runtime import AllStems
 from stemsplit.training.augment import Augmentation
@@ -91,7 +91,7 @@ def whole_grid(entry, positions):
 def test_the_registry_says_what_a_network_is(name):
     entry = registry.REGISTRY[name]
     (network,) = random_networks(name)[:1]
-    assert f"class {entry.name}(" in registry.source(name).decode()
+    assert f"class {entry.name}(" in factory.source(name).decode()
     if name in PARAMETERS:
         assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS[name]
     length = whole_grid(entry, 2 * entry.reach + 2 * entry.grid)

@@ -13,7 +13,7 @@ import torch
 
 from stemsplit.dsp.stft import Stft
 from stemsplit.errors import BadWeights, DeviceUnavailable
-from stemsplit.networks import registry
+from stemsplit.networks import factory, registry
 from stemsplit.networks.base import Network
 from stemsplit.options import RuntimeOptions
 from stemsplit.runtime import cache, openvino_runtime
@@ -84,7 +84,7 @@ def test_the_registry_says_what_the_networks_are(name):
     network = getattr(import_module(f"stemsplit.networks.{entry.module}"), entry.name)
     if name == "binary-mask-cnn":
         assert (entry.bins, entry.reach) == (network.bins, network.reach)
-    assert f"class {entry.name}".encode() in registry.source(name)
+    assert f"class {entry.name}".encode() in factory.source(name)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from stemsplit.cli import train as cli
 from stemsplit.datasets.songs import find_songs
 from stemsplit.dsp.stft import Stft
 from stemsplit.errors import BadWeights, DeviceUnavailable, StemsplitError, UnknownStem
-from stemsplit.networks import registry
+from stemsplit.networks import factory, registry
 from stemsplit.training import checkpoint, logger, loop
 from stemsplit.training import progress as view
 from stemsplit.training.augment import Augmentation
@@ -359,7 +359,7 @@ def test_another_network_is_trained_by_the_same_command(data, tmp_path, network)
     card = store.read_card(path)
     assert (card.network, card.stems, card.complete) == (network, STEMS, True)
     assert card.recipe["loss"] == preset(network)["loss"]
-    assert card.parameters == sum(p.numel() for p in registry.make(network, 2).parameters())
+    assert card.parameters == sum(p.numel() for p in factory.make(network, 2).parameters())
     assert set(arrays.split(np.zeros(9000), SAMPLE_RATE, model=path)) == set(STEMS)
     again = ["--init", str(path), "--learning-rate", "0", "--run", str(tmp_path / "again")]
     CliRunner().invoke(app, ["train", *words[:-1], *again], catch_exceptions=False)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from stemsplit.errors import BadWeights, UnknownModel
-from stemsplit.networks import registry
+from stemsplit.networks import factory, registry
 from stemsplit.networks.binary_mask_cnn import PARAMETERS
 from stemsplit.zoo import page as cards
 from stemsplit.zoo import store
@@ -73,7 +73,7 @@ def test_every_shipped_model_has_its_card_and_its_size(name):
     assert path.with_suffix(".md").read_text(encoding="utf-8") == cards.page(card)
     assert card.name == name
     parts = registry.find(card.network).parts(card.stems)
-    built = registry.build(card.network, store.load(name, parts), len(card.stems) // len(parts))
+    built = factory.build(card.network, store.load(name, parts), len(card.stems) // len(parts))
     assert sum(p.numel() for network in built for p in network.parameters()) == card.parameters
     assert set(card.scores) >= {"valid", "test"}
 
@@ -184,9 +184,9 @@ def test_numbers_that_are_not_finite_are_refused(file, networks):
 def test_layers_of_another_shape_are_refused(networks):
     other = {**networks["drums"], "dense.bias": torch.zeros(7)}
     with pytest.raises(BadWeights, match="drums"):
-        registry.build("binary-mask-cnn", {"drums": other})
+        factory.build("binary-mask-cnn", {"drums": other})
     with pytest.raises(BadWeights, match="no-such-network"):
-        registry.build("no-such-network", {})
+        factory.build("no-such-network", {})
 
 
 def test_the_best_model_is_the_one_with_the_highest_validation_scores(tmp_path, monkeypatch):

@@ -12,25 +12,22 @@ There may be fewer frames or samples in the output than in the input, by as many
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stemsplit.dsp.input_features import InputFeatures
 from stemsplit.errors import BadWeights
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 WHOLE = "network"
 """What the tensors of a network are filed under that gives all stems."""
 
 
 @dataclass(frozen=True)
-class Entry:
+class NetworkInfo:
     """What can be known of a network without importing torch."""
 
     module: str
@@ -89,8 +86,8 @@ class Entry:
         return (WHOLE,) if self.joint else tuple(stems)
 
 
-REGISTRY = {
-    "binary-mask-cnn": Entry(
+_PAPERS = {
+    "binary-mask-cnn": NetworkInfo(
         "binary_mask_cnn",
         "BinaryMaskCNN",
         "Binary-mask CNN: one small network a stem, after O. Tkachuk",
@@ -103,7 +100,7 @@ REGISTRY = {
         batch=64,
         gpu_batch=4096,
     ),
-    "sub-band-unet": Entry(
+    "sub-band-unet": NetworkInfo(
         "sub_band_unet",
         "SubBandUNet",
         "Sub-band U-Net: one small network for all stems, in stereo",
@@ -115,7 +112,7 @@ REGISTRY = {
         hop_length=1024,
         batch=512,
     ),
-    "mdensenet": Entry(
+    "mdensenet": NetworkInfo(
         "mdensenet",
         "MDenseNet",
         "MDenseNet: dense blocks at four resolutions (Takahashi, Mitsufuji 2017)",
@@ -126,7 +123,7 @@ REGISTRY = {
         joint=False,
         gives_ratios=True,
     ),
-    "mmdensenet": Entry(
+    "mmdensenet": NetworkInfo(
         "mmdensenet",
         "MMDenseNet",
         "MMDenseNet: dense blocks of all bands and of each half (Takahashi, Mitsufuji 2017)",
@@ -137,7 +134,7 @@ REGISTRY = {
         joint=False,
         gives_ratios=True,
     ),
-    "deep-conv-sep": Entry(
+    "deep-conv-sep": NetworkInfo(
         "deep_conv_sep",
         "DeepConvSep",
         "DeepConvSep: an autoencoder of a third of a second (Chandna et al. 2017)",
@@ -147,7 +144,7 @@ REGISTRY = {
         gives_ratios=True,
         batch=255,
     ),
-    "fnn": Entry(
+    "fnn": NetworkInfo(
         "fnn",
         "FNN",
         "FNN: fully connected layers over context frames (Uhlich et al. 2015)",
@@ -156,7 +153,7 @@ REGISTRY = {
         joint=False,
         gives_ratios=True,
     ),
-    "blstm": Entry(
+    "blstm": NetworkInfo(
         "blstm",
         "BLSTM",
         "BLSTM: three recurrent layers in both directions (Uhlich et al. 2017)",
@@ -166,7 +163,7 @@ REGISTRY = {
         joint=False,
         gives_ratios=True,
     ),
-    "blend": Entry(
+    "blend": NetworkInfo(
         "blend",
         "Blend",
         "BLEND: a weighted sum of an FNN and a BLSTM (Uhlich et al. 2017)",
@@ -176,7 +173,7 @@ REGISTRY = {
         joint=False,
         gives_ratios=True,
     ),
-    "nug": Entry(
+    "nug": NetworkInfo(
         "nug",
         "NUG",
         "NUG: all sources' spectra for multichannel EM (Nugraha et al. 2016)",
@@ -184,7 +181,7 @@ REGISTRY = {
         bins=1025,
         gives_ratios=True,
     ),
-    "deep-nmf": Entry(
+    "deep-nmf": NetworkInfo(
         "deep_nmf",
         "DeepNMF",
         "DeepNMF: unfolded iterations of matrix factorization (Le Roux et al. 2015)",
@@ -192,7 +189,7 @@ REGISTRY = {
         bins=1025,
         gives_ratios=True,
     ),
-    "band-transformer": Entry(
+    "band-transformer": NetworkInfo(
         "band_transformer",
         "BandTransformer",
         "Band-split Transformer: bands that attend to each other, and in time (after Lu et al. 2024)",
@@ -204,7 +201,7 @@ REGISTRY = {
         prepares=True,
         batch=256,
     ),
-    "wave-u-net": Entry(
+    "wave-u-net": NetworkInfo(
         "wave_unet",
         "WaveUNet",
         "Wave-U-Net: a U-Net over samples (Stoller et al. 2018)",
@@ -214,7 +211,7 @@ REGISTRY = {
         sample_rate=22_050,
         batch=1 << 18,
     ),
-    "wavenet": Entry(
+    "wavenet": NetworkInfo(
         "wavenet",
         "Wavenet",
         "Wavenet: stacks of dilated convolutions over samples (Lluis, Pons, Serra 2019)",
@@ -227,26 +224,32 @@ REGISTRY = {
 }
 
 
-def _also(name: str, kind: str, **changes: Any) -> None:
-    """File another configuration, of one network for all stems, under a name of its own."""
-    entry = REGISTRY[name]
-    title = entry.title.replace(":", f", {kind}:", 1)
-    REGISTRY[f"{name}-{kind}"] = replace(entry, config=kind.upper(), title=title, joint=True, **changes)
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "mdensenet-small": {"reach": 78},
+    "mmdensenet-joint": {},
+    "mmdensenet-small": {"reach": 90},
+    "fnn-small": {"bins": 744},
+    "blstm-small": {"views": InputFeatures.RMS, "bins": 744},
+    "blend-small": {"views": InputFeatures.RMS, "bins": 744},
+    "nug-small": {},
+    "deep-nmf-small": {"reach": 3},
+    "wave-u-net-small": {"reach": 16_384, "grid": 1024},
+    "wavenet-small": {"reach": 2049},
+}
+"""Other configurations, of one network for all stems: what differs from the paper's."""
 
 
-_also("mdensenet", "small", reach=78)
-_also("mmdensenet", "joint")
-_also("mmdensenet", "small", reach=90)
-_also("fnn", "small", bins=744)
-_also("blstm", "small", views=InputFeatures.RMS, bins=744)
-_also("blend", "small", views=InputFeatures.RMS, bins=744)
-_also("nug", "small")
-_also("deep-nmf", "small", reach=3)
-_also("wave-u-net", "small", reach=16_384, grid=1024)
-_also("wavenet", "small", reach=2049)
+def _variant(name: str, changes: dict[str, Any]) -> NetworkInfo:
+    base, kind = name.rsplit("-", 1)
+    paper = _PAPERS[base]
+    title = paper.title.replace(":", f", {kind}:", 1)
+    return replace(paper, config=kind.upper(), title=title, joint=True, **changes)
 
 
-def find(network: str) -> Entry:
+REGISTRY = _PAPERS | {name: _variant(name, changes) for name, changes in _VARIANTS.items()}
+
+
+def find(network: str) -> NetworkInfo:
     """Return what is known of a network.
 
     Raises:
@@ -257,53 +260,3 @@ def find(network: str) -> Entry:
             f"There is no network called `{network}` in this version", "see `stemsplit models --networks`"
         )
     return REGISTRY[network]
-
-
-def source(network: str) -> bytes:
-    """Return the program text of a network, and of those that it may be made of."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return REGISTRY[network].config.encode() + b"".join(file.read_bytes() for file in files)
-
-
-def make(network: str, stems: int, **changes: Any) -> Any:
-    """Return a network with random weights; `changes` are to its configuration.
-
-    Raises:
-        TypeError: it can not be configured so.
-    """
-    entry = find(network)
-    module = import_module(f".{entry.module}", __package__)
-    config = getattr(module, entry.config) if entry.config else module.Config()
-    return getattr(module, entry.name)(stems, replace(config, **changes))
-
-
-def build(network: str, tensors: Mapping[str, Mapping[str, Tensor]], stems: int = 1) -> list[Any]:
-    """Return one network for each part of a model, with its weights; `stems` are those of each.
-
-    Raises:
-        BadWeights: no network has this name, or its layers are of another shape.
-    """
-    entry = find(network)
-    networks = []
-    for part, state in tensors.items():
-        built = make(network, stems)
-        try:
-            built.load_state_dict(state)
-        except RuntimeError as error:
-            raise BadWeights(f"The weights of `{part}` do not fit {network}", "get the file again") from error
-        _check_numbers(built.eval(), entry, part)
-        networks.append(built)
-    return networks
-
-
-def _check_numbers(network: Any, entry: Entry, part: str) -> None:
-    """Refuse weights that divide by zero, or grow beyond what a float holds, at silence or at great noise."""
-    import torch
-
-    length = math.ceil((2 * entry.reach + 1) / entry.grid) * entry.grid
-    heard, *bins = entry.shape
-    extremes = torch.tensor([0.0, 1e4] if entry.hears_waves else [-12.0, 35.0])
-    extremes = extremes.reshape(2, *[1] * (2 + len(bins))).expand(2, heard, length, *bins)
-    with torch.inference_mode():
-        if not torch.isfinite(network(extremes)).all():
-            raise BadWeights(f"The weights of `{part}` do not end in numbers", "get the file again")

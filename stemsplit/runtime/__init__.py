@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from stemsplit.defaults import install_extra
 from stemsplit.errors import DeviceUnavailable, UsageError
-from stemsplit.networks import registry
+from stemsplit.networks import factory, registry
 from stemsplit.options import RuntimeOptions
 from stemsplit.separation.separator import Samples
 
@@ -90,7 +90,7 @@ def start(
     if device != "cpu" and not options.batch:
         batch = entry.gpu_batch or 4 * batch
     return TorchRuntime(
-        registry.build(network, tensors(), stems),
+        factory.build(network, tensors(), stems),
         reach=entry.reach,
         batch=batch,
         grid=entry.grid,

@@ -17,7 +17,7 @@ import numpy as np
 from stemsplit import _compat
 from stemsplit.defaults import VERSION
 from stemsplit.errors import DeviceUnavailable
-from stemsplit.networks import registry
+from stemsplit.networks import factory, registry
 from stemsplit.runtime import cache
 from stemsplit.separation.separator import Samples
 
@@ -70,7 +70,7 @@ class OpenVinoRuntime:
 
         @functools.cache
         def networks() -> list[Any]:
-            return registry.build(network, tensors(), stems)
+            return factory.build(network, tensors(), stems)
 
         def preparation() -> Any:
             from stemsplit.runtime.torch_runtime import Preparation
@@ -89,7 +89,7 @@ class OpenVinoRuntime:
             )
 
         processor = core.get_property("CPU", "FULL_DEVICE_NAME")
-        source = registry.source(network)
+        source = factory.source(network)
 
         def compiled(graph: Callable[[], Any], precision: str) -> Any:
             config = configuration(precision, threads)

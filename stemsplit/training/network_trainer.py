@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from stemsplit.errors import UsageError
-from stemsplit.networks import registry
+from stemsplit.networks import factory, registry
 from stemsplit.training.config import TrainConfig, learning_rate
 from stemsplit.training.losses import MASK_LOSSES, SIGNAL_LOSSES, Targets
 
@@ -56,7 +56,7 @@ class NetworkTrainer:
         torch.manual_seed(seed(recipe.seed, name))
         self.name, self.fabric, self.recipe = name, fabric, recipe
         self.entry = registry.find(recipe.network)
-        network = registry.make(recipe.network, stems, **_configured(recipe))
+        network = factory.make(recipe.network, stems, **_configured(recipe))
         if weights is not None:
             network.load_state_dict(weights)
         average = deepcopy(network).eval().requires_grad_(False).to(fabric.device)

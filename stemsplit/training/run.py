@@ -164,7 +164,7 @@ def _given(recipe: TrainConfig, stems: Sequence[str]) -> Mapping[str, Mapping[st
     return store.load(init, entry.parts(stems))
 
 
-def stft_of(entry: registry.Entry) -> Stft | None:
+def stft_of(entry: registry.NetworkInfo) -> Stft | None:
     """Return the transform that a network hears, none where it hears waves."""
     return None if entry.hears_waves else Stft(entry.n_fft, entry.hop_length)
 

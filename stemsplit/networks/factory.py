@@ -1,0 +1,66 @@
+"""Networks by name, with random weights or a model's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stemsplit.errors import BadWeights
+from stemsplit.networks.registry import REGISTRY, NetworkInfo, find
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def source(network: str) -> bytes:
+    """Return the program text of a network, and of those that it may be made of."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return REGISTRY[network].config.encode() + b"".join(file.read_bytes() for file in files)
+
+
+def make(network: str, stems: int, **changes: Any) -> Any:
+    """Return a network with random weights; `changes` are to its configuration.
+
+    Raises:
+        TypeError: it can not be configured so.
+    """
+    entry = find(network)
+    module = import_module(f".{entry.module}", __package__)
+    config = getattr(module, entry.config) if entry.config else module.Config()
+    return getattr(module, entry.name)(stems, replace(config, **changes))
+
+
+def build(network: str, tensors: Mapping[str, Mapping[str, Tensor]], stems: int = 1) -> list[Any]:
+    """Return one network for each part of a model, with its weights; `stems` are those of each.
+
+    Raises:
+        BadWeights: no network has this name, or its layers are of another shape.
+    """
+    entry = find(network)
+    networks = []
+    for part, state in tensors.items():
+        built = make(network, stems)
+        try:
+            built.load_state_dict(state)
+        except RuntimeError as error:
+            raise BadWeights(f"The weights of `{part}` do not fit {network}", "get the file again") from error
+        _check_numbers(built.eval(), entry, part)
+        networks.append(built)
+    return networks
+
+
+def _check_numbers(network: Any, entry: NetworkInfo, part: str) -> None:
+    """Refuse weights that divide by zero, or grow beyond what a float holds, at silence or at great noise."""
+    import torch
+
+    length = math.ceil((2 * entry.reach + 1) / entry.grid) * entry.grid
+    heard, *bins = entry.shape
+    extremes = torch.tensor([0.0, 1e4] if entry.hears_waves else [-12.0, 35.0])
+    extremes = extremes.reshape(2, *[1] * (2 + len(bins))).expand(2, heard, length, *bins)
+    with torch.inference_mode():
+        if not torch.isfinite(network(extremes)).all():
+            raise BadWeights(f"The weights of `{part}` do not end in numbers", "get the file again")
