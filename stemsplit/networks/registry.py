@@ -14,13 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stemsplit.dsp.input_features import InputFeatures
 from stemsplit.errors import BadWeights
-
-if TYPE_CHECKING:
-    pass
 
 WHOLE = "network"
 """What the tensors of a network are filed under that gives all stems."""
