@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
@@ -130,6 +131,13 @@ QUICK = {"binary-mask-cnn", "deep-conv-sep", "fnn-small", "wave-u-net-small"}
 def slow_but(quick: set[str], names: Iterable[str]) -> list:
     """Return names as parameters of a test, those that are not quick with the mark `slow`."""
     return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
+
+
+def default_signals() -> None:
+    """Undo in a child process what `nohup` and `&` do: they have signals ignored."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
 def events(lines: str) -> list[dict]:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from stemsplit.cli import app, console, split
 from stemsplit.defaults import DEFAULT_MODEL
-from tests.conftest import events
+from tests.conftest import default_signals, events
 
 pytestmark = pytest.mark.slow
 
@@ -139,8 +139,8 @@ analysis._Music.rhythm = lambda *_: (120.0, 1.0, ())
 if sys.argv[1] == "analysis":
     analysis._Music.rhythm = work
 else:
-    from stemsplit.export import daw
-    daw.WRITERS["reaper"] = half
+    from stemsplit.export.daw import write
+    write.WRITERS["reaper"] = half
 del sys.argv[1]
 cli.main()
 """
@@ -155,6 +155,7 @@ def test_a_signal_ends_what_is_made_beside_the_stems(song, tmp_path, where, numb
         env=os.environ | {"STEMSPLIT_CONFIG": os.devnull},
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=default_signals if os.name == "posix" else None,
     )
     try:
         assert "working\n" in run.stderr

@@ -21,7 +21,7 @@ from stemsplit.audio.reader import Reader
 from stemsplit.audio.stem_mp4 import read_stem_names
 from stemsplit.audio.writer import Writer
 from stemsplit.cli import app
-from tests.conftest import SAMPLE_RATE, STEMS, events
+from tests.conftest import SAMPLE_RATE, STEMS, default_signals, events
 
 pytestmark = pytest.mark.subprocess
 
@@ -127,7 +127,7 @@ def test_a_signal_ends_it_in_good_order(tmp_path, music, name, status):
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # in the background it is ignored
+        preexec_fn=default_signals,
     ) as process:
         for line in process.stdout:
             if b'"progress"' in line:
