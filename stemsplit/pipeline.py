@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stemsplit.audio.raw import Outlet, RawReader
+from stemsplit.audio.raw import RawReader, StreamWriter
 from stemsplit.audio.reader import Reader
 from stemsplit.audio.stem_mp4 import StemFile
 from stemsplit.audio.writer import together
@@ -169,7 +169,7 @@ def _outputs(
 def split_to_stream(
     reader: Reader | RawReader,
     stem: str,
-    outlet: Outlet,
+    outlet: StreamWriter,
     method: Method,
     *,
     gain_db: float = 0.0,

@@ -13,7 +13,7 @@ from stemsplit.batch.discovery import Track
 from stemsplit.batch.plan import BatchOptions
 from stemsplit.batch.runner import BatchRunner
 from stemsplit.errors import Collision, StemsplitError, TooFewPositions
-from stemsplit.output.manifest import Print, Record, Records
+from stemsplit.output.manifest import Fingerprint, Manifest, ManifestEntry
 from stemsplit.output.template import DEFAULT_TEMPLATE
 
 STEMS = ("vocals", "drums")
@@ -53,9 +53,9 @@ def done(tmp_path):
     track.write_bytes(b"mixture")
     for stem, path in outputs.items():
         path.write_bytes(stem.encode())
-    records = Records(out)
+    records = Manifest(out)
     prints = records.prints({path: path for path in outputs.values()})
-    records.write(outputs, Record(Print.of(track), {"mask": "soft"}, prints, {"frames": 7}))
+    records.write(outputs, ManifestEntry(Fingerprint.of(track), {"mask": "soft"}, prints, {"frames": 7}))
     return track, outputs, records
 
 

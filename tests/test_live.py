@@ -20,7 +20,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from stemsplit import arrays
-from stemsplit.audio.raw import Outlet, Raw, read_header
+from stemsplit.audio.raw import RawFormat, StreamWriter, read_header
 from stemsplit.cli import app
 from stemsplit.errors import DecodeError, DeviceUnavailable, StemsplitError
 from stemsplit.live import engine as live
@@ -31,7 +31,7 @@ from stemsplit.remix import mixer as mixing
 from stemsplit.separation.separator import Spec
 from tests.conftest import EVERY_METHOD, METHODS, SAMPLE_RATE, STEMS, mask_separator
 
-RAW = Raw(SAMPLE_RATE, 2, "f32")
+RAW = RawFormat(SAMPLE_RATE, 2, "f32")
 ALAW = b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0" + bytes.fromhex("0600 0200 44AC0000 00000000 0200 0800")
 HINT = "\n\nhint: "
 
@@ -195,7 +195,7 @@ def test_what_comes_at_once_has_the_time_that_it_lasts():
 def piped(stream, raw, *, wav=False, length=None, most=None):
     out = io.BytesIO()
     engine = live.Live(mask_separator("soft", ("bass",)), live.only)
-    pipe = Pipe(engine, stream, raw, Outlet(out, raw, wav=wav), length=length)
+    pipe = Pipe(engine, stream, raw, StreamWriter(out, raw, wav=wav), length=length)
     pipe.run()
     return out.getvalue(), pipe
 
@@ -232,7 +232,7 @@ def test_headers_are_read(subtype, format, music):
     stream = Drops(file.getvalue(), 7)
     raw, length = read_header(stream)
     samples = {"PCM_16": "s16", "PCM_24": "s24", "PCM_32": "s32", "FLOAT": "f32"}[subtype]
-    assert raw == Raw(SAMPLE_RATE, 2, samples)
+    assert raw == RawFormat(SAMPLE_RATE, 2, samples)
     assert length == 100 * raw.bytes_per_frame or (length is None and format == "RF64")
     rest = b"".join(iter(lambda: stream.read(1000), b""))[: 100 * raw.bytes_per_frame]
     np.testing.assert_allclose(raw.decode(rest), music[:, :100], atol=2.0**-15)
@@ -255,10 +255,10 @@ def test_what_is_no_wav_stream_is_refused(data, what):
 
 
 def test_half_a_frame_and_clipping_are_told(music):
-    raw = Raw(SAMPLE_RATE, 2, "s16")
+    raw = RawFormat(SAMPLE_RATE, 2, "s16")
     out = io.BytesIO()
     engine = live.Live(mask_separator("soft", ("bass",)), lambda stems: 100 * stems[0])
-    pipe = Pipe(engine, io.BytesIO(raw.encode(music) + b"abc"), raw, Outlet(out, raw, wav=False))
+    pipe = Pipe(engine, io.BytesIO(raw.encode(music) + b"abc"), raw, StreamWriter(out, raw, wav=False))
     pipe.run()
     half, clipped = pipe.warnings
     assert "3 bytes" in half

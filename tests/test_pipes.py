@@ -17,7 +17,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from stemsplit.audio import ffmpeg
-from stemsplit.audio.raw import Outlet, Raw, RawReader, WavSamples, read_header, spool
+from stemsplit.audio.raw import RawFormat, RawReader, StreamWriter, WavSamples, read_header, spool
 from stemsplit.audio.reader import Reader
 from stemsplit.cli import app
 from stemsplit.errors import DecodeError, StemsplitError
@@ -42,7 +42,7 @@ def read(path):
 
 @pytest.mark.parametrize("text", ["44100:2:f32", "8000:1:s16", "192000:2:s24"])
 def test_a_form_is_read(text):
-    assert str(Raw.parse(text)) == text
+    assert str(RawFormat.parse(text)) == text
 
 
 @pytest.mark.parametrize(
@@ -50,14 +50,14 @@ def test_a_form_is_read(text):
 )
 def test_what_is_no_form_is_refused(text):
     with pytest.raises(StemsplitError) as problem:
-        Raw.parse(text)
+        RawFormat.parse(text)
     assert problem.value.hint
 
 
 @pytest.mark.parametrize("samples", FORMS)
 @pytest.mark.parametrize("channels", [1, 2])
 def test_samples_go_and_come(samples, channels, music):
-    raw = Raw(SAMPLE_RATE, channels, samples)
+    raw = RawFormat(SAMPLE_RATE, channels, samples)
     data = raw.encode(music[:channels])
     assert len(data) == music.shape[1] * raw.bytes_per_frame
     np.testing.assert_allclose(raw.decode(data), music[:channels], atol=STEP[samples] / 2 + 1e-9)
@@ -66,7 +66,7 @@ def test_samples_go_and_come(samples, channels, music):
 @pytest.mark.parametrize("samples", FORMS)
 def test_samples_are_what_others_take_them_for(samples, music):
     """libsndfile reads the same."""
-    raw = Raw(SAMPLE_RATE, 2, samples)
+    raw = RawFormat(SAMPLE_RATE, 2, samples)
     subtype = {"s16": "PCM_16", "s24": "PCM_24", "s32": "PCM_32", "f32": "FLOAT"}[samples]
     form = {"samplerate": SAMPLE_RATE, "channels": 2, "subtype": subtype, "endian": "LITTLE"}
     found, _ = soundfile.read(io.BytesIO(raw.encode(music)), format="RAW", dtype="float32", **form)
@@ -74,7 +74,7 @@ def test_samples_are_what_others_take_them_for(samples, music):
 
 
 def test_a_part_of_what_comes_is_cut_to_the_sample(music):
-    raw = Raw(SAMPLE_RATE, 2, "f32")
+    raw = RawFormat(SAMPLE_RATE, 2, "f32")
     stream = io.BytesIO(raw.encode(music))
     reader = RawReader(stream, raw, start_seconds=0.5, duration_seconds=0.25, block_frames=1000)
     found = np.concatenate(list(reader), axis=-1)
@@ -83,7 +83,7 @@ def test_a_part_of_what_comes_is_cut_to_the_sample(music):
 
 
 def test_half_a_frame_at_the_end_is_told(music):
-    raw = Raw(SAMPLE_RATE, 2, "s16")
+    raw = RawFormat(SAMPLE_RATE, 2, "s16")
     reader = RawReader(io.BytesIO(raw.encode(music) + b"abc"), raw)
     assert sum(block.shape[1] for block in reader) == music.shape[1]
     assert "3 bytes" in reader.warnings[0]
@@ -92,18 +92,18 @@ def test_half_a_frame_at_the_end_is_told(music):
 @pytest.mark.parametrize("data", [b"", b"abc"])
 def test_nothing_is_an_error(data):
     with pytest.raises(DecodeError, match="Nothing came"):
-        list(RawReader(io.BytesIO(data), Raw(SAMPLE_RATE, 2, "f32")))
+        list(RawReader(io.BytesIO(data), RawFormat(SAMPLE_RATE, 2, "f32")))
 
 
 def test_what_is_no_number_is_an_error():
     data = np.full(8, np.nan, "<f4").tobytes()
     with pytest.raises(DecodeError, match="standard input holds NaN"):
-        list(RawReader(io.BytesIO(data), Raw(SAMPLE_RATE, 2, "f32")))
+        list(RawReader(io.BytesIO(data), RawFormat(SAMPLE_RATE, 2, "f32")))
 
 
 @pytest.mark.parametrize("samples", FORMS)
 def test_plain_samples_are_kept_as_a_sound_file(samples, music, tmp_path):
-    raw = Raw(SAMPLE_RATE, 2, samples)
+    raw = RawFormat(SAMPLE_RATE, 2, samples)
     path = spool(io.BytesIO(raw.encode(music)), tmp_path, raw)
     np.testing.assert_allclose(read(path), music, atol=STEP[samples] / 2 + 1e-9)
 
@@ -112,9 +112,9 @@ def test_plain_samples_are_kept_as_a_sound_file(samples, music, tmp_path):
 @pytest.mark.parametrize("promised", [True, False])
 @pytest.mark.parametrize("kind", [Stream, io.BytesIO])
 def test_a_wav_file_is_one(samples, channels, promised, kind, music):
-    raw, music = Raw(SAMPLE_RATE, channels, samples), music[:channels]
+    raw, music = RawFormat(SAMPLE_RATE, channels, samples), music[:channels]
     stream = kind()
-    outlet = Outlet(stream, raw, wav=True, frames=music.shape[1] if promised else None)
+    outlet = StreamWriter(stream, raw, wav=True, frames=music.shape[1] if promised else None)
     for start in range(0, music.shape[1], 10_000):
         outlet.write(music[:, start : start + 10_000])
     outlet.finish()
@@ -133,7 +133,7 @@ def test_a_file_that_was_there_before_is_left_alone(music, tmp_path):
     path = tmp_path / "all.wav"
     path.write_bytes(b"before")
     with path.open("ab") as file:
-        outlet = Outlet(file, Raw(SAMPLE_RATE, 2, "s16"), wav=True)
+        outlet = StreamWriter(file, RawFormat(SAMPLE_RATE, 2, "s16"), wav=True)
         outlet.write(music)
         outlet.finish()
     assert path.read_bytes().startswith(b"before")
@@ -203,7 +203,7 @@ def test_formats_that_have_an_index_go_through_a_pipe_when_they_are_complete(son
 @pytest.mark.parametrize("source", ["-", "song.wav"])
 def test_plain_samples_in_and_out(song, source):
     mixture = read("song.wav")
-    raw = Raw(SAMPLE_RATE, 2, "f32")
+    raw = RawFormat(SAMPLE_RATE, 2, "f32")
     data = raw.encode(mixture) if source == "-" else None
     run = invoke(source, "--raw", str(raw), "--stdout", "bass", data=data)
     assert run.exit_code == 0, run.stderr
@@ -220,7 +220,7 @@ def test_plain_samples_of_another_kind_are_not_made_up(song):
 
 @pytest.mark.slow
 def test_plain_samples_into_files(song):
-    raw = Raw(SAMPLE_RATE, 2, "f32")
+    raw = RawFormat(SAMPLE_RATE, 2, "f32")
     run = invoke("-", "--raw", str(raw), "-o", "out", data=raw.encode(read("song.wav")))
     assert run.exit_code == 0, run.stderr
     np.testing.assert_array_equal(read("out/stdin/vocals.wav"), read("stems/song/vocals.wav"))

@@ -29,7 +29,7 @@ _UNKNOWN_BYTES = (1 << 32) - 1
 
 
 @dataclass(frozen=True)
-class Raw:
+class RawFormat:
     """Plain samples, little-endian, one channel's beside the other's: `44100:2:f32`."""
 
     sample_rate: int
@@ -38,7 +38,7 @@ class Raw:
     """s16, s24, s32 or f32."""
 
     @classmethod
-    def parse(cls, text: str) -> Raw:
+    def parse(cls, text: str) -> RawFormat:
         """Read `RATE:CHANNELS:SAMPLES`. Raises StemsplitError if it is something else."""
         found = re.fullmatch(rf"(\d{{1,7}}):(\d{{1,3}}):({'|'.join(_DEPTHS)})", text)
         if not found or not RATES[0] <= int(found[1]) <= RATES[1] or found[2] == "0":
@@ -93,7 +93,7 @@ class RawReader:
     def __init__(
         self,
         stream: BinaryIO,
-        raw: Raw,
+        raw: RawFormat,
         *,
         start_seconds: float = 0.0,
         duration_seconds: float | None = None,
@@ -129,7 +129,7 @@ class RawReader:
             raise DecodeError(f"Nothing came through standard input{start}")
 
 
-def read_header(stream: BinaryIO) -> tuple[Raw, int | None]:
+def read_header(stream: BinaryIO) -> tuple[RawFormat, int | None]:
     """Read a WAV file up to its samples; return their form and, where it is known, how many bytes they are.
 
     Raises DecodeError if it is not a WAV file, or one of samples that `Raw` does not have.
@@ -156,7 +156,7 @@ def read_header(stream: BinaryIO) -> tuple[Raw, int | None]:
             f"send one of {', '.join(_DEPTHS)}, as in ffmpeg -i FILE -c:a pcm_f32le -f wav -",
         )
     stated = size if large is None or size < _UNKNOWN_BYTES else large
-    raw = Raw.parse(f"{found.sample_rate}:{found.channels}:{_SUBTYPES[found.subtype]}")
+    raw = RawFormat.parse(f"{found.sample_rate}:{found.channels}:{_SUBTYPES[found.subtype]}")
     return raw, None if not stated or is_placeholder(stated) else stated
 
 
@@ -213,7 +213,7 @@ def _exactly(stream: BinaryIO, count: int) -> bytes:
     return data
 
 
-def spool(stream: BinaryIO, folder: Path, raw: Raw | None = None) -> Path:
+def spool(stream: BinaryIO, folder: Path, raw: RawFormat | None = None) -> Path:
     """Keep all of a stream in a folder, as a sound file. Raises EncodeError or OSError if that fails."""
     if raw is None:
         path = folder / NAME
@@ -229,14 +229,14 @@ def spool(stream: BinaryIO, folder: Path, raw: Raw | None = None) -> Path:
     return path
 
 
-class Outlet:
+class StreamWriter:
     """Sound to a stream as it is made: plain samples, or, with `wav`, a WAV file.
 
     A WAV file begins with its length. Where `frames` is not known, and the stream is no file in which it can
     be put down afterwards, it says what other programs say then: 4 GiB.
     """
 
-    def __init__(self, stream: BinaryIO, raw: Raw, *, wav: bool, frames: int | None = None) -> None:
+    def __init__(self, stream: BinaryIO, raw: RawFormat, *, wav: bool, frames: int | None = None) -> None:
         self._stream, self.raw, self._wav, self._promised = stream, raw, wav, frames
         self._bytes = 0
         self.peak = 0.0

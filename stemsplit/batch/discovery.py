@@ -18,7 +18,7 @@ from stemsplit.errors import DecodeError, NotFound, StemsplitError
 from stemsplit.files import remote
 from stemsplit.missing import is_address, not_found, recomposed
 from stemsplit.output import template
-from stemsplit.output.manifest import FOLDER, Records
+from stemsplit.output.manifest import FOLDER, Manifest
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class _Search:
                 continue
             seen.add((state.st_dev, state.st_ino))
             if FOLDER in folders:
-                made |= Records(Path(folder)).made()
+                made |= Manifest(Path(folder)).made()
             folders[:] = sorted(each for each in folders if self._recursive and not each.startswith("."))
             below = os.path.relpath(folder, top)
             for file in sorted(_tracks(Path(folder), files)):

@@ -16,7 +16,7 @@ from stemsplit.files.claims import claim, tidy
 from stemsplit.files.parts import copy_together
 from stemsplit.files.scratch import scratch_folder, shown
 from stemsplit.missing import not_found
-from stemsplit.output.manifest import FOLDER, Print, Record, Records, changed_ns, source
+from stemsplit.output.manifest import FOLDER, Fingerprint, Manifest, ManifestEntry, changed_ns, source
 from stemsplit.output.plan import plan_writers
 from stemsplit.pipeline import Progress, SplitResult
 from stemsplit.separation.separator import Method
@@ -34,9 +34,9 @@ class BatchRunner:
         return self.options.output.out
 
     @cached_property
-    def records(self) -> Records:
+    def records(self) -> Manifest:
         """What has been done in the output folder."""
-        return Records(self.out)
+        return Manifest(self.out)
 
     def load(self) -> Method:
         """Return the model, ready to separate, or to be fitted to a track."""
@@ -126,7 +126,7 @@ class BatchRunner:
             ) from error
         return replace(result, input=job.track.path, outputs=job.outputs)
 
-    def _publish(self, job: Job, nearby: BatchRunner, done: Record) -> None:
+    def _publish(self, job: Job, nearby: BatchRunner, done: ManifestEntry) -> None:
         """Copy the stems of a track to where they go, and keep the record of them."""
 
         def remember(changed: Callable[[str], int]) -> None:
@@ -149,7 +149,7 @@ class BatchRunner:
 
         def keep(result: SplitResult, places: Mapping[Path, Path]) -> None:
             """Remember what is about to appear: whatever is found later is then known to be ours."""
-            track = Print.of(job.track.path)
+            track = Fingerprint.of(job.track.path)
             if _state(job.track.path) != before:
                 raise DecodeError(f"`{job.track.path}` was changed while it was read", "split it again")
             told = ("frames", "sample_rate", "channels", "peaks", "elapsed_seconds", "warnings", "how")
@@ -158,7 +158,7 @@ class BatchRunner:
                 prints = self.records.prints(places)
                 self.records.write(
                     job.outputs,
-                    Record(track, self.options.settings, prints, facts, source(job.track.path)),
+                    ManifestEntry(track, self.options.settings, prints, facts, source(job.track.path)),
                 )
                 sha256.update(self.records.digests(job.outputs, prints))
             except OSError as error:

@@ -98,7 +98,7 @@ def command(
 
 def _through_pipes(engine: Live, form: str | None) -> Pipe:
     """Return the way from standard input to standard output, in the form of the former."""
-    from stemsplit.audio.raw import Outlet, read_header
+    from stemsplit.audio.raw import StreamWriter, read_header
     from stemsplit.live.pipe import Pipe
 
     # Not buffered: what has come is there at once, and no lock is held by a thread that waits for more.
@@ -107,7 +107,7 @@ def _through_pipes(engine: Live, form: str | None) -> Pipe:
     raw, length = (given, None) if given else read_header(stream)
     engine.check(raw.sample_rate, raw.channels)
     frames = None if length is None else length // raw.bytes_per_frame
-    outlet = Outlet(streams.sound(), raw, wav=form is None, frames=frames)
+    outlet = StreamWriter(streams.sound(), raw, wav=form is None, frames=frames)
     return Pipe(engine, stream, raw, outlet, length=length)
 
 

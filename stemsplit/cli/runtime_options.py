@@ -10,7 +10,7 @@ import typer
 from stemsplit.errors import StemsplitError
 
 if TYPE_CHECKING:
-    from stemsplit.audio.raw import Raw
+    from stemsplit.audio.raw import RawFormat
 
 _run = partial(typer.Option, rich_help_panel="How to run")
 
@@ -63,13 +63,13 @@ Fast = Annotated[
 ]
 
 
-def raw_form(text: str | None) -> Raw | None:
+def raw_form(text: str | None) -> RawFormat | None:
     """Return the form of samples that --raw names. Raises BadParameter if it is none."""
     if text is None:
         return None
-    from stemsplit.audio.raw import Raw
+    from stemsplit.audio.raw import RawFormat
 
     try:
-        return Raw.parse(text)
+        return RawFormat.parse(text)
     except StemsplitError as problem:
         raise typer.BadParameter(f"--raw: {problem.message}; {problem.hint}") from problem

@@ -21,7 +21,7 @@ from stemsplit.errors import EncodeError, StemsplitError, failure
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stemsplit.audio.raw import Raw, RawReader
+    from stemsplit.audio.raw import RawFormat, RawReader
     from stemsplit.audio.reader import Reader
     from stemsplit.batch.discovery import Found
     from stemsplit.batch.plan import BatchOptions, Job
@@ -36,7 +36,7 @@ class Run:
     tracks: Sequence[str]
     """Names of files and folders; `-` is standard input."""
     recursive: bool
-    raw: Raw | None
+    raw: RawFormat | None
     """The form of plain samples in standard input and output."""
     stdout: str | None
     """The stem to write to standard output."""

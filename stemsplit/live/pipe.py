@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from queue import Queue
 from typing import BinaryIO
 
-from stemsplit.audio.raw import Outlet, Raw, WavSamples
+from stemsplit.audio.raw import RawFormat, StreamWriter, WavSamples
 from stemsplit.audio.reader import check_finite
 from stemsplit.errors import DecodeError
 from stemsplit.live.clock import Clock
@@ -21,7 +21,7 @@ class Pipe:
     """From one stream to another, each block as soon as it is made."""
 
     def __init__(
-        self, live: Live, stream: BinaryIO, raw: Raw, outlet: Outlet, *, length: int | None = None
+        self, live: Live, stream: BinaryIO, raw: RawFormat, outlet: StreamWriter, *, length: int | None = None
     ) -> None:
         self._live, self._raw, self._outlet = live, raw, outlet
         self._stream = WavSamples(stream, length)

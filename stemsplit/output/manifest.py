@@ -26,7 +26,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
-class Print:
+class Fingerprint:
     """A file as it was: its length and time of change (0 where no one knows), and a digest of all of it."""
 
     size: int
@@ -34,7 +34,7 @@ class Print:
     sha256: str
 
     @classmethod
-    def of(cls, path: Path) -> Print:
+    def of(cls, path: Path) -> Fingerprint:
         """Read a file. Raises OSError if that fails."""
         with path.open("rb") as file:
             before = path.stat() if is_remote(path) else os.fstat(file.fileno())
@@ -47,7 +47,7 @@ class Print:
             if state.st_size != self.size:
                 return False
             same_time = self.changed_ns and changed_ns(state) == self.changed_ns
-            return bool(same_time) or Print.of(path).sha256 == self.sha256
+            return bool(same_time) or Fingerprint.of(path).sha256 == self.sha256
         except OSError:
             return False
 
@@ -58,13 +58,13 @@ def changed_ns(state: Any) -> int:
 
 
 @dataclass(frozen=True)
-class Record:
+class ManifestEntry:
     """One track that is done, or was about to be."""
 
-    input: Print
+    input: Fingerprint
     settings: dict[str, Any]
     """All that decides what the stems hold."""
-    outputs: dict[str, Print]
+    outputs: dict[str, Fingerprint]
     """By the path of each file, relative to the output folder."""
     facts: dict[str, Any]
     """What is told of the track: frames, peaks and so on, as `SplitResult` has them."""
@@ -81,24 +81,24 @@ def source(track: Path) -> str:
     return str(track) if is_remote(track) else os.path.realpath(track)
 
 
-def _read(path: Path) -> Record | None:
+def _read(path: Path) -> ManifestEntry | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("version") != VERSION:
             return None
-        prints = {name: Print(**each) for name, each in content["outputs"].items()}
-        return Record(**content | {"input": Print(**content["input"]), "outputs": prints})
+        prints = {name: Fingerprint(**each) for name, each in content["outputs"].items()}
+        return ManifestEntry(**content | {"input": Fingerprint(**content["input"]), "outputs": prints})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-class Records:
+class Manifest:
     """The records of an output folder."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
 
-    def read(self, outputs: Mapping[str, Path]) -> Record | None:
+    def read(self, outputs: Mapping[str, Path]) -> ManifestEntry | None:
         """Return the record of the track with these outputs, or None where there is none that can be read."""
         return _read(self._path(outputs))
 
@@ -108,7 +108,7 @@ class Records:
         prints = {self.out / name: each for record in records for name, each in record.outputs.items()}
         return {os.path.abspath(path) for path, each in prints.items() if each.fits(path)}
 
-    def write(self, outputs: Mapping[str, Path], record: Record) -> None:
+    def write(self, outputs: Mapping[str, Path], record: ManifestEntry) -> None:
         """Keep a record, whole or not at all. Raises OSError or EncodeError if that fails."""
         path = self._path(outputs)
         with appearing(path) if is_remote(path) else writing(path) as part:
@@ -143,7 +143,7 @@ class Records:
             and record.input.fits(track)
         )
 
-    def are_ours(self, outputs: Mapping[str, Path], record: Record | None) -> bool:
+    def are_ours(self, outputs: Mapping[str, Path], record: ManifestEntry | None) -> bool:
         """Whether those outputs that are there are as we wrote them: whatever else they are is not ours."""
         return all(
             record is not None
@@ -153,11 +153,11 @@ class Records:
             if (path.exists() if is_remote(path) else os.path.lexists(path))
         )
 
-    def prints(self, written: Mapping[Path, Path]) -> dict[str, Print]:
+    def prints(self, written: Mapping[Path, Path]) -> dict[str, Fingerprint]:
         """Return the prints of outputs, of which some lie elsewhere as yet: path to where it lies."""
-        return {self.relative(path): Print.of(place) for path, place in written.items()}
+        return {self.relative(path): Fingerprint.of(place) for path, place in written.items()}
 
-    def digests(self, outputs: Mapping[str, Path], prints: Mapping[str, Print]) -> dict[str, str]:
+    def digests(self, outputs: Mapping[str, Path], prints: Mapping[str, Fingerprint]) -> dict[str, str]:
         """Return the digest of each stem's file."""
         return {stem: prints[self.relative(path)].sha256 for stem, path in outputs.items()}
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from stemsplit.audio.raw import Outlet, Raw, RawReader
+from stemsplit.audio.raw import RawFormat, RawReader, StreamWriter
 from stemsplit.audio.reader import Reader
 from stemsplit.audio.stem_mp4 import SUFFIX, StemFile
 from stemsplit.audio.writer import Writer
@@ -58,20 +58,22 @@ def plan_writers(reader: Reader, outputs: Mapping[str, Path], options: OutputOpt
     }
 
 
-def plan_stream(reader: Reader | RawReader, stream: BinaryIO, raw: Raw | None, depth: str) -> Outlet:
+def plan_stream(
+    reader: Reader | RawReader, stream: BinaryIO, raw: RawFormat | None, depth: str
+) -> StreamWriter:
     """Return the writer of one stem to a stream: plain samples if `raw` says of what kind, else a WAV file.
 
     Raises:
         EncodeError: the sound has another sample rate or number of channels than `raw`.
     """
     depth = reader.depth if depth == "same" else depth
-    form = raw or Raw(reader.sample_rate, reader.channels, "f32" if depth == "32f" else f"s{depth}")
+    form = raw or RawFormat(reader.sample_rate, reader.channels, "f32" if depth == "32f" else f"s{depth}")
     if (form.sample_rate, form.channels) != (reader.sample_rate, reader.channels):
-        same = Raw(reader.sample_rate, reader.channels, form.samples)
+        same = RawFormat(reader.sample_rate, reader.channels, form.samples)
         raise EncodeError(
             f"`{shown(reader.path)}` has no samples of `{form}`", f"ask for them as --raw {same}"
         )
-    return Outlet(stream, form, wav=raw is None, frames=reader.frames)
+    return StreamWriter(stream, form, wav=raw is None, frames=reader.frames)
 
 
 def depth_for(reader: Reader, path: Path) -> str:

@@ -20,7 +20,7 @@ from stemsplit.export.report.page import AUDIO, make_page
 from stemsplit.files.claims import writing
 from stemsplit.files.parts import refuse_to_replace
 from stemsplit.files.scratch import scratch_folder
-from stemsplit.output.manifest import Print, Records
+from stemsplit.output.manifest import Fingerprint, Manifest
 from stemsplit.zoo import store
 
 BITRATE = "160k"
@@ -77,10 +77,10 @@ def write(
 def facts(stems: StemSet, out: Path) -> dict[str, str]:
     """Return what the record in the folder `out` says of how stems were made, if they are still the same."""
     found = {}
-    records = Records(out)
+    records = Manifest(out)
     record = records.read(stems.stems)
     if record and records.are_ours(stems.stems, record):
-        names = {Print.of(path).sha256: name for name, path in store.available().items()}
+        names = {Fingerprint.of(path).sha256: name for name, path in store.available().items()}
         made_with = str(record.settings.get("weights"))
         found["Model"] = names.get(made_with, made_with)
         found["Mask"] = record.settings.get("mask") or "the model's own"
