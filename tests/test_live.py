@@ -44,7 +44,7 @@ class Drops(io.BytesIO):
         self.most = most
 
     def read(self, count: int | None = -1) -> bytes:
-        return super().read(min(count, self.most) if count and count > 0 else self.most)
+        return super().read(self.most if count is None or count < 0 else min(count, self.most))
 
 
 def stems_of(result: np.ndarray) -> np.ndarray:
