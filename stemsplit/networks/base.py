@@ -16,7 +16,8 @@ class Network(nn.Module):
     positions at either end are context only: a network may leave out their outputs. With a `frame_stride`,
     which few networks support, there are outputs for every such frame only.
 
-    With `bins` the input is standardised: the buffers `mean` and `deviation` belong to the weights.
+    With `bins` there are buffers `mean` and `deviation` of each bin, which belong to the weights; `forward`
+    standardises its input by them.
     """
 
     mean: Tensor
@@ -30,7 +31,7 @@ class Network(nn.Module):
             self.register_buffer("deviation", torch.ones(bins))
 
     def masks(self, outputs: Tensor) -> Tensor:
-        """Return masks from 0 to 1 for outputs in float32. Default: the outputs, as of waveforms."""
+        """Return masks from 0 to 1 for outputs in float32. Default: the outputs, which suits waveforms."""
         return outputs
 
     def prepare(self, features: Tensor) -> Tensor:
