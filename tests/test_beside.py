@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from stemsplit.cli import app, console, split
+from stemsplit.cli import app, console, split_here
 from stemsplit.defaults import DEFAULT_MODEL
 from tests.conftest import default_signals, events
 
@@ -68,7 +68,7 @@ def test_json_tells_the_progress_of_each_phase(song, monkeypatch, words, phases)
 
 def test_the_time_of_a_track_includes_what_is_made_beside_it(song, monkeypatch):
     begin_and_end = SimpleNamespace(monotonic=iter((0.0, 3600.0)).__next__)
-    monkeypatch.setattr(split, "time", begin_and_end)
+    monkeypatch.setattr(split_here, "time", begin_and_end)
     result = run("--json", "--model", "binary-mask-cnn", "--fast", "--daw", "reaper")
     (done,) = (event for event in events(result.stdout) if event["event"] == "track")
     assert done["elapsed_seconds"] > 3600
