@@ -54,16 +54,17 @@ Finished = Callable[[SplitResult, Mapping[Path, Path]], None]
 """Is called with a result and, by the path of each file, that of the part which is going to be it."""
 
 
-def load(options: Options) -> Method:
+def load(options: Options, ref: ModelRef | None = None) -> Method:
     """Return what separates: a trained model, or a spatial method that is fitted to each track.
+
+    `ref` is the model of the options, if it has been looked up already.
 
     Raises:
         StemsplitError: as of `ModelRef.parse` and `ModelRef.load`.
     """
     split = options.split
-    return ModelRef.of(split).load(
-        options.runtime, stems=split.stems, two_stems=split.two_stems, mask=split.mask
-    )
+    ref = ref or ModelRef.of(split)
+    return ref.load(options.runtime, stems=split.stems, two_stems=split.two_stems, mask=split.mask)
 
 
 def split_file(

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from stemsplit import pipeline
 from stemsplit.batch.discovery import Track
 from stemsplit.errors import Collision
 from stemsplit.options import Options
@@ -40,8 +41,7 @@ class BatchOptions(Options):
 
     def load(self) -> Method:
         """Return the model, ready to separate, or to be fitted to a track."""
-        split = self.split
-        return self.ref.load(self.runtime, stems=split.stems, two_stems=split.two_stems, mask=split.mask)
+        return pipeline.load(self, self.ref)
 
     @cached_property
     def settings(self) -> dict[str, Any]:

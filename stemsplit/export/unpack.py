@@ -12,6 +12,7 @@ from stemsplit.audio.reader import Reader
 from stemsplit.audio.stem_mp4 import MIXTURE, ORDER, read_stem_names
 from stemsplit.audio.writer import Writer, together
 from stemsplit.errors import DecodeError, EncodeError
+from stemsplit.output.plan import depth_for
 from stemsplit.output.template import file_names, track_name
 from stemsplit.pipeline import SplitResult
 
@@ -44,7 +45,7 @@ def unpack(
             Path(out) / track_name(path) / f"{name}.{format}",
             sample_rate=reader.sample_rate,
             channels=reader.channels,
-            depth=_depth(depth, format, reader),
+            depth=depth_for(reader, Path(f"{name}.{format}"), depth),
             bitrate=bitrate,
             frames=reader.frames_estimate,
             tags_from=path,
@@ -87,12 +88,6 @@ def _stems(path: Path, count: int) -> list[Reader]:
             f"`{path}` is not a stem file: it has fewer than {count + 1} sound tracks",
             "to split a song into stems: stemsplit SONG",
         ) from error
-
-
-def _depth(depth: str, format: str, reader: Reader) -> str:
-    if depth != "same":
-        return depth
-    return "24" if (format, reader.depth) == ("flac", "32f") else reader.depth
 
 
 def _clipping(writers: Mapping[str, Writer]) -> list[str]:

@@ -47,7 +47,7 @@ def plan_writers(reader: Reader, outputs: Mapping[str, Path], options: OutputOpt
             path,
             sample_rate=reader.sample_rate,
             channels=reader.channels,
-            depth=depth_for(reader, path) if options.depth == "same" else options.depth,
+            depth=depth_for(reader, path, options.depth),
             bitrate=options.bitrate,
             frames=reader.frames_estimate,
             tags_from=reader.path,
@@ -76,8 +76,10 @@ def plan_stream(
     return StreamWriter(stream, form, wav=raw is None, frames=reader.frames)
 
 
-def depth_for(reader: Reader, path: Path) -> str:
-    """Return the depth for a file as deep as its track."""
+def depth_for(reader: Reader, path: Path, depth: str) -> str:
+    """Return the depth of a file: with `same` that of its track, as far as the format has it."""
+    if depth != "same":
+        return depth
     return "24" if (path.suffix.lower(), reader.depth) == (".flac", "32f") else reader.depth
 
 

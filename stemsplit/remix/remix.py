@@ -21,7 +21,7 @@ from stemsplit.files.claims import claim
 from stemsplit.files.parts import cannot_write
 from stemsplit.options import Options
 from stemsplit.output.plan import depth_for
-from stemsplit.pipeline import Progress, fit
+from stemsplit.pipeline import Progress, fit, load
 from stemsplit.remix.mixer import Mixer, parse
 from stemsplit.separation.separator import Samples
 from stemsplit.separation.stream import separate_stream
@@ -92,7 +92,7 @@ def remix(
         out,
         sample_rate=reader.sample_rate,
         channels=reader.channels,
-        depth=depth_for(reader, out) if output.depth == "same" else output.depth,
+        depth=depth_for(reader, out, output.depth),
         bitrate=output.bitrate,
         frames=reader.frames_estimate,
         tags_from=song.tags_from,
@@ -152,8 +152,7 @@ def _from_song(reader: Reader, options: Options) -> _Song:
     split, ref = options.split, ModelRef.of(options.split)
 
     def blocks() -> Iterator[Samples]:
-        method = ref.load(options.runtime, stems=split.stems, two_stems=split.two_stems, mask=split.mask)
-        yield from separate_stream(fit(method, reader), reader, reader.sample_rate)
+        yield from separate_stream(fit(load(options, ref), reader), reader, reader.sample_rate)
 
     return _Song(reader, ref.output_stems(split.stems, split.two_stems), blocks, reader.path)
 
