@@ -101,7 +101,9 @@ def estimate_masks(
         return method.masks(window)[:, :, : keep // hop_length]
 
     done = 0
-    for part in side_by_side(compute, windows([padded], spec.segment, spec.context, spec.grid), spec.workers):
+    for part in side_by_side(
+        compute, windows([padded], spec.segment, spec.context, spec.stride), spec.workers
+    ):
         start, done = done, done + part.shape[2]
         masks[..., start:done] = part.swapaxes(2, 3)
         if progress:

@@ -153,7 +153,7 @@ def events(lines: str) -> list[dict]:
 def whole(separator, mixture: np.ndarray) -> np.ndarray:
     """Stems of all of a mixture at once, with silence around it."""
     spec, time = separator.spec, mixture.shape[-1]
-    window = np.pad(mixture, ((0, 0), (spec.context, spec.context + -time % spec.grid)))
+    window = np.pad(mixture, ((0, 0), (spec.context, spec.context + -time % spec.stride)))
     return separator.separate(window)[..., :time]
 
 

@@ -259,7 +259,7 @@ def _ogg_checksum(page: bytes) -> int:
 class Halves:
     """A separator without a network: each of two stems is half of the mixture."""
 
-    spec = Spec(("one", "two"), RATE, context=512, grid=512)
+    spec = Spec(("one", "two"), RATE, context=512, stride=512)
 
     def separate(self, window: Block) -> Block:
         return np.stack([window[:, 512:-512] / 2] * 2)

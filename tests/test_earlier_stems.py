@@ -20,7 +20,7 @@ RATE = 44_100
 class Halves:
     """Two stems, each half of the mixture."""
 
-    spec = Spec(stems=("a", "b"), sample_rate=RATE, context=0, grid=1, segment=4096)
+    spec = Spec(stems=("a", "b"), sample_rate=RATE, context=0, stride=1, segment=4096)
 
     def separate(self, mixture):
         return np.stack([mixture / 2] * 2)

@@ -156,7 +156,7 @@ def test_another_rate_is_refused():
 # The clock
 
 
-SPEC = Spec(stems=("vocals",), sample_rate=1000, context=100, grid=50)
+SPEC = Spec(stems=("vocals",), sample_rate=1000, context=100, stride=50)
 
 
 def lateness(came, went) -> tuple[list[float], int]:

@@ -221,7 +221,7 @@ def test_both_runtimes_give_the_same(name, music):
         running = RuntimeOptions(runtime=runtime, device="cpu", precision="float32", threads=1, batch=batch)
         separator = ModelRef.parse(random_model(name)).load(running)
         spec = separator.spec
-        time = spec.grid * math.ceil(6000 / spec.grid)
+        time = spec.stride * math.ceil(6000 / spec.stride)
         window = np.resize(music, (2, time + 2 * spec.context))
         found[runtime] = separator.separate(window)
         assert found[runtime].shape == (4, 2, time)
@@ -235,7 +235,7 @@ def test_some_stems_of_a_network_for_all_are_what_they_are_among_all(name, music
     every, some = (
         ModelRef.parse(random_model(name)).load(running, stems=stems) for stems in (None, ["drums", "other"])
     )
-    window = np.resize(music, (2, 2 * every.spec.context + every.spec.grid))
+    window = np.resize(music, (2, 2 * every.spec.context + every.spec.stride))
     np.testing.assert_allclose(some.separate(window), every.separate(window)[[1, 3]], atol=1e-5)
     assert some.spec.stems == ("drums", "other")
     assert not some.spec.complete

@@ -94,9 +94,9 @@ def _batch(card: ModelCard, running: RuntimeOptions, block_ms: float) -> int:
     return plan.batch_for(block_length(plan.stride_samples, card.sample_rate, block_ms))
 
 
-def block_length(grid: int, sample_rate: int, block_ms: float) -> int:
-    """Return the samples of a block of about so many milliseconds, on a separator's grid."""
-    return max(1, round(block_ms / 1000 * sample_rate / grid)) * grid
+def block_length(stride: int, sample_rate: int, block_ms: float) -> int:
+    """Return the samples of a block of about `block_ms`: a multiple of the separator's stride."""
+    return max(1, round(block_ms / 1000 * sample_rate / stride)) * stride
 
 
 def only(stems: Samples) -> Samples:
@@ -111,7 +111,7 @@ class Live:
         self, separator: Separator, mix: Callable[[Samples], Samples], *, block_ms: float = BLOCK_MS
     ) -> None:
         self.spec = separator.spec
-        self.block = block_length(self.spec.grid, self.spec.sample_rate, block_ms)
+        self.block = block_length(self.spec.stride, self.spec.sample_rate, block_ms)
         self.latency = self.block + self.spec.context
         """In samples: this long after it came, a sample's turn has come."""
         self.made = self.blocks = 0

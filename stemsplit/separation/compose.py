@@ -20,20 +20,20 @@ class Ensemble:
 
     @cached_property
     def spec(self) -> Spec:
-        """The context is the longest that any of them needs, the grid the least common multiple."""
+        """The context is the longest that any of them needs, the stride the least common multiple."""
         specs = [separator.spec for separator in self.separators]
-        grid = math.lcm(*(spec.grid for spec in specs))
+        stride = math.lcm(*(spec.stride for spec in specs))
 
-        def on_grid(samples: int) -> int:
-            return math.ceil(samples / grid) * grid
+        def whole_strides(samples: int) -> int:
+            return math.ceil(samples / stride) * stride
 
         return Spec(
             stems=specs[0].stems,
             sample_rate=specs[0].sample_rate,
-            context=on_grid(max(spec.context for spec in specs)),
-            grid=grid,
+            context=whole_strides(max(spec.context for spec in specs)),
+            stride=stride,
             complete=all(spec.complete for spec in specs),
-            segment=on_grid(max(spec.segment for spec in specs)),
+            segment=whole_strides(max(spec.segment for spec in specs)),
             workers=max(spec.workers for spec in specs),
             how=specs[0].how,
         )

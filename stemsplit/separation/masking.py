@@ -52,7 +52,7 @@ class MaskSeparator:
             stems=self.stems,
             sample_rate=self.sample_rate,
             context=self.plan.context_samples,
-            grid=self.plan.stride_samples,
+            stride=self.plan.stride_samples,
             complete=self.complete,
             segment=self.plan.segment_samples(self.execution.batch),
             workers=self.execution.workers,

@@ -17,14 +17,14 @@ Samples = NDArray[np.float32]
 class Spec:
     """All that the engine needs to know of a separator.
 
-    `context` is how many samples on either side a segment depends on, and `grid` what its start and length
+    `context` is how many samples on either side a segment depends on, and `stride` what its start and length
     must be multiples of, for streamed output to equal the whole file's; both in samples.
     """
 
     stems: tuple[str, ...]
     sample_rate: int
     context: int
-    grid: int
+    stride: int
     complete: bool = True
     """Whether the stems add up to the mixture."""
     segment: int = 0
@@ -37,8 +37,8 @@ class Spec:
     def __post_init__(self) -> None:
         if not self.stems or len(set(self.stems)) < len(self.stems):
             raise ValueError(f"stems={self.stems} must be one or more different names")
-        if self.sample_rate < 1 or self.grid < 1 or self.context < 0 or self.context % self.grid:
-            raise ValueError(f"context={self.context} must be a multiple of grid={self.grid}")
+        if self.sample_rate < 1 or self.stride < 1 or self.context < 0 or self.context % self.stride:
+            raise ValueError(f"context={self.context} must be a multiple of stride={self.stride}")
 
 
 class Separator(Protocol):
@@ -51,7 +51,8 @@ class Separator(Protocol):
     def separate(self, window: Samples) -> Samples:
         """Return stems `(stem, channel, time)` of the segment in the middle of a window.
 
-        Shapes: window `(channel, context + time + context)` at `spec.sample_rate`, on `spec.grid`.
+        Shapes: window `(channel, context + time + context)` at `spec.sample_rate`; time is a multiple of
+        `spec.stride`.
         """
 
 

@@ -35,7 +35,7 @@ class SpectralSeparator:
             stems=self.stems,
             sample_rate=self.sample_rate,
             context=self.stft.n_fft - hop_length,
-            grid=hop_length,
+            stride=hop_length,
             segment=self.frames * hop_length,
             how=self.how,
         )

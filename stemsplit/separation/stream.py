@@ -1,9 +1,9 @@
 """Overlap-save: any separator over a stream of blocks, in memory that does not grow with its length.
 
-The stream is cut into segments on the separator's grid. Each is separated with its context on both sides,
-silence before the start and after the end, and comes out alone: there is nothing to cross-fade, because a
-sample is the very sample that separating the whole stream would give. For the same reason segments may be
-separated side by side.
+The stream is cut into segments whose length is a multiple of the separator's stride. Each is separated with
+its context on both sides, silence before the start and after the end, and only the segment is kept. There is
+nothing to cross-fade, because each sample equals the one that separating the whole stream would give. For the
+same reason segments may be separated in parallel.
 """
 
 from __future__ import annotations
@@ -72,14 +72,14 @@ def separate_blocks(
     """
     spec = separator.spec
     seconds = segment_seconds or SEGMENT_SECONDS
-    segment = max(1, round(seconds * spec.sample_rate / spec.grid)) * spec.grid
+    segment = max(1, round(seconds * spec.sample_rate / spec.stride)) * spec.stride
     if segment_seconds is None and spec.segment:
         segment = spec.segment
 
     def separate(window: Samples, keep: int) -> Samples:
         return separator.separate(window)[..., :keep]
 
-    cut = windows(blocks, segment, spec.context, spec.grid)
+    cut = windows(blocks, segment, spec.context, spec.stride)
     yield from side_by_side(separate, cut, workers or spec.workers)
 
 
@@ -105,7 +105,7 @@ def side_by_side(
 
 
 def windows(
-    blocks: Iterable[Samples], segment: int, context: int, grid: int
+    blocks: Iterable[Samples], segment: int, context: int, stride: int
 ) -> Iterator[tuple[Samples, int]]:
     """Yield each segment with its context, and how many samples of it there are in the stream."""
     pending: list[Samples] = []
@@ -123,7 +123,7 @@ def windows(
             pending, held = [joined], joined.shape[-1]
     if not pending:
         return
-    missing = -(held - context) % grid
+    missing = -(held - context) % stride
     joined = np.concatenate([*pending, np.zeros((len(pending[0]), missing + context), np.float32)], axis=-1)
     left = held - context
     while left > 0:

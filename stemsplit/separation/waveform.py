@@ -39,7 +39,7 @@ class WaveformSeparator:
             stems=self.stems,
             sample_rate=self.sample_rate,
             context=math.ceil(self.context / self.stride) * self.stride,
-            grid=self.stride,
+            stride=self.stride,
             complete=self.complete,
             segment=max(1, self.execution.batch // self.stride) * self.stride,
             workers=self.execution.workers,

@@ -93,7 +93,7 @@ class Mixtures:
     @property
     def spec(self) -> Spec:
         """Each sample stands for itself."""
-        return Spec(self.stems, self.sample_rate, context=0, grid=1, how=self.how)
+        return Spec(self.stems, self.sample_rate, context=0, stride=1, how=self.how)
 
     def separate(self, window: Samples) -> Samples:
         """Return stems `(stem, channel, time)` of a window, which is all segment."""
