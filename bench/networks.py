@@ -136,12 +136,12 @@ def multiply_adds(card: ModelCard) -> float:
     entry = registry.find(card.network)
     parts = entry.parts(card.stems)
     networks = factory.build(card.network, store.load(card.name, parts), len(card.stems) // len(parts))
-    heard, *bins = entry.shape
-    features = torch.zeros(1, heard, entry.batch + 2 * entry.reach, *bins)
+    views, *bins = entry.input_shape
+    features = torch.zeros(1, views, entry.batch + 2 * entry.context.frames, *bins)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        AllStems(networks, reach=entry.reach)(features)
-    rate = card.sample_rate / (1 if entry.hears_waves else card.hop_length)
-    channels = 2 if entry.hears_waves and entry.channels == 1 else 1
+        AllStems(networks, reach=entry.context.frames)(features)
+    rate = card.sample_rate / (1 if entry.predicts_waveforms else card.hop_length)
+    channels = 2 if entry.predicts_waveforms and entry.channels == 1 else 1
     return channels * float(counter.get_total_flops()) / 2 / entry.batch * rate
 
 

@@ -25,7 +25,7 @@ VARIED_SPECTRA = {"stretch": 0.12, "equalise": 3.0}
 
 def command(data: str, run: Path, name: str, minutes: float, extra: list[str]) -> list[str]:
     """Return the command that trains a network for so long."""
-    varied = VARIED | ({} if registry.find(name).hears_waves else VARIED_SPECTRA)
+    varied = VARIED | ({} if registry.find(name).predicts_waveforms else VARIED_SPECTRA)
     options = {**varied, "data": data, "network": name, "run": run, "name": name, "minutes": minutes}
     words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
     return [*STEMSPLIT, "train", *words, *extra]

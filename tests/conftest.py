@@ -102,7 +102,7 @@ def random_model(name: str) -> Path:
         n_fft=entry.n_fft,
         hop_length=entry.hop_length,
         parameters=sum(p.numel() for network in networks for p in network.parameters()),
-        mask="waveform" if entry.hears_waves else "soft",
+        mask="waveform" if entry.predicts_waveforms else "soft",
         combination=(),
         scores={},
     )

@@ -16,6 +16,7 @@ from stemsplit.dsp.features import FLOOR
 from stemsplit.dsp.input_features import InputFeatures
 from stemsplit.errors import StemsplitError
 from stemsplit.networks import factory, registry
+from stemsplit.networks.info import WHOLE
 from stemsplit.options import RuntimeOptions
 from stemsplit.runtime.torch_runtime import AllStems
 from stemsplit.training.augment import Augmentation
@@ -78,13 +79,9 @@ def _one_thread():
 
 def features(entry, length, seed=0):
     """What a network may hear: `(1, view, position, ...)`."""
-    heard, *bins = entry.shape
+    heard, *bins = entry.input_shape
     noise = torch.randn((1, heard, length, *bins), generator=torch.Generator().manual_seed(seed))
-    return 0.1 * noise if entry.hears_waves else 2 * noise - 6
-
-
-def whole_grid(entry, positions):
-    return math.ceil(positions / entry.grid) * entry.grid
+    return 0.1 * noise if entry.predicts_waveforms else 2 * noise - 6
 
 
 @EVERY
@@ -94,15 +91,15 @@ def test_the_registry_says_what_a_network_is(name):
     assert f"class {entry.name}(" in factory.source(name).decode()
     if name in PARAMETERS:
         assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS[name]
-    length = whole_grid(entry, 2 * entry.reach + 2 * entry.grid)
+    length = entry.context.whole_strides(2 * entry.context.frames + 2 * entry.context.stride)
     heard = features(entry, length)
     with torch.inference_mode():
         outputs = network(heard)
         assert outputs.shape[:2] == (1, len(STEMS) if entry.joint else 1)
-        assert outputs.shape[3] == length - 2 * entry.margin
+        assert outputs.shape[3] == length - 2 * entry.context.margin
         assert outputs.shape[4:] == heard.shape[3:]
-        if not entry.hears_waves:
-            assert outputs.shape[2] == (1 if entry.views is InputFeatures.RMS else 2)
+        if not entry.predicts_waveforms:
+            assert outputs.shape[2] == (1 if entry.input is InputFeatures.RMS else 2)
             masks = network.masks(outputs)
             assert 0 <= masks.min() <= masks.max() <= 1
             assert masks.std() > 1e-4
@@ -111,39 +108,39 @@ def test_the_registry_says_what_a_network_is(name):
 @EVERY_LIGHT
 def test_a_network_hears_as_far_as_the_registry_says_and_no_further(name):
     entry = registry.REGISTRY[name]
-    together = AllStems(random_networks(name), reach=entry.reach)
-    room = whole_grid(entry, entry.reach + 3 * entry.grid)
+    together = AllStems(random_networks(name), reach=entry.context.frames)
+    room = entry.context.whole_strides(entry.context.frames + 3 * entry.context.stride)
     heard = features(entry, 2 * room)
     recurrent = "blstm" in name or "blend" in name
     with torch.inference_mode():
         before = together(heard)
         changed = heard.clone()
-        changed[:, :, : entry.grid] += 3
+        changed[:, :, : entry.context.stride] += 3
         changed[:, :, -1:] -= 3
         after = together(changed)
         # Answers begin at `reach`: those of the middle are further than that from both ends.
-        inner = slice(entry.grid, before.shape[2] - 1)
+        inner = slice(entry.context.stride, before.shape[2] - 1)
         tolerance = 1e-3 if recurrent else 1e-5
         torch.testing.assert_close(after[:, :, inner], before[:, :, inner], atol=tolerance, rtol=0)
-        shifted = together(heard[:, :, entry.grid :])
-        torch.testing.assert_close(shifted, before[:, :, entry.grid :], atol=tolerance, rtol=0)
+        shifted = together(heard[:, :, entry.context.stride :])
+        torch.testing.assert_close(shifted, before[:, :, entry.context.stride :], atol=tolerance, rtol=0)
 
 
 @EVERY
 def test_what_a_network_learns_from_is_what_the_engine_gives_it(name):
     """One step of training, from a batch of songs."""
     entry = registry.REGISTRY[name]
-    assert preset(name).get("frames", 32) % entry.grid == 0
+    assert preset(name).get("frames", 32) % entry.context.stride == 0
     if name not in LIGHT:
         return
-    trainer = tiny(name, [], frames=entry.grid)
+    trainer = tiny(name, [], frames=entry.context.stride)
     spectra = np.random.default_rng(0).standard_normal((2, 2, 9, max(1, entry.bins))).astype(np.complex64)
     heard = trainer._heard(torch.from_numpy(spectra))
-    if not entry.hears_waves:
+    if not entry.predicts_waveforms:
         from stemsplit.dsp.features import log_magnitude, magnitudes
 
-        np.testing.assert_allclose(heard.numpy(), log_magnitude(magnitudes(spectra, entry.views)), atol=1e-5)
-        assert heard.shape[1] == entry.shape[0]
+        np.testing.assert_allclose(heard.numpy(), log_magnitude(magnitudes(spectra, entry.input)), atol=1e-5)
+        assert heard.shape[1] == entry.input_shape[0]
         assert FLOOR == 1e-5
 
 
@@ -163,7 +160,7 @@ def songs():
 
 def tiny(name, songs, *, frames, examples=2, augmentation=PLAIN):
     entry = registry.REGISTRY[name]
-    frames = whole_grid(entry, frames) + 2 * entry.margin
+    frames = entry.context.whole_strides(frames) + 2 * entry.context.margin
     heard, judged = (
         Examples(songs, stft_of(entry), entry.bins, frames, examples, seed, changes)
         for seed, changes in ((0, augmentation), (5, PLAIN))
@@ -179,7 +176,7 @@ def tiny(name, songs, *, frames, examples=2, augmentation=PLAIN):
 def test_a_tiny_task_is_learnt_by_every_network(name, songs):
     """The binary-mask CNN has tests of its own, with each of its losses."""
     entry = registry.REGISTRY[name]
-    trainer = tiny(name, songs, frames=4096 if entry.hears_waves else 16)
+    trainer = tiny(name, songs, frames=4096 if entry.predicts_waveforms else 16)
     trainer.start()
     trainer.run(lambda progress: None)
     assert min(scores["sdr_db"] for scores in trainer.validate().values()) > TINY[name][2]
@@ -215,7 +212,7 @@ def test_a_blend_finds_its_weights_in_the_end(songs):
 @EVERY_LIGHT
 def test_both_runtimes_give_the_same(name, music):
     entry = registry.REGISTRY[name]
-    batch = whole_grid(entry, 4096 if entry.hears_waves else 32)
+    batch = entry.context.whole_strides(4096 if entry.predicts_waveforms else 32)
     found = {}
     for runtime in ("torch", "openvino"):
         running = RuntimeOptions(runtime=runtime, device="cpu", precision="float32", threads=1, batch=batch)
@@ -251,7 +248,7 @@ def test_what_a_network_cannot_do_is_said():
 def test_weights_of_a_network_for_all_stems_come_back_as_they_were():
     path = random_model("sub-band-unet")
     (network,) = random_networks("sub-band-unet")
-    state = store.load(path, (registry.WHOLE,))[registry.WHOLE]
+    state = store.load(path, (WHOLE,))[WHOLE]
     for key, value in network.state_dict().items():
         if value.is_floating_point():
             torch.testing.assert_close(state[key], value, atol=1e-3, rtol=1e-3)

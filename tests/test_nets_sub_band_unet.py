@@ -26,7 +26,7 @@ def music_like(frames, seed=0):
 def test_the_size_is_what_the_card_says():
     assert sum(parameter.numel() for parameter in SubBandUNet(4).parameters()) == 1_278_456
     entry = registry.REGISTRY["sub-band-unet"]
-    assert (Config().reach, Config().grid, BINS) == (entry.reach, entry.grid, entry.bins)
+    assert (Config().reach, Config().grid, BINS) == (entry.context.frames, entry.context.stride, entry.bins)
 
 
 def test_bands_cover_all_bins_once_and_come_back_where_they_were():

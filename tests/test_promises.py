@@ -21,7 +21,7 @@ def tolerance(method):
     rule = getattr(getattr(method, "separator", method), "rule", None)
     if getattr(getattr(rule, "func", None), "__name__", "") == "binary":
         return BINARY_FLIPS
-    recurrent = registry.REGISTRY["blstm-small"].reach
+    recurrent = registry.REGISTRY["blstm-small"].context.frames
     return FADING if isinstance(method, MaskSeparator) and method.plan.context == recurrent else ROUNDING
 
 

@@ -14,7 +14,8 @@ import torch
 from stemsplit.dsp.stft import Stft
 from stemsplit.errors import BadWeights, DeviceUnavailable
 from stemsplit.networks import factory, registry
-from stemsplit.networks.base import Network
+from stemsplit.networks.base import Network, RatioNetwork
+from stemsplit.networks.info import OutputKind
 from stemsplit.options import RuntimeOptions
 from stemsplit.runtime import cache, openvino_runtime
 from stemsplit.runtime.torch_runtime import TorchRuntime
@@ -83,7 +84,8 @@ def test_the_registry_says_what_the_networks_are(name):
     entry = registry.REGISTRY[name]
     network = getattr(import_module(f"stemsplit.networks.{entry.module}"), entry.name)
     if name == "binary-mask-cnn":
-        assert (entry.bins, entry.reach) == (network.bins, network.reach)
+        assert (entry.bins, entry.context.frames) == (network.bins, network.reach)
+    assert issubclass(network, RatioNetwork) == (entry.output is OutputKind.RATIO)
     assert f"class {entry.name}".encode() in factory.source(name)
 
 

@@ -22,7 +22,8 @@ from stemsplit.cli import train as cli
 from stemsplit.datasets.songs import find_songs
 from stemsplit.dsp.stft import Stft
 from stemsplit.errors import BadWeights, DeviceUnavailable, StemsplitError, UnknownStem
-from stemsplit.networks import factory, registry
+from stemsplit.networks import factory
+from stemsplit.networks.info import WHOLE
 from stemsplit.training import checkpoint, logger, loop
 from stemsplit.training import progress as view
 from stemsplit.training.augment import Augmentation
@@ -364,8 +365,7 @@ def test_another_network_is_trained_by_the_same_command(data, tmp_path, network)
     again = ["--init", str(path), "--learning-rate", "0", "--run", str(tmp_path / "again")]
     CliRunner().invoke(app, ["train", *words[:-1], *again], catch_exceptions=False)
     before, after = (
-        store.load(each, (registry.WHOLE,))[registry.WHOLE]
-        for each in (path, tmp_path / "again" / "mine.safetensors")
+        store.load(each, (WHOLE,))[WHOLE] for each in (path, tmp_path / "again" / "mine.safetensors")
     )
     for key, value in before.items():
         torch.testing.assert_close(after[key], value, atol=1e-3, rtol=1e-3)

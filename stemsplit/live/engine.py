@@ -88,8 +88,8 @@ def load(
 def _batch(card: ModelCard, running: RuntimeOptions, block_ms: float) -> int:
     """Return how many frames, or samples, the networks process for each block."""
     network = registry.find(card.network)
-    if network.hears_waves:
-        return block_length(network.grid, card.sample_rate, block_ms)
+    if network.predicts_waveforms:
+        return block_length(network.context.stride, card.sample_rate, block_ms)
     plan = mask_plan(card, card.mask, running)
     return plan.batch_for(block_length(plan.stride_samples, card.sample_rate, block_ms))
 

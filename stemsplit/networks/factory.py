@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stemsplit.errors import BadWeights
-from stemsplit.networks.registry import REGISTRY, NetworkInfo, find
+from stemsplit.networks.info import NetworkInfo
+from stemsplit.networks.registry import REGISTRY, find
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,10 +57,10 @@ def _check_numbers(network: Any, entry: NetworkInfo, part: str) -> None:
     """Refuse weights that divide by zero, or grow beyond what a float holds, at silence or at great noise."""
     import torch
 
-    length = math.ceil((2 * entry.reach + 1) / entry.grid) * entry.grid
-    heard, *bins = entry.shape
-    extremes = torch.tensor([0.0, 1e4] if entry.hears_waves else [-12.0, 35.0])
-    extremes = extremes.reshape(2, *[1] * (2 + len(bins))).expand(2, heard, length, *bins)
+    length = entry.context.whole_strides(2 * entry.context.frames + 1)
+    views, *bins = entry.input_shape
+    extremes = torch.tensor([0.0, 1e4] if entry.predicts_waveforms else [-12.0, 35.0])
+    extremes = extremes.reshape(2, *[1] * (2 + len(bins))).expand(2, views, length, *bins)
     with torch.inference_mode():
         if not torch.isfinite(network(extremes)).all():
             raise BadWeights(f"The weights of `{part}` do not end in numbers", "get the file again")

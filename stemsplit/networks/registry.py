@@ -1,99 +1,24 @@
-"""Networks by name: one paper, one file.
-
-A network is a `torch.nn.Module` made for a number of stems, `Name(stems, config)`. What it hears and gives:
-
-- A mask network maps log magnitudes `(example, view, frame, bin)` to outputs `(example, stem, channel, frame,
-  bin)`, and its method `masks` turns these into numbers from 0 to 1: the stem's magnitude in the mixture's,
-  by the network's word. `channel` is one where it hears both channels as one, else two.
-- A waveform network maps a mixture `(example, channel, time)` to stems `(example, stem, channel, time)`.
-
-There may be fewer frames or samples in the output than in the input, by as many at either end.
-"""
+"""The networks there are, by name."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from stemsplit.dsp.input_features import InputFeatures
 from stemsplit.errors import BadWeights
-
-WHOLE = "network"
-"""What the tensors of a network are filed under that gives all stems."""
-
-
-@dataclass(frozen=True)
-class NetworkInfo:
-    """What can be known of a network without importing torch."""
-
-    module: str
-    name: str
-    title: str
-    """One line, for cards and lists."""
-    reach: int
-    """Frames, of waveform networks samples, that it hears on either side of what it answers for."""
-    config: str = ""
-    """The module's constant that it is made with, where that is not the paper's configuration."""
-    views: InputFeatures = InputFeatures.RMS
-    """The input of a mask network."""
-    bins: int = 0
-    """The lowest bins, which it hears and masks. None: a waveform network."""
-    channels: int = 2
-    """That a waveform network hears at once; with one, each by itself."""
-    grid: int = 1
-    """Frames or samples that an input must begin at a multiple of, for equal answers."""
-    joint: bool = True
-    """Whether one network gives all stems, and not one each."""
-    valid: bool = False
-    """Whether it answers only for what it hears all around of, and not for `reach` at either end."""
-    gives_logits: bool = False
-    """Whether its outputs are the logits of its masks."""
-    gives_ratios: bool = False
-    """Whether its outputs are its masks, before these are bounded by one."""
-    prepares: bool = False
-    """Whether its methods `prepare`, which needs float32, and `scores` together do what it does."""
-    steps: tuple[int, ...] = (1,)
-    """How many frames apart the masked frames may be."""
-    sample_rate: int = 44_100
-    n_fft: int = 2048
-    hop_length: int = 512
-    batch: int = 256
-    """Frames or samples to answer for at a time on a processor: so many are fastest."""
-    gpu_batch: int = 0
-    """The same on a graphics card; 0: four times as many."""
-
-    @property
-    def hears_waves(self) -> bool:
-        """Whether it is a waveform network."""
-        return self.bins == 0
-
-    @property
-    def margin(self) -> int:
-        """Frames or samples at either end of an input that it does not answer for."""
-        return self.reach if self.valid else 0
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """How many views or channels it hears, and how many bins where there are bins."""
-        return (self.channels,) if self.hears_waves else (self.views.views, self.bins)
-
-    def parts(self, stems: Sequence[str]) -> tuple[str, ...]:
-        """Return what each of its networks is filed under, for so many stems."""
-        return (WHOLE,) if self.joint else tuple(stems)
-
+from stemsplit.networks.info import Context, NetworkInfo, OutputKind
 
 _PAPERS = {
     "binary-mask-cnn": NetworkInfo(
         "binary_mask_cnn",
         "BinaryMaskCNN",
         "Binary-mask CNN: one small network a stem, after O. Tkachuk",
-        reach=12,
+        context=Context(12, padding="valid"),
+        output=OutputKind.LOGITS,
         bins=513,
         joint=False,
-        valid=True,
-        gives_logits=True,
-        steps=(1, 3),
+        frame_strides=(1, 3),
         batch=64,
         gpu_batch=4096,
     ),
@@ -101,9 +26,9 @@ _PAPERS = {
         "sub_band_unet",
         "SubBandUNet",
         "Sub-band U-Net: one small network for all stems, in stereo",
-        reach=147,
-        grid=8,
-        views=InputFeatures.MID_SIDE,
+        context=Context(147, stride=8),
+        output=OutputKind.SCORES,
+        input=InputFeatures.MID_SIDE,
         bins=2048,
         n_fft=4096,
         hop_length=1024,
@@ -113,85 +38,83 @@ _PAPERS = {
         "mdensenet",
         "MDenseNet",
         "MDenseNet: dense blocks at four resolutions (Takahashi, Mitsufuji 2017)",
-        reach=98,
-        grid=8,
-        views=InputFeatures.STEREO,
+        context=Context(98, stride=8),
+        output=OutputKind.RATIO,
+        input=InputFeatures.STEREO,
         bins=1024,
         joint=False,
-        gives_ratios=True,
     ),
     "mmdensenet": NetworkInfo(
         "mmdensenet",
         "MMDenseNet",
         "MMDenseNet: dense blocks of all bands and of each half (Takahashi, Mitsufuji 2017)",
-        reach=98,
-        grid=8,
-        views=InputFeatures.STEREO,
+        context=Context(98, stride=8),
+        output=OutputKind.RATIO,
+        input=InputFeatures.STEREO,
         bins=1024,
         joint=False,
-        gives_ratios=True,
     ),
     "deep-conv-sep": NetworkInfo(
         "deep_conv_sep",
         "DeepConvSep",
         "DeepConvSep: an autoencoder of a third of a second (Chandna et al. 2017)",
-        reach=29,
-        grid=15,
+        context=Context(29, stride=15),
+        output=OutputKind.RATIO,
         bins=513,
-        gives_ratios=True,
         batch=255,
     ),
     "fnn": NetworkInfo(
         "fnn",
         "FNN",
         "FNN: fully connected layers over context frames (Uhlich et al. 2015)",
-        reach=12,
+        context=Context(12),
+        output=OutputKind.RATIO,
         bins=513,
         joint=False,
-        gives_ratios=True,
     ),
     "blstm": NetworkInfo(
         "blstm",
         "BLSTM",
         "BLSTM: three recurrent layers in both directions (Uhlich et al. 2017)",
-        reach=96,
-        views=InputFeatures.STEREO,
+        context=Context(96),
+        output=OutputKind.RATIO,
+        input=InputFeatures.STEREO,
         bins=1025,
         joint=False,
-        gives_ratios=True,
     ),
     "blend": NetworkInfo(
         "blend",
         "Blend",
         "BLEND: a weighted sum of an FNN and a BLSTM (Uhlich et al. 2017)",
-        reach=96,
-        views=InputFeatures.STEREO,
+        context=Context(96),
+        output=OutputKind.RATIO,
+        input=InputFeatures.STEREO,
         bins=1025,
         joint=False,
-        gives_ratios=True,
     ),
     "nug": NetworkInfo(
         "nug",
         "NUG",
         "NUG: all sources' spectra for multichannel EM (Nugraha et al. 2016)",
-        reach=8,
+        context=Context(8),
+        output=OutputKind.RATIO,
         bins=1025,
-        gives_ratios=True,
     ),
     "deep-nmf": NetworkInfo(
         "deep_nmf",
         "DeepNMF",
         "DeepNMF: unfolded iterations of matrix factorization (Le Roux et al. 2015)",
-        reach=8,
+        context=Context(8),
+        output=OutputKind.RATIO,
         bins=1025,
-        gives_ratios=True,
     ),
     "band-transformer": NetworkInfo(
         "band_transformer",
         "BandTransformer",
         "Band-split Transformer: bands that attend to each other, and in time (after Lu et al. 2024)",
-        reach=83,
-        views=InputFeatures.MID_SIDE,
+        context=Context(83),
+        output=OutputKind.SCORES,
+        input=InputFeatures.MID_SIDE,
         bins=2048,
         n_fft=4096,
         hop_length=1024,
@@ -202,9 +125,8 @@ _PAPERS = {
         "wave_unet",
         "WaveUNet",
         "Wave-U-Net: a U-Net over samples (Stoller et al. 2018)",
-        reach=65_536,
-        grid=4096,
-        valid=True,
+        context=Context(65_536, stride=4096, padding="valid"),
+        output=OutputKind.WAVEFORM,
         sample_rate=22_050,
         batch=1 << 18,
     ),
@@ -212,9 +134,9 @@ _PAPERS = {
         "wavenet",
         "Wavenet",
         "Wavenet: stacks of dilated convolutions over samples (Lluis, Pons, Serra 2019)",
-        reach=4095,
+        context=Context(4095, padding="valid"),
+        output=OutputKind.WAVEFORM,
         channels=1,
-        valid=True,
         sample_rate=16_000,
         batch=1 << 16,
     ),
@@ -222,16 +144,16 @@ _PAPERS = {
 
 
 _VARIANTS: dict[str, dict[str, Any]] = {
-    "mdensenet-small": {"reach": 78},
+    "mdensenet-small": {"context": Context(78, stride=8)},
     "mmdensenet-joint": {},
-    "mmdensenet-small": {"reach": 90},
+    "mmdensenet-small": {"context": Context(90, stride=8)},
     "fnn-small": {"bins": 744},
-    "blstm-small": {"views": InputFeatures.RMS, "bins": 744},
-    "blend-small": {"views": InputFeatures.RMS, "bins": 744},
+    "blstm-small": {"input": InputFeatures.RMS, "bins": 744},
+    "blend-small": {"input": InputFeatures.RMS, "bins": 744},
     "nug-small": {},
-    "deep-nmf-small": {"reach": 3},
-    "wave-u-net-small": {"reach": 16_384, "grid": 1024},
-    "wavenet-small": {"reach": 2049},
+    "deep-nmf-small": {"context": Context(3)},
+    "wave-u-net-small": {"context": Context(16_384, stride=1024, padding="valid")},
+    "wavenet-small": {"context": Context(2049, padding="valid")},
 }
 """Other configurations, of one network for all stems: what differs from the paper's."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -63,14 +62,14 @@ def start(
     """
     entry = registry.find(network)
     stride = options.frame_stride
-    if stride not in entry.steps:
-        able = ", ".join(name for name, other in registry.REGISTRY.items() if stride in other.steps)
+    if stride not in entry.frame_strides:
+        able = ", ".join(name for name, other in registry.REGISTRY.items() if stride in other.frame_strides)
         raise UsageError(f"There is no --fast for {network}", f"leave it out, or use --model {able}")
     device = pick_device(options.device)
     threads = options.threads or min(MOST_THREADS, cores())
     # What noise half precision makes, a mask only spreads a little; a waveform is the stem itself.
-    precision = "float32" if entry.hears_waves and options.precision == "auto" else options.precision
-    batch = math.ceil((options.batch or entry.batch) / entry.grid) * entry.grid
+    precision = "float32" if entry.predicts_waveforms and options.precision == "auto" else options.precision
+    batch = entry.context.whole_strides(options.batch or entry.batch)
     if _with_openvino(options.runtime, device):
         from stemsplit.runtime.openvino_runtime import OpenVinoRuntime
 
@@ -91,9 +90,9 @@ def start(
         batch = entry.gpu_batch or 4 * batch
     return TorchRuntime(
         factory.build(network, tensors(), stems),
-        reach=entry.reach,
+        reach=entry.context.frames,
         batch=batch,
-        grid=entry.grid,
+        grid=entry.context.stride,
         device=device,
         precision=precision,
         threads=threads,

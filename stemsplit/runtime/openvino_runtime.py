@@ -61,10 +61,10 @@ class OpenVinoRuntime:
         core = openvino.Core()
         entry = registry.find(network)
         self.precision = best_precision(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"), precision)
-        self.reach, self.step = entry.reach, step
+        self.reach, self.step = entry.context.frames, step
         self.batch, self.workers = batch, threads
-        views, *bins = entry.shape
-        self._positions = (batch - 1) * step + 2 * entry.reach + 1
+        views, *bins = entry.input_shape
+        self._positions = (batch - 1) * step + 2 * entry.context.frames + 1
         shape = (1, views, self._positions, *bins)
         apart = entry.prepares and self.precision != "float32"
 
@@ -85,7 +85,7 @@ class OpenVinoRuntime:
 
             inputs = networks()[0].prepare(torch.zeros(shape)).shape if apart else shape
             return translated(
-                AllStems(networks(), reach=entry.reach, step=step, prepared=apart), tuple(inputs)
+                AllStems(networks(), reach=entry.context.frames, step=step, prepared=apart), tuple(inputs)
             )
 
         processor = core.get_property("CPU", "FULL_DEVICE_NAME")

@@ -134,7 +134,7 @@ class Trainer:
     @property
     def frames(self) -> int:
         """Number of frames, or samples, that the networks answer for in an example."""
-        return self.examples.frames - 2 * self.entry.margin
+        return self.examples.frames - 2 * self.entry.context.margin
 
     @property
     def parameters(self) -> int:
@@ -194,7 +194,7 @@ class Trainer:
     def validate(self) -> Scores:
         """Return what the averages reach, for the networks that still learn and are known in the examples."""
         learning = self._learning()
-        names = ("loss", "sdr_db", *(() if self.entry.hears_waves else MEASURES))
+        names = ("loss", "sdr_db", *(() if self.entry.predicts_waveforms else MEASURES))
         sums = torch.zeros(len(learning), len(names) + 1, device=self.fabric.device)
         for pupil in learning:
             # What batch norms remember is of the weights that went into the average, and not of the average;
@@ -207,7 +207,7 @@ class Trainer:
                 truth = truths[pupil.name]
                 outputs = pupil.predict(inputs, averaged=True)
                 found = [pupil.loss(outputs, truth), sdr_db(pupil.estimates(outputs, truth), truth)]
-                if not self.entry.hears_waves:
+                if not self.entry.predicts_waveforms:
                     found += measure(pupil.logits(outputs), truth).values()
                 row += truth.known.sum() * torch.stack([*found, torch.ones_like(found[0])])
         total = self.fabric.all_reduce(sums, reduce_op="sum")
@@ -221,11 +221,11 @@ class Trainer:
     def _tensors(self, batch: Batch) -> tuple[Tensor, dict[str, Targets]]:
         """Return the networks' input `(example, view, ...)` and the truth of each, on the device."""
         mixture, stems, known = batch.mixture, batch.stems, batch.known
-        if self.entry.hears_waves and self.entry.channels == 1:  # each channel is an example
+        if self.entry.predicts_waveforms and self.entry.channels == 1:  # each channel is an example
             mixture = mixture.flatten(0, 1)[:, None]
             stems = stems.transpose(1, 2).flatten(0, 1)[:, :, None]
             known = known.repeat_interleave(batch.mixture.shape[1], dim=0)
-        margin, length = self.entry.margin, mixture.shape[2]
+        margin, length = self.entry.context.margin, mixture.shape[2]
         inner = slice(margin, length - margin)
         stft = self.examples.stft
         each = len(self.stems) // len(self.pupils)
@@ -234,7 +234,7 @@ class Trainer:
                 mixture[:, None, :, inner],
                 stems[:, row * each : (row + 1) * each, :, inner],
                 known[:, row * each : (row + 1) * each].float(),
-                self.entry.views is InputFeatures.RMS,
+                self.entry.input is InputFeatures.RMS,
                 stft.n_fft // stft.hop_length if stft else 1,
                 self.recipe.threshold,
                 self.recipe.weighting,
@@ -250,6 +250,6 @@ class Trainer:
 
     def _heard(self, mixture: Tensor) -> Tensor:
         """Return the networks' input for mixtures `(example, channel, ...)`."""
-        if self.entry.hears_waves:
+        if self.entry.predicts_waveforms:
             return mixture
-        return log_magnitudes(mixture, self.entry.views)
+        return log_magnitudes(mixture, self.entry.input)

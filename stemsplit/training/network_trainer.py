@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stemsplit.errors import UsageError
 from stemsplit.networks import factory, registry
+from stemsplit.networks.info import OutputKind
 from stemsplit.training.config import TrainConfig, learning_rate
 from stemsplit.training.losses import MASK_LOSSES, SIGNAL_LOSSES, Targets
 
@@ -95,15 +96,16 @@ class NetworkTrainer:
 
     def estimates(self, outputs: Tensor, truth: Targets) -> Tensor:
         """Return the stems' spectra or waveforms that outputs stand for."""
-        if self.entry.hears_waves:
+        if self.entry.predicts_waveforms:
             return outputs
         # A ratio beyond one is as wrong as any other, and only later bounded.
-        masks = outputs if self.entry.gives_ratios else self._masks(outputs)
+        masks = outputs if self.entry.output is OutputKind.RATIO else self._masks(outputs)
         return masks * truth.mixture_signal
 
     def logits(self, outputs: Tensor) -> Tensor:
         """Return the logits of the masks that outputs stand for."""
-        return outputs if self.entry.gives_logits else torch.logit(self._masks(outputs), eps=1e-6)
+        logits = self.entry.output is OutputKind.LOGITS
+        return outputs if logits else torch.logit(self._masks(outputs), eps=1e-6)
 
     def _masks(self, outputs: Tensor) -> Tensor:
         masks: Tensor = self.networks["network"].masks(outputs)

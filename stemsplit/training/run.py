@@ -16,6 +16,7 @@ from stemsplit.dsp.stft import Stft
 from stemsplit.errors import BadWeights, EncodeError, UsageError
 from stemsplit.missing import no_stem
 from stemsplit.networks import registry
+from stemsplit.networks.info import NetworkInfo
 from stemsplit.training import calibration, checkpoint
 from stemsplit.training.augment import Augmentation
 from stemsplit.training.config import TrainConfig
@@ -85,9 +86,9 @@ def train(
     """
     entry = registry.find(recipe.network)
     varied = settings.augmentation
-    if entry.hears_waves and (varied.stretch or varied.equalise_db):
+    if entry.predicts_waveforms and (varied.stretch or varied.equalise_db):
         raise UsageError(f"There is no --stretch or --equalise for {recipe.network}", "leave them out")
-    if entry.hears_waves and recipe.loss in MASK_LOSSES:
+    if entry.predicts_waveforms and recipe.loss in MASK_LOSSES:
         losses = ", ".join(SIGNAL_LOSSES)
         raise UsageError(f"There is no --loss {recipe.loss} for {recipe.network}", f"choose one of {losses}")
     given = _given(recipe, settings.stems)
@@ -164,9 +165,9 @@ def _given(recipe: TrainConfig, stems: Sequence[str]) -> Mapping[str, Mapping[st
     return store.load(init, entry.parts(stems))
 
 
-def stft_of(entry: registry.NetworkInfo) -> Stft | None:
-    """Return the transform that a network hears, none where it hears waves."""
-    return None if entry.hears_waves else Stft(entry.n_fft, entry.hop_length)
+def stft_of(entry: NetworkInfo) -> Stft | None:
+    """Return the transform of a network's input; None if that is a waveform."""
+    return None if entry.predicts_waveforms else Stft(entry.n_fft, entry.hop_length)
 
 
 def _trainer(
@@ -177,9 +178,9 @@ def _trainer(
     given: Mapping[str, Mapping[str, Tensor]] | None,
 ) -> Trainer:
     entry = registry.find(recipe.network)
-    around = 2 * entry.margin
-    frames = VALIDATION_SECONDS * entry.sample_rate if entry.hears_waves else VALIDATION_FRAMES
-    frames = max(1, frames // entry.grid) * entry.grid
+    around = 2 * entry.context.margin
+    frames = VALIDATION_SECONDS * entry.sample_rate if entry.predicts_waveforms else VALIDATION_FRAMES
+    frames = max(1, frames // entry.context.stride) * entry.context.stride
     stft = stft_of(entry)
     size = min(VALIDATION_SIZE, settings.validation)
     examples = Examples(
@@ -241,7 +242,7 @@ def _card(settings: Settings, trainer: Trainer) -> ModelCard:
         n_fft=entry.n_fft,
         hop_length=entry.hop_length,
         parameters=trainer.parameters,
-        mask=WAVEFORM if entry.hears_waves else "soft",
+        mask=WAVEFORM if entry.predicts_waveforms else "soft",
         mask_power=1.0,
         threshold=recipe.threshold,
         data=settings.source or ", ".join(settings.data),

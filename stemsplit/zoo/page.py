@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stemsplit.files.claims import writing
 from stemsplit.networks import registry
+from stemsplit.networks.info import OutputKind
 from stemsplit.zoo import store
 from stemsplit.zoo.card import ModelCard
 
@@ -80,9 +81,9 @@ def page(card: ModelCard) -> str:
 
 def _learnt(card: ModelCard) -> str:
     network = registry.find(card.network)
-    if network.hears_waves:
+    if network.predicts_waveforms:
         return "the stems' samples"
-    if network.gives_logits:
+    if network.output is OutputKind.LOGITS:
         return f"the mask B = (S > {card.threshold:g} * M)"
     return "the stems' shares of the mixture's spectrum"
 

@@ -213,7 +213,7 @@ class Trained(ModelRef):
 
     @property
     def masks(self) -> tuple[str, ...]:
-        return () if registry.find(self.card.network).hears_waves else MASKS
+        return () if registry.find(self.card.network).predicts_waveforms else MASKS
 
     @property
     def system(self) -> str:

@@ -35,7 +35,7 @@ def load(
         DeviceUnavailable: the device or runtime asked for does not exist.
         UsageError: the model cannot apply this mask.
     """
-    if not registry.find(card.network).hears_waves:
+    if not registry.find(card.network).predicts_waveforms:
         return _load_masks(card, path, stems, mask or card.mask, running)
     if mask:
         raise UsageError(f"{card.name} gives the stems themselves, without masks", "leave out --mask")
@@ -49,11 +49,11 @@ def _load_waveforms(
     return WaveformSeparator(
         stems=stems,
         sample_rate=card.sample_rate,
-        context=network.reach,
+        context=network.context.frames,
         network=runtime,
         stem_indices=_stem_indices(card, stems),
         channels=network.channels,
-        stride=network.grid,
+        stride=network.context.stride,
         complete=stems == card.stems and card.complete,
         execution=_execution(runtime),
     )
@@ -79,7 +79,7 @@ def _load_masks(
         bins=network.bins,
         network=runtime,
         rule=_rule(card, mask, complete=whole),
-        input=network.views,
+        input=network.input,
         complete=whole and stems == card.stems,
         stem_indices=_stem_indices(card, stems),
         execution=_execution(runtime),
@@ -91,7 +91,7 @@ def mask_plan(card: ModelCard, mask: str, running: RuntimeOptions) -> MaskPlan:
     network = registry.find(card.network)
     wiener_frames = round(WIENER_SECONDS * card.sample_rate / card.hop_length) if mask == "wiener" else 0
     stft = Stft(card.n_fft, card.hop_length)
-    return MaskPlan(stft, network.reach, network.grid, wiener_frames, running.frame_stride)
+    return MaskPlan(stft, network.context.frames, network.context.stride, wiener_frames, running.frame_stride)
 
 
 def _start(card: ModelCard, path: Path, stems: tuple[str, ...], running: RuntimeOptions) -> Runtime:
