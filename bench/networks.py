@@ -139,7 +139,7 @@ def multiply_adds(card: ModelCard) -> float:
     views, *bins = entry.input_shape
     features = torch.zeros(1, views, entry.batch + 2 * entry.context.frames, *bins)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        AllStems(networks, reach=entry.context.frames)(features)
+        AllStems(networks, entry.context)(features)
     rate = card.sample_rate / (1 if entry.predicts_waveforms else card.hop_length)
     channels = 2 if entry.predicts_waveforms and entry.channels == 1 else 1
     return channels * float(counter.get_total_flops()) / 2 / entry.batch * rate

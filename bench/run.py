@@ -35,6 +35,7 @@ from stemsplit import _compat
 from stemsplit.audio.reader import Reader
 from stemsplit.audio.writer import Writer
 from stemsplit.networks import registry
+from stemsplit.networks.base import Network
 from stemsplit.networks.binary_mask_cnn import FRAMES, BinaryMaskCNN
 from stemsplit.runtime import cores, openvino_runtime
 from stemsplit.runtime.torch_runtime import AllStems
@@ -119,14 +120,14 @@ def peaks() -> dict[str, float]:
 # The network
 
 
-class WindowByWindow(nn.Module):
+class WindowByWindow(Network):
     """The network as the paper has it, in the terms of the one with shared columns."""
 
     def __init__(self, network: BinaryMaskCNN) -> None:
-        super().__init__()
+        super().__init__(network.stems)
         self.network = network
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, *, margin: int = 0, frame_stride: int = 1) -> Tensor:
         """Return logits `(1, 1, 1, frame, bin)` for features `(1, 1, frame, bin)`."""
         count = features.shape[2] - FRAMES + 1
         windows = torch.stack([features[0, 0, k : k + count] for k in range(FRAMES)], dim=1)
@@ -140,11 +141,11 @@ class WindowByWindow(nn.Module):
 
 def networks(limits: dict[str, float]) -> tuple[list[Row], dict[str, Any]]:
     """Measure one stem's network: both forms, in each runtime and precision."""
-    network, batch = BinaryMaskCNN().eval(), registry.find(CNN).batch
-    forms = {
+    network, info = BinaryMaskCNN().eval(), registry.find(CNN)
+    forms: dict[str, tuple[Network, int, int]] = {
         "window by window": (WindowByWindow(network), 8, 1),
-        "shared columns": (network, batch, 1),
-        "shared columns, every third": (network, batch, 3),
+        "shared columns": (network, info.batch, 1),
+        "shared columns, every third": (network, info.batch, 3),
     }
     rows, facts = [], {}
     # A processor that does not compute in bfloat16 makes it up from float32, which is no use to anyone.
@@ -153,7 +154,7 @@ def networks(limits: dict[str, float]) -> tuple[list[Row], dict[str, Any]]:
         ways: dict[str, Callable[[], float]] = {}
         flops = {}
         for form, (module, size, step) in forms.items():
-            together = AllStems([module], reach=network.reach, step=step)
+            together = AllStems([module], info.context, frame_stride=step)
             frames = torch.randn(1, 1, (size - 1) * step + FRAMES, network.bins)
             with torch.inference_mode(), FlopCounterMode(display=False) as counter:
                 together(frames)

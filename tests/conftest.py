@@ -24,10 +24,11 @@ from stemsplit.datasets.songs import Song
 from stemsplit.dsp import masks
 from stemsplit.dsp.stft import Stft
 from stemsplit.networks import factory, registry
+from stemsplit.networks.base import Network
 from stemsplit.networks.binary_mask_cnn import BinaryMaskCNN
 from stemsplit.options import RuntimeOptions
 from stemsplit.runtime import cache as compiled
-from stemsplit.runtime.torch_runtime import TorchRuntime
+from stemsplit.runtime.torch_runtime import AllStems, TorchRuntime
 from stemsplit.separation.compose import Ensemble, WithResidual
 from stemsplit.separation.masking import MaskSeparator
 from stemsplit.separation.plan import MaskPlan
@@ -55,18 +56,22 @@ def random_network(seed: int) -> BinaryMaskCNN:
 
 
 @cache
-def mask_separator(mask: str = "soft", stems: tuple[str, ...] = STEMS, **options: Any) -> MaskSeparator:
+def mask_separator(
+    mask: str = "soft", stems: tuple[str, ...] = STEMS, *, frame_stride: int = 1, **options: Any
+) -> MaskSeparator:
     networks = [random_network(STEMS.index(name)) for name in stems]
-    runtime = TorchRuntime(networks, reach=BinaryMaskCNN.reach, **{"batch": 64, **options})
+    context = registry.find("binary-mask-cnn").context
+    all_stems = AllStems(networks, context, frame_stride=frame_stride)
+    runtime = TorchRuntime(all_stems, **{"batch": 64, **options})
     complete = stems == STEMS
     return MaskSeparator(
         stems=stems,
         sample_rate=SAMPLE_RATE,
         plan=MaskPlan(
             Stft(2048, 512),
-            context=runtime.reach,
+            context=context.frames,
             wiener_context_frames=5 if mask == "wiener" else 0,
-            frame_stride=runtime.step,
+            frame_stride=frame_stride,
         ),
         bins=513,
         network=runtime,
@@ -76,7 +81,7 @@ def mask_separator(mask: str = "soft", stems: tuple[str, ...] = STEMS, **options
     )
 
 
-def random_networks(name: str, stems: tuple[str, ...] = STEMS) -> list[torch.nn.Module]:
+def random_networks(name: str, stems: tuple[str, ...] = STEMS) -> list[Network]:
     """A model's networks in their initial state, which depends on the name alone."""
     entry = registry.find(name)
     torch.manual_seed(sum(map(ord, name)))
@@ -166,7 +171,7 @@ METHODS = {
     "joint": lambda: mask_separator("joint"),
     "wiener": lambda: mask_separator("wiener"),
     "binary": lambda: mask_separator("binary"),
-    "fast": lambda: mask_separator("soft", step=3),
+    "fast": lambda: mask_separator("soft", frame_stride=3),
     "side by side": lambda: mask_separator("soft", threads=3),
     "one stem": lambda: mask_separator("soft", ("bass",)),
     **{name: partial(any_network, name) for name in LIGHT if name != "binary-mask-cnn"},

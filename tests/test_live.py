@@ -85,7 +85,7 @@ def test_so_it_is_with_every_method(name, music):
 @pytest.mark.parametrize("piece", [1, 441, 5000])
 def test_it_is_never_further_behind_than_its_latency(fast, piece, music):
     """A sample has come out as soon as `latency` later ones are in: none sooner, for blocks are whole."""
-    separator = mask_separator("soft", ("drums",), step=3 if fast else 1)
+    separator = mask_separator("soft", ("drums",), frame_stride=3 if fast else 1)
     engine = live.Live(separator, live.only, block_ms=50)
     assert engine.latency == engine.block + separator.spec.context
     short = music[:, : engine.latency + 2 * engine.block + 7]

@@ -108,7 +108,7 @@ def test_the_registry_says_what_a_network_is(name):
 @EVERY_LIGHT
 def test_a_network_hears_as_far_as_the_registry_says_and_no_further(name):
     entry = registry.REGISTRY[name]
-    together = AllStems(random_networks(name), reach=entry.context.frames)
+    together = AllStems(random_networks(name), entry.context)
     room = entry.context.whole_strides(entry.context.frames + 3 * entry.context.stride)
     heard = features(entry, 2 * room)
     recurrent = "blstm" in name or "blend" in name

@@ -15,10 +15,10 @@ from stemsplit.dsp.stft import Stft
 from stemsplit.errors import BadWeights, DeviceUnavailable
 from stemsplit.networks import factory, registry
 from stemsplit.networks.base import Network, RatioNetwork
-from stemsplit.networks.info import OutputKind
+from stemsplit.networks.info import Context, OutputKind
 from stemsplit.options import RuntimeOptions
 from stemsplit.runtime import cache, openvino_runtime
-from stemsplit.runtime.torch_runtime import TorchRuntime
+from stemsplit.runtime.torch_runtime import AllStems, TorchRuntime
 from stemsplit.separation.masking import MaskSeparator
 from stemsplit.separation.plan import MaskPlan
 from stemsplit.separation.stream import separate_blocks
@@ -274,7 +274,7 @@ class Crowded(Network):
 
 def test_out_of_memory_halves_the_batch_and_goes_on():
     network = Crowded(room=10)
-    runtime = TorchRuntime([network], reach=12, batch=64)
+    runtime = TorchRuntime(AllStems([network], Context(12)), batch=64)
     features = np.random.default_rng(440).standard_normal((1, 124, 513)).astype(np.float32)
     found = runtime(features)
     assert network.tried[:5] == [64, 32, 16, 8, 8]
@@ -282,7 +282,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on():
 
 
 def test_out_of_memory_for_one_frame_is_an_error():
-    runtime = TorchRuntime([Crowded(room=0)], reach=12, batch=4)
+    runtime = TorchRuntime(AllStems([Crowded(room=0)], Context(12)), batch=4)
     with pytest.raises(DeviceUnavailable, match="one frame"):
         runtime(np.zeros((1, 30, 513), np.float32))
 
@@ -290,7 +290,7 @@ def test_out_of_memory_for_one_frame_is_an_error():
 def test_running_leaves_the_networks_as_they_are():
     network = random_network(0)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    TorchRuntime([network], reach=12, batch=64)(np.zeros((1, 30, 513), np.float32))
+    TorchRuntime(AllStems([network], Context(12)), batch=64)(np.zeros((1, 30, 513), np.float32))
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 

@@ -15,6 +15,8 @@ from stemsplit.networks.registry import REGISTRY, find
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from stemsplit.networks.base import Network
+
 
 def source(network: str) -> bytes:
     """Return the program text of a network, and of those that it may be made of."""
@@ -22,7 +24,7 @@ def source(network: str) -> bytes:
     return REGISTRY[network].config.encode() + b"".join(file.read_bytes() for file in files)
 
 
-def make(network: str, stems: int, **changes: Any) -> Any:
+def make(network: str, stems: int, **changes: Any) -> Network:
     """Return a network with random weights; `changes` are to its configuration.
 
     Raises:
@@ -31,10 +33,11 @@ def make(network: str, stems: int, **changes: Any) -> Any:
     entry = find(network)
     module = import_module(f".{entry.module}", __package__)
     config = getattr(module, entry.config) if entry.config else module.Config()
-    return getattr(module, entry.name)(stems, replace(config, **changes))
+    made: Network = getattr(module, entry.name)(stems, replace(config, **changes))
+    return made
 
 
-def build(network: str, tensors: Mapping[str, Mapping[str, Tensor]], stems: int = 1) -> list[Any]:
+def build(network: str, tensors: Mapping[str, Mapping[str, Tensor]], stems: int = 1) -> list[Network]:
     """Return one network for each part of a model, with its weights; `stems` are those of each.
 
     Raises:
@@ -53,7 +56,7 @@ def build(network: str, tensors: Mapping[str, Mapping[str, Tensor]], stems: int 
     return networks
 
 
-def _check_numbers(network: Any, entry: NetworkInfo, part: str) -> None:
+def _check_numbers(network: Network, entry: NetworkInfo, part: str) -> None:
     """Refuse weights that divide by zero, or grow beyond what a float holds, at silence or at great noise."""
     import torch
 

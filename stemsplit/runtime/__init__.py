@@ -1,28 +1,60 @@
-"""Where a network runs: which library, device and precision, and how much at a time."""
+"""Where networks run: library, device, precision, batch size and threads."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from stemsplit.defaults import install_extra
 from stemsplit.errors import DeviceUnavailable, UsageError
 from stemsplit.networks import factory, registry
+from stemsplit.networks.info import NetworkInfo
 from stemsplit.options import RuntimeOptions
 from stemsplit.separation.separator import Samples
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from stemsplit.networks.base import Network
+
     Weights: TypeAlias = Mapping[str, Mapping[str, Tensor]]
     """Part of a model (a stem, or all of them) to its network's tensors by name."""
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 MOST_THREADS = 8
-"""Unless more are asked for: each works on a segment of its own, some 50 MB."""
+"""By default. Each works on its own segment, which takes about 50 MB."""
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks to run: those of some of a model's parts."""
+
+    name: str
+    """In the registry."""
+    parts: tuple[str, ...]
+    stems: int
+    """For which each network has outputs."""
+    tensors: Callable[[], Weights]
+    """Loads the weights of the parts."""
+    content: Callable[[], bytes]
+    """Reads the weights file. Compiled networks are cached by it, and need no tensors if they are found."""
+
+    @property
+    def info(self) -> NetworkInfo:
+        """Return what is known of the networks."""
+        return registry.find(self.name)
+
+    def build(self) -> list[Network]:
+        """Return a network for each part, with its weights.
+
+        Raises:
+            BadWeights: the weights file is damaged.
+        """
+        return factory.build(self.name, self.tensors(), self.stems)
 
 
 class Runtime(Protocol):
@@ -33,71 +65,45 @@ class Runtime(Protocol):
     precision: str
     batch: int
     workers: int
-    """How many calls are best made side by side."""
+    """The best number of calls at a time."""
 
     def __call__(self, features: Samples) -> Samples:
-        """Return answers `(stem, channel, position, ...)` for features `(view, position, ...)`.
+        """Return outputs `(stem, channel, position, ...)` for features `(view, position, ...)`.
 
         Positions are frames, followed by bins, or samples.
         """
 
 
-def start(
-    options: RuntimeOptions,
-    network: str,
-    tensors: Callable[[], Weights],
-    content: Callable[[], bytes],
-    parts: Sequence[str],
-    stems: int = 1,
-) -> Runtime:
-    """Return the networks of a model's `parts`, ready to run; each gives `stems` stems.
-
-    `tensors` loads the weights of these parts. `content` reads the file that holds them: with OpenVINO it
-    tells whether there is a compiled network in the cache, and the tensors are not loaded if there is.
+def start(options: RuntimeOptions, networks: Networks) -> Runtime:
+    """Return networks that are ready to run.
 
     Raises:
-        DeviceUnavailable: what is asked for is not there. It is never replaced by something else.
+        DeviceUnavailable: a device, runtime or precision asked for does not exist. There is no fallback.
         BadWeights: the weights file is damaged.
-        UsageError: the networks cannot be asked for every third frame only.
+        UsageError: the networks do not support the frame stride.
     """
-    entry = registry.find(network)
-    stride = options.frame_stride
-    if stride not in entry.frame_strides:
+    info, stride = networks.info, options.frame_stride
+    if stride not in info.frame_strides:
         able = ", ".join(name for name, other in registry.REGISTRY.items() if stride in other.frame_strides)
-        raise UsageError(f"There is no --fast for {network}", f"leave it out, or use --model {able}")
+        raise UsageError(f"There is no --fast for {networks.name}", f"leave it out, or use --model {able}")
     device = pick_device(options.device)
     threads = options.threads or min(MOST_THREADS, cores())
-    # What noise half precision makes, a mask only spreads a little; a waveform is the stem itself.
-    precision = "float32" if entry.predicts_waveforms and options.precision == "auto" else options.precision
-    batch = entry.context.whole_strides(options.batch or entry.batch)
+    # A mask only spreads the noise of half precision a little; a waveform is the stem itself.
+    exact = info.predicts_waveforms and options.precision == "auto"
+    precision = "float32" if exact else options.precision
+    batch = info.context.whole_strides(options.batch or info.batch)
     if _with_openvino(options.runtime, device):
         from stemsplit.runtime.openvino_runtime import OpenVinoRuntime
 
         return OpenVinoRuntime(
-            network,
-            tensors,
-            content(),
-            parts,
-            stems,
-            batch=batch,
-            precision=precision,
-            threads=threads,
-            step=stride,
+            networks, batch=batch, precision=precision, threads=threads, frame_stride=stride
         )
-    from stemsplit.runtime.torch_runtime import TorchRuntime
+    from stemsplit.runtime.torch_runtime import AllStems, TorchRuntime
 
     if device != "cpu" and not options.batch:
-        batch = entry.gpu_batch or 4 * batch
-    return TorchRuntime(
-        factory.build(network, tensors(), stems),
-        reach=entry.context.frames,
-        batch=batch,
-        grid=entry.context.stride,
-        device=device,
-        precision=precision,
-        threads=threads,
-        step=stride,
-    )
+        batch = info.gpu_batch or 4 * batch
+    all_stems = AllStems(networks.build(), info.context, frame_stride=stride)
+    return TorchRuntime(all_stems, batch=batch, device=device, precision=precision, threads=threads)
 
 
 def _with_openvino(runtime: str, device: str) -> bool:

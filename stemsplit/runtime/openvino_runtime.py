@@ -1,14 +1,14 @@
-"""OpenVINO: on processors, twice as fast as torch and more.
+"""OpenVINO: on CPUs, more than twice as fast as torch.
 
-A network is translated from torch and compiled for this very processor once. What comes of it is kept, and
-from then on torch need not even be imported.
+A network is translated from torch and compiled for this CPU once. The result is cached, and from then on
+torch need not even be imported.
 """
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -17,27 +17,27 @@ import numpy as np
 from stemsplit import _compat
 from stemsplit.defaults import VERSION
 from stemsplit.errors import DeviceUnavailable
-from stemsplit.networks import factory, registry
+from stemsplit.networks import factory
 from stemsplit.runtime import cache
 from stemsplit.separation.separator import Samples
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from stemsplit.runtime import Weights
+    from stemsplit.networks.base import Network
+    from stemsplit.runtime import Networks
 
 HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
 
 
 class OpenVinoRuntime:
-    """Runs networks over a song: over its frames, of which every `step`-th is asked for, or its samples.
+    """Runs networks over the frames or samples of a song, of which every `frame_stride`-th has outputs.
 
-    The networks are those of a model's `parts`, each of which gives so many `stems`; `batch` is how many
-    frames or samples they answer for at a time.
+    `batch` is the number of outputs at a time.
 
     Raises:
-        DeviceUnavailable: the processor does not compute in this precision.
+        DeviceUnavailable: the CPU does not compute in this precision.
         BadWeights: the weights file is damaged.
     """
 
@@ -46,94 +46,101 @@ class OpenVinoRuntime:
 
     def __init__(
         self,
-        network: str,
-        tensors: Callable[[], Weights],
-        content: bytes,
-        parts: Sequence[str],
-        stems: int,
+        networks: Networks,
         *,
         batch: int,
         precision: str = "auto",
         threads: int = 1,
-        step: int = 1,
+        frame_stride: int = 1,
     ) -> None:
         openvino = _compat.openvino()
         core = openvino.Core()
-        entry = registry.find(network)
         self.precision = best_precision(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"), precision)
-        self.reach, self.step = entry.context.frames, step
         self.batch, self.workers = batch, threads
-        views, *bins = entry.input_shape
-        self._positions = (batch - 1) * step + 2 * entry.context.frames + 1
-        shape = (1, views, self._positions, *bins)
-        apart = entry.prepares and self.precision != "float32"
-
-        @functools.cache
-        def networks() -> list[Any]:
-            return factory.build(network, tensors(), stems)
-
-        def preparation() -> Any:
-            from stemsplit.runtime.torch_runtime import Preparation
-
-            (alone,) = networks()
-            return translated(Preparation(alone), shape)
-
-        def all_stems() -> Any:
-            import torch
-
-            from stemsplit.runtime.torch_runtime import AllStems
-
-            inputs = networks()[0].prepare(torch.zeros(shape)).shape if apart else shape
-            return translated(
-                AllStems(networks(), reach=entry.context.frames, step=step, prepared=apart), tuple(inputs)
-            )
-
-        processor = core.get_property("CPU", "FULL_DEVICE_NAME")
-        source = factory.source(network)
+        self._around, self._frame_stride = 2 * networks.info.context.frames, frame_stride
+        self._positions = (batch - 1) * frame_stride + self._around + 1
+        apart = networks.info.prepares and self.precision != "float32"
+        graphs = _Graphs(networks, self._positions, frame_stride, apart=apart)
+        cpu, content = core.get_property("CPU", "FULL_DEVICE_NAME"), networks.content()
+        source = factory.source(networks.name)
 
         def compiled(graph: Callable[[], Any], precision: str) -> Any:
             config = configuration(precision, threads)
-            made_of = [VERSION, openvino.get_version(), processor, config, step, batch, *parts]
+            made_of = [VERSION, openvino.get_version(), cpu, config, frame_stride, batch, *networks.parts]
             key = cache.key(graph.__name__.encode(), repr(made_of).encode(), source, content)
             blob = cache.kept(
                 key, lambda: core.compile_model(graph(), "CPU", config).export_model().getvalue()
             )
             return core.import_model(blob, "CPU", config)
 
-        models = [compiled(preparation, "float32")] if apart else []
-        models.append(compiled(all_stems, self.precision))
+        models = [compiled(graphs.preparation, "float32")] if apart else []
+        models.append(compiled(graphs.all_stems, self.precision))
         self._requests: SimpleQueue[list[Any]] = SimpleQueue()
         for _ in range(threads):
             self._requests.put([model.create_infer_request() for model in models])
 
     def __call__(self, features: Samples) -> Samples:
-        """Return answers `(stem, channel, position, ...)` for features `(view, position, ...)`."""
-        count = (features.shape[1] - 2 * self.reach - 1) // self.step + 1
-        found: Samples | None = None
+        """Return outputs `(stem, channel, position, ...)` for features `(view, position, ...)`."""
+        count = (features.shape[1] - self._around - 1) // self._frame_stride + 1
+        outputs: Samples | None = None
         requests = self._requests.get()
         try:
             for start in range(0, count, self.batch):
-                part = features[:, start * self.step :][:, : self._positions]
+                part = features[:, start * self._frame_stride :][:, : self._positions]
                 missing = self._positions - part.shape[1]
                 if missing:
                     part = np.pad(part, ((0, 0), (0, missing), *[(0, 0)] * (part.ndim - 2)))
-                answer = part[None]
+                output = part[None]
                 with _compat.openvino_call():
                     for request in requests:
-                        answers = request.infer([answer], share_inputs=True, share_outputs=True)
-                        (answer,) = answers.values()
-                if found is None:
-                    found = np.empty((*answer.shape[:2], count, *answer.shape[3:]), np.float32)
-                kept = found[:, :, start : start + self.batch]
-                kept[:] = answer[:, :, : kept.shape[2]]
+                        results = request.infer([output], share_inputs=True, share_outputs=True)
+                        (output,) = results.values()
+                if outputs is None:
+                    outputs = np.empty((*output.shape[:2], count, *output.shape[3:]), np.float32)
+                kept = outputs[:, :, start : start + self.batch]
+                kept[:] = output[:, :, : kept.shape[2]]
         finally:
             self._requests.put(requests)
-        assert found is not None
-        return found
+        assert outputs is not None
+        return outputs
+
+
+class _Graphs:
+    """A model's networks as graphs for a number of input positions. The weights are loaded when needed.
+
+    Where `apart`, the first step of a network is a graph of its own, which runs in float32.
+    """
+
+    def __init__(self, networks: Networks, positions: int, frame_stride: int, *, apart: bool) -> None:
+        views, *bins = networks.info.input_shape
+        self._shape = (1, views, positions, *bins)
+        self._networks, self._frame_stride, self._apart = networks, frame_stride, apart
+
+    @cached_property
+    def _built(self) -> list[Network]:
+        return self._networks.build()
+
+    def preparation(self) -> Any:
+        """Return the graph of the first step of the only network."""
+        from stemsplit.runtime.torch_runtime import Preparation
+
+        (alone,) = self._built
+        return translated(Preparation(alone), self._shape)
+
+    def all_stems(self) -> Any:
+        """Return the graph of all networks together."""
+        import torch
+
+        from stemsplit.runtime.torch_runtime import AllStems
+
+        networks, context = self._built, self._networks.info.context
+        shape = networks[0].prepare(torch.zeros(self._shape)).shape if self._apart else self._shape
+        together = AllStems(networks, context, frame_stride=self._frame_stride, prepared=self._apart)
+        return translated(together, tuple(shape))
 
 
 def best_precision(capabilities: Sequence[str], wanted: str) -> str:
-    """Return the precision to compute in: bfloat16 where the processor has it, unless another is wanted."""
+    """Return the precision to compute in: bfloat16 where the CPU has it, unless another is wanted."""
     if wanted == "auto":
         return "bfloat16" if CAPABILITIES["bfloat16"] in capabilities else "float32"
     if CAPABILITIES[wanted] not in capabilities:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stemsplit.errors import UsageError
 from stemsplit.networks import factory, registry
@@ -61,7 +61,11 @@ class NetworkTrainer:
         if weights is not None:
             network.load_state_dict(weights)
         average = deepcopy(network).eval().requires_grad_(False).to(fabric.device)
-        self.networks = {"network": network, "average": average, "best": deepcopy(average)}
+        self.networks = {
+            "network": network,
+            "average": average,
+            "best": deepcopy(average),
+        }
         optimizer = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=1e-2)
         learner: Any = torch.compile(network, dynamic=False) if recipe.compiled else network
         self.module, self.optimizer = fabric.setup(learner, optimizer)
@@ -83,7 +87,7 @@ class NetworkTrainer:
 
     def predict(self, inputs: Tensor, *, averaged: bool = False) -> Tensor:
         """Return outputs `(example, stem, channel, ...)`, in float32, of the network or of its average."""
-        network: Any = self.networks["average"] if averaged else self.module
+        network: nn.Module = self.networks["average"] if averaged else self.module
         with self.fabric.autocast():  # which Fabric itself sees to only for several devices
             outputs: Tensor = network(inputs)
         return outputs.float()
@@ -99,17 +103,14 @@ class NetworkTrainer:
         if self.entry.predicts_waveforms:
             return outputs
         # A ratio beyond one is as wrong as any other, and only later bounded.
-        masks = outputs if self.entry.output is OutputKind.RATIO else self._masks(outputs)
+        masks = outputs if self.entry.output is OutputKind.RATIO else self.networks["network"].masks(outputs)
         return masks * truth.mixture_signal
 
     def logits(self, outputs: Tensor) -> Tensor:
         """Return the logits of the masks that outputs stand for."""
-        logits = self.entry.output is OutputKind.LOGITS
-        return outputs if logits else torch.logit(self._masks(outputs), eps=1e-6)
-
-    def _masks(self, outputs: Tensor) -> Tensor:
-        masks: Tensor = self.networks["network"].masks(outputs)
-        return masks
+        if self.entry.output is OutputKind.LOGITS:
+            return outputs
+        return torch.logit(self.networks["network"].masks(outputs), eps=1e-6)
 
     def learn(self, loss: Tensor, step: int, learning_rate: float) -> None:
         """Change the weights so that the loss falls."""

@@ -13,7 +13,7 @@ from stemsplit.dsp.stft import Stft
 from stemsplit.errors import BadWeights, UsageError
 from stemsplit.networks import registry
 from stemsplit.options import RuntimeOptions
-from stemsplit.runtime import Runtime, start
+from stemsplit.runtime import Networks, Runtime, start
 from stemsplit.separation.masking import MaskSeparator
 from stemsplit.separation.plan import MaskPlan
 from stemsplit.separation.separator import Execution, Samples
@@ -99,7 +99,8 @@ def _start(card: ModelCard, path: Path, stems: tuple[str, ...], running: Runtime
     network = registry.find(card.network)
     parts = network.parts(stems)
     each = len(card.stems) if network.joint else 1
-    return start(running, card.network, partial(store.load, path, parts), path.read_bytes, parts, each)
+    networks = Networks(card.network, parts, each, partial(store.load, path, parts), path.read_bytes)
+    return start(running, networks)
 
 
 def _execution(runtime: Runtime) -> Execution:
