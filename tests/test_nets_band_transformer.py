@@ -7,6 +7,7 @@ import torch
 
 from stemsplit import _compat
 from stemsplit.dsp.features import FLOOR
+from stemsplit.networks._attention import rotary
 from stemsplit.networks._sides import with_side
 from stemsplit.networks.band_transformer import (
     BINS,
@@ -16,7 +17,6 @@ from stemsplit.networks.band_transformer import (
     VIEWS,
     BandTransformer,
     Config,
-    _turns,
 )
 
 EQUAL = 1e-5  # in scores, float32
@@ -147,7 +147,7 @@ def test_what_is_skipped_changes_nothing_in_the_rest(config, margin):
 
 
 def test_far_places_are_as_exact_as_near_ones():
-    cosines, sines = _turns(20_004, 12, torch.device("cpu"))
+    cosines, sines = rotary(20_004, 12, torch.device("cpu"))
     for first in (0, 20_000):
         a, b = torch.complex(cosines, sines)[[first, first + 3]]
         angles = 3 * 10_000.0 ** (-torch.arange(6) / 6)
@@ -159,7 +159,7 @@ def test_queries_and_keys_are_turned_with_their_places():
     (block,) = build(config=ALIKE).along
     torch.manual_seed(3)
     x = torch.randn(1, 6, 1, 16)  # six bands in one frame
-    near, far = (_turns(30, 8, torch.device("cpu"))[:, first : first + 6] for first in (0, 24))
+    near, far = (rotary(30, 8, torch.device("cpu"))[:, first : first + 6] for first in (0, 24))
     with torch.inference_mode():
         assert torch.allclose(block(x, near), block(x, far), atol=1e-5)
         unturned = torch.stack([torch.ones(6, 8), torch.zeros(6, 8)])

@@ -4,8 +4,8 @@ W.-T. Lu, J.-C. Wang, Q. Kong and Y.-N. Hung, "Music source separation with band
 ICASSP 2024 (arXiv 2309.02612), section 2: a spectrum in bands, Transformers along time and across bands in
 turn with rotary position embeddings, and masks band by band. The split is that of Y. Luo and J. Yu, "Music
 source separation with band-split RNN", IEEE/ACM Transactions on Audio, Speech, and Language Processing 31,
-2023 (arXiv 2209.15174). It hears the log magnitudes of left, right, mid and side, and gives scores of all
-stems for each channel, frame and bin; a softmax over the stems makes masks of them.
+2023 (arXiv 2209.15174). The input is the log magnitudes of left, right, mid and side. The outputs are scores
+of all stems for each channel, frame and bin; a softmax over the stems makes masks of them.
 
 Left open by the papers, or done otherwise here: this is a network for processors, far smaller than the
 paper's, and all sizes are its own (the paper's: some 60 bands, 384 features, 12 blocks).
@@ -32,10 +32,9 @@ paper's, and all sizes are its own (the paper's: some 60 bands, 384 features, 12
   improve Transformer", 2020) in the place of the GELU; norms are LayerNorms in the place of RMSNorms, which
   were no faster. There is no dropout.
 
-A softmax between products of matrices is as fast on one thread as `scaled_dot_product_attention`. Of frames
-that are only heard, each block computes a window less than the one before: nobody hears them any more.
-Convolutions see pairs of positions with twice as many channels, and channels last: on a processor that is
-twice as fast and more, for the same traffic in memory.
+Of frames that are only context, each block computes a window less than the one before: no later block depends
+on the rest. The input of convolutions is pairs of positions with twice as many channels, and channels last:
+on a CPU that is more than twice as fast, for the same traffic in memory.
 """
 
 from __future__ import annotations
@@ -49,13 +48,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stemsplit.dsp.features import FLOOR
+from stemsplit.networks._attention import TransformerBlock, rotary, silence_mask, window_mask
 from stemsplit.networks._sides import with_side
 from stemsplit.networks.base import Network
 
 BINS = 2048
 CHANNELS = 2
 VIEWS = 4
-FAR_BELOW = -1e4
 SILENCE = math.log(FLOOR) + 1e-3
 PAIR = 2
 """Positions that are one to the convolutions."""
@@ -125,8 +124,8 @@ class BandTransformer(Network):
         width, scores = config.width, stems * CHANNELS
         sizes = [(count, size) for count, size, _ in config.bands]
         self.split = nn.ModuleList(_BandLinear(count, VIEWS * size, width) for count, size in sizes)
-        self.across = nn.ModuleList(_Transformer(config) for _ in range(config.blocks))
-        self.along = nn.ModuleList(_Transformer(config) for _ in range(config.blocks))
+        self.across = nn.ModuleList(_block(config) for _ in range(config.blocks))
+        self.along = nn.ModuleList(_block(config) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(width)
         self.details = _convolution(PAIR * VIEWS, PAIR * config.details)
         self.refinements = nn.ModuleList(_Refinement(config) for _ in range(config.refinements))
@@ -157,19 +156,20 @@ class BandTransformer(Network):
         x, config, frames = prepared, self.config, prepared.shape[2]
         silent = x.abs().amax((1, 3)) == 0
         tokens = self._split(F.pad(x, (0, 0, 0, -frames % config.window)))
-        bands, steps, size = tokens.shape[1], tokens.shape[2], config.width // config.heads
-        turns_across, turns_along = _turns(bands, size, x.device), _turns(steps, size, x.device)
-        heard = _heard(steps, frames, config.window, x.device) + _sounding(silent, steps, config.window)
+        bands, padded, size = tokens.shape[1], tokens.shape[2], config.width // config.heads
+        rotary_across, rotary_along = rotary(bands, size, x.device), rotary(padded, size, x.device)
+        mask = window_mask(padded, frames, config.window, x.device)
+        mask = mask + silence_mask(silent, padded, config.window)
         # Of a margin that is long enough, each block needs a window less at either end than the one before.
         cut = config.window if margin >= config.reach else 0
         for across, along in zip(self.across, self.along, strict=True):
-            tokens = along(across(tokens, turns_across), turns_along, heard)
+            tokens = along(across(tokens, rotary_across), rotary_along, mask)
             if cut:
-                tokens, turns_along = (x[..., cut:-cut, :] for x in (tokens, turns_along))
-                heard = heard[..., 1:-1, :, :]
+                tokens, rotary_along = (x[..., cut:-cut, :] for x in (tokens, rotary_along))
+                mask = mask[..., 1:-1, :, :]
         skipped = max(0, margin - config.reach_of_details)
-        gone = cut * config.blocks - skipped  # of which refinements make nothing that is answered
-        tokens = F.pad(self.norm(tokens), (0, 0, gone, gone + frames - steps)).transpose(0, 1)
+        gone = cut * config.blocks - skipped  # frames without tokens, whose details no output depends on
+        tokens = F.pad(self.norm(tokens), (0, 0, gone, gone + frames - padded)).transpose(0, 1)
         pairs = torch.unflatten(x[:, :, skipped : frames - skipped], 3, (-1, PAIR))
         pairs = pairs.permute(0, 4, 1, 2, 3).flatten(1, 2).contiguous(memory_format=torch.channels_last)
         details = F.relu(self.details(pairs))
@@ -244,6 +244,11 @@ class _Refinement(nn.Module):
         return details + added
 
 
+def _block(config: Config) -> TransformerBlock:
+    inner = config.expansion * config.width
+    return TransformerBlock(config.width, heads=config.heads, inner=inner, window=config.window)
+
+
 def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1)
 
@@ -260,93 +265,3 @@ class _BandLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `(band, example, frame, feature)` to as many other features."""
         return torch.unflatten(torch.baddbmm(self.bias, x.flatten(1, 2), self.weight), 1, x.shape[1:3])
-
-
-class _Transformer(nn.Module):
-    """Attention along one axis and a gated feed-forward layer, each added to what it is given."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        width, inner = config.width, config.expansion * config.width
-        self.heads, self.window = config.heads, config.window
-        self.norm = nn.LayerNorm(width)
-        self.queries_keys_values = nn.Linear(width, 3 * width, bias=False)
-        self.together = nn.Linear(width, width, bias=False)
-        self.norm_wide = nn.LayerNorm(width)
-        self.wide = nn.Linear(width, 2 * inner)
-        self.narrow = nn.Linear(inner, width)
-
-    def forward(self, x: Tensor, turns: Tensor, heard: Tensor | None = None) -> Tensor:
-        """Map `(example, band, frame, feature)` to the same.
-
-        Bands hear each other in every frame; or, in every band, a frame hears of three windows around it what
-        `heard` says.
-        """
-        row, place = (2, 1) if heard is None else (1, 2)
-        x_normal = self.norm(x)
-        y = torch.unflatten(self.queries_keys_values(x_normal), -1, (3, self.heads, -1))
-        order = (3, 0, row, 4, place, 5)  # (example, row, head, place, feature) of each
-        queries, keys, values = y.permute(order).unbind()
-        y = torch.unflatten(F.linear(x_normal, self._quarter_turned()), -1, (2, self.heads, -1))
-        queries_turned, keys_turned = y.permute(order).unbind()
-        cosines, sines = turns.to(x.dtype).unbind()
-        queries = (queries * cosines + queries_turned * sines) * queries.shape[-1] ** -0.5
-        keys = keys * cosines + keys_turned * sines
-        if heard is None:
-            y = (queries @ keys.transpose(-1, -2)).softmax(-1) @ values
-        else:
-            queries = torch.unflatten(queries, 3, (-1, self.window))
-            keys, values = _around(keys, self.window), _around(values, self.window)
-            y = ((queries @ keys.transpose(-1, -2) + heard).softmax(-1) @ values).flatten(3, 4)
-        x = x + self.together((y.permute(0, 3, 1, 2, 4) if heard is None else y.transpose(2, 3)).flatten(3))
-        x_normal = self.norm_wide(x)
-        wide, gate = (  # two products are faster than one that must be cut in two
-            F.linear(x_normal, weight, bias)
-            for weight, bias in zip(self.wide.weight.chunk(2), self.wide.bias.chunk(2), strict=True)
-        )
-        added: Tensor = self.narrow(wide * F.silu(gate))
-        return x + added
-
-    def _quarter_turned(self) -> Tensor:
-        """Return weights that give queries and keys with each pair of features turned by a right angle.
-
-        Any turn is a sum of the features and these: nothing has to be cut and joined at each place.
-        """
-        weight = torch.unflatten(self.queries_keys_values.weight, 0, (3, self.heads, 2, -1))[:2]
-        return torch.stack([-weight[:, :, 1], weight[:, :, 0]], 2).flatten(0, 3)
-
-
-def _around(x: Tensor, window: int) -> Tensor:
-    """Return, for each window of `(example, row, head, place, feature)`, three: with those beside it."""
-    x = torch.unflatten(F.pad(x, (0, 0, window, window)), 3, (-1, window))
-    return torch.cat([x[:, :, :, :-2], x[:, :, :, 1:-1], x[:, :, :, 2:]], 4)
-
-
-def _heard(steps: int, real: int, window: int, device: torch.device) -> Tensor:
-    """Return `(window, query, key)`: 0 where a key is near enough and real, -infinity elsewhere."""
-    queries = torch.arange(steps, device=device).view(-1, window, 1)
-    keys = queries[:, :1] + torch.arange(-window, 2 * window, device=device)
-    heard = ((queries - keys).abs() <= window) & (keys >= 0) & (keys < real)
-    return torch.zeros(heard.shape, device=device).masked_fill(~heard, -torch.inf)
-
-
-def _sounding(silent: Tensor, steps: int, window: int) -> Tensor:
-    """Return `(example, 1, 1, window, 1, key)`: 0 where there is sound in a key's frame, else far below.
-
-    Not infinitely far: among silent keys alone, attention must go somewhere.
-    """
-    scores = torch.zeros(silent.shape, device=silent.device).masked_fill(silent, FAR_BELOW)
-    scores = F.pad(scores, (0, steps - silent.shape[1]))[:, None, None, :, None]
-    return _around(scores, window).transpose(-1, -2)
-
-
-def _turns(places: int, size: int, device: torch.device) -> Tensor:
-    """Return cosines and sines `(2, place, feature)`, computed as doubles: far places are as exact as near.
-
-    Features are turned in pairs, one of the first half with one of the second, by angles that grow with the
-    place.
-    """
-    pairs = torch.arange(size // 2, device=device, dtype=torch.float64)
-    speeds = 10_000.0 ** (-2 / size * pairs)
-    angles = (torch.arange(places, device=device)[:, None] * speeds).repeat(1, 2)
-    return torch.stack([angles.cos(), angles.sin()]).float()

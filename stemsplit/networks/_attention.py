@@ -1,0 +1,106 @@
+"""Transformer blocks with rotary positions, along an axis or within a window of it.
+
+Rotary position embeddings: J. Su et al., "RoFormer: enhanced Transformer with rotary position embedding",
+2021 (arXiv 2104.09864). A softmax between products of matrices is as fast on one thread as
+`scaled_dot_product_attention`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FAR_BELOW = -1e4
+
+
+class TransformerBlock(nn.Module):
+    """Attention along one axis and a gated feed-forward layer of size `inner`, each added to its input.
+
+    Attention within a window is to `window` frames on either side.
+    """
+
+    def __init__(self, width: int, *, heads: int, inner: int, window: int) -> None:
+        super().__init__()
+        self.heads, self.window = heads, window
+        self.norm = nn.LayerNorm(width)
+        self.queries_keys_values = nn.Linear(width, 3 * width, bias=False)
+        self.together = nn.Linear(width, width, bias=False)
+        self.norm_wide = nn.LayerNorm(width)
+        self.wide = nn.Linear(width, 2 * inner)
+        self.narrow = nn.Linear(inner, width)
+
+    def forward(self, x: Tensor, rotations: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Map `(example, band, frame, feature)` to the same.
+
+        Without a mask, the bands of each frame attend to each other. With one, as of `window_mask`, each
+        frame of a band attends to the three windows around it.
+        """
+        row, position = (2, 1) if mask is None else (1, 2)
+        x_normal = self.norm(x)
+        y = torch.unflatten(self.queries_keys_values(x_normal), -1, (3, self.heads, -1))
+        order = (3, 0, row, 4, position, 5)  # (example, row, head, position, feature) of each
+        queries, keys, values = y.permute(order).unbind()
+        y = torch.unflatten(F.linear(x_normal, self._quarter_turned()), -1, (2, self.heads, -1))
+        queries_turned, keys_turned = y.permute(order).unbind()
+        cosines, sines = rotations.to(x.dtype).unbind()
+        queries = (queries * cosines + queries_turned * sines) * queries.shape[-1] ** -0.5
+        keys = keys * cosines + keys_turned * sines
+        if mask is None:
+            y = (queries @ keys.transpose(-1, -2)).softmax(-1) @ values
+        else:
+            queries = torch.unflatten(queries, 3, (-1, self.window))
+            keys, values = _three_windows(keys, self.window), _three_windows(values, self.window)
+            y = ((queries @ keys.transpose(-1, -2) + mask).softmax(-1) @ values).flatten(3, 4)
+        x = x + self.together((y.permute(0, 3, 1, 2, 4) if mask is None else y.transpose(2, 3)).flatten(3))
+        x_normal = self.norm_wide(x)
+        wide, gate = (  # two products are faster than one that must be cut in two
+            F.linear(x_normal, weight, bias)
+            for weight, bias in zip(self.wide.weight.chunk(2), self.wide.bias.chunk(2), strict=True)
+        )
+        added: Tensor = self.narrow(wide * F.silu(gate))
+        return x + added
+
+    def _quarter_turned(self) -> Tensor:
+        """Return weights that give queries and keys with each pair of features turned by a right angle.
+
+        Any rotation is a sum of the features and these: no feature has to be sliced and joined.
+        """
+        weight = torch.unflatten(self.queries_keys_values.weight, 0, (3, self.heads, 2, -1))[:2]
+        return torch.stack([-weight[:, :, 1], weight[:, :, 0]], 2).flatten(0, 3)
+
+
+def _three_windows(x: Tensor, window: int) -> Tensor:
+    """Return, for each window of `(example, row, head, position, feature)`, it and the two beside it."""
+    x = torch.unflatten(F.pad(x, (0, 0, window, window)), 3, (-1, window))
+    return torch.cat([x[:, :, :, :-2], x[:, :, :, 1:-1], x[:, :, :, 2:]], 4)
+
+
+def window_mask(padded: int, frames: int, window: int, device: torch.device) -> Tensor:
+    """Return `(window, query, key)`: 0 where a key is near enough and no padding, -infinity elsewhere."""
+    queries = torch.arange(padded, device=device).view(-1, window, 1)
+    keys = queries[:, :1] + torch.arange(-window, 2 * window, device=device)
+    near = ((queries - keys).abs() <= window) & (keys >= 0) & (keys < frames)
+    return torch.zeros(near.shape, device=device).masked_fill(~near, -torch.inf)
+
+
+def silence_mask(silent: Tensor, padded: int, window: int) -> Tensor:
+    """Return `(example, 1, 1, window, 1, key)`: 0 where there is sound in a key's frame, else far below.
+
+    Not infinitely far: among silent keys alone, attention must go somewhere.
+    """
+    mask = torch.zeros(silent.shape, device=silent.device).masked_fill(silent, FAR_BELOW)
+    mask = F.pad(mask, (0, padded - silent.shape[1]))[:, None, None, :, None]
+    return _three_windows(mask, window).transpose(-1, -2)
+
+
+def rotary(positions: int, size: int, device: torch.device) -> Tensor:
+    """Return cosines and sines `(2, position, feature)`, from doubles: far positions are as exact as near.
+
+    Features are turned in pairs, one of the first half with one of the second, by angles that grow with the
+    position.
+    """
+    pairs = torch.arange(size // 2, device=device, dtype=torch.float64)
+    speeds = 10_000.0 ** (-2 / size * pairs)
+    angles = (torch.arange(positions, device=device)[:, None] * speeds).repeat(1, 2)
+    return torch.stack([angles.cos(), angles.sin()]).float()
