@@ -19,6 +19,7 @@ import pytest
 import torch
 
 import stemsplit
+from stemsplit import _compat
 from stemsplit.cli import console
 from stemsplit.datasets.songs import Song
 from stemsplit.dsp import masks
@@ -40,9 +41,8 @@ STEMS = ("vocals", "drums", "bass", "other")
 SAMPLE_RATE = 44_100
 
 _KEPT = Path(__file__).parent.parent / ".pytest_cache"
-# One folder per worker: two processes that compile librosa's functions into one cache can crash.
-_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-os.environ["NUMBA_CACHE_DIR"] = str(_KEPT / f"numba-{_WORKER}")
+# All workers and runs share what librosa compiles, which takes a minute.
+os.environ["NUMBA_CACHE_DIR"] = str(_KEPT / "numba")
 
 
 def random_network(seed: int) -> BinaryMaskCNN:
@@ -199,6 +199,7 @@ def _compiled() -> Path:
 @pytest.fixture(autouse=True, scope="session")
 def _caches_of_their_own():
     """Compiled networks are kept for these tests, not among the user's, whose settings do not count."""
+    _compat.never_reuse_numba_cache_names()  # two workers may compile at once
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(_compiled()))
         patch.setattr(compiled, "KEPT", 64)  # the tests compile more networks than a user does

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import librosa
 import numpy as np
 import pytest
 import torch
@@ -76,6 +75,8 @@ def test_pitch_moves_tones_and_tempo_moves_clicks(pitch, tempo):
 
 
 def test_changes_are_those_that_librosa_makes():
+    import librosa  # it takes seconds, and more the first time
+
     time = seconds(4)
     tremolo = 0.5 + 0.5 * np.sin(2 * np.pi * time * SAMPLE_RATE / (8 * 512))  # a period of eight frames
     signal = (tremolo * sine(2000, time)).astype(np.float32)

@@ -25,6 +25,9 @@ from tests.conftest import SAMPLE_RATE, STEMS, default_signals, events
 
 pytestmark = pytest.mark.subprocess
 
+LIGHT = ("--model", "binary-mask-cnn", "--fast")
+"""The default model splits a song in the first test; what the others show, they show with the quickest."""
+
 
 def stemsplit(*words, folder):
     command = [sys.executable, "-m", "stemsplit", *map(str, words)]
@@ -66,19 +69,20 @@ def test_a_song_is_split_with_all_that_belongs_to_it(tagged, tmp_path):
 
 def test_one_bad_track_does_not_stop_the_others(tagged, tmp_path):
     (tmp_path / "b.mp3").write_text("no sound at all\n")
-    run = stemsplit("b.mp3", "missing.mp3", tagged.name, "--stems", "bass", folder=tmp_path)
+    run = stemsplit("b.mp3", "missing.mp3", tagged.name, "--stems", "bass", *LIGHT, folder=tmp_path)
     assert run.returncode == 1
     assert run.stdout.splitlines() == [str(Path("stems", "a song", "bass.wav"))]
     assert "Traceback" not in run.stderr
     assert len(re.findall(r"^error: ", run.stderr, re.MULTILINE)) == 2
     assert "a song.wav: 1 stem in " in run.stderr
-    again = stemsplit(tagged.name, "--stems", "bass", folder=tmp_path)
+    again = stemsplit(tagged.name, "--stems", "bass", *LIGHT, folder=tmp_path)
     assert again.returncode == 1
     assert "--force" in again.stderr
 
 
 def test_two_stems_are_one_and_the_rest(tagged, tmp_path):
-    run = stemsplit(tagged.name, "--two-stems", "drums", "--depth", "32f", "-q", folder=tmp_path)
+    words = (tagged.name, "--two-stems", "drums", "--depth", "32f", "-q")
+    run = stemsplit(*words, *LIGHT, folder=tmp_path)
     assert (run.returncode, run.stderr) == (0, "")
     drums, rest = (read(tmp_path / path) for path in run.stdout.splitlines())
     np.testing.assert_allclose(drums + rest, read(tagged), atol=1e-5)
@@ -86,7 +90,7 @@ def test_two_stems_are_one_and_the_rest(tagged, tmp_path):
 
 
 def test_a_stem_file_holds_the_song_and_its_stems(tagged, tmp_path):
-    words = (tagged.name, "--format", "stem.mp4", "-o", ".", "--gain", "-12", "--json")
+    words = (tagged.name, "--format", "stem.mp4", "-o", ".", "--gain", "-12", "--json", *LIGHT)
     run = stemsplit(*words, folder=tmp_path)
     assert run.returncode == 0, run.stderr
     *_, result, _ = events(run.stdout)
@@ -104,7 +108,7 @@ def test_a_stem_file_holds_the_song_and_its_stems(tagged, tmp_path):
     assert mutagen.File(path)["\xa9nam"] == ["Clair de lune"]
     assert stemsplit(*words, "--skip-existing", folder=tmp_path).returncode == 0
     assert stemsplit(*words, folder=tmp_path).returncode == 1, "it is there already"
-    again = stemsplit(path.name, "--stems", "bass", folder=tmp_path)
+    again = stemsplit(path.name, "--stems", "bass", *LIGHT, folder=tmp_path)
     assert again.stdout.split("\n")[0] == str(Path("stems", "a song", "bass.wav"))
 
 
@@ -121,7 +125,7 @@ def test_a_signal_ends_it_in_good_order(tmp_path, music, name, status):
     with Writer(tmp_path / "long.wav", sample_rate=SAMPLE_RATE, channels=2) as writer:
         for _ in range(200):
             writer.write(0.2 * music)
-    command = [sys.executable, "-m", "stemsplit", "long.wav", "--json", "--format", "flac"]
+    command = [sys.executable, "-m", "stemsplit", "long.wav", "--json", "--format", "flac", *LIGHT]
     with subprocess.Popen(
         command,
         cwd=tmp_path,
@@ -199,7 +203,7 @@ def written(folder):
 
 
 def test_a_folder_is_split_and_a_second_run_only_does_what_is_missing(album):
-    words = ("album", "-r", "--stems", "bass", "--json", "--threads", "1")
+    words = ("album", "-r", "--stems", "bass", "--json", "--threads", "1", *LIGHT)
     first = stemsplit(*words, folder=album)
     assert first.returncode == 1, first.stderr
     *told, end = events(first.stdout)
@@ -220,7 +224,7 @@ def test_a_folder_is_split_and_a_second_run_only_does_what_is_missing(album):
 
 
 def test_what_someone_has_edited_is_not_replaced(album):
-    words = ("album/a.wav", "--stems", "bass", "--threads", "1")
+    words = ("album/a.wav", "--stems", "bass", "--threads", "1", *LIGHT)
     assert stemsplit(*words, folder=album).returncode == 0
     edited = album / "stems" / "a" / "bass.wav"
     edited.write_bytes(b"my own")
@@ -233,7 +237,7 @@ def test_what_someone_has_edited_is_not_replaced(album):
 
 
 def test_a_run_that_is_killed_goes_on_where_it_was(album):
-    words = ("album", "-r", "--stems", "bass,drums", "--threads", "1")
+    words = ("album", "-r", "--stems", "bass,drums", "--threads", "1", *LIGHT)
     assert stemsplit(*words, "-o", "whole", folder=album).returncode == 1
     program = [sys.executable, "-m", "stemsplit", *words, "-o", "pieces", "--skip-existing", "--json"]
     for event in (b'"progress"', b'"ok"', b'"progress"'):  # in a track, after a track, in another track
