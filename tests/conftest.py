@@ -9,7 +9,7 @@ import signal
 import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from stemsplit.separation.compose import Ensemble, WithResidual
 from stemsplit.separation.masking import MaskSeparator
 from stemsplit.separation.plan import MaskPlan
 from stemsplit.separation.separator import Execution, FittedMethod, Separator
-from stemsplit.zoo import store
+from stemsplit.zoo import separators, store
 from stemsplit.zoo.ref import ModelRef
 
 STEMS = ("vocals", "drums", "bass", "other")
@@ -206,6 +206,31 @@ def _caches_of_their_own():
         for name in [name for name in os.environ if name.startswith("STEMSPLIT_")]:
             patch.delenv(name)
         patch.setenv("STEMSPLIT_CONFIG", os.devnull)
+        yield
+
+
+_start = separators._start
+
+
+@lru_cache(maxsize=6)
+def _started(network: str, path: Path, modified: int, stems: tuple[str, ...], running: RuntimeOptions) -> Any:
+    card = store.read_card(path)
+    assert card.network == network
+    return _start(card, path, stems, running)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def networks_started_once():
+    """Start a model's networks once per worker and not once per split: that takes as long as a short split.
+
+    A module whose tests are about that overrides this fixture.
+    """
+
+    def start(card, path, stems, running):
+        return _started(card.network, path, path.stat().st_mtime_ns, stems, running)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(separators, "_start", start)
         yield
 
 

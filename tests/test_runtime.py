@@ -42,6 +42,11 @@ def error_db(found, expected):
     return 10 * np.log10(errors.max() + 1e-20)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def networks_started_once():
+    """Here each test starts them anew: that is what these tests are about."""
+
+
 @pytest.fixture(scope="module")
 def references(music):
     """Stems by torch in float32, window by window's equals, of every frame and of every third."""
