@@ -34,6 +34,7 @@ def clicks(bpm: float, seconds: int = 20) -> tuple[np.ndarray, np.ndarray]:
     return sound, beats
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bpm", [75.5, 97, 128])
 def test_the_tempo_of_a_click_track(bpm):
     sound, beats = clicks(bpm)
@@ -46,6 +47,7 @@ def test_the_tempo_of_a_click_track(bpm):
     assert len(found.beats) >= len(beats) - 3
 
 
+@pytest.mark.slow
 def test_what_has_no_beat_says_so():
     assert analyse([np.zeros((1, 5 * RATE), np.float32)], RATE, 1).bpm is None
     assert analyse([noise(20, 1)], RATE, 1).bpm_confidence < 0.2
@@ -132,6 +134,7 @@ def files(tmp_path, monkeypatch):
             writer.write(gain * noise(1))
 
 
+@pytest.mark.slow
 def test_inspect_tells_people(files):
     run = CliRunner().invoke(app, ["inspect", "clicks.wav", "song", "nothing.wav"])
     assert run.exit_code == 1
@@ -145,6 +148,7 @@ def test_inspect_tells_people(files):
     assert shares == ["80.0%", "20.0%", "0.0%"]
 
 
+@pytest.mark.slow
 def test_inspect_tells_programs(files):
     run = CliRunner().invoke(app, ["inspect", "clicks.wav", "song", "--json"])
     sound, *stems = [json.loads(line) for line in run.stdout.splitlines()]
@@ -158,6 +162,7 @@ def test_inspect_tells_programs(files):
     assert stems[2]["lufs"] is None
 
 
+@pytest.mark.slow
 def test_inspect_draws_a_sound_or_a_set_of_stems(files):
     heights = []
     for source in ("clicks.wav", "song"):

@@ -166,6 +166,7 @@ def test_a_playlist_cannot_open_the_network(tmp_path):
             server.accept()
 
 
+@pytest.mark.slow
 def test_an_abandoned_iteration_leaves_no_ffmpeg_behind(tmp_path, songs, monkeypatch):
     started = []
     popen = subprocess.Popen

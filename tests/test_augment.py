@@ -74,6 +74,7 @@ def test_pitch_moves_tones_and_tempo_moves_clicks(pitch, tempo):
     assert period(beat) == pytest.approx(8 / tempo, rel=0.02)
 
 
+@pytest.mark.slow
 def test_changes_are_those_that_librosa_makes():
     import librosa  # it takes seconds, and more the first time
 

@@ -54,6 +54,7 @@ def test_every_third_window_is_the_same_as_among_all(count):
         network.forward_frames(frames, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stem", range(4))
 def test_shared_columns_equal_window_by_window_on_trained_weights(stem):
     card = store.read_card("binary-mask-cnn")

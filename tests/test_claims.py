@@ -383,6 +383,7 @@ def test_what_force_replaces_is_put_back_if_a_later_file_fails(tmp_path, monkeyp
     assert (tmp_path / "b.wav").is_symlink()
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_to_replace_stems_keeps_the_record_of_those_there(tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
@@ -405,6 +406,7 @@ def test_a_run_that_fails_to_replace_stems_keeps_the_record_of_those_there(tmp_p
     assert "done already" in split("--skip-existing").stderr
 
 
+@pytest.mark.slow
 def test_stems_of_another_song_of_that_name_are_not_replaced_by_skip_existing(tmp_path, monkeypatch):
     from typer.testing import CliRunner
 

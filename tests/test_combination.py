@@ -26,6 +26,7 @@ def song():
     return Song("song", parts, (True,) * 4)
 
 
+@pytest.mark.slow
 def test_a_network_that_says_yes_too_often_is_corrected(song):
     """The networks hear which stem is the loud one, but the first one claims everything else too."""
     reach = mask_separator().plan.context
@@ -52,6 +53,7 @@ def write_songs(folder, parts):
             writer.write(part)
 
 
+@pytest.mark.slow
 def test_a_model_is_complete_if_songs_hold_nothing_else(song, tmp_path):
     shipped = store.read_card("binary-mask-cnn")
     card = replace(shipped, stems=("vocals", "drums"), complete=False, combination=(), scores={})

@@ -365,6 +365,7 @@ def test_only_what_it_prepares_may_be_rounded_to_bfloat16():
     ].abs().mean()
 
 
+@pytest.mark.slow
 def test_openvino_gives_the_same():
     pytest.importorskip("openvino")
     from stemsplit.runtime.openvino_runtime import configuration, translated
@@ -378,6 +379,7 @@ def test_openvino_gives_the_same():
         assert abs(answer - network(features).numpy()).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_it_learns_to_tell_tones_from_clicks():
     """What stays on in a band is one stem, and what is on in all bands at times the other."""
     torch.manual_seed(2)

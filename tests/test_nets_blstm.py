@@ -48,6 +48,7 @@ def test_small_is_small():
     assert all("averages" not in name for name in network.state_dict())
 
 
+@pytest.mark.slow
 @BOTH
 def test_memory_fades_within_the_reach(config):
     network = network_of(config)
@@ -152,6 +153,7 @@ def test_the_weight_is_that_of_least_squares():
     assert network.weight is weight
 
 
+@pytest.mark.slow
 def test_a_blend_learns_both_halves_and_can_be_recorded():
     network = blend_of()
     assert learns(network, TINY_BLEND, steps=60, rate=1e-2) < 0.5

@@ -115,6 +115,7 @@ def test_traced_and_at_half_precision():
     assert (rough - expected).abs().mean() < 0.02
 
 
+@pytest.mark.slow
 def test_learns_two_bands():
     torch.manual_seed(0)
     network = DeepConvSep(1, Config())

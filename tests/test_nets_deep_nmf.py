@@ -97,6 +97,7 @@ def test_loudness_does_not_matter(config):
     torch.testing.assert_close(network(x + 3), network(x), rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @BOTH
 def test_it_learns(config):
     assert learns(network_of(config), config, steps=100, rate=3e-2) < 0.3

@@ -96,6 +96,7 @@ def test_loudness_does_not_matter(config):
     torch.testing.assert_close(louder, usual, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @BOTH
 def test_it_learns(config):
     assert learns(network_of(config), config) < 0.15

@@ -116,6 +116,7 @@ def test_last_rows_of_table_1(name, heard):
     assert network.head.convolution.kernel_size == (1, 2)
 
 
+@pytest.mark.slow
 @every
 def test_reach_is_measured(name):
     network = make(name).double()
@@ -171,6 +172,7 @@ def test_any_number_of_frames_and_extremes(name):
         assert masks.max() == 1 or outputs.max() * 9 < 1
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", ["mdensenet-small", "mmdensenet-small"])
 def test_traced_and_at_half_precision(name):

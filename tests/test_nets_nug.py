@@ -72,6 +72,7 @@ def test_masks_are_masks_at_any_level(config, level):
     assert masks.max() <= 1
 
 
+@pytest.mark.slow
 @BOTH
 def test_it_learns(config):
     assert learns(network_of(config), config) < 0.3

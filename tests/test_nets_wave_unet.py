@@ -222,6 +222,7 @@ def test_traces():
         torch.testing.assert_close(traced(mixture * 0.5), built(mixture * 0.5))
 
 
+@pytest.mark.slow
 def test_trains():
     """Tells a high noise from a low one."""
     torch.manual_seed(0)

@@ -51,6 +51,7 @@ def test_reaches():
     assert [Config(stacks=stacks).reach for stacks in range(1, 6)] == [1026, 2049, 3072, 4095, 5118]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [Config(), SMALL])
 @pytest.mark.parametrize("time", [1, 5])
 def test_the_whole_network_runs(config, time):
@@ -160,6 +161,7 @@ def test_traces():
         torch.testing.assert_close(traced(mixture * 0.5), built(mixture * 0.5))
 
 
+@pytest.mark.slow
 def test_trains():
     """Tells a high noise from a low one."""
     torch.manual_seed(0)

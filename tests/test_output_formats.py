@@ -63,6 +63,7 @@ def test_the_highest_sample_rate_is_the_encoder_s(format, highest, tmp_path):
     assert output_formats.rate_for(format, highest + 1) <= highest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["mp3", "m4a"])
 def test_each_sample_rate_is_the_encoder_s(format, tmp_path):
     for rate in output_formats._RATES[format]:
@@ -70,6 +71,7 @@ def test_each_sample_rate_is_the_encoder_s(format, tmp_path):
         assert Reader(tmp_path / "a").sample_rate == rate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 2])
 def test_bitrates_of_ogg_are_the_encoder_s(channels, tmp_path):
     """Near the lowest and highest sample rate of each row: at some of these two rows overlap."""
@@ -160,6 +162,7 @@ def test_the_nearest_bitrate_is_used_and_told(format, rate, channels, asked, use
     assert all(f"{rate:,} Hz" in warning for warning in told)
 
 
+@pytest.mark.slow
 def test_a_stem_file_of_a_high_rate_is_converted_too(tmp_path):
     stems = np.stack([noise(192_000) * gain for gain in (0.5, 0.3, 0.2, 0.1)])
     file = StemFile(tmp_path / "a.stem.mp4", ORDER, sample_rate=192_000, channels=2, bitrate="900k")

@@ -15,7 +15,7 @@ from stemsplit.errors import DecodeError, DeviceUnavailable, EncodeError, Output
 from stemsplit.options import RuntimeOptions
 from stemsplit.zoo import loading
 from stemsplit.zoo.ref import ModelRef, Trained
-from tests.conftest import SAMPLE_RATE, STEMS, mask_separator, random_model, whole
+from tests.conftest import SAMPLE_RATE, STEMS, mask_separator, quick_separator, random_model, whole
 
 ROUNDING = {"16": 4 / 2**16, "24": 4 / 2**24 + 1e-6, "32f": 2e-6}  # four stems, each half a step off
 
@@ -36,8 +36,13 @@ def song(tmp_path, music):
 
 
 @pytest.fixture(scope="module")
+def music(music):
+    return music[:, : SAMPLE_RATE + 123]
+
+
+@pytest.fixture(scope="module")
 def separator():
-    return mask_separator()
+    return quick_separator()
 
 
 @pytest.mark.parametrize(
@@ -61,7 +66,7 @@ def test_stems_on_disk_add_up_to_the_song(song, music, separator, tmp_path, form
 def test_stems_line_up_with_what_the_decoder_gives(music, separator, tmp_path, suffix, sample_rate, channels):
     track = tmp_path / f"track.{suffix}"
     depth = {"wav": "16", "flac": "24"}.get(suffix, "16")
-    write(track, music[:channels, : sample_rate + 7], sample_rate, depth)
+    write(track, music[:channels, : sample_rate // 2 + 7], sample_rate, depth)
     decoded = read(track)
     result = pipeline.split_file(track, tmp_path, separator=separator, depth="32f")
     stems = np.stack([read(path) for path in result.outputs.values()])
@@ -118,6 +123,7 @@ def test_what_is_too_loud_is_kept_or_reported(song, tmp_path, format, depth, wor
     assert "--gain -9.6" in warning  # on top of the gain there was
 
 
+@pytest.mark.slow
 def test_a_bitrate_makes_smaller_files(song, separator, tmp_path):
     sizes = [
         pipeline.split_file(song, tmp_path / rate, separator=separator, format="mp3", bitrate=rate)
@@ -194,9 +200,9 @@ def test_a_track_is_never_replaced_by_its_own_stem(song, separator, tmp_path):
 
 def test_a_song_that_breaks_off_leaves_nothing(song, music, separator, tmp_path):
     bad = music.copy()
-    bad[0, 50_000] = np.nan
+    bad[0, 40_000] = np.nan
     soundfile.write(song, bad.T, SAMPLE_RATE, subtype="FLOAT")
-    with pytest.raises(DecodeError, match=r"1\.134 s"):
+    with pytest.raises(DecodeError, match=r"0\.907 s"):
         pipeline.split_file(song, tmp_path / "out", separator=separator)
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
 
@@ -278,6 +284,7 @@ def test_masks_add_up_to_one(music):
     np.testing.assert_allclose(masks.sum(axis=0), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"two_stems": "vocals"}, {"model": "ica"}])
 def test_what_has_no_masks_says_so(music, options):
     with pytest.raises(StemsplitError, match="works by masks"):
@@ -319,6 +326,7 @@ def test_some_stems_of_a_network_for_all_are_as_among_all(music, mask):
         np.testing.assert_allclose(stem, every[name], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_only_the_networks_asked_for_are_loaded():
     features = np.zeros((1, 30, 513), np.float32)
     for runtime in ("torch", "auto"):
