@@ -225,10 +225,8 @@ _start = separators._start
 
 
 @lru_cache(maxsize=6)
-def _started(network: str, path: Path, modified: int, stems: tuple[str, ...], running: RuntimeOptions) -> Any:
-    card = store.read_card(path)
-    assert card.network == network
-    return _start(card, path, stems, running)
+def _started(path: Path, modified: int, stems: tuple[str, ...], running: RuntimeOptions) -> Any:
+    return _start(store.read_card(path), path, stems, running)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -239,7 +237,7 @@ def networks_started_once():
     """
 
     def start(card, path, stems, running):
-        return _started(card.network, path, path.stat().st_mtime_ns, stems, running)
+        return _started(path, path.stat().st_mtime_ns, stems, running)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(separators, "_start", start)
