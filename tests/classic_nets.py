@@ -19,7 +19,7 @@ def count(network: nn.Module) -> int:
 
 
 def changed_outside(network, config, before, after, seed=1):
-    """How much a frame's answer, of some size, changes with all that is out of its reach."""
+    """How much a frame's answer, of some size, changes with all that is outside its context."""
     frame = before + 20
     x = music_like(config, before + after + 41, seed)
     other = music_like(config, before + after + 41, seed + 1)
@@ -30,14 +30,14 @@ def changed_outside(network, config, before, after, seed=1):
     return float((network.masks(here) - network.masks(there)).abs().max())
 
 
-def changed_by_shift(network, config, reach, frames=1):
+def changed_by_shift(network, config, context, frames=1):
     """How much answers far from both ends change when the input begins some frames later."""
-    x = music_like(config, 2 * reach + 31)
+    x = music_like(config, 2 * context + 31)
     with torch.inference_mode():
         here = network(x)[..., frames:, :]
         there = network(x[:, :, frames:])
     difference = (network.masks(here) - network.masks(there)).abs()
-    return float(difference[..., reach : difference.shape[-2] - reach, :].max())
+    return float(difference[..., context : difference.shape[-2] - context, :].max())
 
 
 def two_stems(config, examples=8, frames=40, seed=7):

@@ -83,7 +83,7 @@ def mask_separator(
 
 def _shares(features: np.ndarray) -> np.ndarray:
     """Probabilities that depend on the features of each frame, in no time."""
-    heard = features[:, BinaryMaskCNN.reach : -BinaryMaskCNN.reach]
+    heard = features[:, BinaryMaskCNN.context_frames : -BinaryMaskCNN.context_frames]
     turns = 1.5 * np.arange(len(STEMS), dtype=np.float32)[:, None, None, None]
     return 0.5 + 0.5 * np.sin(heard.mean(axis=0) + turns)
 

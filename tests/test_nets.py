@@ -118,7 +118,7 @@ def test_a_network_hears_as_far_as_the_registry_says_and_no_further(name):
         changed[:, :, : entry.context.stride] += 3
         changed[:, :, -1:] -= 3
         after = together(changed)
-        # Answers begin at `reach`: those of the middle are further than that from both ends.
+        # Outputs begin after the context: those of the middle are further than that from both ends.
         inner = slice(entry.context.stride, before.shape[2] - 1)
         tolerance = 1e-3 if recurrent else 1e-5
         torch.testing.assert_close(after[:, :, inner], before[:, :, inner], atol=tolerance, rtol=0)

@@ -12,8 +12,8 @@ from stemsplit.networks._sides import with_side
 from stemsplit.networks.band_transformer import (
     BINS,
     CHANNELS,
+    CONTEXT_FRAMES,
     PAIR,
-    REACH,
     VIEWS,
     BandTransformer,
     Config,
@@ -84,7 +84,7 @@ def test_the_sizes_are_those_of_the_docstring():
     assert count(network.refinements) == 2 * refinement
     rest = 2 * width + maps * (9 * PAIR * VIEWS + 1)
     assert count(network) == 10 * block + split + heads + 2 * refinement + rest == 1_669_600
-    assert REACH == 83
+    assert CONTEXT_FRAMES == 83
 
 
 @pytest.mark.parametrize("bands", [((8, 128, 1),), ((2, 1, 1), (1, 2046, 1))])
@@ -105,16 +105,16 @@ def test_any_number_of_frames_gives_as_many(config, frames):
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_nothing_beyond_the_reach_is_heard_and_all_within(config):
-    reach, network = config.reach, attentive(config)
-    frames = 2 * reach + 8
-    frame = reach + 4
+    context, network = config.context_frames, attentive(config)
+    frames = 2 * context + 8
+    frame = context + 4
     features = music_like(frames)
     changed = {
         name: torch.cat([features[:, :, :first], music_like(many, seed=2), features[:, :, first + many :]], 2)
         for name, first, many in (
-            ("after", frame + reach + 1, frames - frame - reach - 1),
-            ("farthest", frame + reach, 1),
-            ("before", 0, frame - reach),
+            ("after", frame + context + 1, frames - frame - context - 1),
+            ("farthest", frame + context, 1),
+            ("before", 0, frame - context),
         )
     }
     with torch.inference_mode():
@@ -127,13 +127,13 @@ def test_nothing_beyond_the_reach_is_heard_and_all_within(config):
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_wherever_it_begins_it_gives_the_same_answers(config):
-    reach, network = config.reach, attentive(config)
-    features = music_like(2 * reach + 9)
+    context, network = config.context_frames, attentive(config)
+    features = music_like(2 * context + 9)
     with torch.inference_mode():
         whole = network(features)
         for start in (1, 5):
-            part = network(features[:, :, start:])[:, :, :, reach:-reach]
-            assert (part - whole[:, :, :, start + reach : -reach]).abs().max() < EQUAL
+            part = network(features[:, :, start:])[:, :, :, context:-context]
+            assert (part - whole[:, :, :, start + context : -context]).abs().max() < EQUAL
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -316,7 +316,7 @@ def test_silence_before_and_after_is_as_good_as_none(config):
     around = [torch.full((1, VIEWS, frames, BINS), math.log(FLOOR)) for frames in (13, 30)]
     with torch.inference_mode():
         alone, amid = network(sound), network(torch.cat([around[0], sound, around[1]], 2))
-    edge = config.reach_of_details  # convolutions do hear it
+    edge = config.context_of_details  # convolutions do hear it
     inner = slice(13 + edge, 33 - edge)
     torch.testing.assert_close(amid[:, :, :, inner], alone[:, :, :, edge:-edge], atol=EQUAL, rtol=0)
 

@@ -39,7 +39,7 @@ def test_the_layers_are_the_paper_s():
     assert 2 * network.recurrent.hidden_size == 500
     recurrent = lstm(2050, 250) + 2 * lstm(500, 250)
     assert count(network) == recurrent + 501 * 2050 == 8_639_050
-    assert (blstm.BINS, blstm.CHANNELS, blstm.REACH, blstm.GRID) == (1025, 2, 96, 1)
+    assert (blstm.BINS, blstm.CHANNELS, blstm.CONTEXT_FRAMES) == (1025, 2, 96)
 
 
 def test_small_is_small():
@@ -53,10 +53,13 @@ def test_small_is_small():
 def test_memory_fades_within_the_reach(config):
     network = network_of(config)
     assert learns(network, config, steps=60, rate=1e-2) < 0.7
-    changed = [changed_outside(network, config, config.reach, config.reach, seed) for seed in range(2)]
+    changed = [
+        changed_outside(network, config, config.context_frames, config.context_frames, seed)
+        for seed in range(2)
+    ]
     assert max(changed) < 1e-4
     assert changed_outside(network, config, 2, 2) > 1e-3  # there is some memory
-    assert changed_by_shift(network, config, config.reach) < 1e-4
+    assert changed_by_shift(network, config, config.context_frames) < 1e-4
 
 
 @BOTH
@@ -100,7 +103,7 @@ def test_a_blend_holds_both_networks():
     network = Blend(4, blend.SMALL)
     parts = count(fnn.FNN(4, fnn.SMALL)) + count(BLSTM(4, SMALL))
     assert count(network) == parts < 3_000_000
-    assert (blend.BINS, blend.CHANNELS, blend.REACH, blend.GRID) == (1025, 2, 96, 1)
+    assert (blend.BINS, blend.CHANNELS, blend.CONTEXT_FRAMES) == (1025, 2, 96)
     with pytest.raises(ValueError, match="same bins"):
         Blend(1, blend.Config(fnn.Config(bins=513, channels=2), TINY))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stemsplit.networks.deep_conv_sep import BINS, BLOCK, GRID, REACH, Config, DeepConvSep
+from stemsplit.networks.deep_conv_sep import BINS, BLOCK, CONTEXT_FRAMES, STRIDE, Config, DeepConvSep
 
 
 @pytest.fixture(autouse=True)
@@ -55,36 +55,41 @@ def one_excerpt(network: DeepConvSep, magnitudes: torch.Tensor) -> torch.Tensor:
 
 
 def test_frames_are_the_fade_of_two_excerpts():
-    network, features = make(), music_like(4 * GRID)
+    network, features = make(), music_like(4 * STRIDE)
     with torch.inference_mode():
         outputs = network(features)[0, :, 0]
         magnitudes = features[0, 0].exp()
-        first = one_excerpt(network, magnitudes[:BLOCK])[:, GRID:]
-        second = one_excerpt(network, magnitudes[GRID : GRID + BLOCK])[:, :GRID]
-    weight = ((torch.arange(GRID) + 0.5) / GRID)[:, None]
+        first = one_excerpt(network, magnitudes[:BLOCK])[:, STRIDE:]
+        second = one_excerpt(network, magnitudes[STRIDE : STRIDE + BLOCK])[:, :STRIDE]
+    weight = ((torch.arange(STRIDE) + 0.5) / STRIDE)[:, None]
     expected = (1 - weight) * first + weight * second
-    torch.testing.assert_close(outputs[:, GRID:BLOCK], expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(outputs[:, STRIDE:BLOCK], expected, atol=1e-5, rtol=0)
     assert expected.std() > 0.02
 
 
 def test_reach_is_measured():
     network = make().double()
-    features = music_like(8 * GRID).double().requires_grad_()
+    features = music_like(8 * STRIDE).double().requires_grad_()
     outputs, reaches = network(features)[:, :2], []
-    for frame in range(4 * GRID, 5 * GRID):
+    for frame in range(4 * STRIDE, 5 * STRIDE):
         (gradient,) = torch.autograd.grad(outputs[..., frame, :].square().sum(), features, retain_graph=True)
         heard = gradient.abs().sum(dim=(0, 1, 3)).nonzero().flatten()
         reaches.append((frame - int(heard[0]), int(heard[-1]) - frame))
     assert (
-        max(before for before, _ in reaches) == max(after for _, after in reaches) == REACH == network.reach
+        max(before for before, _ in reaches)
+        == max(after for _, after in reaches)
+        == CONTEXT_FRAMES
+        == network.context_frames
     )
 
 
 def test_grid():
     network, features = make(), music_like(100)
     with torch.inference_mode():
-        whole, later, off = (network(features[:, :, k:])[..., REACH:-REACH, :] for k in (0, GRID, 1))
-    torch.testing.assert_close(later, whole[..., GRID:, :], atol=1e-5, rtol=0)
+        whole, later, off = (
+            network(features[:, :, k:])[..., CONTEXT_FRAMES:-CONTEXT_FRAMES, :] for k in (0, STRIDE, 1)
+        )
+    torch.testing.assert_close(later, whole[..., STRIDE:, :], atol=1e-5, rtol=0)
     assert (off - whole[..., 1:, :]).abs().max() > 1e-3
 
 
@@ -123,7 +128,7 @@ def test_learns_two_bands():
     low = torch.arange(BINS) < BINS // 2
     losses = []
     for step in range(40):
-        loud = music_like(2 * GRID, examples=4, seed=step).exp()
+        loud = music_like(2 * STRIDE, examples=4, seed=step).exp()
         shares = network(loud.log())
         loss = ((shares[:, 0] - low.float()) * loud).abs().sum() / loud.sum()
         optimizer.zero_grad()

@@ -25,7 +25,7 @@ def test_the_bases_are_what_is_said():
     assert [tuple(bases.shape) for bases in network.analysis] == [(9 * 1025, 400)] * 3
     assert network.uses == [0] * 23 + [1, 2]
     assert count(network) == 3 * 9225 * 400 + 1025 * 400 == 11_480_000
-    assert (deep_nmf.BINS, deep_nmf.CHANNELS, deep_nmf.REACH, deep_nmf.GRID) == (1025, 1, 8, 1)
+    assert (deep_nmf.BINS, deep_nmf.CHANNELS, deep_nmf.CONTEXT_FRAMES) == (1025, 1, 8)
 
 
 def test_small_is_small():
@@ -66,11 +66,11 @@ def test_all_stems_are_the_mixture(config):
 def test_it_hears_as_far_as_it_says(config):
     network = network_of(config)
     before, after = config.before, config.after
-    assert config.reach == max(before, after)
+    assert config.context_frames == max(before, after)
     assert changed_outside(network, config, before, after) < 1e-6
     assert changed_outside(network, config, before - 1, after) > 1e-5
     assert after == 0 or changed_outside(network, config, before, after - 1) > 1e-5
-    assert changed_by_shift(network, config, config.reach) < 1e-5
+    assert changed_by_shift(network, config, config.context_frames) < 1e-5
 
 
 @BOTH

@@ -26,7 +26,7 @@ def test_the_layers_are_the_paper_s():
     assert network.first.weight[0].numel() == 3591
     assert [tuple(layer.weight.shape) for layer in network.dense] == [(513, 513)] * 4
     assert count(network) == 513 * 3591 + 513 + 4 * (513 * 513 + 513) == 2_897_424
-    assert (fnn.BINS, fnn.CHANNELS, fnn.REACH, fnn.GRID) == (513, 1, 12, 1)
+    assert (fnn.BINS, fnn.CHANNELS, fnn.CONTEXT_FRAMES) == (513, 1, 12)
 
 
 def test_small_is_small():
@@ -63,10 +63,10 @@ def test_it_begins_by_answering_with_the_mixture():
 @BOTH
 def test_it_hears_as_far_as_it_says(config):
     network = network_of(config)
-    assert changed_outside(network, config, config.reach, config.reach) < 1e-6
-    assert changed_outside(network, config, config.reach - 1, config.reach) > 1e-6
-    assert changed_outside(network, config, config.reach, config.reach - 1) > 1e-6
-    assert changed_by_shift(network, config, config.reach) < 1e-6
+    assert changed_outside(network, config, config.context_frames, config.context_frames) < 1e-6
+    assert changed_outside(network, config, config.context_frames - 1, config.context_frames) > 1e-6
+    assert changed_outside(network, config, config.context_frames, config.context_frames - 1) > 1e-6
+    assert changed_by_shift(network, config, config.context_frames) < 1e-6
 
 
 @BOTH
@@ -124,4 +124,4 @@ def test_bands_average_every_bin_once():
 
 
 def test_reach_follows_the_context():
-    assert replace(TINY, context=2, spacing=3).reach == 6
+    assert replace(TINY, context=2, spacing=3).context_frames == 6

@@ -120,9 +120,9 @@ def test_last_rows_of_table_1(name, heard):
 @every
 def test_reach_is_measured(name):
     network = make(name).double()
-    reach = network.reach
-    assert reach == {"mdensenet": 98, "mmdensenet": 98}.get(name, reach)
-    middle = -(-reach // 8) * 8
+    context = network.context_frames
+    assert context == {"mdensenet": 98, "mmdensenet": 98}.get(name, context)
+    middle = -(-context // 8) * 8
     before, after = 0, 0
     features = music_like(2 * middle + 8).double().requires_grad_()
     answers = network(features)
@@ -130,17 +130,17 @@ def test_reach_is_measured(name):
         (gradient,) = torch.autograd.grad(answers[:, :, :, frame].sum(), features, retain_graph=True)
         heard = gradient.abs().sum(dim=(0, 1, 3)).nonzero().flatten()
         before, after = max(before, frame - int(heard[0])), max(after, int(heard[-1]) - frame)
-    assert (before, after) == (reach, reach)
+    assert (before, after) == (context, context)
 
 
 @every
 def test_what_lies_beyond_the_reach_changes_nothing(name):
     network = make(name)
-    reach, frame = network.reach, network.reach + 5
-    features = music_like(2 * reach + 20)
+    context, frame = network.context_frames, network.context_frames + 5
+    features = music_like(2 * context + 20)
     other = features.clone()
-    other[:, :, : frame - reach] = 3
-    other[:, :, frame + reach + 1 :] = -11
+    other[:, :, : frame - context] = 3
+    other[:, :, frame + context + 1 :] = -11
     with torch.inference_mode():
         a, b = network(features), network(other)
     torch.testing.assert_close(a[:, :, :, frame], b[:, :, :, frame], atol=1e-6, rtol=0)
@@ -150,12 +150,14 @@ def test_what_lies_beyond_the_reach_changes_nothing(name):
 @every
 def test_grid(name):
     network = make(name).double()
-    reach, grid = network.reach, network.grid
-    features = music_like(2 * reach + 24).double()
+    context, stride = network.context_frames, network.stride
+    features = music_like(2 * context + 24).double()
     with torch.inference_mode():
-        whole, later, off = (network(features[:, :, k:])[:, :, :, reach:-reach] for k in (0, grid, grid // 2))
-    torch.testing.assert_close(later, whole[:, :, :, grid:], atol=1e-12, rtol=0)
-    assert (off - whole[:, :, :, grid // 2 :]).abs().max() > 1e-7
+        whole, later, off = (
+            network(features[:, :, k:])[:, :, :, context:-context] for k in (0, stride, stride // 2)
+        )
+    torch.testing.assert_close(later, whole[:, :, :, stride:], atol=1e-12, rtol=0)
+    assert (off - whole[:, :, :, stride // 2 :]).abs().max() > 1e-7
 
 
 @every

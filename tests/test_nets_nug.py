@@ -23,7 +23,7 @@ def test_the_layers_are_what_is_said():
     assert network.first.weight.shape == (2050, 1025, 5)
     assert [tuple(layer.weight.shape) for layer in network.dense] == [(2050, 2050)] * 2 + [(4100, 2050)]
     assert count(network) == 2050 * 5126 + 2 * 2050 * 2051 + 4100 * 2051 == 27_326_500
-    assert (nug.BINS, nug.CHANNELS, nug.REACH, nug.GRID) == (1025, 1, 8, 1)
+    assert (nug.BINS, nug.CHANNELS, nug.CONTEXT_FRAMES) == (1025, 1, 8)
 
 
 def test_small_is_small():
@@ -48,10 +48,10 @@ def test_it_is_dense_layers_over_concatenated_frames():
 @BOTH
 def test_it_hears_as_far_as_it_says(config):
     network = network_of(config)
-    assert changed_outside(network, config, config.reach, config.reach) < 1e-6
-    assert changed_outside(network, config, config.reach - 1, config.reach) > 1e-6
-    assert changed_outside(network, config, config.reach, config.reach - 1) > 1e-6
-    assert changed_by_shift(network, config, config.reach) < 1e-4
+    assert changed_outside(network, config, config.context_frames, config.context_frames) < 1e-6
+    assert changed_outside(network, config, config.context_frames - 1, config.context_frames) > 1e-6
+    assert changed_outside(network, config, config.context_frames, config.context_frames - 1) > 1e-6
+    assert changed_by_shift(network, config, config.context_frames) < 1e-4
 
 
 @BOTH

@@ -26,7 +26,11 @@ def music_like(frames, seed=0):
 def test_the_size_is_what_the_card_says():
     assert sum(parameter.numel() for parameter in SubBandUNet(4).parameters()) == 1_278_456
     entry = registry.REGISTRY["sub-band-unet"]
-    assert (Config().reach, Config().grid, BINS) == (entry.context.frames, entry.context.stride, entry.bins)
+    assert (Config().context_frames, Config().stride, BINS) == (
+        entry.context.frames,
+        entry.context.stride,
+        entry.bins,
+    )
 
 
 def test_bands_cover_all_bins_once_and_come_back_where_they_were():
@@ -50,11 +54,11 @@ def test_masks_add_up_to_one_and_those_of_channels_differ():
 
 @pytest.mark.parametrize("frames", [1, 7, 8, 33])
 def test_what_is_filled_up_at_the_end_is_far_from_what_counts(frames):
-    network, heard = random(), music_like(frames + 2 * SMALL.reach + 8)
+    network, heard = random(), music_like(frames + 2 * SMALL.context_frames + 8)
     with torch.inference_mode():
         assert network(heard[:, :, :frames]).shape[3] == frames
         whole = network(heard)[:, :, :, :frames]
-        some = network(heard[:, :, : frames + SMALL.reach])[:, :, :, :frames]
+        some = network(heard[:, :, : frames + SMALL.context_frames])[:, :, :, :frames]
     torch.testing.assert_close(some, whole, atol=1e-5, rtol=0)
 
 
@@ -64,4 +68,4 @@ def test_its_reach_is_not_longer_than_it_must_be():
     changed[:, :, :1] += 5
     with torch.inference_mode():
         difference = (network(heard) - network(changed)).abs().amax(dim=(0, 1, 2, 4))
-    assert SMALL.reach - SMALL.grid <= int(difference.nonzero().max()) <= SMALL.reach
+    assert SMALL.context_frames - SMALL.stride <= int(difference.nonzero().max()) <= SMALL.context_frames

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stemsplit.networks.wave_unet import CHANNELS, GRID, LEARNED, REACH, SMALL, Config, WaveUNet
+from stemsplit.networks.wave_unet import CHANNELS, CONTEXT_SAMPLES, LEARNED, SMALL, STRIDE, Config, WaveUNet
 
 TINY = Config(levels=3, filters=8)
 DEEP = Config(levels=5, filters=2)
@@ -21,13 +21,13 @@ def network(stems: int = 4, config: Config = TINY) -> WaveUNet:
 
 def sound(blocks: int, config: Config = TINY, examples: int = 1) -> torch.Tensor:
     torch.manual_seed(1)
-    return 0.3 * torch.randn(examples, CHANNELS, blocks * config.grid + 2 * config.reach)
+    return 0.3 * torch.randn(examples, CHANNELS, blocks * config.stride + 2 * config.context_samples)
 
 
 def heard(built: WaveUNet, first: int, last: int) -> tuple[int, int]:
     """The first and the last sample of the input that answers first to last, as places in it, depend on."""
     mixture = sound(7, built.config).requires_grad_()
-    answers = built(mixture)[0, :, :, first - built.reach : last - built.reach + 1]
+    answers = built(mixture)[0, :, :, first - built.context_samples : last - built.context_samples + 1]
     (gradient,) = torch.autograd.grad((answers * torch.randn_like(answers)).sum(), mixture)
     places = gradient[0].abs().sum(0).nonzero()
     return int(places.min()), int(places.max())
@@ -35,8 +35,8 @@ def heard(built: WaveUNet, first: int, last: int) -> tuple[int, int]:
 
 def test_sizes_are_the_paper_s():
     assert Config().sizes(9) == (147_443, 16_389)
-    assert (REACH, GRID) == (65_536, 4096)
-    assert (SMALL.reach, SMALL.grid) == (16_384, 1024)
+    assert (CONTEXT_SAMPLES, STRIDE) == (65_536, 4096)
+    assert (SMALL.context_samples, SMALL.stride) == (16_384, 1024)
 
 
 def test_layers_are_the_paper_s():
@@ -81,14 +81,14 @@ def test_unpadded_convolutions_give_what_sizes_says(config, bottom):
 def test_the_input_without_its_reach_comes_out(stems, config, blocks):
     with torch.inference_mode():
         answers = network(stems, config)(sound(blocks, config, examples=3))
-    assert answers.shape == (3, stems, CHANNELS, blocks * config.grid)
+    assert answers.shape == (3, stems, CHANNELS, blocks * config.stride)
 
 
 @pytest.mark.parametrize("config", [Config(), SMALL])
 def test_the_whole_network_runs(config):
     with torch.inference_mode():
         answers = network(4, config)(sound(1, config))
-    assert answers.shape == (1, 4, CHANNELS, config.grid)
+    assert answers.shape == (1, 4, CHANNELS, config.stride)
 
 
 def test_answers_stand_where_the_input_stood():
@@ -101,7 +101,7 @@ def test_answers_stand_where_the_input_stood():
     mixture = sound(4)
     with torch.inference_mode():
         answers = built(mixture)
-    inside = mixture[..., TINY.reach : -TINY.reach]
+    inside = mixture[..., TINY.context_samples : -TINY.context_samples]
     torch.testing.assert_close(answers[:, 0], torch.tanh(inside))
 
 
@@ -116,12 +116,12 @@ def test_what_was_kept_lies_beside_what_comes_up():
     for block in range(5):
         inputs = mixture.clone()
         # Impulses where all levels sample: the grid of the unpadded convolutions.
-        place = TINY.reach + block * TINY.grid + 5
+        place = TINY.context_samples + block * TINY.stride + 5
         inputs[..., place] = 0.01
         with torch.inference_mode():
             answer = built(inputs)[0, 0, 0]
-        assert answer.argmax() == place - TINY.reach
-        around = answer[max(0, place - TINY.reach - 7) : place - TINY.reach + 8]
+        assert answer.argmax() == place - TINY.context_samples
+        around = answer[max(0, place - TINY.context_samples - 7) : place - TINY.context_samples + 8]
         if len(around) == 15:
             torch.testing.assert_close(around, around.flip(0))
 
@@ -132,8 +132,8 @@ def test_streamed_equals_whole(config):
     with torch.inference_mode():
         whole = built(mixture)
         for start, stop in [(0, 1), (1, 4), (4, 11), (11, 12)]:
-            window = mixture[..., start * config.grid : stop * config.grid + 2 * config.reach]
-            segment = whole[..., start * config.grid : stop * config.grid]
+            window = mixture[..., start * config.stride : stop * config.stride + 2 * config.context_samples]
+            segment = whole[..., start * config.stride : stop * config.stride]
             torch.testing.assert_close(built(window), segment, atol=1e-6, rtol=0)
     assert whole.std() > 0.05
 
@@ -141,38 +141,38 @@ def test_streamed_equals_whole(config):
 @pytest.mark.parametrize("config", ALL)
 def test_segments_on_the_grid_hear_what_reach_says(config):
     built = network(2, config)
-    grid, reach = config.grid, config.reach
+    stride, context = config.stride, config.context_samples
     for block in (2, 5):
-        first, last = heard(built, reach + block * grid, reach + (block + 1) * grid - 1)
-        assert first >= block * grid
-        assert last < (block + 1) * grid + 2 * reach
-        assert first < block * grid + config.down  # and no less would do
-        assert last >= (block + 1) * grid + 2 * reach - config.down - 1
+        first, last = heard(built, context + block * stride, context + (block + 1) * stride - 1)
+        assert first >= block * stride
+        assert last < (block + 1) * stride + 2 * context
+        assert first < block * stride + config.down  # and no less would do
+        assert last >= (block + 1) * stride + 2 * context - config.down - 1
 
 
 def test_a_sample_alone_hears_a_grid_further_but_no_more_than_its_segment():
     built, config = network(2, DEEP), DEEP
-    start = config.reach + 3 * config.grid
-    spans = [heard(built, place, place) for place in range(start, start + config.grid)]
+    start = config.context_samples + 3 * config.stride
+    spans = [heard(built, place, place) for place in range(start, start + config.stride)]
     left = [place - first for place, (first, _) in enumerate(spans, start)]
     right = [last - place for place, (_, last) in enumerate(spans, start)]
-    furthest = config.reach - 7 - 2 + config.grid - 1
+    furthest = config.context_samples - 7 - 2 + config.stride - 1
     assert (max(left), max(right)) == (furthest, furthest)
-    assert furthest > config.reach
-    assert min(first for first, _ in spans) >= start - config.reach
-    assert max(last for _, last in spans) < start + config.grid + config.reach
+    assert furthest > config.context_samples
+    assert min(first for first, _ in spans) >= start - config.context_samples
+    assert max(last for _, last in spans) < start + config.stride + config.context_samples
 
 
 @pytest.mark.parametrize("config", ALL)
 def test_inputs_a_grid_apart_get_the_same_answers_and_others_do_not(config):
     built, mixture = network(4, config), sound(8, config)
-    grid = config.grid
+    stride = config.stride
     with torch.inference_mode():
         whole = built(mixture)
-        for shift in range(1, grid + 1):
-            answers = built(mixture[..., shift : mixture.shape[-1] - grid + shift])
+        for shift in range(1, stride + 1):
+            answers = built(mixture[..., shift : mixture.shape[-1] - stride + shift])
             apart = (answers - whole[..., shift : shift + answers.shape[-1]]).abs().max()
-            assert (apart < 1e-6) == (shift == grid)
+            assert (apart < 1e-6) == (shift == stride)
 
 
 @pytest.mark.parametrize(("weight", "between"), [(0.0, 1.5), (50.0, 1.0), (-50.0, 2.0)])
@@ -187,7 +187,7 @@ def test_stems_add_up():
     mixture = sound(3)
     with torch.inference_mode():
         answers = network()(mixture)
-    inside = mixture[..., TINY.reach : -TINY.reach]
+    inside = mixture[..., TINY.context_samples : -TINY.context_samples]
     torch.testing.assert_close(answers.sum(1), inside, atol=1e-6, rtol=0)
 
 
@@ -198,7 +198,7 @@ def test_answers_are_numbers(level):
 
 
 def test_other_lengths_are_refused():
-    for time in (2 * TINY.reach, 2 * TINY.reach + TINY.grid - 1):
+    for time in (2 * TINY.context_samples, 2 * TINY.context_samples + TINY.stride - 1):
         with pytest.raises(ValueError, match=f"{time} samples"):
             network()(torch.zeros(1, CHANNELS, time))
 
@@ -230,10 +230,10 @@ def test_trains():
     optimizer = torch.optim.Adam(built.parameters(), 3e-3)
     losses = []
     for _ in range(60):
-        noise = torch.randn(2, 2, CHANNELS, 24 * TINY.grid + 2 * TINY.reach + 2)
+        noise = torch.randn(2, 2, CHANNELS, 24 * TINY.stride + 2 * TINY.context_samples + 2)
         low = 0.1 * (noise[0, ..., 2:] + 2 * noise[0, ..., 1:-1] + noise[0, ..., :-2])
         high = 0.1 * (noise[1, ..., 2:] - 2 * noise[1, ..., 1:-1] + noise[1, ..., :-2])
-        stems = torch.stack([low, high], 1)[..., TINY.reach : -TINY.reach]
+        stems = torch.stack([low, high], 1)[..., TINY.context_samples : -TINY.context_samples]
         loss = (built(low + high) - stems).square().mean()
         optimizer.zero_grad()
         loss.backward()

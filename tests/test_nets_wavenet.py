@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stemsplit.networks.wavenet import CHANNELS, REACH, SMALL, Config, Wavenet
+from stemsplit.networks.wavenet import CHANNELS, CONTEXT_SAMPLES, SMALL, Config, Wavenet
 
 ALL = [Config(stacks, layers, features=8, last=(16, 8)) for stacks, layers in ((2, 3), (1, 5), (5, 1))]
 TINY = ALL[0]
@@ -47,8 +47,8 @@ def test_layers_are_the_paper_s():
 
 
 def test_reaches():
-    assert Config().reach == REACH == 4095
-    assert [Config(stacks=stacks).reach for stacks in range(1, 6)] == [1026, 2049, 3072, 4095, 5118]
+    assert Config().context_samples == CONTEXT_SAMPLES == 4095
+    assert [Config(stacks=stacks).context_samples for stacks in range(1, 6)] == [1026, 2049, 3072, 4095, 5118]
 
 
 @pytest.mark.slow
@@ -56,7 +56,7 @@ def test_reaches():
 @pytest.mark.parametrize("time", [1, 5])
 def test_the_whole_network_runs(config, time):
     with torch.inference_mode():
-        answers = network(4, config)(sound(2 * config.reach + time))
+        answers = network(4, config)(sound(2 * config.context_samples + time))
     assert answers.shape == (1, 4, CHANNELS, time)
     assert torch.isfinite(answers).all()
 
@@ -66,7 +66,7 @@ def test_the_whole_network_runs(config, time):
 @pytest.mark.parametrize("time", [1, 2, 33])
 def test_the_input_without_its_reach_comes_out(stems, config, time):
     with torch.inference_mode():
-        answers = network(stems, config)(sound(time + 2 * config.reach, examples=3))
+        answers = network(stems, config)(sound(time + 2 * config.context_samples, examples=3))
     assert answers.shape == (3, stems, CHANNELS, time)
 
 
@@ -74,36 +74,36 @@ def test_the_input_without_its_reach_comes_out(stems, config, time):
 @pytest.mark.parametrize("place", [0, 3])
 def test_a_sample_hears_exactly_its_reach(config, place):
     built = network(2, config).double()
-    mixture = sound(2 * config.reach + 6).double().requires_grad_()
+    mixture = sound(2 * config.context_samples + 6).double().requires_grad_()
     (gradient,) = torch.autograd.grad(built(mixture)[0, 0, 0, place], mixture)
     places = gradient[0, 0].nonzero()
-    assert (int(places.min()), int(places.max())) == (place, place + 2 * config.reach)
+    assert (int(places.min()), int(places.max())) == (place, place + 2 * config.context_samples)
 
 
 @pytest.mark.parametrize("config", ALL)
 @pytest.mark.parametrize("shift", [1, 7])
 def test_streamed_equals_whole(config, shift):
-    built, mixture = network(4, config), sound(100 + 2 * config.reach)
+    built, mixture = network(4, config), sound(100 + 2 * config.context_samples)
     with torch.inference_mode():
         whole = built(mixture)
-        window = mixture[..., shift : shift + 40 + 2 * config.reach]
+        window = mixture[..., shift : shift + 40 + 2 * config.context_samples]
         torch.testing.assert_close(built(window), whole[..., shift : shift + 40], atol=1e-6, rtol=0)
     assert whole[:, 0].std() > 1e-3
 
 
 def test_gates_let_nothing_through_when_shut():
     """With all layers' signals at nought, nothing but the mixture comes out, and from where it stood."""
-    built, mixture = network(2), sound(50 + 2 * TINY.reach)
+    built, mixture = network(2), sound(50 + 2 * TINY.context_samples)
     for layer in built.layers:
         torch.nn.init.zeros_(layer.gated.weight[: TINY.features])
     with torch.inference_mode():
         answers = built(mixture)
-    torch.testing.assert_close(answers[:, 1], mixture[..., TINY.reach : -TINY.reach])
+    torch.testing.assert_close(answers[:, 1], mixture[..., TINY.context_samples : -TINY.context_samples])
     assert (answers[:, 0] == 0).all()
 
 
 def test_all_layers_reach_the_end():
-    built, mixture = network(2), sound(20 + 2 * TINY.reach)
+    built, mixture = network(2), sound(20 + 2 * TINY.context_samples)
     built(mixture)[:, 0].square().sum().backward()
     for layer in built.layers:
         further, skipped = layer.sums.weight.grad.chunk(2)
@@ -118,33 +118,33 @@ def test_each_layer_alone_hears_as_far_to_both_sides_as_it_should(open_layer):
     for place, layer in enumerate(built.layers):
         if place != open_layer:
             torch.nn.init.zeros_(layer.gated.weight)
-    mixture = sound(2 * TINY.reach + 1).double().requires_grad_()
+    mixture = sound(2 * TINY.context_samples + 1).double().requires_grad_()
     (gradient,) = torch.autograd.grad(built(mixture)[0, 0, 0, 0], mixture)
-    heard = [int(place) - TINY.reach for place in gradient[0, 0].nonzero()]
+    heard = [int(place) - TINY.context_samples for place in gradient[0, 0].nonzero()]
     furthest = 1 + 2 ** (open_layer % TINY.layers) + 2
     assert (heard[0], heard[-1]) == (-furthest, furthest)
 
 
 def test_stems_add_up():
-    mixture = sound(50 + 2 * TINY.reach)
+    mixture = sound(50 + 2 * TINY.context_samples)
     with torch.inference_mode():
         answers = network()(mixture)
-    torch.testing.assert_close(answers.sum(1), mixture[..., TINY.reach : -TINY.reach])
+    torch.testing.assert_close(answers.sum(1), mixture[..., TINY.context_samples : -TINY.context_samples])
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 100.0])
 def test_answers_are_numbers(level):
     with torch.inference_mode():
-        assert torch.isfinite(network()(level * sound(50 + 2 * TINY.reach))).all()
+        assert torch.isfinite(network()(level * sound(50 + 2 * TINY.context_samples))).all()
 
 
 def test_an_input_that_leaves_nothing_is_refused():
     with pytest.raises(ValueError, match="34 samples"):
-        network()(torch.zeros(1, CHANNELS, 2 * TINY.reach))
+        network()(torch.zeros(1, CHANNELS, 2 * TINY.context_samples))
 
 
 def test_low_precision():
-    built, mixture = network(), sound(50 + 2 * TINY.reach)
+    built, mixture = network(), sound(50 + 2 * TINY.context_samples)
     with torch.inference_mode():
         exact = built(mixture)
         with torch.autocast("cpu", torch.bfloat16):
@@ -155,7 +155,7 @@ def test_low_precision():
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
 def test_traces():
-    built, mixture = network(), sound(50 + 2 * TINY.reach)
+    built, mixture = network(), sound(50 + 2 * TINY.context_samples)
     with torch.inference_mode():
         traced = torch.jit.trace(built, mixture)
         torch.testing.assert_close(traced(mixture * 0.5), built(mixture * 0.5))
@@ -169,10 +169,10 @@ def test_trains():
     optimizer = torch.optim.Adam(built.parameters(), 1e-2)
     losses = []
     for _ in range(60):
-        noise = torch.randn(2, 4, CHANNELS, 100 + 2 * TINY.reach + 2)
+        noise = torch.randn(2, 4, CHANNELS, 100 + 2 * TINY.context_samples + 2)
         low = 0.1 * (noise[0, ..., 2:] + 2 * noise[0, ..., 1:-1] + noise[0, ..., :-2])
         high = 0.1 * (noise[1, ..., 2:] - 2 * noise[1, ..., 1:-1] + noise[1, ..., :-2])
-        stems = torch.stack([low, high], 1)[..., TINY.reach : -TINY.reach]
+        stems = torch.stack([low, high], 1)[..., TINY.context_samples : -TINY.context_samples]
         loss = (built(low + high) - stems).abs().mean()
         optimizer.zero_grad()
         loss.backward()

@@ -89,7 +89,7 @@ def test_the_registry_says_what_the_networks_are(name):
     entry = registry.REGISTRY[name]
     network = getattr(import_module(f"stemsplit.networks.{entry.module}"), entry.name)
     if name == "binary-mask-cnn":
-        assert (entry.bins, entry.context.frames) == (network.bins, network.reach)
+        assert (entry.bins, entry.context.frames) == (network.bins, network.context_frames)
     assert issubclass(network, RatioNetwork) == (entry.output is OutputKind.RATIO)
     assert f"class {entry.name}".encode() in factory.source(name)
 

@@ -11,7 +11,7 @@ Left open by the papers, or done otherwise here: this is a network for processor
 paper's, and all sizes are its own (the paper's: some 60 bands, 384 features, 12 blocks).
 
 * Time: the paper attends to the whole of its excerpt. Here a frame attends to `window` frames on either side,
-  so that the network depends on `Config.reach` frames and no more, and gives the same numbers in a stream.
+  so that the network depends on `context_frames` frames and no more, and gives the same numbers in a stream.
 * Silence: no frame attends to one of nothing but digital silence. Excerpts that are learnt from end where
   they are cut; what lies before and after a song would have to be learnt to be ignored.
 * Mono: the side signal of frames that are mono, or almost, is raised (see `_sides`).
@@ -94,18 +94,18 @@ class Config:
     """Of the details, in the light of what the bands know."""
 
     @property
-    def reach(self) -> int:
+    def context_frames(self) -> int:
         """Frames on either side that an answer depends on: refinements pass on what the bands know."""
         passed_on = max(0, 2 * self.refinements - 1)
-        return max(self.reach_of_details, self.blocks * self.window + passed_on)
+        return max(self.context_of_details, self.blocks * self.window + passed_on)
 
     @property
-    def reach_of_details(self) -> int:
+    def context_of_details(self) -> int:
         """The same, by way of the convolutions alone."""
         return 1 + 2 * self.refinements
 
 
-REACH = Config().reach
+CONTEXT_FRAMES = Config().context_frames
 
 
 class BandTransformer(Network):
@@ -161,13 +161,13 @@ class BandTransformer(Network):
         mask = window_mask(padded, frames, config.window, x.device)
         mask = mask + silence_mask(silent, padded, config.window)
         # Of a margin that is long enough, each block needs a window less at either end than the one before.
-        cut = config.window if margin >= config.reach else 0
+        cut = config.window if margin >= config.context_frames else 0
         for across, along in zip(self.across, self.along, strict=True):
             tokens = along(across(tokens, rotary_across), rotary_along, mask)
             if cut:
                 tokens, rotary_along = (x[..., cut:-cut, :] for x in (tokens, rotary_along))
                 mask = mask[..., 1:-1, :, :]
-        skipped = max(0, margin - config.reach_of_details)
+        skipped = max(0, margin - config.context_of_details)
         gone = cut * config.blocks - skipped  # frames without tokens, whose details no output depends on
         tokens = F.pad(self.norm(tokens), (0, 0, gone, gone + frames - padded)).transpose(0, 1)
         pairs = torch.unflatten(x[:, :, skipped : frames - skipped], 3, (-1, PAIR))

@@ -44,7 +44,7 @@ class BinaryMaskCNN(Network):
     """Log magnitudes of 25 frames in, logits of the middle frame's binary mask out."""
 
     bins = BINS
-    reach = FRAMES // 2
+    context_frames = FRAMES // 2
     """Frames that the network hears on either side of the one it masks."""
 
     def __init__(self, stems: int = 1, config: Config | None = None) -> None:

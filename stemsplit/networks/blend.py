@@ -51,16 +51,15 @@ class Config:
         return self.blstm.channels
 
     @property
-    def reach(self) -> int:
+    def context_frames(self) -> int:
         """Frames on either side that an answer depends on."""
-        return max(self.fnn.reach, self.blstm.reach)
+        return max(self.fnn.context_frames, self.blstm.context_frames)
 
 
 SMALL = Config(fnn.SMALL, blstm.SMALL)
 BINS = Config().bins
 CHANNELS = Config().channels
-REACH = Config().reach
-GRID = 1
+CONTEXT_FRAMES = Config().context_frames
 
 
 class Blend(RatioNetwork):

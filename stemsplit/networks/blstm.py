@@ -10,7 +10,7 @@ It hears the amplitudes of both channels, frame after frame, in both directions 
 ReLU gives the instrument's amplitudes. The loss is the sum of squared errors of amplitudes. The paper's
 point is that it learns songs by heart unless examples are mixed anew, scaled and have their channels swapped.
 
-Its memory has no end, but fades. `REACH` is 96 frames, 1.1 s at a hop of 512. Measured after the tests'
+Its memory has no end, but fades. The context is 96 frames, 1.1 s at a hop of 512. Measured after the tests'
 training, of 16 cells a layer, when all that is further away becomes something else: a mask moved by 4e-6 at
 most; by 2e-5 where 64 frames were left, and by anything where 32 were (in faint bins a mask is a small number
 divided by another). Weights that remember for longer can be trained.
@@ -52,15 +52,14 @@ class Config:
     """Of a layer, both directions together."""
     bands: int = 0
     """Bands whose mean logarithms are heard; 0: none, all bins are heard."""
-    reach: int = 96
+    context_frames: int = 96
     """Frames on either side after which memory is taken to have faded."""
 
 
 SMALL = Config(bins=744, channels=1, cells=224, bands=192)
 BINS = Config.bins
 CHANNELS = Config.channels
-REACH = Config.reach
-GRID = 1
+CONTEXT_FRAMES = Config.context_frames
 
 
 class BLSTM(AmplitudeNetwork):

@@ -18,7 +18,7 @@ Left open by the paper, or done otherwise here:
   parameters is not known to us; these are 357,482 for four stems.
 * The lowest 513 bins of n_fft 2048 and hop 512 in place of all 513 of n_fft 1024: the program's hop, so that
   30 frames are as long as there (0.35 s), twice as fine in frequency, up to 11 kHz.
-* Excerpts begin every 15 frames, on GRID, and each frame is the cross-fade of the masks of the two that
+* Excerpts begin every STRIDE = 15 frames, and each frame is the cross-fade of the masks of the two that
   hold it (the program fades over 25 of 30 frames when it separates, at three times the cost). Beyond the
   ends of the input there is silence.
 * Each bias is added once: the program's layers have two. Magnitudes are scaled so that a full-scale sine is
@@ -40,9 +40,9 @@ BINS = 513
 CHANNELS = 1
 BLOCK = 30
 """Frames that are heard at a time."""
-GRID = BLOCK // 2
+STRIDE = BLOCK // 2
 """Frames from one excerpt to the next."""
-REACH = BLOCK - 1
+CONTEXT_FRAMES = BLOCK - 1
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class DeepConvSep(RatioNetwork):
 
     bins = BINS
     channels = CHANNELS
-    reach = REACH
-    grid = GRID
+    context_frames = CONTEXT_FRAMES
+    stride = STRIDE
 
     def __init__(self, stems: int, config: Config | None = None) -> None:
         super().__init__(stems)
@@ -80,7 +80,7 @@ class DeepConvSep(RatioNetwork):
         self.bottleneck = nn.Linear(size, config.bottleneck)
         self.branches = nn.ModuleList(nn.Linear(config.bottleneck, size) for _ in range(branches))
         self.bias = nn.Parameter(torch.full((branches,), 0.01))
-        fade = (torch.arange(BLOCK) + 0.5) / GRID
+        fade = (torch.arange(BLOCK) + 0.5) / STRIDE
         self.register_buffer("fade", torch.minimum(fade, 2 - fade), persistent=False)
         self.fade: Tensor
 
@@ -88,9 +88,9 @@ class DeepConvSep(RatioNetwork):
         """Return shares `(example, stem, 1, frame, bin)` for log magnitudes `(example, 1, frame, bin)`."""
         frames = features.shape[2]
         x = self.config.scale * features[:, 0].exp()
-        x = F.pad(x, (0, 0, GRID, GRID + -frames % GRID))
+        x = F.pad(x, (0, 0, STRIDE, STRIDE + -frames % STRIDE))
         # An excerpt's encoding is a cut of everything's: excerpts share the two convolutions.
-        x = self.horizontal(self.vertical(x).transpose(1, 2)).unfold(2, self.encoded, GRID)
+        x = self.horizontal(self.vertical(x).transpose(1, 2)).unfold(2, self.encoded, STRIDE)
         x = F.relu(self.bottleneck(x.transpose(1, 2).flatten(2)))
         decoded = torch.stack([F.relu(branch(x)) for branch in self.branches], dim=1)
         return self._join(self._shares(decoded))[:, : self.stems, None, :frames]
@@ -108,5 +108,5 @@ class DeepConvSep(RatioNetwork):
     def _join(self, shares: Tensor) -> Tensor:
         """Fade excerpts into `(example, stem, frame, bin)`, without the frames before the input."""
         shares = shares * self.fade[:, None]
-        joined = shares[:, :, :-1, GRID:] + shares[:, :, 1:, :GRID]
+        joined = shares[:, :, :-1, STRIDE:] + shares[:, :, 1:, :STRIDE]
         return joined.flatten(2, 3)

@@ -65,7 +65,7 @@ class Config:
     """Bands that frames are averaged into before the updates; 0: none, all bins are heard."""
 
     @property
-    def reach(self) -> int:
+    def context_frames(self) -> int:
         """Frames on either side that an answer depends on."""
         return max(self.before, self.after)
 
@@ -73,8 +73,7 @@ class Config:
 SMALL = Config(bases=64, before=3, after=3, layers=10, untied=4, bands=128)
 BINS = Config.bins
 CHANNELS = Config.channels
-REACH = Config().reach
-GRID = 1
+CONTEXT_FRAMES = Config().context_frames
 
 
 class DeepNMF(AmplitudeNetwork):

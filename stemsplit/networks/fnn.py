@@ -64,7 +64,7 @@ class Config:
     """Bands that the context frames are averaged into; 0: none, all of their bins are heard."""
 
     @property
-    def reach(self) -> int:
+    def context_frames(self) -> int:
         """Frames on either side that an answer depends on."""
         return self.context * self.spacing
 
@@ -72,8 +72,7 @@ class Config:
 SMALL = Config(bins=744, hidden=256, bands=64)
 BINS = Config.bins
 CHANNELS = Config.channels
-REACH = Config().reach
-GRID = 1
+CONTEXT_FRAMES = Config().context_frames
 
 
 class FNN(ContextNetwork):
@@ -87,7 +86,7 @@ class FNN(ContextNetwork):
         around = config.channels * (config.bands or config.bins)
         taps = 2 * config.context + 1
         self.first = nn.Conv1d(
-            around, config.hidden, taps, dilation=config.spacing, padding=config.reach, bias=False
+            around, config.hidden, taps, dilation=config.spacing, padding=config.context_frames, bias=False
         )
         self.bias = nn.Parameter(torch.zeros(config.hidden))
         if config.bands:
@@ -125,9 +124,9 @@ class FNN(ContextNetwork):
 
     def _gamma(self, mixture: Tensor) -> Tensor:
         """Return how loud a frame and its context are, `(example, frame)`."""
-        spacing, reach = self.config.spacing, self.config.reach
+        spacing, context = self.config.spacing, self.config.context_frames
         norms = mixture.square().mean(dim=(1, 3)).sqrt()
         count = norms.shape[1]
-        padded = F.pad(norms, (reach, reach))
-        shifted = [padded[:, start : start + count] for start in range(0, 2 * reach + 1, spacing)]
+        padded = F.pad(norms, (context, context))
+        shifted = [padded[:, start : start + count] for start in range(0, 2 * context + 1, spacing)]
         return torch.stack(shifted).mean(dim=0)

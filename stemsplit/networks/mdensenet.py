@@ -39,7 +39,7 @@ from stemsplit.networks.base import RatioNetwork
 
 BINS = 1024
 CHANNELS = 2
-GRID = 8
+STRIDE = 8
 """The network halves the number of frames three times."""
 
 
@@ -57,11 +57,11 @@ class Column:
     """L of each dense block."""
 
     @property
-    def reach(self) -> int:
+    def context_frames(self) -> int:
         """Frames on either side that an answer depends on: a layer's one frame is eight at an eighth."""
         scales = (1, 2, 4, 8, 4, 2, 1)
         convolved = sum(scale * count for scale, count in zip(scales, self.layers, strict=True))
-        return self.kernel[0] // 2 + convolved + GRID - 1
+        return self.kernel[0] // 2 + convolved + STRIDE - 1
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ class Config:
     last_layers: int = 2
 
     @property
-    def reach(self) -> int:
+    def context_frames(self) -> int:
         """Frames on either side that an answer depends on."""
-        return self.column.reach + self.last_layers
+        return self.column.context_frames + self.last_layers
 
 
 SMALL = Config(
@@ -88,12 +88,12 @@ class MDenseNet(RatioNetwork):
 
     bins = BINS
     channels = CHANNELS
-    grid = GRID
+    stride = STRIDE
 
     def __init__(self, stems: int, config: Config | None = None) -> None:
         super().__init__(stems, bins=BINS)
         self.config = config = config or Config()
-        self.reach = config.reach
+        self.context_frames = config.context_frames
         self.trunk = Trunk(config.column)
         self.head = Head(self.trunk.channels, config.last_growth, config.last_layers, stems)
 
@@ -105,11 +105,11 @@ class MDenseNet(RatioNetwork):
 
 
 def whole_blocks(x: Tensor) -> Tensor:
-    """Pad `(example, channel, frame, bin)` at the end to a multiple of GRID frames, channels last in memory.
+    """Pad `(example, channel, frame, bin)` at the end to whole strides of frames, channels last in memory.
 
-    Convolutions on processors are twice as fast like this.
+    Convolutions on CPUs are twice as fast like this.
     """
-    x = F.pad(x, (0, 0, 0, -x.shape[2] % GRID))
+    x = F.pad(x, (0, 0, 0, -x.shape[2] % STRIDE))
     return x.contiguous(memory_format=torch.channels_last)
 
 

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from stemsplit.networks.base import RatioNetwork
-from stemsplit.networks.mdensenet import BINS, CHANNELS, GRID, Column, Head, Trunk, whole_blocks
+from stemsplit.networks.mdensenet import BINS, CHANNELS, STRIDE, Column, Head, Trunk, whole_blocks
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,10 @@ class Config:
     last_layers: int = 2
 
     @property
-    def reach(self) -> int:
+    def context_frames(self) -> int:
         """Frames on either side that an answer depends on."""
-        return max(self.low.reach, self.high.reach, self.full.reach) + self.last_layers
+        columns = (self.low, self.high, self.full)
+        return max(column.context_frames for column in columns) + self.last_layers
 
 
 JOINT = Config(last_growth=16)
@@ -65,12 +66,12 @@ class MMDenseNet(RatioNetwork):
 
     bins = BINS
     channels = CHANNELS
-    grid = GRID
+    stride = STRIDE
 
     def __init__(self, stems: int, config: Config | None = None) -> None:
         super().__init__(stems, bins=BINS)
         self.config = config = config or Config()
-        self.reach = config.reach
+        self.context_frames = config.context_frames
         self.low, self.high, self.full = Trunk(config.low), Trunk(config.high), Trunk(config.full)
         alike = self.low.channels == self.high.channels
         self.widen = nn.Identity() if alike else nn.Conv2d(self.high.channels, self.low.channels, 1)

@@ -56,7 +56,7 @@ class Config:
     """Bands that the context frames are averaged into; 0: none, all of their bins are heard."""
 
     @property
-    def reach(self) -> int:
+    def context_frames(self) -> int:
         """Frames on either side that an answer depends on."""
         return self.context * self.spacing
 
@@ -64,8 +64,7 @@ class Config:
 SMALL = Config(hidden=384, bands=64)
 BINS = Config.bins
 CHANNELS = Config.channels
-REACH = Config().reach
-GRID = 1
+CONTEXT_FRAMES = Config().context_frames
 
 
 class NUG(ContextNetwork):
@@ -77,8 +76,9 @@ class NUG(ContextNetwork):
         self.config = config
         present = config.channels * config.bins
         around = config.channels * (config.bands or config.bins)
+        taps = 2 * config.context + 1
         self.first = nn.Conv1d(
-            around, config.hidden, 2 * config.context + 1, dilation=config.spacing, padding=config.reach
+            around, config.hidden, taps, dilation=config.spacing, padding=config.context_frames
         )
         if config.bands:
             self.present = nn.Linear(present, config.hidden, bias=False)

@@ -52,15 +52,15 @@ class Config:
     """The same at the last scale, where positions are few."""
 
     @property
-    def grid(self) -> int:
+    def stride(self) -> int:
         """Frames that an input must begin at a multiple of, for equal masks."""
         return 1 << (len(self.widths) - 1)
 
     @property
-    def reach(self) -> int:
+    def context_frames(self) -> int:
         """Frames on either side that a mask depends on: a block reaches two frames of its scale."""
         shallow = sum(2 * 2 << scale for scale in range(len(self.widths) - 1))
-        return shallow + self.grid * (2 * sum(self.dilations)) + self.grid - 1
+        return shallow + self.stride * (2 * sum(self.dilations)) + self.stride - 1
 
 
 class SubBandUNet(Network):
@@ -92,7 +92,7 @@ class SubBandUNet(Network):
         """Return scores `(example, stem, channel, frame, bin)` for `(example, view, frame, bin)`."""
         frames = features.shape[2]
         x = _fold((with_side(features) - self.mean) / self.deviation)
-        x = F.pad(x, (0, 0, 0, -frames % self.config.grid)).contiguous(memory_format=torch.channels_last)
+        x = F.pad(x, (0, 0, 0, -frames % self.config.stride)).contiguous(memory_format=torch.channels_last)
         x = self.first(x)
         skipped = []
         for block, shrink in zip(self.down, self.shrink, strict=True):

@@ -11,18 +11,18 @@ padded, so no answer hears zeros that are not in the sound, and there are fewer 
 
 Sizes: of L levels with filters of 2 h + 1 samples down and 2 k + 1 up, n samples at the bottom come of
 2**L (n - 1 + 4 h) + 1 - 2 h samples and give 2**L (n - 1 - 2 k) + 1 + 2 k. With L = 12, h = 7, k = 2 and
-n = 9 these are the 147,443 and 16,389 of the paper's code. What is lost at either end is REACH - h - k,
-where REACH = 2**L (2 h + k): 65,536 samples, three seconds at 22.05 kHz. So of a multiple of GRID = 2**L
-samples, h - 1 are left out at the front and h at the end, and the answers are exactly the input without REACH
-samples at either end, for every such length and without any filling up.
+n = 9 these are the 147,443 and 16,389 of the paper's code. What is lost at either end is C - h - k, where
+the context is C = 2**L (2 h + k): 65,536 samples, three seconds at 22.05 kHz. So of a multiple of the stride
+S = 2**L samples, h - 1 are left out at the front and h at the end, and the outputs are exactly the input
+without C samples at either end, for every such length and without padding.
 
 Decimation makes the answers depend on where the input begins: equal inputs give equal answers when they
-begin a multiple of GRID apart, and others do not. A segment of whole GRIDs that begins on the GRID depends on
-REACH samples on either side of it, and on nothing else. A single sample hears no more than the GRID it lies
-in does, but that may be up to REACH + GRID - h - k - 1 samples away from it.
+begin a multiple of S apart, and others do not. A segment of whole strides that begins at a multiple of S
+depends on C samples on either side of it, and on nothing else. A single sample depends on no more than the
+stride that it lies in, but that may be up to C + S - h - k - 1 samples away from it.
 
 Parameters: 10,263,498 for four stems in stereo (elsewhere stated as 10.2 M, which is the same cut off), and
-1,546,302 for SMALL, which has the paper's filters, 10 levels of 12 and a REACH of 16,384 samples, 0.74 s.
+1,546,302 for SMALL, which has the paper's filters, 10 levels of 12 and a context of 16,384 samples, 0.74 s.
 
 Left open by the paper, or done otherwise here: the leaky ReLU's slope (0.2) and the initial weights (Glorot's
 uniform ones, no biases) are those of the authors' code. The last stem is the mixture minus the others, as in
@@ -61,19 +61,19 @@ class Config:
     """Whether a sample between two others is a learned mixture of them, or their mean."""
 
     @property
-    def grid(self) -> int:
+    def stride(self) -> int:
         """Inputs that begin a multiple of so many samples apart get the same answers."""
         return int(2**self.levels)
 
     @property
-    def reach(self) -> int:
-        """Samples on either side of a segment on the grid that its answers depend on."""
-        return self.grid * (self.down - 1 + self.up // 2)
+    def context_samples(self) -> int:
+        """Samples on either side of a segment of whole strides that its outputs depend on."""
+        return self.stride * (self.down - 1 + self.up // 2)
 
     def sizes(self, bottom: int) -> tuple[int, int]:
         """Return how many samples come in and go out where so many are left after the way down."""
-        margin = 2 * (self.reach - self.down // 2 - self.up // 2)
-        out = self.grid * (bottom - self.up) + self.up
+        margin = 2 * (self.context_samples - self.down // 2 - self.up // 2)
+        out = self.stride * (bottom - self.up) + self.up
         return out + margin, out
 
 
@@ -81,8 +81,8 @@ LEARNED = Config(learned=True)
 """The paper's M5."""
 SMALL = Config(levels=10, filters=12)
 """For processors."""
-REACH = Config().reach
-GRID = Config().grid
+CONTEXT_SAMPLES = Config().context_samples
+STRIDE = Config().stride
 
 
 class WaveUNet(Network):
@@ -94,7 +94,7 @@ class WaveUNet(Network):
     def __init__(self, stems: int, config: Config | None = None) -> None:
         super().__init__(stems)
         self.config = config = config or Config()
-        self.reach, self.grid = config.reach, config.grid
+        self.context_samples, self.stride = config.context_samples, config.stride
         widths = [config.filters * (level + 1) for level in range(config.levels + 1)]
         inputs = [CHANNELS, *widths[:-1]]
         self.down = nn.ModuleList(
@@ -111,17 +111,19 @@ class WaveUNet(Network):
             nn.init.zeros_(layer.bias)
 
     def forward(self, mixture: Tensor, *, margin: int = 0, frame_stride: int = 1) -> Tensor:
-        """Return `(example, stem, channel, time - 2 * reach)` for `(example, channel, time)`.
+        """Return `(example, stem, channel, time - 2 * context_samples)` for `(example, channel, time)`.
 
-        `time` is a multiple of `grid` and more than twice the `reach`.
+        `time` is a multiple of `stride` and more than twice the `context_samples`.
         """
         time, half = mixture.shape[-1], self.config.down // 2
-        if time % self.grid or time <= 2 * self.reach:
-            raise ValueError(f"{time} samples must be a multiple of {self.grid}, and over {2 * self.reach}")
+        if time % self.stride or time <= 2 * self.context_samples:
+            raise ValueError(
+                f"{time} samples must be a multiple of {self.stride}, and over {2 * self.context_samples}"
+            )
         # Of the samples that unpadded convolutions can give, those in the middle.
         outputs = self.valid(mixture[..., half - 1 : time - half])
         first = self.config.up // 2 + 1
-        return outputs[..., first : first + time - 2 * self.reach]
+        return outputs[..., first : first + time - 2 * self.context_samples]
 
     def valid(self, mixture: Tensor) -> Tensor:
         """Return all answers of unpadded convolutions, for one of the lengths that `Config.sizes` gives."""

@@ -9,9 +9,9 @@ others; of this one sum goes on to the next layer, beside what came in, and anot
 layers' sums are added up, and two more convolutions of three samples (2048 and 256 features) end in a sample
 of each stem but the last. That one is the mixture without the others.
 
-No convolution is padded: what comes out is REACH samples shorter at either end. REACH = stacks *
-(2**layers - 1) + 3: one sample for the first convolution, 1023 for a stack of ten, and two for the last
-convolutions; 4095 samples, 0.26 s, for the paper's four stacks. An answer depends on no phase: GRID is 1.
+No convolution is padded: the output is shorter by the context at either end, stacks * (2**layers - 1) + 3
+samples: one for the first convolution, 1023 for a stack of ten, and two for the last convolutions; 4095
+samples, 0.26 s, for the paper's four stacks. An input may begin at any sample: the stride is 1.
 
 Parameters: 3,277,763 for four stems and 3,277,249 for one, the numbers that the authors' code keeps with its
 trained models (the paper's 3.3 M).
@@ -25,8 +25,8 @@ Of the 128 features that the last layer gives, the 64 for a layer after it are n
 Training: mean absolute error, in part with `l1_dissimilar` of `training/losses.py` (Adam, rate 1e-3, batches
 of 10 excerpts of 9,785 samples, of which 1,601 come out).
 
-SMALL is for processors: two stacks of layers of 12 features, with 64 and 32 at the end; REACH = 2049, 31,623
-parameters.
+SMALL is for processors: two stacks of layers of 12 features, with 64 and 32 at the end; a context of 2049
+samples, 31,623 parameters.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ from stemsplit.networks.base import Network
 
 SAMPLE_RATE = 16_000
 CHANNELS = 1
-GRID = 1
 TAPS = 3
 
 
@@ -58,14 +57,14 @@ class Config:
     """Features of the two convolutions at the end."""
 
     @property
-    def reach(self) -> int:
+    def context_samples(self) -> int:
         """Samples on either side that an answer depends on."""
         return int(self.stacks * (2**self.layers - 1) + 3)
 
 
 SMALL = Config(stacks=2, features=12, last=(64, 32))
 """For processors."""
-REACH = Config().reach
+CONTEXT_SAMPLES = Config().context_samples
 
 
 class Wavenet(Network):
@@ -73,12 +72,11 @@ class Wavenet(Network):
 
     sample_rate = SAMPLE_RATE
     channels = CHANNELS
-    grid = GRID
 
     def __init__(self, stems: int, config: Config | None = None) -> None:
         super().__init__(stems)
         self.config = config = config or Config()
-        self.reach = config.reach
+        self.context_samples = config.context_samples
         self.first = nn.Conv1d(CHANNELS, config.features, TAPS, bias=False)
         self.layers = nn.ModuleList(
             _Layer(config.features, 2**layer) for _ in range(config.stacks) for layer in range(config.layers)
@@ -94,10 +92,10 @@ class Wavenet(Network):
                 nn.init.xavier_uniform_(parameter)
 
     def forward(self, mixture: Tensor, *, margin: int = 0, frame_stride: int = 1) -> Tensor:
-        """Return `(example, stem, 1, time - 2 * reach)` for `(example, 1, time)`."""
-        time = mixture.shape[-1] - 2 * self.reach
+        """Return `(example, stem, 1, time - 2 * context_samples)` for `(example, 1, time)`."""
+        time = mixture.shape[-1] - 2 * self.context_samples
         if time < 1:
-            raise ValueError(f"{mixture.shape[-1]} samples must be over {2 * self.reach}")
+            raise ValueError(f"{mixture.shape[-1]} samples must be over {2 * self.context_samples}")
         x = self.first(mixture)
         total = x.new_zeros(())
         for layer in self.layers:
@@ -107,7 +105,7 @@ class Wavenet(Network):
         outputs: Tensor = self.output(x).float()[:, :, None]
         if self.stems == 1:
             return outputs
-        heard = mixture[..., self.reach : self.reach + time]
+        heard = mixture[..., self.context_samples : self.context_samples + time]
         return torch.cat([outputs, (heard - outputs.sum(1))[:, None]], 1)
 
 
