@@ -33,7 +33,7 @@ def main() -> None:
     ref = Trained.find(model)
     card, plain = ref.card, ref.load(RuntimeOptions())
     assert isinstance(plain, MaskSeparator)
-    joint = partial(masks.matrix_scaled_softmax, combination=np.array(card.combination, np.float32))
+    joint = partial(masks.matrix_scaled_softmax, scaling=np.array(card.combination, np.float32))
     rules = {"binary": partial(masks.binary, complete=True)}
     rules |= {f"soft, power {power:g}": partial(masks.soft, complete=True, power=power) for power in POWERS}
     rules |= {f"alone, power {power:g}": partial(masks.soft, complete=False, power=power) for power in POWERS}

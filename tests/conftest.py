@@ -176,7 +176,7 @@ def whole(separator, mixture: np.ndarray) -> np.ndarray:
 
 RULES = {
     "binary": partial(masks.binary, complete=True),
-    "joint": partial(masks.matrix_scaled_softmax, combination=np.eye(4, 5, dtype=np.float32) + 0.1),
+    "joint": partial(masks.matrix_scaled_softmax, scaling=np.eye(4, 5, dtype=np.float32) + 0.1),
 }
 METHODS = {
     "soft": lambda: mask_separator("soft"),

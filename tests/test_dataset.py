@@ -11,7 +11,7 @@ from stemsplit.datasets.songs import Song, find_songs
 from stemsplit.dsp.stft import Stft
 from stemsplit.errors import DecodeError, UnknownStem
 from stemsplit.training.augment import Augmentation
-from stemsplit.training.sampler import Batch, Examples, map_songs, splits
+from stemsplit.training.sampler import Batch, MixtureSampler, map_songs, splits
 from tests.conftest import NOISES, SAMPLE_RATE
 
 STEMS = NOISES
@@ -23,7 +23,7 @@ class Arrays:
     """Examples as arrays."""
 
     def __init__(self, *args, **options):
-        self.examples = Examples(*args, **options)
+        self.examples = MixtureSampler(*args, **options)
 
     def __call__(self, number):
         batch = self.examples(number)

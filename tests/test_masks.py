@@ -85,8 +85,8 @@ def test_the_band_above_gets_the_mean_of_the_top():
 
 @given(PROBABILITIES)
 def test_joint_masks_add_up_to_one(probabilities):
-    combination = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)
-    masks = matrix_scaled_softmax(probabilities, combination=combination)
+    scaling = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)
+    masks = matrix_scaled_softmax(probabilities, scaling=scaling)
     np.testing.assert_allclose(masks.sum(axis=0), 1, atol=1e-6)
     assert masks.min() >= 0
     assert masks.dtype == np.float32
@@ -95,16 +95,16 @@ def test_joint_masks_add_up_to_one(probabilities):
 def test_joint_masks_hear_the_other_networks_and_correct_a_rash_one():
     probabilities = np.array([0.5, 0.5, 0.1, 0.1], np.float32).reshape(4, 1, 1)
     each_for_itself = np.eye(4, 5, dtype=np.float32)
-    first, second, third, _ = matrix_scaled_softmax(probabilities, combination=each_for_itself).ravel()
+    first, second, third, _ = matrix_scaled_softmax(probabilities, scaling=each_for_itself).ravel()
     assert first == second
     assert first / third == pytest.approx(9)  # odds of 1 : 1 against odds of 1 : 9
     rash = each_for_itself.copy()
     rash[0, -1] = -np.log(3)  # the first one says yes three times too often
-    first, second, *_ = matrix_scaled_softmax(probabilities, combination=rash).ravel()
+    first, second, *_ = matrix_scaled_softmax(probabilities, scaling=rash).ravel()
     assert second / first == pytest.approx(3)
     deferring = each_for_itself.copy()
     deferring[1, 2] = 1.0  # the second one is believed less where the third says no
-    first, second, *_ = matrix_scaled_softmax(probabilities, combination=deferring).ravel()
+    first, second, *_ = matrix_scaled_softmax(probabilities, scaling=deferring).ravel()
     assert first / second == pytest.approx(9)
 
 

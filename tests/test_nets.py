@@ -25,7 +25,7 @@ from stemsplit.training.devices import launch
 from stemsplit.training.loop import Trainer
 from stemsplit.training.presets import preset
 from stemsplit.training.run import stft_of
-from stemsplit.training.sampler import Examples
+from stemsplit.training.sampler import MixtureSampler
 from stemsplit.zoo import store
 from stemsplit.zoo.ref import ModelRef
 from tests.conftest import (
@@ -135,7 +135,7 @@ def test_what_a_network_learns_from_is_what_the_engine_gives_it(name):
         return
     trainer = tiny(name, [], frames=entry.context.stride)
     spectra = np.random.default_rng(0).standard_normal((2, 2, 9, max(1, entry.bins))).astype(np.complex64)
-    heard = trainer._heard(torch.from_numpy(spectra))
+    heard = trainer._network_input(torch.from_numpy(spectra))
     if not entry.predicts_waveforms:
         from stemsplit.dsp.features import log_magnitude, magnitudes
 
@@ -162,7 +162,7 @@ def tiny(name, songs, *, frames, examples=2, augmentation=PLAIN):
     entry = registry.REGISTRY[name]
     frames = entry.context.whole_strides(frames) + 2 * entry.context.margin
     heard, judged = (
-        Examples(songs, stft_of(entry), entry.bins, frames, examples, seed, changes)
+        MixtureSampler(songs, stft_of(entry), entry.bins, frames, examples, seed, changes)
         for seed, changes in ((0, augmentation), (5, PLAIN))
     )
     steps, rate, _ = TINY.get(name, (1, 1e-3, 0.0))
@@ -186,8 +186,8 @@ def test_a_tiny_task_is_learnt_by_every_network(name, songs):
 def test_batch_norms_are_of_the_weights_that_are_kept_and_of_songs_as_they_are(songs):
     trainer = tiny("mdensenet-small", songs, frames=16, augmentation=Augmentation(gain_db=12))
     trainer.run(lambda progress: None)
-    average = trainer.pupils["network"].networks["average"]
-    plain = replace(trainer.examples, augmentation=PLAIN)
+    average = trainer.network_trainers["network"].networks["average"]
+    plain = replace(trainer.sampler, augmentation=PLAIN)
     heard = [trainer._tensors(plain(number))[0] for number in range(32)]
     with torch.inference_mode():
         inputs = [average.trunk.convolution(F.pad(x, average.trunk.padding)) for x in heard]
@@ -200,8 +200,8 @@ def test_a_blend_finds_its_weights_in_the_end(songs):
     trainer = tiny("blend-small", songs, frames=16)
     trainer.start()
     trainer.run(lambda progress: None)
-    before, (pupil,) = trainer.validate(), trainer.pupils.values()
-    average, best = pupil.networks["average"], pupil.networks["best"]
+    before, (network_trainer,) = trainer.validate(), trainer.network_trainers.values()
+    average, best = network_trainer.networks["average"], network_trainer.networks["best"]
     trainer.finish()
     assert (best.weight != average.weight).all()
     average.load_state_dict(best.state_dict())

@@ -35,7 +35,7 @@ from stemsplit.training.merge import join
 from stemsplit.training.network_trainer import NetworkTrainer
 from stemsplit.training.presets import preset
 from stemsplit.training.run import Settings, train
-from stemsplit.training.sampler import Batch, Examples, map_songs
+from stemsplit.training.sampler import Batch, MixtureSampler, map_songs
 from stemsplit.zoo import store
 from tests.conftest import NOISES, SAMPLE_RATE
 
@@ -57,10 +57,12 @@ def data(noise_songs, tmp_path_factory):
     return str(folder)
 
 
-def trainer(noise_songs, steps, *, stems=STEMS, frames=16, examples=2, valid=None, kind=Examples, **recipe):
+def trainer(
+    noise_songs, steps, *, stems=STEMS, frames=16, examples=2, valid=None, kind=MixtureSampler, **recipe
+):
     recipe = TrainConfig(**{"steps": steps, "warmup": 5, "learning_rate": 3e-3, **recipe})
     heard = kind(noise_songs, Stft(), 513, frames + 24, examples)
-    judged = Examples(valid or noise_songs, Stft(), 513, frames + 24, 1, 5, Augmentation.none())
+    judged = MixtureSampler(valid or noise_songs, Stft(), 513, frames + 24, 1, 5, Augmentation.none())
     return Trainer(stems, heard, judged, recipe, launch(), validation_batches=2)
 
 
@@ -79,7 +81,7 @@ def same(one, other, tolerance=0.0):
 @pytest.mark.parametrize("loss", MASK_LOSSES)
 def test_a_tiny_task_is_learnt_by_every_loss(noise_songs, loss):
     alone = {"stems": STEMS[:1], "examples": 1, "dropout": 0.0, "dropout_dense": 0.0}
-    scores = learn(trainer(noise_songs, 20, loss=loss, **alone)).pupils["high"].standing.scores
+    scores = learn(trainer(noise_songs, 20, loss=loss, **alone)).network_trainers["high"].validation.scores
     assert scores["weighted_accuracy"] > 0.97
     assert scores["accuracy"] > 0.9
     # An empty mask is right in a quarter of the bins.
@@ -117,11 +119,13 @@ def test_a_killed_and_resumed_run_is_the_same_run(noise_songs, tmp_path, schedul
     second = trainer(noise_songs, 6, frames=4, **options)
     checkpoint.resume(second, tmp_path / "checkpoint")
     assert (second.step, second.seconds) == (3, seconds[0])
-    assert any(pupil.standing.waiting for pupil in second.pupils.values())
+    assert any(network_trainer.validation.waiting for network_trainer in second.network_trainers.values())
     second.run(lambda progress: None)
     same(whole, second)
     for name in STEMS:
-        assert asdict(whole.pupils[name].standing) == asdict(second.pupils[name].standing)
+        assert asdict(whole.network_trainers[name].validation) == asdict(
+            second.network_trainers[name].validation
+        )
 
 
 def test_a_checkpoint_torn_by_a_kill_leaves_the_one_before(noise_songs, tmp_path, monkeypatch):
@@ -162,18 +166,18 @@ def test_the_best_network_is_kept_and_one_that_gets_no_better_stops(noise_songs,
     tiny = trainer(noise_songs, 9, frames=4, validate_steps=1, patience=3, warmup=1)
     losses = {"high": iter([3.0, 1.0, 2.0, 2.0, 1.5]), "low": iter([9.0, 8, 7, 6, 5, 4, 3, 2, 1])}
     monkeypatch.setattr(
-        tiny, "validate", lambda: {p.name: {"loss": next(losses[p.name])} for p in tiny._learning()}
+        tiny, "validate", lambda: {p.name: {"loss": next(losses[p.name])} for p in tiny._active()}
     )
     after = {}
 
     def keep(progress):
-        after[progress.step] = tiny.pupils["high"].networks["average"].output.bias.clone()
+        after[progress.step] = tiny.network_trainers["high"].networks["average"].output.bias.clone()
 
     learn(tiny, keep)
     assert tiny.step == 9
-    high, low = (tiny.pupils[name] for name in STEMS)
-    assert (high.standing.step, high.standing.waiting, high.stopped) == (2, 3, True)
-    assert (low.standing.step, low.standing.waiting, low.stopped) == (9, 0, False)
+    high, low = (tiny.network_trainers[name] for name in STEMS)
+    assert (high.validation.step, high.validation.waiting, high.stopped) == (2, 3, True)
+    assert (low.validation.step, low.validation.waiting, low.stopped) == (9, 0, False)
     torch.testing.assert_close(tiny.best()["high"]["output.bias"], after[2])
     assert (after[2] != after[5]).any()
     torch.testing.assert_close(after[5], after[9])  # stopped
@@ -208,7 +212,9 @@ def test_a_run_may_end_by_the_clock(noise_songs, monkeypatch):
     assert timed.done >= 1
     assert 60 <= timed.seconds < 80
     assert 3 <= timed.step < 15  # of which each took some readings of the clock
-    assert all(pupil.standing.step == timed.step for pupil in timed.pupils.values())  # judged at the end
+    assert all(
+        network_trainer.validation.step == timed.step for network_trainer in timed.network_trainers.values()
+    )  # judged at the end
 
 
 def test_the_learning_rate_follows_its_schedule():
@@ -231,13 +237,13 @@ def test_the_learning_rate_follows_its_schedule():
 
 
 def test_the_plateau_halves_the_rate_each_time_nothing_gets_better():
-    pupil = NetworkTrainer(
+    network_trainer = NetworkTrainer(
         "high", TrainConfig(plateau=2, schedule="plateau", learning_rate=1.0), launch(), None
     )
     rates = []
     for step, loss in enumerate([5.0, 6, 6, 4, 6, 6, 6, 6]):
-        pupil.judge({"loss": loss}, step)
-        rates.append(pupil.learning_rate(1000, 0.5))
+        network_trainer.record_validation({"loss": loss}, step)
+        rates.append(network_trainer.learning_rate(1000, 0.5))
     assert rates == [1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.125]
 
 
@@ -245,16 +251,16 @@ def test_a_stem_that_no_validation_knows_keeps_its_last_network(noise_songs):
     unknown = [replace(song, known=(True, False)) for song in noise_songs]
     tiny = learn(trainer(noise_songs, 2, frames=4, valid=unknown))
     assert set(tiny.validate()) == {"high"}
-    assert tiny.pupils["low"].kept == "average"
+    assert tiny.network_trainers["low"].kept == "average"
 
 
 def test_a_validation_judges_the_averages(noise_songs):
     tiny = trainer(noise_songs, 1, frames=4)
     before = tiny.validate()
     with torch.no_grad():
-        tiny.pupils["high"].networks["network"].output.bias.add_(1.0)
+        tiny.network_trainers["high"].networks["network"].output.bias.add_(1.0)
         assert tiny.validate() == before
-        tiny.pupils["high"].networks["average"].output.bias.add_(1.0)
+        tiny.network_trainers["high"].networks["average"].output.bias.add_(1.0)
     assert tiny.validate()["high"]["loss"] != before["high"]["loss"]
 
 
@@ -268,17 +274,17 @@ def test_a_compiled_network_learns_the_same(noise_songs, monkeypatch):
     compile_network = torch.compile
     monkeypatch.setattr("torch.compile", quickly)  # its own backend would take a minute
     plain, ours = (learn(trainer(noise_songs, 3, frames=4, compiled=each)) for each in (False, True))
-    assert {*compiled} == {id(ours.pupils[name].networks["network"]) for name in STEMS}
+    assert {*compiled} == {id(ours.network_trainers[name].networks["network"]) for name in STEMS}
     same(plain, ours, 1e-5)
 
 
 def test_precision_changes_the_result_little(noise_songs):
     full, half = (trainer(noise_songs, 1, frames=4) for _ in range(2))
     half.fabric = launch(precision="bfloat16")
-    for pupil in half.pupils.values():
-        pupil.fabric = half.fabric
-    inputs, _ = full._tensors(full.examples(0))
-    one, other = (t.pupils["high"].predict(inputs, averaged=True) for t in (full, half))
+    for network_trainer in half.network_trainers.values():
+        network_trainer.fabric = half.fabric
+    inputs, _ = full._tensors(full.sampler(0))
+    one, other = (t.network_trainers["high"].predict(inputs, averaged=True) for t in (full, half))
     assert other.dtype == torch.float32
     assert 0 < (one - other).abs().max() < 0.05 * one.abs().max()
 
@@ -314,7 +320,7 @@ def test_a_run_ends_with_weights_a_log_and_curves(data, tmp_path):
         settings(data, run, source="two noises", augmentation=Augmentation(drop=0.25)),
         TrainConfig(steps=2, loss="mse"),
         say=said.append,
-        show=lambda entry, logged: shown.append((entry["step"], logged)),
+        display=lambda entry, logged: shown.append((entry["step"], logged)),
     )
     card = store.read_card(path)
     assert (card.name, card.stems, card.data) == ("mine", STEMS, "two noises")
@@ -413,7 +419,7 @@ def test_models_of_single_stems_join_into_one(data, tmp_path):
         join([str(paths[0]), str(joined)], tmp_path / "all", "both")
 
 
-class Pairs(Examples):
+class Pairs(MixtureSampler):
     """What two processes hear together, as one batch."""
 
     def __call__(self, number):

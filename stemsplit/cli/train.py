@@ -259,10 +259,10 @@ def command(
         if not quiet:
             console.say(text)
 
-    show: progress.LiveTable | progress.Lines = progress.Lines(say)
+    display: progress.LiveTable | progress.Lines = progress.Lines(say)
     with contextlib.ExitStack() as stack:
         if not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-            show = stack.enter_context(progress.LiveTable())
-        path = train(settings, recipe, say=say, show=show)
+            display = stack.enter_context(progress.LiveTable())
+        path = train(settings, recipe, say=say, display=display)
     if path is not None:  # in the first of several processes
         typer.echo(path)

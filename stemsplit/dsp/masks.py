@@ -1,8 +1,8 @@
 """Masks from the networks' outputs.
 
-A network says for each bin which share of the mixture is its stem's, or how probable it is that this is more
-than T. With all stems at hand the masks add up to one in every bin, hence the stems to the mixture; with some
-of them, where each has a network of its own, a mask stands against its own complement.
+A network predicts for each bin which share of the mixture is its stem's, or how probable it is that the share
+is above T. With all stems the masks sum to one in every bin, hence the stems to the mixture. With some of the
+stems, each with a network of its own, a mask is normalised against its own complement.
 
 Shapes: probabilities and masks are `(stem, channel, frame, bin)`, with one channel where a mask is the same
 for all; spectra are `(channel, frame, bin)`.
@@ -16,7 +16,7 @@ from stemsplit.dsp.stft import Floats, Spectra
 
 TINY = np.float32(1e-6)
 CERTAIN = np.float32(1e-4)
-"""The networks' probabilities are not taken to be any closer to zero or one than this."""
+"""The networks' probabilities are limited to this distance from zero and one."""
 EXTENSION_BINS = 64
 
 
@@ -59,19 +59,19 @@ def logits(probabilities: Floats) -> Floats:
     return odds
 
 
-def matrix_scaled_softmax(probabilities: Floats, *, combination: Floats) -> Floats:
-    """Return ratio masks that weigh what each network says against what the others say.
+def matrix_scaled_softmax(probabilities: Floats, *, scaling: Floats) -> Floats:
+    """Return ratio masks softmax(W logit(p) + b), calibrated over all stems by matrix scaling.
 
-    `combination` `(stem, stem + 1)` holds a row of weights for each mask, and an offset last: the masks are
-    softmax(W logit(p) + b), which is matrix scaling (Guo et al., "On calibration of modern neural networks",
-    2017, section 4.2). The networks were trained one by one: some say yes too often, and where one of them is
-    sure, the others need not be believed.
+    `scaling` `(stem, stem + 1)` holds W, and b in its last column. The networks were trained one by one:
+    scaling corrects biased probabilities, and lets a confident network outweigh the others.
+
+    Source: Guo et al., "On calibration of modern neural networks", 2017, section 4.2.
     """
-    # Not by BLAS, whose threads go on spinning for a while when there is nothing more to do.
-    scores = np.einsum("ij,j...->i...", combination[:, :-1], logits(probabilities))
-    scores += combination[:, -1].reshape(-1, *[1] * (scores.ndim - 1))
-    scores = np.exp(scores - scores.max(axis=0))
-    masks: Floats = scores / scores.sum(axis=0)
+    # Not by BLAS, whose threads keep spinning for a while after their work is done.
+    scaled = np.einsum("ij,j...->i...", scaling[:, :-1], logits(probabilities))
+    scaled += scaling[:, -1].reshape(-1, *[1] * (scaled.ndim - 1))
+    scaled = np.exp(scaled - scaled.max(axis=0))
+    masks: Floats = scaled / scaled.sum(axis=0)
     return masks
 
 

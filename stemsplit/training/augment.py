@@ -1,6 +1,6 @@
-"""Random changes to songs, for training to hear more music than there is.
+"""Augmentation: random changes to training songs.
 
-Most networks read magnitudes of an STFT, so that a change of tempo or of pitch costs next to nothing: see
+The input of most networks is magnitudes of an STFT, for which changes of tempo and pitch cost little: see
 `Warp`.
 """
 
@@ -20,29 +20,27 @@ from torch import Tensor
 from stemsplit.dsp.stft import Floats, Stft
 
 LENGTHS = 64
-"""The steps, in shares of n_fft, between the lengths of frames at other pitches."""
+"""Frame lengths at other pitches are multiples of n_fft / LENGTHS."""
 CURVE_TERMS = 4
-"""Cosines over a logarithmic frequency axis that an equaliser's curve is the sum of."""
+"""Terms of an equaliser's curve, a sum of cosines over a logarithmic frequency axis."""
 NOISE_RANGE_DB = 30.0
 MONO, ONE_SIDED = 0.4, 0.15
-"""Shares of the changed stereo images that become mono, or weaker on one side; the rest change in width."""
+"""Of the changed stereo images, the shares that become mono, or one-sided; the rest change in width."""
 SIDE_DB = (-60.0, 6.0)
-"""Least and greatest gain of the side signal, where the width changes."""
+"""Least and greatest gain of the side signal, when the width changes."""
 WEAK_DB = -100.0
-"""Least gain of the weaker channel, where the image is one-sided."""
+"""Least gain of the weaker channel, when the image is one-sided."""
 
 
 @dataclass(frozen=True)
 class Warp:
-    """A change of tempo and of pitch, made while an excerpt is analysed.
+    """A change of tempo and pitch, made by the analysis of an excerpt.
 
-    A sound `tempo` times as fast has the frames of the sound as it is, taken that much further apart. A
-    sound `pitch` times as high has in n_fft samples what the sound as it is has in that many times more: the
-    spectrum of a longer frame, of which the lowest bins are kept, or of a shorter one, above which there is
-    silence. Lengths are in 64ths of n_fft, which are quick to transform: a pitch is met within a seventh of a
-    semitone, three semitones down within a sixth. Magnitudes are those of a sound so changed. Phases do not
-    go on from one frame to the next as they would there: an inverse transform sounds rough, though alike for
-    stems and mixture.
+    Tempo: frames are `tempo` times as far apart. Pitch: frames are `pitch` times as long; a longer frame
+    keeps its lowest bins, a shorter one is padded with zeros above. Frame lengths are multiples of
+    n_fft / 64, which are quick to transform: the pitch is exact to a seventh of a semitone, three semitones
+    down to a sixth. Magnitudes equal those of the changed sound. Phases are not continuous from frame to
+    frame: an inverse transform sounds rough, alike for stems and mixture.
     """
 
     tempo: float = 1.0
@@ -52,12 +50,12 @@ class Warp:
         return round(stft.hop_length * self.tempo)
 
     def _length(self, stft: Stft) -> int:
-        """Samples that a frame is made from."""
+        """Return the samples in a frame."""
         step = max(2, stft.n_fft // LENGTHS)
         return step * round(stft.n_fft * self.pitch / step)
 
     def samples(self, stft: Stft, frames: int) -> int:
-        """Return the number of samples that so many frames are made from."""
+        """Return the number of samples that `frames` frames need."""
         return (frames - 1) * self._hop_length(stft) + self._length(stft)
 
     def transform(self, stft: Stft, signal: Tensor) -> Tensor:
@@ -68,7 +66,7 @@ class Warp:
         return F.pad(spectra, (0, stft.bins - spectra.shape[-1]))
 
     def resample(self, signal: Tensor, samples: int) -> Tensor:
-        """Return so many samples of a signal `(channel, time)` at another pitch, and tempo with it."""
+        """Return `samples` samples of a signal `(channel, time)`, resampled to change its pitch and tempo."""
         if self.pitch != 1:
             changed = soxr.resample(signal.T.cpu().numpy(), self.pitch, 1.0, quality="MQ").T
             signal = torch.from_numpy(changed).to(signal.device)
@@ -95,7 +93,7 @@ class Image:
 
 @functools.lru_cache(maxsize=8)
 def _curves(bins: int) -> Floats:
-    """Return smooth curves `(term, bin)`: as much happens in a low octave as in a high one."""
+    """Return smooth curves `(term, bin)`, cosines over a logarithmic frequency axis."""
     octaves = np.log1p(99 * np.arange(bins) / bins) / math.log(100)
     curves: Floats = np.cos(np.pi * np.arange(1, CURVE_TERMS + 1)[:, None] * octaves).astype(np.float32)
     return curves
@@ -103,49 +101,49 @@ def _curves(bins: int) -> Floats:
 
 @functools.lru_cache(maxsize=128)
 def _window(length: int, device: torch.device) -> Tensor:
-    """A Hann window scaled as those of `Stft`: a full-scale sine has magnitude one."""
+    """Return a Hann window scaled as in `Stft`: a full-scale sine has magnitude one."""
     window = torch.hann_window(length, device=device, dtype=torch.float64)
     return (window * (2 / window.sum())).float()
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is changed, how often and how much; nought is never. Validation has `Augmentation.none()`."""
+    """Which changes are made, how often and how much; 0 is never. Validation uses `Augmentation.none()`."""
 
     across: float = 0.6
     """Share of examples whose stems come from different songs."""
     gain_db: float = 6.0
-    """Standard deviation of a stem's gain in dB, where the stems come from different songs."""
+    """Standard deviation of a stem's gain in dB, when the stems come from different songs."""
     gain_within_db: float = 2.0
-    """The same where the stems come from one song, which has been mixed well already."""
+    """The same when the stems come from one song, whose balance is already realistic."""
     level_db: tuple[float, float] = (-15.0, 3.0)
     """Least and greatest gain of all stems together, in dB."""
     swap: float = 0.5
-    """Probability that left and right change places: of all stems of a song together."""
+    """Probability that left and right are swapped, for all stems of a song together."""
     width: float = 0.5
-    """Probability that the stereo image changes: mono, narrower, wider or one-sided; all stems together."""
+    """Probability that the stereo image changes: mono, narrower, wider, one-sided; for all stems together."""
     polarity: float = 0.0
-    """Probability that a stem is turned upside down."""
+    """Probability that a stem's polarity is inverted."""
     drop: float = 0.0
-    """Probability that a stem is left out, its target being silence; never all that sounds."""
+    """Probability that a stem is left out, with silence as its target; never all audible parts."""
     equalise_db: float = 0.0
-    """Root mean square, in dB, of a smooth random curve over frequency, for each stem another one."""
+    """Root mean square, in dB, of a smooth random curve over frequency, another one for each stem."""
     pitch: float = 0.0
-    """Greatest change of pitch, up or down, in semitones: of all stems of a song together."""
+    """Greatest change of pitch, up or down, in semitones, for all stems of a song together."""
     stretch: float = 0.0
-    """Greatest change of tempo, faster or slower, as a share of it: of all stems of a song together."""
+    """Greatest change of tempo, faster or slower, as a share, for all stems of a song together."""
     voiced: float = 0.0
-    """Share of examples in which the first stem must sound; in the others it may, as it comes."""
+    """Share of examples in which the first stem must be audible; in the others it may be silent."""
     noise_db: float | None = None
-    """Greatest level, over the mixture's own in dB, of white noise in it that is no stem's."""
+    """Greatest level of added white noise in dB, relative to the mixture; it is part of no stem."""
 
     @classmethod
     def none(cls) -> Augmentation:
-        """Return what leaves songs as they are."""
+        """Return the augmentation that changes nothing."""
         return cls(across=0.0, gain_db=0.0, gain_within_db=0.0, level_db=(0.0, 0.0), swap=0.0, width=0.0)
 
     def warp(self, rng: np.random.Generator) -> Warp:
-        """Draw a change of tempo and pitch; as often up as down, and by as large a factor."""
+        """Draw a change of tempo and pitch, symmetric on a logarithmic scale."""
         tempo = (1 + self.stretch) ** rng.uniform(-1, 1) if self.stretch else 1.0
         pitch = 2 ** (rng.uniform(-self.pitch, self.pitch) / 12) if self.pitch else 1.0
         return Warp(tempo, pitch)
@@ -165,10 +163,10 @@ class Augmentation:
     def factors(
         self, rng: np.random.Generator, audible: NDArray[np.bool_], bins: int, *, across: bool
     ) -> Floats:
-        """Draw what the spectra of each part are multiplied by, `(part, bin)`, or `(part, 1)` for all bins.
+        """Draw the gains of each part, `(part, bin)`, or `(part, 1)` for all bins.
 
-        That is gain, polarity and curve, and nought for what is dropped: stems only, so never the last part.
-        `audible` `(part)` says where there is sound.
+        They hold level, polarity and equaliser, and are 0 for dropped stems. The last part, the residual, is
+        never dropped. `audible` `(part)` tells which parts are not silent.
         """
         parts = len(audible)
         gains_db = rng.normal(0, self.gain_db if across else self.gain_within_db, (parts, 1))

@@ -1,4 +1,4 @@
-"""Everything that the rest of a run depends on, in one file that is there whole or not at all."""
+"""Checkpoints: all state that the rest of a run depends on, in one file that is written atomically."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from stemsplit.training.network_trainer import NetworkTrainer, ValidationState
 
 
 def save(trainer: Trainer, path: Path) -> None:
-    """Write where a run is."""
+    """Write the state of a run."""
     tensors = {
         f"{stem}.{key}": value
-        for stem, pupil in trainer.pupils.items()
-        for key, value in _tensors(pupil).items()
+        for stem, each in trainer.network_trainers.items()
+        for key, value in _tensors(each).items()
     }
     state = {
         "step": trainer.step,
         "seconds": trainer.seconds,
-        "standings": {stem: asdict(pupil.standing) for stem, pupil in trainer.pupils.items()},
+        "standings": {stem: asdict(each.validation) for stem, each in trainer.network_trainers.items()},
         "precision": trainer.fabric.strategy.precision.state_dict(),  # the scale of half-precision gradients
     }
     with writing(path) as part:
@@ -35,7 +35,7 @@ def save(trainer: Trainer, path: Path) -> None:
 
 
 def resume(trainer: Trainer, path: Path) -> None:
-    """Go on where `save` left off.
+    """Restore the state that `save` wrote.
 
     Raises:
         BadWeights: the checkpoint belongs to a run with other settings, or is damaged.
@@ -56,33 +56,33 @@ def resume(trainer: Trainer, path: Path) -> None:
     state = json.loads(facts["state"])
     trainer.step, trainer.seconds = state["step"], state["seconds"]
     trainer.fabric.strategy.precision.load_state_dict(state["precision"])
-    for stem, pupil in trainer.pupils.items():
-        pupil.standing = ValidationState(**state["standings"][stem])
-        _load(pupil, {key: tensors[f"{stem}.{key}"] for key in _names(tensors, stem)})
+    for stem, network_trainer in trainer.network_trainers.items():
+        network_trainer.validation = ValidationState(**state["standings"][stem])
+        _load(network_trainer, {key: tensors[f"{stem}.{key}"] for key in _names(tensors, stem)})
 
 
 def identity(trainer: Trainer) -> str:
-    """Return what must not change in the course of a run, as JSON."""
-    recipe, examples = asdict(trainer.recipe), trainer.examples
+    """Return the settings that must not change during a run, as JSON."""
+    recipe, sampler, validation = asdict(trainer.recipe), trainer.sampler, trainer.validation_sampler
     del recipe["steps"], recipe["minutes"], recipe["patience"]  # a run may be made longer
     facts = {
         **recipe,
-        **asdict(examples.augmentation),
+        **asdict(sampler.augmentation),
         "stems": trainer.stems,
-        "examples": examples.size,
+        "examples": sampler.size,
         "frames": trainer.frames,
-        "validation": (trainer.validation.size, trainer.validation.frames, trainer.validation_batches),
-        "songs": [song.name for song in examples.songs],
+        "validation": (validation.size, validation.frames, trainer.validation_batches),
+        "songs": [song.name for song in sampler.songs],
         "processes": trainer.fabric.world_size,
     }
     return json.dumps(facts, sort_keys=True)
 
 
-def _tensors(pupil: NetworkTrainer) -> dict[str, Tensor]:
+def _tensors(network_trainer: NetworkTrainer) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
-    for kind, network in pupil.networks.items():
+    for kind, network in network_trainer.networks.items():
         found |= {f"{kind}.{key}": value for key, value in network.state_dict().items()}
-    for index, state in pupil.optimizer.state_dict()["state"].items():
+    for index, state in network_trainer.optimizer.state_dict()["state"].items():
         found |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
     return found
 
@@ -91,11 +91,11 @@ def _names(tensors: dict[str, Tensor], prefix: str) -> list[str]:
     return [key.removeprefix(prefix + ".") for key in tensors if key.startswith(prefix + ".")]
 
 
-def _load(pupil: NetworkTrainer, tensors: dict[str, Tensor]) -> None:
-    for kind, network in pupil.networks.items():
+def _load(network_trainer: NetworkTrainer, tensors: dict[str, Tensor]) -> None:
+    for kind, network in network_trainer.networks.items():
         network.load_state_dict({key: tensors[f"{kind}.{key}"] for key in _names(tensors, kind)})
     state: dict[int, dict[str, Any]] = {}
     for key in _names(tensors, "optimizer"):
         index, name = key.split(".")
         state.setdefault(int(index), {})[name] = tensors[f"optimizer.{key}"]
-    pupil.optimizer.load_state_dict({**pupil.optimizer.state_dict(), "state": state})
+    network_trainer.optimizer.load_state_dict({**network_trainer.optimizer.state_dict(), "state": state})

@@ -1,4 +1,4 @@
-"""Pictures of learning: loss and accuracy against steps. matplotlib is imported in the function."""
+"""Learning curves: loss and accuracy against steps. matplotlib is imported in the function."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from stemsplit.files.claims import writing
 PANELS = {"loss": ("loss", "loss"), "accuracy, weighted by magnitude": ("accuracy", "weighted_accuracy")}
 """Title to the measure's name in training and in validation."""
 SDR = {"loss": ("loss", "loss"), "SDR, dB, in validation": ("", "sdr_db")}
-"""The same where no accuracy is kept: losses of signals."""
+"""The same for losses of signals, which have no accuracy."""
 
 
 def draw(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write learning curves as PNG, a panel a measure and a colour a stem.
+    """Write learning curves as PNG, one panel per measure and one colour per stem.
 
-    Thin lines are training, thick ones validation, with a dot at the best one. `entries` are the log's.
+    Thin lines are training, thick lines validation, with a dot at the best. `entries` are those of the log.
     """
     from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg

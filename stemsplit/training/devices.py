@@ -1,4 +1,4 @@
-"""Where networks learn: one device or several, on one machine or several, by Lightning Fabric."""
+"""Devices to train on: one or several, on one machine or several, by Lightning Fabric."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ PACKAGES = ("lightning_fabric", "matplotlib")
 
 
 def launch(device: str = "cpu", *, precision: str = "float32", devices: int = 1, nodes: int = 1) -> Fabric:
-    """Return the Fabric that a network learns on; with several devices, in one process for each.
+    """Return the Fabric to train on; with several devices, in one process per device.
 
-    Those of this machine are started here, with the command line that started this one; those of other
-    nodes by whoever runs the same command there, with the environment that torchrun or SLURM give.
+    The processes of this machine are started here, with this process's command line. On other nodes the user
+    starts the same command, with the environment that torchrun or SLURM set.
 
     Raises:
-        StemsplitError: what training needs beyond the rest is not installed.
-        DeviceUnavailable: there are not so many devices, or they cannot compute in this precision.
+        StemsplitError: a package that only training needs is not installed.
+        DeviceUnavailable: there are too few devices, or they do not support the precision.
     """
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:

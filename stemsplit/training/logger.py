@@ -1,4 +1,4 @@
-"""What a run leaves behind while it goes on: log, learning curves, checkpoint."""
+"""The files that a run writes while it trains: log, learning curves, checkpoint."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ LOG_STEPS = 50
 SAVE_SECONDS = 60
 SHOW_SECONDS = 0.5
 
-Entry = dict[str, Any]
-"""What is told of a step: `step`, `seconds`, `done`, a share, `seconds_left`, `frames_per_second`; by stem
-`loss`, `accuracy`, `learning_rate`, and after a validation `valid`, by measure in turn. Means are since the
-log's last line."""
-Show = Callable[[Entry, bool], None]
-"""Takes an entry twice a second at most, and whether it is in the log too."""
+LogEntry = dict[str, Any]
+"""The figures of a step: `step`, `seconds`, `done` (0 to 1), `seconds_left`, `frames_per_second`; for each
+stem `loss`, `accuracy`, `learning_rate`, and after a validation `valid`, for each measure. Losses and
+accuracies are means since the last line of the log."""
+Display = Callable[[LogEntry, bool], None]
+"""Is called with an entry, at most twice a second, and with whether the log has it, too."""
 
 
 class TrainingLogger:
-    """Writes a line every 50 steps; the curves after each validation; a checkpoint then and every minute."""
+    """Writes a line every 50 steps, the curves after each validation, a checkpoint then and every minute."""
 
-    def __init__(self, trainer: Trainer, run: Path, show: Show) -> None:
-        self.trainer, self.run, self.show = trainer, run, show
+    def __init__(self, trainer: Trainer, run: Path, display: Display) -> None:
+        self.trainer, self.run, self.display = trainer, run, display
         self.log = run / "log.jsonl"
-        # A killed run may have logged steps that its checkpoint does not know of.
+        # A killed run may have logged steps after its checkpoint.
         entries = [entry for entry in read(self.log) if entry["step"] <= trainer.step]
         self.log.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
         self.recent: list[Progress] = []
         self.saved = self.shown = time.monotonic()
 
     def __call__(self, progress: Progress) -> None:
-        """Take note of a step.
+        """Record a step.
 
         Raises:
-            StemsplitError: a loss is no number any more.
+            StemsplitError: a loss is not finite.
         """
         self.recent.append(progress)
         now = time.monotonic()
@@ -54,7 +54,7 @@ class TrainingLogger:
                 )
             if logged:
                 self._write(entry)
-            self.show(entry, logged)
+            self.display(entry, logged)
             self.shown = now
         if progress.valid or now - self.saved > SAVE_SECONDS:
             self.save()
@@ -64,17 +64,17 @@ class TrainingLogger:
         checkpoint.save(self.trainer, self.run / "checkpoint.safetensors")
         self.saved = time.monotonic()
 
-    def _write(self, entry: Entry) -> None:
+    def _write(self, entry: LogEntry) -> None:
         with self.log.open("a", encoding="utf-8") as log:
             log.write(json.dumps(entry) + "\n")
         self.recent.clear()
         if "valid" in entry:
             curves.draw(read(self.log), self.run / "curves.png")
 
-    def _entry(self, progress: Progress) -> Entry:
-        examples, processes = self.trainer.examples, self.trainer.fabric.world_size
+    def _entry(self, progress: Progress) -> LogEntry:
+        examples = self.trainer.sampler.size * self.trainer.fabric.world_size
         seconds = sum(each.seconds for each in self.recent) / len(self.recent)
-        frames = examples.size * self.trainer.frames * processes
+        frames = examples * self.trainer.frames
         entry = {
             "step": progress.step,
             "seconds": round(self.trainer.seconds, 1),
@@ -90,7 +90,7 @@ class TrainingLogger:
         return entry
 
     def _seconds_left(self, seconds: float) -> float:
-        """Return the rest of the training's time, a step taking so long."""
+        """Return how long the rest of the training takes, at `seconds` per step."""
         recipe = self.trainer.recipe
         if recipe.minutes:
             return max(0.0, 60 * recipe.minutes - self.trainer.seconds)
@@ -98,13 +98,13 @@ class TrainingLogger:
 
     def _mean(self, measure: str) -> dict[str, float]:
         values = [getattr(progress, measure) for progress in self.recent]
-        # Stems that stopped in between are left out.
+        # Stems that have stopped since the last line are left out.
         means = {stem: sum(float(each[stem]) for each in values) / len(values) for stem in values[-1]}
         return _rounded(means, 4)
 
 
-def read(log: Path) -> list[Entry]:
-    """Return the entries of a log, but for a last one cut short."""
+def read(log: Path) -> list[LogEntry]:
+    """Return the entries of a log, without an incomplete last line."""
     entries = []
     for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else []:
         try:

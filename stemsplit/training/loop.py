@@ -1,4 +1,4 @@
-"""The training loop: a network for all stems, or one each on the same examples; on one device or several."""
+"""The training loop: one network for all stems, or one per stem on the same examples, on any devices."""
 
 from __future__ import annotations
 
@@ -21,52 +21,52 @@ from stemsplit.networks import registry
 from stemsplit.training.config import TrainConfig
 from stemsplit.training.losses import MASK_LOSSES, MEASURES, Targets, measure, sdr_db, weighted_accuracy
 from stemsplit.training.network_trainer import NetworkTrainer, seed
-from stemsplit.training.sampler import Batch, Examples
+from stemsplit.training.sampler import Batch, MixtureSampler
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 STATISTICS_BATCHES = 32
 LEAST_DEVIATION = 0.5
-"""Of log magnitudes in a bin: songs that lossy codecs cut off at 16 kHz have none above, others do."""
+"""The least standard deviation of a bin's log magnitudes: codecs that cut off at 16 kHz leave none above."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What is known after a step. Stems that have stopped learning are missing."""
+    """The figures of a step. Stems whose training has stopped are left out."""
 
     step: int
     """Number of steps done."""
     seconds: float
-    """What the step took, without any validation."""
+    """Duration of the step, without validation."""
     loss: dict[str, Tensor]
     accuracy: dict[str, Tensor]
-    """Share of bins on the right side of one half, weighted by magnitude; of losses of masks only."""
+    """Share of bins on the right side of one half, weighted by magnitude; for losses of masks only."""
     learning_rate: dict[str, float]
     valid: Scores
-    """What the averaged networks reach on the validation examples; empty after most steps."""
+    """Scores of the averaged networks on the validation examples; empty after most steps."""
 
 
 class Trainer:
-    """Trains a model's networks, `pupils`: one for all stems, or one a stem, each on its own loss.
+    """Trains a model's networks: one for all stems, or one per stem, each on its own loss.
 
-    With several devices each draws other examples, and they learn together from all of them.
+    Each of several devices draws its own examples; gradients are averaged over the devices.
 
     Args:
         stems: names, in the order of the examples' stems.
-        examples: what is learnt from.
-        validation: what the networks are judged by, in its first `validation_batches`.
-        recipe: how they learn.
-        fabric: where they learn.
-        weights: a network's name to tensors to begin with, in place of random ones.
+        sampler: makes the training examples.
+        validation_sampler: makes the validation examples; the first `validation_batches` are used.
+        recipe: optimiser, schedule, loss.
+        fabric: devices and precision.
+        weights: a network's name to its initial tensors, in place of random ones.
         workers: threads that make examples.
     """
 
     def __init__(
         self,
         stems: Sequence[str],
-        examples: Examples,
-        validation: Examples,
+        sampler: MixtureSampler,
+        validation_sampler: MixtureSampler,
         recipe: TrainConfig,
         fabric: Fabric,
         *,
@@ -74,28 +74,28 @@ class Trainer:
         weights: Mapping[str, Mapping[str, Tensor]] | None = None,
         workers: int = 1,
     ) -> None:
-        self.stems, self.examples, self.validation = tuple(stems), examples, validation
-        self.songs_as_they_are = examples.as_they_are()
+        self.stems, self.sampler, self.validation_sampler = tuple(stems), sampler, validation_sampler
+        self.unaugmented_sampler = sampler.unaugmented()
         self.recipe, self.fabric, self.workers = recipe, fabric, workers
         self.validation_batches = validation_batches
         self.given = weights is not None
         self.entry = registry.find(recipe.network)
         parts = self.entry.parts(self.stems)
         each = len(self.stems) // len(parts)
-        self.pupils = {
+        self.network_trainers = {
             part: NetworkTrainer(part, recipe, fabric, weights[part] if weights else None, stems=each)
             for part in parts
         }
         self.step = 0
         self.seconds = 0.0
-        """Spent on all steps so far, validations included."""
+        """Duration of all steps so far, including validations."""
 
     def start(self) -> None:
-        """Measure the input's mean and deviation a bin, on the first batches, unless weights are given."""
-        networks = [network for pupil in self.pupils.values() for network in pupil.networks.values()]
+        """Measure mean and deviation of the input per bin, on the first batches, unless weights are given."""
+        networks = [network for each in self.network_trainers.values() for network in each.networks.values()]
         if self.given or not networks[0].standardised:
             return
-        logs = torch.cat([inputs.flatten(0, 2).cpu() for inputs in self._inputs(self.examples)])
+        logs = torch.cat([inputs.flatten(0, 2).cpu() for inputs in self._inputs(self.sampler)])
         mean, deviation = logs.mean(dim=0), logs.std(dim=0, correction=0).clamp_min(LEAST_DEVIATION)
         for network in networks:
             network.normalize(mean, deviation)
@@ -104,10 +104,10 @@ class Trainer:
         """Train from `self.step` to the recipe's end, or until every network has stopped."""
         before = time.monotonic()
         for batch in self._batches():
-            learning = self._learning()
-            if not learning:
+            active = self._active()
+            if not active:
                 return
-            rates = {pupil.name: pupil.learning_rate(self.step, self.done) for pupil in learning}
+            rates = {each.name: each.learning_rate(self.step, self.done) for each in active}
             losses, accuracies = self._train_step(batch, rates)
             self.step += 1
             seconds = time.monotonic() - before
@@ -115,111 +115,114 @@ class Trainer:
             ends = self.step % self.recipe.validate_steps == 0 or self.done >= 1
             valid = self.validate() if ends else {}
             for name, scores in valid.items():
-                self.pupils[name].judge(scores, self.step)
+                self.network_trainers[name].record_validation(scores, self.step)
             self._count(time.monotonic() - before - seconds)
             after_step(Progress(self.step, seconds, losses, accuracies, rates, valid))
             before = time.monotonic()
 
     @property
     def done(self) -> float:
-        """The share of the training that is over, from 0 to 1."""
+        """The share of the training that is done, from 0 to 1."""
         if self.recipe.minutes:
             return self.seconds / (60 * self.recipe.minutes)
         return self.step / self.recipe.steps
 
     def _count(self, seconds: float) -> None:
-        """Add what the first of several processes says: all must agree on when to end."""
+        """Add the seconds that the first of several processes measured: all must end at the same step."""
         self.seconds += self.fabric.broadcast(seconds) if self.fabric.world_size > 1 else seconds
 
     @property
     def frames(self) -> int:
-        """Number of frames, or samples, that the networks answer for in an example."""
-        return self.examples.frames - 2 * self.entry.context.margin
+        """Number of frames, or samples, of the networks' output for an example."""
+        return self.sampler.frames - 2 * self.entry.context.margin
 
     @property
     def parameters(self) -> int:
-        """Number of weights that are learnt, of all networks together."""
-        networks = [pupil.networks["network"] for pupil in self.pupils.values()]
+        """Number of trained weights, of all networks together."""
+        networks = [each.networks["network"] for each in self.network_trainers.values()]
         return sum(parameter.numel() for network in networks for parameter in network.parameters())
 
     def best(self) -> dict[str, dict[str, Tensor]]:
-        """Return each network's tensors at its best validation, or as they are now if it had none."""
-        return {name: pupil.networks[pupil.kept].state_dict() for name, pupil in self.pupils.items()}
+        """Return each network's tensors at its best validation, or the present ones if it had none."""
+        return {name: each.networks[each.kept].state_dict() for name, each in self.network_trainers.items()}
 
     def finish(self) -> None:
-        """Let networks that were trained apart fit their shares of the answer to the validation examples."""
-        for name, pupil in self.pupils.items():
-            pupil.networks[pupil.kept].fit_weight(self._ratios(name))
+        """Fit the weights of blended networks on the validation examples."""
+        for name, each in self.network_trainers.items():
+            each.networks[each.kept].fit_weight(self._ratios(name))
 
     def _ratios(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield what a network hears of the validation and the true ratios, where these are known."""
+        """Yield a network's input for the validation examples, and their target ratios where known."""
         for number in range(self.validation_batches):
-            inputs, truths = self._tensors(self.validation(number))
-            truth = truths[name]
-            whole = truth.known.bool().all(dim=1)
-            yield inputs[whole], (truth.stem / truth.mixture.clamp_min(FLOOR))[whole]
+            inputs, all_targets = self._tensors(self.validation_sampler(number))
+            targets = all_targets[name]
+            whole = targets.known.bool().all(dim=1)
+            yield inputs[whole], (targets.stem / targets.mixture.clamp_min(FLOOR))[whole]
 
-    def _learning(self) -> list[NetworkTrainer]:
-        return [pupil for pupil in self.pupils.values() if not pupil.stopped]
+    def _active(self) -> list[NetworkTrainer]:
+        return [each for each in self.network_trainers.values() if not each.stopped]
 
     def _batches(self) -> Iterator[Batch]:
-        """Make the next batches while one is learnt."""
+        """Yield batches, and make the next ones meanwhile."""
         rank, ranks = self.fabric.global_rank, self.fabric.world_size
         with ThreadPoolExecutor(self.workers) as pool:
             numbers = count(self.step * ranks + rank, ranks)
-            ahead = deque(pool.submit(self.examples, number) for number in islice(numbers, self.workers))
+            ahead = deque(pool.submit(self.sampler, number) for number in islice(numbers, self.workers))
             while self.done < 1:
                 batch = ahead.popleft().result()
-                ahead.append(pool.submit(self.examples, next(numbers)))
+                ahead.append(pool.submit(self.sampler, next(numbers)))
                 yield batch
 
     def _train_step(
         self, batch: Batch, rates: Mapping[str, float]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         losses, accuracies = {}, {}
-        inputs, truths = self._tensors(batch)
+        inputs, all_targets = self._tensors(batch)
         for name, rate in rates.items():
-            pupil, truth = self.pupils[name], truths[name]
+            network_trainer, targets = self.network_trainers[name], all_targets[name]
             # A step's dropout depends on the step alone, so that a resumed run is the same run.
-            torch.manual_seed(seed(self.recipe.seed, pupil.name, self.step, self.fabric.global_rank))
-            outputs = pupil.predict(inputs)
-            loss = pupil.loss(outputs, truth)
-            pupil.learn(loss, self.step, rate)
+            torch.manual_seed(
+                seed(self.recipe.seed, network_trainer.name, self.step, self.fabric.global_rank)
+            )
+            outputs = network_trainer.predict(inputs)
+            loss = network_trainer.loss(outputs, targets)
+            network_trainer.update(loss, self.step, rate)
             losses[name] = loss.detach()
             if self.recipe.loss in MASK_LOSSES:
-                accuracies[name] = weighted_accuracy(pupil.logits(outputs.detach()), truth)
+                accuracies[name] = weighted_accuracy(network_trainer.logits(outputs.detach()), targets)
         return losses, accuracies
 
     @torch.no_grad()
     def validate(self) -> Scores:
-        """Return what the averages reach, for the networks that still learn and are known in the examples."""
-        learning = self._learning()
+        """Return the averages' scores, of the networks still in training whose stems are known."""
+        active = self._active()
         names = ("loss", "sdr_db", *(() if self.entry.predicts_waveforms else MEASURES))
-        sums = torch.zeros(len(learning), len(names) + 1, device=self.fabric.device)
-        for pupil in learning:
-            # What batch norms remember is of the weights that went into the average, and not of the average;
-            # and of examples more varied than the songs to be separated.
+        sums = torch.zeros(len(active), len(names) + 1, device=self.fabric.device)
+        for network_trainer in active:
+            # The statistics of batch norms come from the weights that went into the average, not from the
+            # average, and from augmented examples: measure them again.
             with self.fabric.autocast():
-                update_bn(self._inputs(self.songs_as_they_are), pupil.networks["average"])
+                update_bn(self._inputs(self.unaugmented_sampler), network_trainer.networks["average"])
         for number in range(self.fabric.global_rank, self.validation_batches, self.fabric.world_size):
-            inputs, truths = self._tensors(self.validation(number))
-            for row, pupil in zip(sums, learning, strict=True):
-                truth = truths[pupil.name]
-                outputs = pupil.predict(inputs, averaged=True)
-                found = [pupil.loss(outputs, truth), sdr_db(pupil.estimates(outputs, truth), truth)]
+            inputs, all_targets = self._tensors(self.validation_sampler(number))
+            for row, network_trainer in zip(sums, active, strict=True):
+                targets = all_targets[network_trainer.name]
+                outputs = network_trainer.predict(inputs, averaged=True)
+                estimates = network_trainer.estimates(outputs, targets)
+                found = [network_trainer.loss(outputs, targets), sdr_db(estimates, targets)]
                 if not self.entry.predicts_waveforms:
-                    found += measure(pupil.logits(outputs), truth).values()
-                row += truth.known.sum() * torch.stack([*found, torch.ones_like(found[0])])
+                    found += measure(network_trainer.logits(outputs), targets).values()
+                row += targets.known.sum() * torch.stack([*found, torch.ones_like(found[0])])
         total = self.fabric.all_reduce(sums, reduce_op="sum")
         assert isinstance(total, Tensor)
         return {
-            pupil.name: dict(zip(names, (row[:-1] / row[-1]).tolist(), strict=True))
-            for pupil, row in zip(learning, total, strict=True)
+            each.name: dict(zip(names, (row[:-1] / row[-1]).tolist(), strict=True))
+            for each, row in zip(active, total, strict=True)
             if row[-1] > 0
         }
 
     def _tensors(self, batch: Batch) -> tuple[Tensor, dict[str, Targets]]:
-        """Return the networks' input `(example, view, ...)` and the truth of each, on the device."""
+        """Return the networks' input `(example, view, ...)` and the targets of each, on the device."""
         mixture, stems, known = batch.mixture, batch.stems, batch.known
         if self.entry.predicts_waveforms and self.entry.channels == 1:  # each channel is an example
             mixture = mixture.flatten(0, 1)[:, None]
@@ -227,9 +230,9 @@ class Trainer:
             known = known.repeat_interleave(batch.mixture.shape[1], dim=0)
         margin, length = self.entry.context.margin, mixture.shape[2]
         inner = slice(margin, length - margin)
-        stft = self.examples.stft
-        each = len(self.stems) // len(self.pupils)
-        truths = {
+        stft = self.sampler.stft
+        each = len(self.stems) // len(self.network_trainers)
+        all_targets = {
             name: Targets(
                 mixture[:, None, :, inner],
                 stems[:, row * each : (row + 1) * each, :, inner],
@@ -239,16 +242,16 @@ class Trainer:
                 self.recipe.threshold,
                 self.recipe.weighting,
             )
-            for row, name in enumerate(self.pupils)
+            for row, name in enumerate(self.network_trainers)
         }
-        return self._heard(mixture), truths
+        return self._network_input(mixture), all_targets
 
-    def _inputs(self, examples: Examples) -> Iterator[Tensor]:
-        """Yield what the networks hear of the first batches."""
+    def _inputs(self, sampler: MixtureSampler) -> Iterator[Tensor]:
+        """Yield the networks' input for the first batches."""
         for number in range(STATISTICS_BATCHES):
-            yield self._tensors(examples(number))[0]
+            yield self._tensors(sampler(number))[0]
 
-    def _heard(self, mixture: Tensor) -> Tensor:
+    def _network_input(self, mixture: Tensor) -> Tensor:
         """Return the networks' input for mixtures `(example, channel, ...)`."""
         if self.entry.predicts_waveforms:
             return mixture

@@ -30,7 +30,7 @@ FLOOR = 1e-3
 
 @dataclass(frozen=True)
 class Targets:
-    """What is true of some stems in a batch, in the frames or samples that the network answers for."""
+    """The reference for some stems of a batch, in the frames or samples of the network's output."""
 
     mixture_signal: Tensor
     """`(example, 1, channel, ...)`, spectra or waveforms, as the estimates are."""
@@ -89,47 +89,47 @@ class Targets:
 
 
 Loss = Callable[[Tensor, Targets], Tensor]
-"""Maps logits or estimates `(example, stem, channel, ...)` and the truth to a number."""
+"""Maps logits or estimates `(example, stem, channel, ...)` and the targets to a scalar."""
 
 
-def mse(logits: Tensor, truth: Targets) -> Tensor:
+def mse(logits: Tensor, targets: Targets) -> Tensor:
     """Mean of (p - B) ** 2: the loss of the paper."""
-    return _mean(torch.square(torch.sigmoid(logits) - truth.mask), truth.alike)
+    return _mean(torch.square(torch.sigmoid(logits) - targets.mask), targets.alike)
 
 
-def bce(logits: Tensor, truth: Targets) -> Tensor:
+def bce(logits: Tensor, targets: Targets) -> Tensor:
     """Mean binary cross-entropy, -B log p - (1 - B) log(1 - p)."""
-    return _mean(_cross_entropy(logits, truth.mask), truth.alike)
+    return _mean(_cross_entropy(logits, targets.mask), targets.alike)
 
 
-def weighted_bce(logits: Tensor, truth: Targets) -> Tensor:
+def weighted_bce(logits: Tensor, targets: Targets) -> Tensor:
     """Mean binary cross-entropy to B, a bin weighted by M ** weighting."""
-    return _mean(_cross_entropy(logits, truth.mask), truth.by_magnitude)
+    return _mean(_cross_entropy(logits, targets.mask), targets.by_magnitude)
 
 
-def ratio(logits: Tensor, truth: Targets) -> Tensor:
+def ratio(logits: Tensor, targets: Targets) -> Tensor:
     """Mean cross-entropy to the ratio min(S / M, 1) in place of B, a bin weighted by M ** weighting."""
-    target = (truth.stem / truth.mixture.clamp_min(TINY)).clamp_max(1.0)
-    return _mean(_cross_entropy(logits, target), truth.by_magnitude)
+    target = (targets.stem / targets.mixture.clamp_min(TINY)).clamp_max(1.0)
+    return _mean(_cross_entropy(logits, target), targets.by_magnitude)
 
 
-def phase_sensitive(logits: Tensor, truth: Targets) -> Tensor:
+def phase_sensitive(logits: Tensor, targets: Targets) -> Tensor:
     """Mean cross-entropy to `share`, a bin weighted by M ** weighting.
 
     H. Erdogan, J. R. Hershey, S. Watanabe and J. Le Roux, "Phase-sensitive and recognition-boosted speech
     separation using deep recurrent neural networks", ICASSP 2015: of all masks from 0 to 1 this is the one
     with the least error, where that of magnitudes alone, which `ratio` asks for, lets too much through.
     """
-    return _mean(_cross_entropy(logits, truth.share), truth.by_magnitude)
+    return _mean(_cross_entropy(logits, targets.share), targets.by_magnitude)
 
 
-def magnitude_l1(logits: Tensor, truth: Targets) -> Tensor:
+def magnitude_l1(logits: Tensor, targets: Targets) -> Tensor:
     """Sum of |p M - S| relative to the sum of M, over the known examples."""
-    distance = (torch.sigmoid(logits) * truth.mixture - truth.stem).abs() * truth.alike
-    return distance.sum() / (truth.mixture * truth.alike).sum().clamp_min(TINY)
+    distance = (torch.sigmoid(logits) * targets.mixture - targets.stem).abs() * targets.alike
+    return distance.sum() / (targets.mixture * targets.alike).sum().clamp_min(TINY)
 
 
-def si_snr(logits: Tensor, truth: Targets) -> Tensor:
+def si_snr(logits: Tensor, targets: Targets) -> Tensor:
     """Mean negative SI-SNR in dB of the sound of p X against that of the stem, over the known examples.
 
     Y. Luo and N. Mesgarani, "TasNet", 2018, section 2.3: with e and s the inverse transforms of p X and of
@@ -137,13 +137,13 @@ def si_snr(logits: Tensor, truth: Targets) -> Tensor:
     Both energies are raised by a ten-thousandth of the mixture's, within which nothing more can be won, so
     that a silent stem asks for silence instead of dividing by zero.
     """
-    masked = _sound(torch.sigmoid(logits) * truth.mixture_signal, truth.overlap)
-    stem, whole = (_sound(x, truth.overlap) for x in (truth.stem_signal, truth.mixture_signal))
+    masked = _sound(torch.sigmoid(logits) * targets.mixture_signal, targets.overlap)
+    stem, whole = (_sound(x, targets.overlap) for x in (targets.stem_signal, targets.mixture_signal))
     scale = (masked * stem).sum(-1, keepdim=True) / stem.square().sum(-1, keepdim=True).clamp_min(TINY)
     floor = SOFTENING * whole.square().sum(-1) + TINY
     wanted = (scale * stem).square().sum(-1) + floor
     unwanted = (masked - scale * stem).square().sum(-1) + floor
-    return _mean(10 * torch.log10(unwanted / wanted), truth.known)
+    return _mean(10 * torch.log10(unwanted / wanted), targets.known)
 
 
 MASK_LOSSES: dict[str, Loss] = {
@@ -157,32 +157,34 @@ MASK_LOSSES: dict[str, Loss] = {
 }
 
 
-def l1(estimates: Tensor, truth: Targets) -> Tensor:
+def l1(estimates: Tensor, targets: Targets) -> Tensor:
     """Sum of |E - S|, a modulus where they are complex, relative to that of the mixture, stem by stem."""
-    return _relative(_modulus(estimates - truth.stem_signal), _modulus(truth.mixture_signal), truth)
+    return _relative(_modulus(estimates - targets.stem_signal), _modulus(targets.mixture_signal), targets)
 
 
-def l2(estimates: Tensor, truth: Targets) -> Tensor:
+def l2(estimates: Tensor, targets: Targets) -> Tensor:
     """Sum of |E - S| ** 2 relative to that of the mixture, stem by stem."""
-    return _relative(_power(estimates - truth.stem_signal), _power(truth.mixture_signal), truth)
+    return _relative(_power(estimates - targets.stem_signal), _power(targets.mixture_signal), targets)
 
 
-def snr(estimates: Tensor, truth: Targets) -> Tensor:
+def snr(estimates: Tensor, targets: Targets) -> Tensor:
     """Mean of log(|E - S| ** 2 / |S| ** 2) over known stems, both raised by -30 dB of the mixture's.
 
     The measure that separators are compared by, but for the floor, which gives a silent stem a loss. Each
     stem of each example weighs the same, however loud it is.
     """
-    return _snr(_power(estimates - truth.stem_signal), truth)
+    return _snr(_power(estimates - targets.stem_signal), targets)
 
 
-def snr_l1(estimates: Tensor, truth: Targets) -> Tensor:
+def snr_l1(estimates: Tensor, targets: Targets) -> Tensor:
     """`snr`, which is about the loudest bins, and `l1`, which is about the others too."""
-    errors = _power(estimates - truth.stem_signal)  # the largest tensors of a step: made but once
-    return _snr(errors, truth) + _relative((errors + TINY).sqrt(), _modulus(truth.mixture_signal), truth)
+    errors = _power(estimates - targets.stem_signal)  # the largest tensors of a step: made but once
+    return _snr(errors, targets) + _relative(
+        (errors + TINY).sqrt(), _modulus(targets.mixture_signal), targets
+    )
 
 
-def l1_dissimilar(estimates: Tensor, truth: Targets) -> Tensor:
+def l1_dissimilar(estimates: Tensor, targets: Targets) -> Tensor:
     """`l1`, less a twentieth of the same distance from the rest: an estimate shall not be like that, either.
 
     F. Lluís, J. Pons and X. Serra, "End-to-end music source separation: is it possible in the waveform
@@ -190,8 +192,8 @@ def l1_dissimilar(estimates: Tensor, truth: Targets) -> Tensor:
     stems; alpha is that of the authors' code, which has it for the voice alone. For alpha below one the stem
     remains the best estimate of itself: a step away from it costs more than L_d can give back.
     """
-    rest = replace(truth, stem_signal=truth.mixture_signal - truth.stem_signal)
-    return l1(estimates, truth) - ALPHA * l1(estimates, rest)
+    rest = replace(targets, stem_signal=targets.mixture_signal - targets.stem_signal)
+    return l1(estimates, targets) - ALPHA * l1(estimates, rest)
 
 
 SIGNAL_LOSSES: dict[str, Loss] = {
@@ -204,23 +206,23 @@ SIGNAL_LOSSES: dict[str, Loss] = {
 LOSSES = MASK_LOSSES | SIGNAL_LOSSES
 
 
-def sdr_db(estimates: Tensor, truth: Targets) -> Tensor:
+def sdr_db(estimates: Tensor, targets: Targets) -> Tensor:
     """Return the mean of 10 log10(|S| ** 2 / |E - S| ** 2) over the known stems, bounded as in `snr`."""
-    return -10 / math.log(10) * snr(estimates, truth)
+    return -10 / math.log(10) * snr(estimates, targets)
 
 
-def _relative(errors: Tensor, mixture: Tensor, truth: Targets) -> Tensor:
+def _relative(errors: Tensor, mixture: Tensor, targets: Targets) -> Tensor:
     """Return the mean over known stems of the sum of errors relative to that of the mixture."""
     dims = tuple(range(2, errors.ndim))
-    return _mean(errors.sum(dims) / mixture.sum(dims).clamp_min(TINY), truth.known)
+    return _mean(errors.sum(dims) / mixture.sum(dims).clamp_min(TINY), targets.known)
 
 
-def _snr(errors: Tensor, truth: Targets) -> Tensor:
+def _snr(errors: Tensor, targets: Targets) -> Tensor:
     """Return the mean over known stems of the log of the powers of errors relative to the stem's."""
     dims = tuple(range(2, errors.ndim))
-    floor = FLOOR * _power(truth.mixture_signal).sum(dims) + TINY
-    ratios = (errors.sum(dims) + floor) / (_power(truth.stem_signal).sum(dims) + floor)
-    return _mean(torch.log(ratios), truth.known)
+    floor = FLOOR * _power(targets.mixture_signal).sum(dims) + TINY
+    ratios = (errors.sum(dims) + floor) / (_power(targets.stem_signal).sum(dims) + floor)
+    return _mean(torch.log(ratios), targets.known)
 
 
 def _power(signal: Tensor) -> Tensor:
@@ -235,26 +237,26 @@ def _modulus(signal: Tensor) -> Tensor:
 MEASURES = ("weighted_accuracy", "accuracy", "mse", "base_rate")
 
 
-def weighted_accuracy(logits: Tensor, truth: Targets) -> Tensor:
+def weighted_accuracy(logits: Tensor, targets: Targets) -> Tensor:
     """Return the share of bins on the right side of one half, a bin weighted by M ** weighting."""
-    return _mean(_right(logits, truth), truth.by_magnitude)
+    return _mean(_right(logits, targets), targets.by_magnitude)
 
 
-def measure(logits: Tensor, truth: Targets) -> dict[str, Tensor]:
+def measure(logits: Tensor, targets: Targets) -> dict[str, Tensor]:
     """Return the `MEASURES`: how well logits tell the binary mask.
 
     `accuracy` and `mse` are the paper's, over all bins alike; `base_rate` is the accuracy of an empty mask.
     """
     return {
-        "weighted_accuracy": weighted_accuracy(logits, truth),
-        "accuracy": _mean(_right(logits, truth), truth.alike),
-        "mse": mse(logits, truth),
-        "base_rate": _mean(1 - truth.mask, truth.alike),
+        "weighted_accuracy": weighted_accuracy(logits, targets),
+        "accuracy": _mean(_right(logits, targets), targets.alike),
+        "mse": mse(logits, targets),
+        "base_rate": _mean(1 - targets.mask, targets.alike),
     }
 
 
-def _right(logits: Tensor, truth: Targets) -> Tensor:
-    return ((logits > 0) == (truth.mask > 0.5)).to(logits.dtype)
+def _right(logits: Tensor, targets: Targets) -> Tensor:
+    return ((logits > 0) == (targets.mask > 0.5)).to(logits.dtype)
 
 
 def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A network as it learns."""
+"""Training state of one network: weights, their average, optimiser, best validation."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ CLIP_NORM = 5.0
 
 @dataclass
 class ValidationState:
-    """How a network has done so far in its validations, of which the one with the lowest loss is the best."""
+    """The best validation so far, the one with the lowest loss, and what has come after it."""
 
     scores: dict[str, float] = field(default_factory=dict)
-    """Of the best validation; empty before the first."""
+    """Scores of the best validation; empty before the first."""
     step: int = 0
-    """Number of steps done at the best validation."""
+    """Steps done at the best validation."""
     waiting: int = 0
     """Validations since then."""
     halvings: int = 0
@@ -39,10 +39,11 @@ class ValidationState:
 
 
 class NetworkTrainer:
-    """Trains one network, `module`, which is filed under the name of its stem, or gives all `stems`.
+    """Trains one network, for one stem and under its name, or for all `stems`.
 
-    `networks` holds it, as `network`, beside the running `average` of its weights and the `best` of the
-    averages that were validated: what is kept in the end.
+    `networks` holds three copies: `network`, which is trained, the running `average` of its weights, and
+    `best`, the average with the best validation, which is kept in the end. `module` is `network`, set up for
+    the device and perhaps compiled.
     """
 
     def __init__(
@@ -67,91 +68,91 @@ class NetworkTrainer:
             "best": deepcopy(average),
         }
         optimizer = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=1e-2)
-        learner: Any = torch.compile(network, dynamic=False) if recipe.compiled else network
-        self.module, self.optimizer = fabric.setup(learner, optimizer)
-        self.standing = ValidationState()
+        module: Any = torch.compile(network, dynamic=False) if recipe.compiled else network
+        self.module, self.optimizer = fabric.setup(module, optimizer)
+        self.validation = ValidationState()
 
     @property
     def stopped(self) -> bool:
-        """Whether it has gone without improvement for as long as the recipe allows."""
-        return 0 < self.recipe.patience <= self.standing.waiting
+        """Whether there has been no improvement for as many validations as the recipe allows."""
+        return 0 < self.recipe.patience <= self.validation.waiting
 
     @property
     def kept(self) -> str:
-        """Which of the networks is kept in the end."""
-        return "best" if self.standing.scores else "average"
+        """Which of `networks` is kept in the end."""
+        return "best" if self.validation.scores else "average"
 
     def learning_rate(self, step: int, done: float) -> float:
-        """Return the learning rate of a step, counted from 0, with a share `done` of the training behind."""
-        return learning_rate(self.recipe, step, done, self.standing.halvings)
+        """Return the learning rate of a step, counted from 0, when `done` of the training is over."""
+        return learning_rate(self.recipe, step, done, self.validation.halvings)
 
     def predict(self, inputs: Tensor, *, averaged: bool = False) -> Tensor:
         """Return outputs `(example, stem, channel, ...)`, in float32, of the network or of its average."""
         network: nn.Module = self.networks["average"] if averaged else self.module
-        with self.fabric.autocast():  # which Fabric itself sees to only for several devices
+        with self.fabric.autocast():  # Fabric does so by itself only for several devices
             outputs: Tensor = network(inputs)
         return outputs.float()
 
-    def loss(self, outputs: Tensor, truth: Targets) -> Tensor:
+    def loss(self, outputs: Tensor, targets: Targets) -> Tensor:
         """Return the recipe's loss."""
         if self.recipe.loss in SIGNAL_LOSSES:
-            return SIGNAL_LOSSES[self.recipe.loss](self.estimates(outputs, truth), truth)
-        return MASK_LOSSES[self.recipe.loss](self.logits(outputs), truth)
+            return SIGNAL_LOSSES[self.recipe.loss](self.estimates(outputs, targets), targets)
+        return MASK_LOSSES[self.recipe.loss](self.logits(outputs), targets)
 
-    def estimates(self, outputs: Tensor, truth: Targets) -> Tensor:
-        """Return the stems' spectra or waveforms that outputs stand for."""
+    def estimates(self, outputs: Tensor, targets: Targets) -> Tensor:
+        """Return the stems' spectra or waveforms that follow from outputs."""
         if self.entry.predicts_waveforms:
             return outputs
-        # A ratio beyond one is as wrong as any other, and only later bounded.
+        # Ratios above one are errors like any other; they are bounded only in separation.
         masks = outputs if self.entry.output is OutputKind.RATIO else self.networks["network"].masks(outputs)
-        return masks * truth.mixture_signal
+        return masks * targets.mixture_signal
 
     def logits(self, outputs: Tensor) -> Tensor:
-        """Return the logits of the masks that outputs stand for."""
+        """Return the logits of the masks that follow from outputs."""
         if self.entry.output is OutputKind.LOGITS:
             return outputs
         return torch.logit(self.networks["network"].masks(outputs), eps=1e-6)
 
-    def learn(self, loss: Tensor, step: int, learning_rate: float) -> None:
-        """Change the weights so that the loss falls."""
+    def update(self, loss: Tensor, step: int, learning_rate: float) -> None:
+        """Take one step of the optimiser."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
-        # Half precision overflows at times; such a step is then left out, by the gradients' scaler.
+        # Half precision overflows at times; the gradient scaler then skips the step.
         self.fabric.clip_gradients(self.module, self.optimizer, max_norm=CLIP_NORM, error_if_nonfinite=False)
         self.optimizer.step()
         self._average(step)
 
     @torch.no_grad()
     def _average(self, step: int) -> None:
-        # A short memory at first: the average must not remember the random start.
+        # A short memory at first: the average must not hold on to the random initialisation.
         decay = min(self.recipe.average, (1 + step) / (10 + step))
         average, network = (
             list(self.networks[kind].state_dict().values()) for kind in ("average", "network")
         )
-        learnt = [index for index, tensor in enumerate(average) if tensor.is_floating_point()]
-        # All at once: on a card, as many calls as there are tensors take longer than a step.
+        averaged = [index for index, tensor in enumerate(average) if tensor.is_floating_point()]
+        # In one call: on a GPU, one call per tensor takes longer than a step.
         torch._foreach_lerp_(
-            [average[index] for index in learnt], [network[index] for index in learnt], 1 - decay
+            [average[index] for index in averaged], [network[index] for index in averaged], 1 - decay
         )
-        for index in set(range(len(average))) - {*learnt}:
+        for index in set(range(len(average))) - {*averaged}:
             average[index].copy_(network[index])
 
-    def judge(self, scores: dict[str, float], step: int) -> None:
-        """Take note of what the average has reached after so many steps, and keep it if it is the best."""
-        standing = self.standing
-        if scores["loss"] < standing.scores.get("loss", math.inf):
-            standing.scores, standing.step, standing.waiting = scores, step, 0
+    def record_validation(self, scores: dict[str, float], step: int) -> None:
+        """Record the average's scores after `step` steps, and keep the average if it is the best."""
+        validation = self.validation
+        if scores["loss"] < validation.scores.get("loss", math.inf):
+            validation.scores, validation.step, validation.waiting = scores, step, 0
             self.networks["best"].load_state_dict(self.networks["average"].state_dict())
             return
-        standing.waiting += 1
-        if standing.waiting % self.recipe.plateau == 0:
-            standing.halvings += 1
+        validation.waiting += 1
+        if validation.waiting % self.recipe.plateau == 0:
+            validation.halvings += 1
 
 
 def _configured(recipe: TrainConfig) -> dict[str, float]:
-    """Return what a recipe changes of the network's configuration."""
+    """Return what the recipe changes in the network's configuration."""
     changes = {"dropout": recipe.dropout, "dropout_dense": recipe.dropout_dense}
     changes = {name: rate for name, rate in changes.items() if rate}
     if changes and recipe.network != "binary-mask-cnn":

@@ -1,4 +1,4 @@
-"""What a person sees of a run as it goes on: a table that changes, or line after line."""
+"""The display of a run's progress: a live table, or one line per entry of the log."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from stemsplit.training.logger import Entry
+from stemsplit.training.logger import LogEntry
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class Lines:
-    """Says each entry of the log in a line."""
+    """Prints each entry of the log as a line."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say = say
 
-    def __call__(self, entry: Entry, logged: bool) -> None:
-        """Take the entry of a step."""
+    def __call__(self, entry: LogEntry, logged: bool) -> None:
+        """Print an entry that the log has."""
         if not logged:
             return
         stems = [
@@ -31,11 +31,11 @@ class Lines:
         self.say("; ".join([summary(entry), *stems]))
 
 
-def _accuracy(entry: Entry, stem: str) -> str:
+def _accuracy(entry: LogEntry, stem: str) -> str:
     return f" accuracy {entry['accuracy'][stem]:.3f}" if stem in entry["accuracy"] else ""
 
 
-def _validated(entry: Entry, stem: str) -> str:
+def _validated(entry: LogEntry, stem: str) -> str:
     scores = entry.get("valid", {}).get(stem)
     if not scores:
         return ""
@@ -44,8 +44,8 @@ def _validated(entry: Entry, stem: str) -> str:
     return f" (validation {scores['loss']:.4f}{accuracy}{sdr})"
 
 
-def summary(entry: Entry) -> str:
-    """Return how far a run is, how fast it goes and how long it will take."""
+def summary(entry: LogEntry) -> str:
+    """Return how far a run is, its speed, and how long the rest takes."""
     left = timedelta(seconds=entry["seconds_left"])
     return (
         f"step {entry['step']:,} ({entry['done']:.0%}), {entry['frames_per_second']:,} frames/s, {left} left"
@@ -53,14 +53,14 @@ def summary(entry: Entry) -> str:
 
 
 class LiveTable:
-    """A table on the terminal, a row a stem, that shows the last entry and the validations."""
+    """A table on the terminal, one row per stem, of the last entry and the validations."""
 
     def __init__(self) -> None:
         self.live: Live | None = None
         self.validations: dict[str, list[dict[str, float]]] = {}
 
-    def __call__(self, entry: Entry, logged: bool) -> None:
-        """Take the entry of a step."""
+    def __call__(self, entry: LogEntry, logged: bool) -> None:
+        """Show an entry."""
         for stem, scores in entry.get("valid", {}).items():
             self.validations.setdefault(stem, []).append(scores)
         if self.live is None:  # only once there is something to show, in the process that shows it
@@ -77,7 +77,7 @@ class LiveTable:
         if self.live is not None:
             self.live.stop()
 
-    def _table(self, entry: Entry) -> Table:
+    def _table(self, entry: LogEntry) -> Table:
         from rich.table import Table
 
         table = Table(title=summary(entry), box=None, header_style="bold", title_justify="left")
@@ -94,7 +94,7 @@ class LiveTable:
     def _cells(self, stem: str) -> list[str]:
         found = self.validations.get(stem, [])
         chosen = [found[-1], min(found, key=lambda scores: scores["loss"])] if found else [{}, {}]
-        # Of waveforms there is no accuracy.
+        # Networks that give waveforms have no accuracy.
         return [
             _cell(value)
             for scores in chosen
@@ -110,5 +110,5 @@ def _live() -> Live:
     from rich.console import Console
     from rich.live import Live
 
-    # stdout stays what it is: rich would send it to this console, that is, to stderr.
+    # rich would redirect stdout to this console, that is, to stderr.
     return Live(console=Console(stderr=True), redirect_stdout=False, refresh_per_second=4)

@@ -1,4 +1,4 @@
-"""A training run in a folder: checkpoint, log, curves, and in the end weights with their card."""
+"""A training run in a folder: checkpoint, log, curves, and at the end the weights with their card."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,10 +21,10 @@ from stemsplit.training import calibration, checkpoint
 from stemsplit.training.augment import Augmentation
 from stemsplit.training.config import TrainConfig
 from stemsplit.training.devices import launch
-from stemsplit.training.logger import Show, TrainingLogger
+from stemsplit.training.logger import Display, TrainingLogger
 from stemsplit.training.loop import Trainer
 from stemsplit.training.losses import MASK_LOSSES, SIGNAL_LOSSES
-from stemsplit.training.sampler import DECODED, Examples, map_songs, splits
+from stemsplit.training.sampler import DECODED, MixtureSampler, map_songs, splits
 from stemsplit.zoo import page, store
 from stemsplit.zoo.card import ModelCard
 
@@ -33,28 +33,29 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WAVEFORM = "waveform"
-"""What stands in the place of a mask for networks that give the stems themselves."""
-TELL_SECONDS = 5
+"""The card's `mask` for networks whose output is waveforms."""
+SAY_SECONDS = 5
 VALIDATION_SIZE, VALIDATION_FRAMES = 4, 128
-"""Excerpts in a batch of the validation, and frames of each; waveform networks are asked for more samples."""
+"""Excerpts in a batch of the validation, and frames of each."""
 VALIDATION_SECONDS = 4
+"""Length of the excerpts for waveform networks."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Where a run's songs come from, where it runs, and where its results go."""
+    """The songs of a run, its devices, and its folder."""
 
     data: tuple[str, ...]
-    """As `splits` takes it."""
+    """See `splits`."""
     run: Path
     name: str
     stems: tuple[str, ...]
     examples: int = 8
     """Excerpts in a batch, on each device."""
     frames: int = 32
-    """Of an excerpt; samples, for waveform networks."""
+    """Length of an excerpt; in samples for waveform networks."""
     validation: int = 48
-    """Excerpts of the validation songs, always the same, in whole fours."""
+    """Excerpts of the validation songs, the same each time, in whole batches."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     device: str = "cpu"
     devices: int = 1
@@ -69,29 +70,24 @@ def train(
     recipe: TrainConfig,
     *,
     say: Callable[[str], None],
-    show: Show = lambda entry, logged: None,
+    display: Display = lambda entry, logged: None,
 ) -> Path | None:
-    """Train to the recipe's end, resuming the run in the folder if there is one; return the weights file.
+    """Train to the end, resuming the run in the folder if there is one; return the path of the weights.
 
-    Of several processes only the first one writes, says and shows anything; the others return None.
+    Of several processes only the first writes, says and displays anything; the others return None.
 
     Raises:
-        StemsplitError: what training needs beyond the rest is not installed.
+        StemsplitError: a package that only training needs is not installed.
         DecodeError: the data folders hold no songs, or a stem cannot be decoded.
-        BadWeights: the folder holds a run with another recipe, or the recipe begins with unfit weights.
-        UnknownModel: the recipe begins with a model that is not there.
-        UnknownStem: the songs, or the model that the recipe begins with, lack a stem.
-        DeviceUnavailable: the devices asked for are not there.
+        BadWeights: the folder holds a run with another recipe, or the recipe's `init` does not fit.
+        UnknownModel: there is no model `init`.
+        UnknownStem: the songs, or the model `init`, lack a stem.
+        DeviceUnavailable: a device does not exist.
         EncodeError: the folder cannot be written.
     """
     entry = registry.find(recipe.network)
-    varied = settings.augmentation
-    if entry.predicts_waveforms and (varied.stretch or varied.equalise_db):
-        raise UsageError(f"There is no --stretch or --equalise for {recipe.network}", "leave them out")
-    if entry.predicts_waveforms and recipe.loss in MASK_LOSSES:
-        losses = ", ".join(SIGNAL_LOSSES)
-        raise UsageError(f"There is no --loss {recipe.loss} for {recipe.network}", f"choose one of {losses}")
-    given = _given(recipe, settings.stems)
+    _check(settings.augmentation, recipe)
+    weights = _initial_weights(recipe, settings.stems)
     fabric = launch(
         settings.device, precision=recipe.precision, devices=settings.devices, nodes=settings.nodes
     )
@@ -102,7 +98,7 @@ def train(
             split: _map(settings.run, split, found, entry.sample_rate, say)
             for split, found in sources.items()
         }
-    trainer = _trainer(settings, recipe, songs, fabric, given)
+    trainer = _trainer(settings, recipe, songs, fabric, weights)
     saved = settings.run / "checkpoint.safetensors"
     if saved.exists():
         checkpoint.resume(trainer, saved)
@@ -115,29 +111,40 @@ def train(
         say(f"already trained for {trainer.step:,} steps; more --steps or --minutes go on")
     elif trainer.step:
         say(f"going on from step {trainer.step:,}")
-    trainer.run(TrainingLogger(trainer, settings.run, show))
+    trainer.run(TrainingLogger(trainer, settings.run, display))
     trainer.finish()
     if not entry.joint:
         say("fitting how the masks are shared out")
     path = settings.run / f"{settings.name}{store.SUFFIX}"
     page.save(path, _card(settings, trainer), trainer.best())
-    calibration.combine(path, songs["valid"], device=settings.device)
+    calibration.calibrate(path, songs["valid"], device=settings.device)
     return path
+
+
+def _check(augmentation: Augmentation, recipe: TrainConfig) -> None:
+    """Raise UsageError for options that waveform networks do not have."""
+    if not registry.find(recipe.network).predicts_waveforms:
+        return
+    if augmentation.stretch or augmentation.equalise_db:
+        raise UsageError(f"There is no --stretch or --equalise for {recipe.network}", "leave them out")
+    if recipe.loss in MASK_LOSSES:
+        losses = ", ".join(SIGNAL_LOSSES)
+        raise UsageError(f"There is no --loss {recipe.loss} for {recipe.network}", f"choose one of {losses}")
 
 
 def _map(
     run: Path, split: str, sources: Sequence[SongSource], sample_rate: int, say: Callable[[str], None]
 ) -> list[Song]:
-    told = time.monotonic()
+    said = time.monotonic()
     say(f"{split}: {summary(sources)}")
 
-    def tell(done: int, songs: int) -> None:
-        nonlocal told
-        if time.monotonic() - told > TELL_SECONDS:
-            told = time.monotonic()
+    def progress(done: int, songs: int) -> None:
+        nonlocal said
+        if time.monotonic() - said > SAY_SECONDS:
+            said = time.monotonic()
             say(f"{split}: {done} of {songs} songs decoded")
 
-    return map_songs(sources, sample_rate=sample_rate, cache=run / DECODED, progress=tell)
+    return map_songs(sources, sample_rate=sample_rate, cache=run / DECODED, progress=progress)
 
 
 def _prepare(run: Path) -> None:
@@ -148,8 +155,8 @@ def _prepare(run: Path) -> None:
         raise EncodeError(f"Cannot write into `{run}`: {error.strerror}", "choose another --run") from error
 
 
-def _given(recipe: TrainConfig, stems: Sequence[str]) -> Mapping[str, Mapping[str, Tensor]] | None:
-    """Return the weights to begin with, if any."""
+def _initial_weights(recipe: TrainConfig, stems: Sequence[str]) -> Mapping[str, Mapping[str, Tensor]] | None:
+    """Return the weights to start from, if any."""
     init = recipe.init
     if not init:
         return None
@@ -166,7 +173,7 @@ def _given(recipe: TrainConfig, stems: Sequence[str]) -> Mapping[str, Mapping[st
 
 
 def stft_of(entry: NetworkInfo) -> Stft | None:
-    """Return the transform of a network's input; None if that is a waveform."""
+    """Return the transform of a network's input, None for a waveform network."""
     return None if entry.predicts_waveforms else Stft(entry.n_fft, entry.hop_length)
 
 
@@ -175,42 +182,36 @@ def _trainer(
     recipe: TrainConfig,
     songs: Mapping[str, Sequence[Song]],
     fabric: Fabric,
-    given: Mapping[str, Mapping[str, Tensor]] | None,
+    weights: Mapping[str, Mapping[str, Tensor]] | None,
 ) -> Trainer:
     entry = registry.find(recipe.network)
-    around = 2 * entry.context.margin
     frames = VALIDATION_SECONDS * entry.sample_rate if entry.predicts_waveforms else VALIDATION_FRAMES
     frames = max(1, frames // entry.context.stride) * entry.context.stride
-    stft = stft_of(entry)
-    size = min(VALIDATION_SIZE, settings.validation)
-    examples = Examples(
+    sampler = MixtureSampler(
         songs["train"],
-        stft,
+        stft_of(entry),
         entry.bins,
-        settings.frames + around,
+        settings.frames + 2 * entry.context.margin,
         settings.examples,
         recipe.seed,
         settings.augmentation,
         fabric.device,
     )
-    validation = Examples(
-        songs["valid"],
-        stft,
-        entry.bins,
-        frames + around,
-        size,
-        recipe.seed,
-        Augmentation.none(),
-        fabric.device,
+    validation_sampler = replace(
+        sampler,
+        songs=songs["valid"],
+        frames=frames + 2 * entry.context.margin,
+        size=min(VALIDATION_SIZE, settings.validation),
+        augmentation=Augmentation.none(),
     )
     return Trainer(
         settings.stems,
-        examples,
-        validation,
+        sampler,
+        validation_sampler,
         recipe,
         fabric,
-        validation_batches=settings.validation // size,
-        weights=given,
+        validation_batches=settings.validation // validation_sampler.size,
+        weights=weights,
         workers=settings.workers,
     )
 
@@ -228,9 +229,9 @@ def _card(settings: Settings, trainer: Trainer) -> ModelCard:
         "trained_frames": trainer.step * frames,
         "trained_hours": round(trainer.seconds / 3600, 2),
         "validation": {
-            name: {"step": pupil.standing.step}
-            | {measure: round(x, 4) for measure, x in pupil.standing.scores.items()}
-            for name, pupil in trainer.pupils.items()
+            name: {"step": each.validation.step}
+            | {measure: round(x, 4) for measure, x in each.validation.scores.items()}
+            for name, each in trainer.network_trainers.items()
         },
     }
     return ModelCard(
@@ -255,10 +256,10 @@ def _card(settings: Settings, trainer: Trainer) -> ModelCard:
 
 
 def _commit() -> str:
-    """Return the commit that this program is at, or its version where it does not run from a checkout."""
+    """Return the commit of this program, or its version when it does not run from a checkout."""
     checkout = Path(__file__).parents[2]
     command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"]
-    if (checkout / ".git").exists():  # not the repository of whoever has installed us inside of it
+    if (checkout / ".git").exists():  # not a repository that the package is installed in
         with contextlib.suppress(OSError, subprocess.CalledProcessError):
             return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     return f"stemsplit {VERSION}"

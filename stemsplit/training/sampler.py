@@ -1,4 +1,4 @@
-"""Training examples: excerpts of songs, mixed anew each time."""
+"""Training examples: excerpts of songs, mixed anew for each example."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ CPU = torch.device("cpu")
 Parts = TypeVar("Parts", Samples, Tensor)
 
 TRIES = 20
-"""How often at most an example is drawn until its first stem sounds."""
+"""How often an example is drawn at most until its first stem is audible."""
 AUDIBLE = 1e-5
-"""Mean square (-50 dB of full scale) above which it does."""
-SPARSE = 256
-"""Of so many samples one is looked at to see whether there is any sound."""
+"""Mean square (-50 dB of full scale) above which a stem is audible."""
+POWER_STRIDE = 256
+"""Every so often a sample is read to estimate an excerpt's power."""
 DECODERS = min(8, os.cpu_count() or 1)
-"""Songs decoded at once."""
+"""Songs decoded in parallel."""
 DECODED = "decoded"
-"""Where in its folder a run keeps the songs, ready to be mapped into memory."""
+"""The folder of decoded songs in a run's folder."""
 HELD_OUT = 10
-"""One song in so many is kept to validate on where none has been set aside."""
+"""Without validation songs, one training song in this many is used for validation."""
 
 
 def splits(data: Sequence[str], stems: Sequence[str]) -> dict[str, list[SongSource]]:
-    """Return the songs to learn from, `train`, and those to judge by, `valid`; `data` as `find_songs` has it.
+    """Return the songs of the splits `train` and `valid`; for `data`, see `find_songs`.
 
-    Where no data has validation songs, every tenth training song is kept for that, and one at least.
+    Without validation songs in any data, every tenth training song is used for validation, at least one.
 
     Raises:
         DecodeError: there are no songs.
-        UnknownStem: no training song has one of the stems alone.
+        UnknownStem: a stem is not alone in any training song.
     """
     train, valid = find_songs(data, "train", stems), find_songs(data, "valid", stems, required=False)
     if not valid:
@@ -74,9 +74,9 @@ def map_songs(
     cache: Path,
     progress: Callable[[int, int], None] = lambda done, songs: None,
 ) -> list[Song]:
-    """Return songs, decoded once into `cache` and mapped into memory from there.
+    """Return songs, decoded once into `cache` and memory-mapped from there.
 
-    `progress` is told how many songs are done, of how many.
+    `progress` is called with the number of songs done, and their total.
 
     Raises:
         DecodeError: a stem cannot be decoded.
@@ -99,13 +99,13 @@ def _map_song(source: SongSource, sample_rate: int, cache: Path) -> Song:
 
 
 def _decode(source: SongSource, sample_rate: int, path: Path) -> None:
-    """Write a song's parts into a file, with one of them at a time in memory."""
+    """Write a song's parts into a file, one at a time to save memory."""
     lengths = []
     with TemporaryFile(dir=path.parent) as signals, TemporaryDirectory(dir=path.parent) as folder:
-        # How long the longest is comes out only in the end.
+        # The length of the longest part is known only after all have been decoded.
         for row in range(len(source.stems) + 1):
             signal = source.part(row, sample_rate)
-            # float16 rounds 66 dB below each sample: less than what lossy stems have lost already.
+            # float16 rounds 66 dB below each sample, which is below the errors of lossy stems.
             signal.astype(np.float16).tofile(signals)
             lengths.append(signal.shape[-1])
         signals.seek(0)
@@ -116,28 +116,25 @@ def _decode(source: SongSource, sample_rate: int, path: Path) -> None:
             signal = np.fromfile(signals, np.float16, CHANNELS * length)
             parts[row, :, :length] = signal.reshape(CHANNELS, length)
         parts.flush()
-        del parts  # Windows renames no file that is mapped
+        del parts  # Windows cannot rename a mapped file
         part.replace(path)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some examples, of each of which a network hears the mixture and is told the stems.
-
-    Both are spectra, with `frame, bin` for the dots, or waveforms, with `time`.
-    """
+    """Mixtures and their stems, as spectra (with `frame, bin` for the dots) or waveforms (with `time`)."""
 
     mixture: Tensor
     """`(example, channel, ...)`."""
     stems: Tensor
-    """`(example, stem, channel, ...)`; they add up to the mixture but for what is no stem's."""
+    """`(example, stem, channel, ...)`; with the residual they sum to the mixture."""
     known: Tensor
-    """`(example, stem)`: false where a stem could not be told from another one."""
+    """`(example, stem)`: false where a stem is not separate from another one."""
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A place in a part of a song, and how it is changed: `time` samples, if the song has so many."""
+class Excerpt:
+    """An excerpt of one part of a song, and its changes: `time` samples, or fewer at the song's end."""
 
     song: Song
     row: int
@@ -147,34 +144,34 @@ class Cut:
     warp: Warp
 
     def of(self, parts: Parts) -> Parts:
-        """Return the samples `(channel, time)` of the song's `parts`, wherever these are."""
+        """Return the samples `(channel, time)` from the song's `parts`, on any device."""
         excerpt: Parts = parts[self.row, :, self.start : self.start + self.time]
         return excerpt
 
     @cached_property
     def power(self) -> float:
-        """The mean square of some of them, enough to tell what sounds; nought only in silence."""
-        return float(np.square(self.of(self.song.parts)[:, ::SPARSE], dtype=np.float32).mean())
+        """The mean square of every `POWER_STRIDE`-th sample."""
+        return float(np.square(self.of(self.song.parts)[:, ::POWER_STRIDE], dtype=np.float32).mean())
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What an example is to be made of."""
+class ExamplePlan:
+    """The random choices that define an example."""
 
-    cuts: Sequence[Cut]
+    excerpts: Sequence[Excerpt]
     known: tuple[bool, ...]
     factors: Floats
-    """`(part, bin)`, or `(part, 1)` for all bins, that the cuts are multiplied by."""
+    """The excerpts' gains, `(part, bin)`, or `(part, 1)` for all bins."""
     image: Image
 
 
 @dataclass(frozen=True)
-class Examples:
-    """An endless, reproducible stream of batches: number and seed alone decide what is in a batch.
+class MixtureSampler:
+    """An endless, reproducible stream of batches: a batch depends on its number and the seed alone.
 
-    Each is of `size` examples of `frames` frames, with the lowest `bins` bins of their spectra; without an
-    `stft` they are waveforms, and frames are samples. They are made on the `device` that learns from them,
-    where all songs are kept then.
+    A batch has `size` examples of `frames` frames, with the lowest `bins` bins of their spectra; without an
+    `stft` examples are waveforms, and frames are samples. Examples are made on the `device` of the training,
+    which holds all songs.
     """
 
     songs: Sequence[Song]
@@ -191,76 +188,82 @@ class Examples:
         rng = np.random.default_rng((self.seed, number))
         size, stems = self.size, len(self.songs[0].known)
         kind = torch.complex64 if self.stft else torch.float32
-        mixture = torch.empty((size, CHANNELS, *self._grid), dtype=kind, device=self.device)
-        parts = torch.zeros((size, stems + 1, CHANNELS, *self._grid), dtype=kind, device=self.device)
+        mixture = torch.empty((size, CHANNELS, *self._shape), dtype=kind, device=self.device)
+        parts = torch.zeros((size, stems + 1, CHANNELS, *self._shape), dtype=kind, device=self.device)
         drawn = [self._draw_example(rng) for _ in range(size)]
-        factors = self._moved(np.stack([each.factors for each in drawn]))
+        factors = self._to_device(np.stack([each.factors for each in drawn]))
         for example, each in enumerate(drawn):
-            for cut in each.cuts:
-                torch.mul(self._signal(cut), factors[example, cut.row], out=parts[example, cut.row])
+            for excerpt in each.excerpts:
+                torch.mul(
+                    self._signal(excerpt), factors[example, excerpt.row], out=parts[example, excerpt.row]
+                )
             each.image.apply(parts[example])
             torch.sum(parts[example], dim=0, out=mixture[example])
             self.augmentation.add_noise(rng, self.stft, mixture[example])
-        return Batch(mixture, parts[:, :stems], self._moved(np.array([each.known for each in drawn])))
+        return Batch(mixture, parts[:, :stems], self._to_device(np.array([each.known for each in drawn])))
 
-    def as_they_are(self) -> Examples:
-        """Return examples of the same songs without any changes, from the same copies on the device."""
+    def unaugmented(self) -> MixtureSampler:
+        """Return a sampler of the same songs without augmentation; both share the songs on the device."""
         plain = replace(self, augmentation=Augmentation.none())
-        plain.__dict__["_there"] = self._there  # where `cached_property` looks first
+        plain.__dict__["_parts_on_device"] = self._parts_on_device  # shared through `cached_property`
         return plain
 
-    def _moved(self, values: NDArray[Any]) -> Tensor:
-        """Return an array on the device, without waiting for what is being computed there."""
+    def _to_device(self, values: NDArray[Any]) -> Tensor:
+        """Return an array as a tensor on the device, without waiting for its pending work."""
         tensor = torch.from_numpy(values)
         if self.device.type != "cuda":
             return tensor.to(self.device)
         return tensor.pin_memory().to(self.device, non_blocking=True)
 
     @property
-    def _grid(self) -> tuple[int, ...]:
+    def _shape(self) -> tuple[int, ...]:
         return (self.frames, self.bins) if self.stft else (self.frames,)
 
-    def _draw_example(self, rng: np.random.Generator) -> Drawn:
+    def _draw_example(self, rng: np.random.Generator) -> ExamplePlan:
         for _ in range(TRIES if rng.random() < self.augmentation.voiced else 1):
-            cuts, known, across = self._cuts(rng)
-            if any(cut.row == 0 and cut.power > AUDIBLE for cut in cuts):
+            excerpts, known, across = self._draw_excerpts(rng)
+            if any(excerpt.row == 0 and excerpt.power > AUDIBLE for excerpt in excerpts):
                 break
-        rows = {cut.row for cut in cuts}
+        rows = {excerpt.row for excerpt in excerpts}
         audible = np.array([row in rows for row in range(len(known) + 1)])
-        factors = self.augmentation.factors(rng, audible, self._grid[-1], across=across)
-        return Drawn(cuts, known, factors, self.augmentation.image(rng))
+        factors = self.augmentation.factors(rng, audible, self._shape[-1], across=across)
+        return ExamplePlan(excerpts, known, factors, self.augmentation.image(rng))
 
-    def _signal(self, cut: Cut) -> Tensor:
-        """Return what a cut is made into, `(channel, ...)`."""
-        excerpt = cut.of(self._there[id(cut.song)]).float()
-        excerpt = F.pad(excerpt, (0, cut.time - excerpt.shape[-1]))
-        if cut.swapped:
-            excerpt = excerpt.flip(0)
+    def _signal(self, excerpt: Excerpt) -> Tensor:
+        """Return an excerpt's spectra or waveform, `(channel, ...)`, with its changes."""
+        samples = excerpt.of(self._parts_on_device[id(excerpt.song)]).float()
+        samples = F.pad(samples, (0, excerpt.time - samples.shape[-1]))
+        if excerpt.swapped:
+            samples = samples.flip(0)
         if self.stft:
-            return cut.warp.transform(self.stft, excerpt)[..., : self.bins]
-        return cut.warp.resample(excerpt, self.frames)
+            return excerpt.warp.transform(self.stft, samples)[..., : self.bins]
+        return excerpt.warp.resample(samples, self.frames)
 
     @cached_property
-    def _there(self) -> dict[int, Tensor]:
-        """The parts of each song on the device; on a processor they stay in their files."""
+    def _parts_on_device(self) -> dict[int, Tensor]:
+        """The parts of each song on the device; on a CPU they stay memory-mapped."""
         return {id(song): torch.from_numpy(song.parts).to(self.device) for song in self.songs}
 
-    def _cuts(self, rng: np.random.Generator) -> tuple[list[Cut], tuple[bool, ...], bool]:
-        """Draw places of parts that sound there, which stems are known, and whether songs are mixed."""
+    def _draw_excerpts(self, rng: np.random.Generator) -> tuple[list[Excerpt], tuple[bool, ...], bool]:
+        """Draw excerpts that are not silent; return them, the known stems, and whether songs are mixed."""
         rows = range(len(self.songs[0].known) + 1)
         across = bool(rng.random() < self.augmentation.across)
         if across:
-            # What belongs to no stem is left out where it is always mixed up with stems.
-            drawn = [self._cut(self._draw(rng, row), [row], rng) for row in rows if self._pools[row][0]]
-            return [cut for cuts in drawn for cut in cuts], (True,) * (len(rows) - 1), True
-        song = self._draw(rng)
-        return self._cut(song, rows, rng), song.known, False
+            # The residual is left out if no song has it alone.
+            drawn = [
+                self._excerpts_of(self._draw_song(rng, row), [row], rng)
+                for row in rows
+                if self._pools[row][0]
+            ]
+            return [excerpt for excerpts in drawn for excerpt in excerpts], (True,) * (len(rows) - 1), True
+        song = self._draw_song(rng)
+        return self._excerpts_of(song, rows, rng), song.known, False
 
     @cached_property
     def _pools(self) -> list[tuple[list[Song], NDArray[np.float64]]]:
-        """The songs that have a part alone, and their odds added up, for each part; at last all songs.
+        """For each part the songs that have it alone, and their cumulative probabilities; last, all songs.
 
-        Long songs are drawn more often, but not in proportion: short excerpts are where variety is.
+        Long songs are drawn more often, but less than in proportion, for variety.
         """
         parts = range(len(self.songs[0].known) + 1)
         alone = [[song for song in self.songs if (*song.known, all(song.known))[part]] for part in parts]
@@ -268,15 +271,15 @@ class Examples:
         weights = [np.sqrt([song.length for song in pool]) for pool in pools]
         return [(pool, weight.cumsum() / weight.sum()) for pool, weight in zip(pools, weights, strict=True)]
 
-    def _draw(self, rng: np.random.Generator, pool: int = -1) -> Song:
+    def _draw_song(self, rng: np.random.Generator, pool: int = -1) -> Song:
         songs, odds = self._pools[pool]
         return songs[np.searchsorted(odds[:-1], rng.random(), side="right")]
 
-    def _cut(self, song: Song, rows: Sequence[int], rng: np.random.Generator) -> list[Cut]:
-        """Return one place in those of a song's parts that are not silent there."""
+    def _excerpts_of(self, song: Song, rows: Sequence[int], rng: np.random.Generator) -> list[Excerpt]:
+        """Draw a position in a song; return the excerpts there of those parts that are not silent."""
         warp = self.augmentation.warp(rng)
         time = warp.samples(self.stft, self.frames) if self.stft else math.ceil(self.frames * warp.pitch)
         start = int(rng.integers(max(1, song.length - time + 1)))
         swapped = bool(rng.random() < self.augmentation.swap)
-        cuts = [Cut(song, row, start, time, swapped, warp) for row in rows]
-        return [cut for cut in cuts if cut.power > 0]
+        excerpts = [Excerpt(song, row, start, time, swapped, warp) for row in rows]
+        return [excerpt for excerpt in excerpts if excerpt.power > 0]

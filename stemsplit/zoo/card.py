@@ -20,7 +20,7 @@ _KINDS: dict[str, type] = {
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a weights file says of itself."""
+    """The facts in a weights file."""
 
     name: str
     title: str
@@ -35,7 +35,7 @@ class ModelCard:
     """The rule that is used unless another one is asked for."""
     mask_power: float
     threshold: float
-    """T of the binary mask B = (S > T * M) that the network learnt."""
+    """T of the binary mask B = (S > T * M) that the network was trained on."""
     data: str
     licence: str
     commit: str
@@ -43,7 +43,7 @@ class ModelCard:
     complete: bool = True
     """Whether the stems are all that songs consist of, so that their masks add up to one."""
     combination: tuple[tuple[float, ...], ...] = ()
-    """One row per stem for soft masks, as `masks.matrix_scaled_softmax` takes them."""
+    """The rows of the `scaling` of `masks.matrix_scaled_softmax`, one per stem; empty: not calibrated."""
     recipe: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
     """Split to system (a kind of mask, mixture, oracle) to stem to measure: medians over songs."""

@@ -119,5 +119,5 @@ def _rule(card: ModelCard, mask: str, *, complete: bool) -> Callable[[Samples], 
     if mask == "binary":
         return partial(masks.binary, complete=complete)
     if complete and card.combination:
-        return partial(masks.matrix_scaled_softmax, combination=np.array(card.combination, np.float32))
+        return partial(masks.matrix_scaled_softmax, scaling=np.array(card.combination, np.float32))
     return partial(masks.soft, complete=complete, power=card.mask_power)

@@ -40,7 +40,7 @@ def test_a_network_that_says_yes_too_often_is_corrected(song):
 
     separator = replace(mask_separator(), network=network)
     rows = calibration.fit(separator, [song])
-    rule = partial(masks.matrix_scaled_softmax, combination=np.array(rows, np.float32))
+    rule = partial(masks.matrix_scaled_softmax, scaling=np.array(rows, np.float32))
     fitted = whole(replace(separator, rule=rule), song.mixture)
     plain = whole(separator, song.mixture)
     for stem in range(4):
@@ -66,9 +66,9 @@ def test_a_model_is_complete_if_songs_hold_nothing_else(song, tmp_path):
 
     write_songs(tmp_path / "two", {"vocals": song.parts[0], "drums": song.parts[1]})
     write_songs(tmp_path / "three", {"vocals": song.parts[0], "drums": song.parts[1], "flute": song.parts[2]})
-    calibration.combine(model, songs_of("three"), device="cpu")
+    calibration.calibrate(model, songs_of("three"), device="cpu")
     assert store.read_card(model) == card
-    calibration.combine(model, songs_of("two"), device="cpu")
+    calibration.calibrate(model, songs_of("two"), device="cpu")
     found = store.read_card(model)
     assert found.complete
     assert [len(row) for row in found.combination] == [3, 3]
