@@ -17,7 +17,7 @@ from stemsplit.audio.stem_mp4 import StemFile
 from stemsplit.audio.writer import together
 from stemsplit.errors import EncodeError, StemsplitError
 from stemsplit.options import FileKeywords, MethodKeywords, Options
-from stemsplit.output import template as naming
+from stemsplit.output import template
 from stemsplit.output.plan import clipping, peaks_of, plan_writers, too_loud, write_stems
 from stemsplit.separation.separator import FittedMethod, Method, Samples, Separator
 from stemsplit.separation.stream import separate_stream
@@ -159,7 +159,7 @@ def _outputs(
     if outputs is None:
         output = options.output
         wanted = choose_stems(there, options.split.stems, "this model")
-        names = naming.outputs(reader.path, wanted, output.template, output.format)
+        names = template.outputs(reader.path, wanted, output.template, output.format)
         outputs = {stem: output.out / name for stem, name in names.items()}
     found = {stem: outputs[stem] for stem in there if stem in outputs}
     if len(found) < len(outputs):

@@ -27,8 +27,7 @@ from stemsplit.audio.writer import Writer
 from stemsplit.errors import StemsplitError
 from stemsplit.networks import factory
 from stemsplit.separation.separator import Spec
-from stemsplit.zoo import loading, store
-from stemsplit.zoo import page as cards
+from stemsplit.zoo import loading, page, store
 from stemsplit.zoo.card import ModelCard
 
 RATE = 44_100
@@ -467,7 +466,7 @@ def weights_outcome(path: Path, *, seconds: float = 60) -> str:
     with within(seconds):
         try:
             card = store.read_card(path)
-            assert cards.page(card)
+            assert page.page(card)
             factory.build(card.network, store.load(path, card.stems))
             separator = loading.load_separator(path, runtime="torch", device="cpu", threads=1)
         except StemsplitError as error:

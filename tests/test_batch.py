@@ -53,15 +53,17 @@ def done(tmp_path):
     track.write_bytes(b"mixture")
     for stem, path in outputs.items():
         path.write_bytes(stem.encode())
-    records = Manifest(out)
-    prints = records.prints({path: path for path in outputs.values()})
-    records.write(outputs, ManifestEntry(Fingerprint.of(track), {"mask": "soft"}, prints, {"frames": 7}))
-    return track, outputs, records
+    manifest = Manifest(out)
+    fingerprints = manifest.fingerprints({path: path for path in outputs.values()})
+    manifest.write(
+        outputs, ManifestEntry(Fingerprint.of(track), {"mask": "soft"}, fingerprints, {"frames": 7})
+    )
+    return track, outputs, manifest
 
 
 def is_done(done, settings=None):
-    track, outputs, records = done
-    return records.is_done(track, settings or {"mask": "soft"}, outputs)
+    track, outputs, manifest = done
+    return manifest.is_done(track, settings or {"mask": "soft"}, outputs)
 
 
 def test_what_is_done_and_the_same_is_done(done):
@@ -83,28 +85,28 @@ def test_what_has_changed_is_not_done(done, which, content):
 
 
 def test_only_what_we_wrote_is_ours(done):
-    _, outputs, records = done
-    record = records.read(outputs)
+    _, outputs, manifest = done
+    record = manifest.read(outputs)
     outputs["drums"].unlink()
-    assert records.are_ours(outputs, record), "what is not there is in no one's way"
+    assert manifest.are_ours(outputs, record), "what is not there is in no one's way"
     outputs["vocals"].write_bytes(b"edited")
-    assert not records.are_ours(outputs, record)
-    assert not records.are_ours(outputs, None)
+    assert not manifest.are_ours(outputs, record)
+    assert not manifest.are_ours(outputs, None)
 
 
 @pytest.mark.parametrize("damage", ["", "{}", "[1]", '{"version": 1}', '{"version": 2}', "\x00"])
 def test_a_damaged_record_is_none(done, damage):
-    _, outputs, records = done
-    (path,) = (records.out / ".stemsplit").iterdir()
+    _, outputs, manifest = done
+    (path,) = (manifest.out / ".stemsplit").iterdir()
     path.write_text(damage)
-    assert records.read(outputs) is None
+    assert manifest.read(outputs) is None
     assert not is_done(done)
 
 
 def test_records_of_other_outputs_are_others(done):
-    track, outputs, records = done
-    assert records.read({"vocals": outputs["vocals"]}) is None
-    records.write({"vocals": outputs["vocals"]}, replace(records.read(outputs), settings={}))
+    track, outputs, manifest = done
+    assert manifest.read({"vocals": outputs["vocals"]}) is None
+    manifest.write({"vocals": outputs["vocals"]}, replace(manifest.read(outputs), settings={}))
     assert is_done(done)
 
 

@@ -139,8 +139,8 @@ analysis._Music.rhythm = lambda *_: (120.0, 1.0, ())
 if sys.argv[1] == "analysis":
     analysis._Music.rhythm = work
 else:
-    from stemsplit.export.daw import write
-    write.WRITERS["reaper"] = half
+    from stemsplit.export import daw
+    daw.WRITERS["reaper"] = half
 del sys.argv[1]
 cli.main()
 """

@@ -24,7 +24,7 @@ from stemsplit.audio.stem_mp4 import COLOURS, ORDER
 from stemsplit.audio.writer import Writer
 from stemsplit.cli import app
 from stemsplit.errors import DecodeError, EncodeError, OutputExists
-from stemsplit.export.daw import write as daw
+from stemsplit.export import daw
 
 SCHEMAS = Path(__file__).parent / "data" / "dawproject"
 RATE, FRAMES = 44_100, 30_011

@@ -23,11 +23,11 @@ from stemsplit import arrays
 from stemsplit.audio.raw import RawFormat, StreamWriter, read_header
 from stemsplit.cli import app
 from stemsplit.errors import DecodeError, DeviceUnavailable, StemsplitError
-from stemsplit.live import engine as live
 from stemsplit.live.clock import Clock
+from stemsplit.live.engine import Live, block_length, find, load, only
 from stemsplit.live.pipe import Pipe
 from stemsplit.live.sound_card import MOST_BEHIND, SoundCard
-from stemsplit.remix import mixer as mixing
+from stemsplit.remix.mixer import Mixer, parse
 from stemsplit.separation.separator import Spec
 from tests.conftest import EVERY_METHOD, METHODS, SAMPLE_RATE, STEMS, mask_separator
 
@@ -63,7 +63,7 @@ def offline(separator, music: np.ndarray) -> np.ndarray:
 def test_it_is_what_is_made_offline(block_ms, pieces, music):
     music = music[:, : SAMPLE_RATE // 2 + 1]
     separator = mask_separator("soft", ("vocals",))
-    engine = live.Live(separator, live.only, block_ms=block_ms)
+    engine = Live(separator, only, block_ms=block_ms)
     blocks = (music[:, start : start + pieces] for start in range(0, music.shape[1], pieces))
     found = list(engine.run(blocks))
     assert {block.shape[1] for block in found[:-1]} == {engine.block}
@@ -76,7 +76,7 @@ def test_it_is_what_is_made_offline(block_ms, pieces, music):
 @pytest.mark.parametrize("name", EVERY_METHOD)
 def test_so_it_is_with_every_method(name, music):
     separator, short = METHODS[name](), music[:, :30_001]
-    engine = live.Live(separator, stems_of, block_ms=100)
+    engine = Live(separator, stems_of, block_ms=100)
     found = np.concatenate(list(engine.run([short])), axis=-1)
     np.testing.assert_allclose(found, stems_of(offline(separator, short)), atol=1e-5, strict=True)
 
@@ -86,7 +86,7 @@ def test_so_it_is_with_every_method(name, music):
 def test_it_is_never_further_behind_than_its_latency(fast, piece, music):
     """A sample has come out as soon as `latency` later ones are in: none sooner, for blocks are whole."""
     separator = mask_separator("soft", ("drums",), frame_stride=3 if fast else 1)
-    engine = live.Live(separator, live.only, block_ms=50)
+    engine = Live(separator, only, block_ms=50)
     assert engine.latency == engine.block + separator.spec.context
     short = music[:, : engine.latency + 2 * engine.block + 7]
     given = 0
@@ -106,10 +106,10 @@ def test_it_is_never_further_behind_than_its_latency(fast, piece, music):
 def test_latency_and_blocks_are_what_the_separator_says():
     spec = mask_separator("soft", ("vocals",)).spec
     assert spec.context == (12 + 3) * 512, "frames that the network hears ahead, and those that overlap"
-    engine = live.Live(mask_separator("soft", ("vocals",)), live.only, block_ms=100)
+    engine = Live(mask_separator("soft", ("vocals",)), only, block_ms=100)
     assert (engine.block, engine.milliseconds(engine.latency)) == (9 * 512, pytest.approx(278.64, abs=0.01))
-    assert live.block_length(1536, SAMPLE_RATE, 100) == 3 * 1536
-    assert live.block_length(512, SAMPLE_RATE, 1) == 512, "one, where it would be none"
+    assert block_length(1536, SAMPLE_RATE, 100) == 3 * 1536
+    assert block_length(512, SAMPLE_RATE, 1) == 512, "one, where it would be none"
 
 
 @pytest.mark.slow
@@ -118,7 +118,7 @@ def test_latency_and_blocks_are_what_the_separator_says():
 )
 def test_the_networks_are_asked_for_a_block_at_once(model, fast, music):
     """No answer is thrown away, and no block takes two calls."""
-    separator = live.load(live.find(model), "vocals", fast=fast, runtime="torch")
+    separator = load(find(model), "vocals", fast=fast, runtime="torch")
     assert separator.spec.stems == ("vocals",)
     asked, network = [], separator.network
 
@@ -129,15 +129,15 @@ def test_the_networks_are_asked_for_a_block_at_once(model, fast, music):
 
     batch = separator.execution.batch
     object.__setattr__(separator, "network", counted)
-    list(live.Live(separator, live.only).run([music]))
+    list(Live(separator, only).run([music]))
     assert set(asked[:-1]) == {batch}
 
 
 def test_a_remix_is_the_mix_of_what_is_made_offline(music):
     text = "vocals=-6dB drums=mute bass=pan:-30 other=delay:20ms"
     separator = mask_separator("joint")
-    mixer = [mixing.Mixer(mixing.parse(text, STEMS), STEMS, SAMPLE_RATE) for _ in range(2)]
-    engine = live.Live(separator, mixer[0].mix)
+    mixer = [Mixer(parse(text, STEMS), STEMS, SAMPLE_RATE) for _ in range(2)]
+    engine = Live(separator, mixer[0].mix)
     engine.check(SAMPLE_RATE, 2)
     music = music[:, -30_000:]
     found = np.concatenate(list(engine.run([music[:, :20_000], music[:, 20_000:]])), axis=-1)
@@ -147,7 +147,7 @@ def test_a_remix_is_the_mix_of_what_is_made_offline(music):
 
 
 def test_another_rate_is_refused():
-    engine = live.Live(mask_separator("soft", ("vocals",)), live.only)
+    engine = Live(mask_separator("soft", ("vocals",)), only)
     with pytest.raises(StemsplitError, match="48000 Hz") as problem:
         engine.check(48_000, 2)
     assert "-ar 44100" in problem.value.hint
@@ -194,7 +194,7 @@ def test_what_comes_at_once_has_the_time_that_it_lasts():
 
 def piped(stream, raw, *, wav=False, length=None, most=None):
     out = io.BytesIO()
-    engine = live.Live(mask_separator("soft", ("bass",)), live.only)
+    engine = Live(mask_separator("soft", ("bass",)), only)
     pipe = Pipe(engine, stream, raw, StreamWriter(out, raw, wav=wav), length=length)
     pipe.run()
     return out.getvalue(), pipe
@@ -257,7 +257,7 @@ def test_what_is_no_wav_stream_is_refused(data, what):
 def test_half_a_frame_and_clipping_are_told(music):
     raw = RawFormat(SAMPLE_RATE, 2, "s16")
     out = io.BytesIO()
-    engine = live.Live(mask_separator("soft", ("bass",)), lambda stems: 100 * stems[0])
+    engine = Live(mask_separator("soft", ("bass",)), lambda stems: 100 * stems[0])
     pipe = Pipe(engine, io.BytesIO(raw.encode(music) + b"abc"), raw, StreamWriter(out, raw, wav=False))
     pipe.run()
     half, clipped = pipe.warnings
@@ -341,7 +341,7 @@ def test_a_card_plays_what_is_made_offline_later_by_what_it_says(inputs, outputs
     monkeypatch.setitem(sys.modules, "sounddevice", fake(inputs, outputs))
     FakeStream.recording = music
     separator = mask_separator("soft", ("vocals",))
-    engine = live.Live(separator, live.only)
+    engine = Live(separator, only)
     card = SoundCard(engine, "Micro", "1")
     assert FakeStream.opened.options["device"] == ("Micro", 1)
     assert FakeStream.opened.options["samplerate"] == SAMPLE_RATE
@@ -358,7 +358,7 @@ def test_a_card_plays_what_is_made_offline_later_by_what_it_says(inputs, outputs
 
 def test_a_late_block_is_silence_and_is_left_out_when_it_comes(monkeypatch):
     monkeypatch.setitem(sys.modules, "sounddevice", fake())
-    card = SoundCard(live.Live(mask_separator("soft", ("vocals",)), live.only))
+    card = SoundCard(Live(mask_separator("soft", ("vocals",)), only))
     card.ready.clear()
     heard = played = np.ones((4608, 2), np.float32)
 
@@ -380,7 +380,7 @@ def test_a_late_block_is_silence_and_is_left_out_when_it_comes(monkeypatch):
 def test_a_machine_that_does_not_keep_up_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "sounddevice", fake())
     FakeStream.recording = np.zeros((2, 0), np.float32)
-    card = SoundCard(live.Live(mask_separator("soft", ("vocals",)), live.only))
+    card = SoundCard(Live(mask_separator("soft", ("vocals",)), only))
     block = np.zeros((4608, 2), np.float32)
     for _ in range(MOST_BEHIND + 2):
         card.callback(block, block.copy(), 4608, None, None)
@@ -391,7 +391,7 @@ def test_a_machine_that_does_not_keep_up_says_so(monkeypatch):
 def test_a_device_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "sounddevice", fake())
     with pytest.raises(DeviceUnavailable, match="No input device matching 'Piano'") as problem:
-        SoundCard(live.Live(mask_separator("soft", ("vocals",)), live.only), "Piano")
+        SoundCard(Live(mask_separator("soft", ("vocals",)), only), "Piano")
     assert "--devices" in problem.value.hint
 
 
@@ -409,7 +409,7 @@ def loaded(model, stem, **_):
 @pytest.fixture
 def shipped(monkeypatch):
     """The program with networks that are there at once."""
-    monkeypatch.setattr(live, "load", loaded)
+    monkeypatch.setattr("stemsplit.live.engine.load", loaded)
 
 
 def test_plain_samples_through_the_program(shipped, music):
@@ -468,7 +468,7 @@ def test_cards_through_the_program(shipped, music, monkeypatch):
 )
 def test_what_cannot_be_is_one_sentence(words, code, what, monkeypatch):
     if "--model" not in words and "flute" not in str(words):
-        monkeypatch.setattr(live, "load", loaded)
+        monkeypatch.setattr("stemsplit.live.engine.load", loaded)
     monkeypatch.setitem(sys.modules, "sounddevice", None)  # as where it is not installed
     result = run(*words, input=b"")
     assert result.exit_code == code

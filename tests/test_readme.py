@@ -12,8 +12,7 @@ import typer.main
 
 from stemsplit.cli import app
 from stemsplit.defaults import DEFAULT_MODEL
-from stemsplit.zoo import page as cards
-from stemsplit.zoo import store
+from stemsplit.zoo import page, store
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -48,8 +47,8 @@ def test_the_make_targets_of_the_readme_exist():
 
 
 def test_the_scores_are_the_card_s():
-    page = cards.page(store.read_card(DEFAULT_MODEL))
-    table = re.search(r"^\| SDR .*?\n\n", page.partition("## Scores: test")[2], re.MULTILINE | re.DOTALL)
+    text = page.page(store.read_card(DEFAULT_MODEL))
+    table = re.search(r"^\| SDR .*?\n\n", text.partition("## Scores: test")[2], re.MULTILINE | re.DOTALL)
     assert table is not None
     assert table[0] in README
 

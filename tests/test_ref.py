@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from stemsplit.cli import app
 from stemsplit.errors import UsageError
-from stemsplit.live import engine as live
+from stemsplit.live.engine import find
 from stemsplit.zoo import store
 from stemsplit.zoo.loading import load_separator
 from stemsplit.zoo.ref import Ensemble, ModelRef, Spatial, Trained
@@ -38,7 +38,7 @@ def test_sources_are_those_of_spatial_methods_only():
 @pytest.mark.parametrize(("name", "words"), [("projet", "all of a song"), (BOTH, "more than one model")])
 def test_live_separation_takes_one_trained_model(name, words):
     with pytest.raises(UsageError, match=words):
-        live.find(name)
+        find(name)
 
 
 def test_a_separator_is_not_fitted_to_each_track():

@@ -18,14 +18,13 @@ from typer.testing import CliRunner
 from stemsplit import arrays
 from stemsplit.audio.writer import Writer
 from stemsplit.cli import app
-from stemsplit.cli import train as cli
+from stemsplit.cli.train import DEFAULTS, command
 from stemsplit.datasets.songs import find_songs
 from stemsplit.dsp.stft import Stft
 from stemsplit.errors import BadWeights, DeviceUnavailable, StemsplitError, UnknownStem
 from stemsplit.networks import factory
 from stemsplit.networks.info import WHOLE
 from stemsplit.training import checkpoint, logger, loop
-from stemsplit.training import progress as view
 from stemsplit.training.augment import Augmentation
 from stemsplit.training.config import SCHEDULES, TrainConfig, learning_rate
 from stemsplit.training.devices import PRECISIONS, launch
@@ -34,6 +33,7 @@ from stemsplit.training.losses import LOSSES, MASK_LOSSES
 from stemsplit.training.merge import join
 from stemsplit.training.network_trainer import NetworkTrainer
 from stemsplit.training.presets import preset
+from stemsplit.training.progress import Lines, LiveTable
 from stemsplit.training.run import Settings, train
 from stemsplit.training.sampler import Batch, MixtureSampler, map_songs
 from stemsplit.zoo import store
@@ -483,7 +483,7 @@ VALID = {"high": {"loss": 0.4, "weighted_accuracy": 0.8}, "low": {"loss": 0.3, "
 
 def test_a_line_is_said_for_each_line_of_the_log():
     said = []
-    lines = view.Lines(said.append)
+    lines = Lines(said.append)
     lines(ENTRY, False)
     lines(ENTRY, True)
     lines({**ENTRY, "valid": VALID}, True)
@@ -497,8 +497,8 @@ def test_the_live_table_shows_the_last_validation_and_the_best(monkeypatch):
     from rich.live import Live
 
     console = Console(record=True, width=120, force_terminal=True, file=open(os.devnull, "w"))  # noqa: SIM115
-    monkeypatch.setattr(view, "_live", lambda: Live(console=console))
-    with view.LiveTable() as table:
+    monkeypatch.setattr("stemsplit.training.progress._live", lambda: Live(console=console))
+    with LiveTable() as table:
         table({**ENTRY, "valid": VALID}, True)
         worse = {"high": {"loss": 0.45, "weighted_accuracy": 0.7}}
         table({**ENTRY, "valid": worse}, True)
@@ -509,7 +509,7 @@ def test_the_live_table_shows_the_last_validation_and_the_best(monkeypatch):
 
 
 def test_the_command_line_has_the_package_s_defaults_and_choices():
-    parameters = inspect.signature(cli.command).parameters
+    parameters = inspect.signature(command).parameters
     ours = {**asdict(Settings((), None, "", ())), **asdict(TrainConfig()), **asdict(Augmentation())}
     renamed = {
         "gain": "gain_db",
@@ -517,11 +517,11 @@ def test_the_command_line_has_the_package_s_defaults_and_choices():
         "noise": "noise_db",
         "validate_every": "validate_steps",
     }
-    ours |= dict.fromkeys(cli.DEFAULTS)  # as suits the network
+    ours |= dict.fromkeys(DEFAULTS)  # as suits the network
     for name in parameters.keys() - {"data", "run", "name", "stems", "join", "quiet", "device"}:
         assert parameters[name].default == ours[renamed.get(name, name)], name
-    assert cli.DEFAULTS.items() <= {**asdict(Settings((), None, "", ())), **asdict(TrainConfig())}.items()
-    hints = get_type_hints(cli.command)
+    assert DEFAULTS.items() <= {**asdict(Settings((), None, "", ())), **asdict(TrainConfig())}.items()
+    hints = get_type_hints(command)
     assert get_args(get_args(hints["loss"])[0]) == tuple(LOSSES)
     assert get_args(hints["schedule"]) == SCHEDULES
     assert get_args(hints["precision"]) == PRECISIONS

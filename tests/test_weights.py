@@ -11,8 +11,7 @@ from safetensors.torch import save_file
 from stemsplit.errors import BadWeights, UnknownModel
 from stemsplit.networks import factory, registry
 from stemsplit.networks.binary_mask_cnn import PARAMETERS
-from stemsplit.zoo import page as cards
-from stemsplit.zoo import store
+from stemsplit.zoo import page, store
 from stemsplit.zoo.card import ModelCard
 from stemsplit.zoo.loading import load_separator
 from tests.conftest import STEMS, random_network
@@ -59,18 +58,18 @@ def test_what_is_saved_is_read(file, networks):
 
 def test_a_card_may_be_rewritten_without_touching_the_weights(file):
     before = store.load(file, STEMS)
-    card = cards.rewrite(file, title="Another title")
+    card = page.rewrite(file, title="Another title")
     assert store.read_card(file) == card == replace(CARD, title="Another title")
     after = store.load(file, STEMS)
     assert all(torch.equal(before[s][k], after[s][k]) for s in STEMS for k in before[s])
-    assert file.with_suffix(".md").read_text(encoding="utf-8") == cards.page(card)
+    assert file.with_suffix(".md").read_text(encoding="utf-8") == page.page(card)
 
 
 @pytest.mark.parametrize("name", store.available())
 def test_every_shipped_model_has_its_card_and_its_size(name):
     card = store.read_card(name)
     path = store.find(name)
-    assert path.with_suffix(".md").read_text(encoding="utf-8") == cards.page(card)
+    assert path.with_suffix(".md").read_text(encoding="utf-8") == page.page(card)
     assert card.name == name
     parts = registry.find(card.network).parts(card.stems)
     built = factory.build(card.network, store.load(name, parts), len(card.stems) // len(parts))
@@ -204,11 +203,11 @@ def test_the_best_model_is_the_one_with_the_highest_validation_scores(tmp_path, 
 
 
 def test_a_card_says_what_its_network_learnt(tmp_path, networks):
-    assert "the mask B = (S > 0.5 * M)" in cards.page(CARD)
+    assert "the mask B = (S > 0.5 * M)" in page.page(CARD)
     shares = replace(CARD, network="mmdensenet-small")
-    assert "shares of the mixture" in cards.page(shares)
+    assert "shares of the mixture" in page.page(shares)
     measured = {"test": {"songs": 1, "waveform": {stem: {"sdr_db": 3.0} for stem in STEMS}}}
-    page = cards.page(replace(CARD, network="wavenet-small", mask="waveform", scores=measured))
-    assert "the stems' samples" in page
-    assert "3.00" in page
-    assert "base rate" not in page
+    text = page.page(replace(CARD, network="wavenet-small", mask="waveform", scores=measured))
+    assert "the stems' samples" in text
+    assert "3.00" in text
+    assert "base rate" not in text

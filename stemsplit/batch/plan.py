@@ -12,7 +12,7 @@ from stemsplit import pipeline
 from stemsplit.batch.discovery import Track
 from stemsplit.errors import Collision
 from stemsplit.options import Options
-from stemsplit.output import template as naming
+from stemsplit.output import template
 from stemsplit.separation.separator import Method
 from stemsplit.zoo.ref import ModelRef
 
@@ -76,7 +76,7 @@ class BatchOptions(Options):
         output, jobs = self.output, []
         for number, track in enumerate(tracks, 1):
             known = {"folder": track.folder, "number": f"{number:0{width}}", "model": self.split.model}
-            names = naming.outputs(track.path, self.names, output.template, output.format, **known)
+            names = template.outputs(track.path, self.names, output.template, output.format, **known)
             jobs.append(Job(track, {stem: output.out / path for stem, path in names.items()}))
         _refuse_collisions(jobs)
         return jobs
@@ -86,14 +86,14 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
     owners: dict[str, Job] = {}
     for job in jobs:
         for path in job.outputs.values():
-            other = owners.setdefault(naming.key(path), job)
+            other = owners.setdefault(template.key(path), job)
             if other is not job:
                 raise Collision(
                     f"`{other.track.path}` and `{job.track.path}` would both be written to `{path}`",
                     "put {number} into --template, or split them one by one, each with its own --out",
                 )
     for job in jobs:
-        owner = owners.get(naming.key(job.track.path))
+        owner = owners.get(template.key(job.track.path))
         if owner:
             raise Collision(
                 f"The stems of `{owner.track.path}` would replace the track `{job.track.path}`",

@@ -34,8 +34,8 @@ class BatchRunner:
         return self.options.output.out
 
     @cached_property
-    def records(self) -> Manifest:
-        """What has been done in the output folder."""
+    def manifest(self) -> Manifest:
+        """The manifest of the output folder."""
         return Manifest(self.out)
 
     def load(self) -> Method:
@@ -44,7 +44,7 @@ class BatchRunner:
 
     def is_done(self, job: Job) -> bool:
         """Whether a track need not be split again, if that is wanted."""
-        done = self.options.output.skip_existing and self.records.is_done(
+        done = self.options.output.skip_existing and self.manifest.is_done(
             job.track.path, self.options.settings, job.outputs
         )
         if done:
@@ -73,7 +73,7 @@ class BatchRunner:
         with claim(job.outputs.values()):
             if self.is_done(job):
                 return None
-            with self.records.kept(job.outputs):
+            with self.manifest.kept(job.outputs):
                 return self._split(job, method, progress)
 
     def run_once(self, job: Job, method: Method, *, again: bool = False) -> SplitResult | None:
@@ -89,7 +89,7 @@ class BatchRunner:
             runner = self._with(skip_existing=True) if again else self
             if again and runner.is_done(job):
                 return runner.load_result(job)
-            with self.records.kept(job.outputs):
+            with self.manifest.kept(job.outputs):
                 return runner.run_by_copies(job, method)
 
     def run_by_copies(self, job: Job, method: Method) -> SplitResult:
@@ -110,16 +110,16 @@ class BatchRunner:
                 track = Path(name, "in", job.track.path.name)
                 nearby = self._with(out=Path(name, "out"), force=False, skip_existing=False)
                 outputs = {
-                    stem: nearby.out / self.records.relative(path) for stem, path in job.outputs.items()
+                    stem: nearby.out / self.manifest.relative(path) for stem, path in job.outputs.items()
                 }
                 remote.copy(job.track.path, track)
                 result = nearby._split(Job(replace(job.track, path=track), outputs), method)
                 if _state(job.track.path) != before:
                     raise DecodeError(f"`{job.track}` was changed while it was read", "split it again")
-                done = nearby.records.read(outputs)
+                done = nearby.manifest.read(outputs)
                 assert done is not None
-                track_print = replace(done.input, changed_ns=before[1])
-                self._publish(job, nearby, replace(done, input=track_print, source=source(job.track.path)))
+                fingerprint = replace(done.input, changed_ns=before[1])
+                self._publish(job, nearby, replace(done, input=fingerprint, source=source(job.track.path)))
         except OSError as error:
             raise EncodeError(
                 f"Cannot copy `{job.track}` or its stems: {error}", "check both places"
@@ -130,8 +130,10 @@ class BatchRunner:
         """Copy the stems of a track to where they go, and keep the record of them."""
 
         def remember(changed: Callable[[str], int]) -> None:
-            prints = {file: replace(each, changed_ns=changed(file)) for file, each in done.outputs.items()}
-            self.records.write(job.outputs, replace(done, outputs=prints))
+            fingerprints = {
+                file: replace(each, changed_ns=changed(file)) for file, each in done.outputs.items()
+            }
+            self.manifest.write(job.outputs, replace(done, outputs=fingerprints))
 
         remember(lambda file: 0)  # whoever finds the stems before all are there has to read them
         copy_together({nearby.out / file: self.out / file for file in done.outputs})
@@ -139,9 +141,9 @@ class BatchRunner:
 
     def load_result(self, job: Job) -> SplitResult:
         """Return what came of a track that is done."""
-        record = self.records.read(job.outputs)
+        record = self.manifest.read(job.outputs)
         assert record is not None
-        digests = self.records.digests(job.outputs, record.outputs)
+        digests = self.manifest.digests(job.outputs, record.outputs)
         return SplitResult(input=job.track.path, outputs=job.outputs, sha256=digests, **record.facts)
 
     def _split(self, job: Job, method: Method, progress: Progress | None = None) -> SplitResult:
@@ -155,12 +157,12 @@ class BatchRunner:
             told = ("frames", "sample_rate", "channels", "peaks", "elapsed_seconds", "warnings", "how")
             facts = {name: getattr(result, name) for name in told}
             try:
-                prints = self.records.prints(places)
-                self.records.write(
+                fingerprints = self.manifest.fingerprints(places)
+                self.manifest.write(
                     job.outputs,
-                    ManifestEntry(track, self.options.settings, prints, facts, source(job.track.path)),
+                    ManifestEntry(track, self.options.settings, fingerprints, facts, source(job.track.path)),
                 )
-                sha256.update(self.records.digests(job.outputs, prints))
+                sha256.update(self.manifest.digests(job.outputs, fingerprints))
             except OSError as error:
                 where = self.out / FOLDER
                 raise EncodeError(
@@ -192,14 +194,14 @@ class BatchRunner:
         output = self.options.output
         if output.force or not output.skip_existing:
             return output.force
-        record = self.records.read(job.outputs)
+        record = self.manifest.read(job.outputs)
         there = next((path for path in job.outputs.values() if path.exists()), None)
         if record and there and not record.is_of(job.track.path):
             raise OutputExists(
                 f"`{there}` is there already, from another file: `{shown(Path(record.source))}`",
                 "use --force to replace it, or choose another folder with --out",
             )
-        return self.records.are_ours(job.outputs, record)
+        return self.manifest.are_ours(job.outputs, record)
 
 
 def _state(path: Path) -> tuple[int, int]:

@@ -38,17 +38,17 @@ class Bars:
         self._open = contextlib.ExitStack()
         if not (enabled and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"):
             return
-        from rich import progress as part
+        from rich import progress
         from rich.console import Console
 
         # rich must leave stdout alone: it would redirect it to this console, which writes to stderr.
-        self._progress = part.Progress(
-            part.TextColumn("{task.description}", markup=False),
-            part.BarColumn(bar_width=20),
-            part.TaskProgressColumn(),
-            part.TimeElapsedColumn(),
-            part.TimeRemainingColumn(),
-            part.TextColumn("{task.fields[speed]}"),
+        self._progress = progress.Progress(
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(bar_width=20),
+            progress.TaskProgressColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[speed]}"),
             console=Console(stderr=True),
             transient=True,
             redirect_stdout=False,

@@ -10,8 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from stemsplit.cli import console
-from stemsplit.cli import settings as config
+from stemsplit.cli import console, settings
 from stemsplit.errors import BadConfig
 
 EXAMPLE = "stemsplit config --path"
@@ -41,16 +40,16 @@ class Configured(TyperCommand):
                 ctx.meta[_META] = used
         return super().parse_args(ctx, args)
 
-    def _settings(self, ctx: Any, given: Mapping[str, Any]) -> dict[str, config.Setting]:
+    def _settings(self, ctx: Any, given: Mapping[str, Any]) -> dict[str, settings.Setting]:
         """Return the settings that count, and note whether JSON is among them."""
-        used = settings(self, ctx, given)
+        used = _effective(self, ctx, given)
         if "json" in used:
             ctx.meta[JSON] = meaning(options_of(self)["json"], ctx, used["json"])
         return used
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; where it refuses a setting, say where that comes from."""
-        used: dict[str, config.Setting] = ctx.meta.get(_META, {})
+        used: dict[str, settings.Setting] = ctx.meta.get(_META, {})
         if not ctx.params.get("quiet"):
             _tell(used, verbose=bool(ctx.params.get("verbose")))
             _warn_of_unknown_variables(self)
@@ -58,7 +57,7 @@ class Configured(TyperCommand):
             return super().invoke(ctx)
         except typer.BadParameter as problem:
             named = re.findall(r"--([\w-]+)", problem.message)
-            blamed = [str(setting) for name, setting in used.items() if config.key(name) in named]
+            blamed = [str(setting) for name, setting in used.items() if settings.key(name) in named]
             if blamed:
                 problem.message += f" (see {' and '.join(blamed)})"
             raise
@@ -74,7 +73,7 @@ def options_of(command: Any) -> dict[str, Any]:
     return found
 
 
-def settings(command: Any, ctx: Any, given: Mapping[str, Any]) -> dict[str, config.Setting]:
+def _effective(command: Any, ctx: Any, given: Mapping[str, Any]) -> dict[str, settings.Setting]:
     """Return the settings that count for a command, given what its command line says, by parameter.
 
     A setting gives way to one of higher rank for the same option, or for one that it cannot go with.
@@ -83,12 +82,12 @@ def settings(command: Any, ctx: Any, given: Mapping[str, Any]) -> dict[str, conf
         BadConfig: a key or a value is wrong, whether it counts or not.
     """
     options = options_of(command)
-    layers = config.layers({name: option.is_flag for name, option in options.items()})
+    layers = settings.layers({name: option.is_flag for name, option in options.items()})
     for layer in layers:
         for name, setting in layer.items():
             meaning(options[name], ctx, setting)
     chosen = {name: given[option.name] for name, option in options.items() if option.name in given}
-    used: dict[str, config.Setting] = {}
+    used: dict[str, settings.Setting] = {}
     for layer in layers:
         fitting = {name: setting for name, setting in layer.items() if _fits(name, setting, chosen)}
         used |= fitting
@@ -98,7 +97,7 @@ def settings(command: Any, ctx: Any, given: Mapping[str, Any]) -> dict[str, conf
     return {name: setting for name, setting in used.items() if _fits(name, setting, rest)}
 
 
-def meaning(option: Any, ctx: Any, setting: config.Setting) -> Any:
+def meaning(option: Any, ctx: Any, setting: settings.Setting) -> Any:
     """Return a setting's value as the command would have it from its command line.
 
     Raises:
@@ -111,7 +110,7 @@ def meaning(option: Any, ctx: Any, setting: config.Setting) -> Any:
         raise BadConfig(f"{setting}: {problem.message}", hint) from problem
 
 
-def _fits(name: str, setting: config.Setting, chosen: Mapping[str, Any]) -> bool:
+def _fits(name: str, setting: settings.Setting, chosen: Mapping[str, Any]) -> bool:
     from stemsplit.options import exclusions
 
     return name not in chosen and not any(
@@ -126,15 +125,15 @@ def refuse_exclusions(ctx: Any) -> None:
     values = {name: ctx.params[option.name] for name, option in options_of(ctx.command).items()}
     for rule in exclusions(values):
         if rule.message:
-            raise typer.BadParameter(rule.explain(values, lambda name: f"--{config.key(name)}"))
+            raise typer.BadParameter(rule.explain(values, lambda name: f"--{settings.key(name)}"))
 
 
-def _tell(used: Mapping[str, config.Setting], *, verbose: bool) -> None:
+def _tell(used: Mapping[str, settings.Setting], *, verbose: bool) -> None:
     """Say what others have set: a project's file may lie anywhere above, and be news to the user."""
     by_place: dict[str, list[str]] = {}
     for name, setting in used.items():
         if verbose or setting.source == "project":
-            by_place.setdefault(setting.where, []).append(config.key(name))
+            by_place.setdefault(setting.where, []).append(settings.key(name))
     for place, names in by_place.items():
         console.say(f"settings from `{place}`: {', '.join(names)}")
 
@@ -161,7 +160,7 @@ def command(
         return
     group: Any = ctx.find_root().command
     split = group.commands["split"]
-    options, used = options_of(split), settings(split, ctx, {})
+    options, used = options_of(split), _effective(split, ctx, {})
     rows = []
     for name, option in options.items():
         setting = used.get(name)
@@ -170,17 +169,17 @@ def command(
             source, where, line = (
                 ("default", None, None) if setting is None else (setting.source, setting.where, setting.line)
             )
-            console.event(option=config.key(name), value=value, source=source, where=where, line=line)
+            console.event(option=settings.key(name), value=value, source=source, where=where, line=line)
         else:
             value = option.default if setting is None else setting.value
-            rows.append((config.key(name), _shown(value), setting.place if setting else "default"))
+            rows.append((settings.key(name), _shown(value), setting.place if setting else "default"))
     if rows:
         _print_table([("option", "value", "from"), *rows])
     _warn_of_unknown_variables(split)
 
 
 def _warn_of_unknown_variables(split: Any) -> None:
-    for strange, near in config.unknown_variables(dict.fromkeys(options_of(split), False)).items():
+    for strange, near in settings.unknown_variables(dict.fromkeys(options_of(split), False)).items():
         console.say(f"warning: no option goes by {strange}" + (f"; did you mean {near}?" if near else ""))
 
 
@@ -197,7 +196,7 @@ def _print_table(rows: list[tuple[str, str, str]]) -> None:
 
 
 def _print_places() -> None:
-    for place in config.places():
+    for place in settings.places():
         if place.there:
             typer.echo(os.fsencode(place.path))  # as bytes: not every file name is text
         else:

@@ -39,15 +39,15 @@ def command(
     stdout, the tempo to stderr.
     """
     from stemsplit.audio.stem_folder import find
-    from stemsplit.export.daw import write
+    from stemsplit.export import daw
     from stemsplit.export.daw.session import remark
 
     found = find(stems)
-    path = out or stems / f"{found.name}{write.SUFFIXES[format]}"
-    write.check(format, path, force)
+    path = out or stems / f"{found.name}{daw.SUFFIXES[format]}"
+    daw.check(format, path, force)
     with Bars(enabled=not quiet) as bars, bars.shares(f"session of {found.name}") as progress:
-        analysis = write.analyse(found, progress)
-        write.write(format, found, path, analysis, force)
+        analysis = daw.analyse(found, progress)
+        daw.write(format, found, path, analysis, force)
     report = console.Report(quiet=quiet, verbose=False, json=False)
     report.remark(remark(analysis))
     report.paths({"session": path})

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json as text
 import sys
 from dataclasses import asdict
 from functools import partial
+from json import dumps
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -59,8 +59,7 @@ def command(
     What comes out is a stated time behind what comes in: a block, and what the networks
     hear ahead of it. It is the sound that `stemsplit split` makes with this model, and as long.
     """
-    from stemsplit.live import engine as live
-    from stemsplit.live import sound_card
+    from stemsplit.live import engine, sound_card
     from stemsplit.remix import mixer
 
     if devices:
@@ -76,27 +75,27 @@ def command(
         raise typer.BadParameter("live needs a program before it, play | stemsplit live; or --input DEVICE")
     if not cards and sys.stdout.isatty():
         raise typer.BadParameter("live needs a program behind it, stemsplit live | play; or --output DEVICE")
-    ref = live.find(model)
+    ref = engine.find(model)
     settings = None if remix is None else mixer.parse(remix, ref.stems)
     options = {"runtime": runtime, "device": device, "precision": precision}
-    separator = live.load(ref, stem, block_ms=block, fast=fast, **options)
+    separator = engine.load(ref, stem, block_ms=block, fast=fast, **options)
     spec = separator.spec
 
-    mix = live.only if settings is None else mixer.Mixer(settings, spec.stems, spec.sample_rate).mix
-    engine = live.Live(separator, mix, block_ms=block)
-    way = _between_cards(engine, input, output) if cards else _through_pipes(engine, raw)
+    mix = engine.only if settings is None else mixer.Mixer(settings, spec.stems, spec.sample_rate).mix
+    live = engine.Live(separator, mix, block_ms=block)
+    way = _between_cards(live, input, output) if cards else _through_pipes(live, raw)
     if not quiet:
-        ahead = f"of these {engine.milliseconds(spec.context):.0f} ms hear ahead of blocks of"
-        behind = f"{engine.milliseconds(way.latency):.0f} ms behind, {ahead}"
-        console.say(f"{stem or remix}: {behind} {engine.milliseconds(engine.block):.0f} ms; {spec.how}")
+        ahead = f"of these {live.milliseconds(spec.context):.0f} ms hear ahead of blocks of"
+        behind = f"{live.milliseconds(way.latency):.0f} ms behind, {ahead}"
+        console.say(f"{stem or remix}: {behind} {live.milliseconds(live.block):.0f} ms; {spec.how}")
     try:
         way.run()
     finally:
-        if engine.blocks:
+        if live.blocks:
             _sum_up(way, quiet=quiet, json=json)
 
 
-def _through_pipes(engine: Live, form: str | None) -> Pipe:
+def _through_pipes(live: Live, form: str | None) -> Pipe:
     """Return the way from standard input to standard output, in the form of the former."""
     from stemsplit.audio.raw import StreamWriter, read_header
     from stemsplit.live.pipe import Pipe
@@ -105,25 +104,25 @@ def _through_pipes(engine: Live, form: str | None) -> Pipe:
     stream = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
     given = runtime_options.raw_form(form)
     raw, length = (given, None) if given else read_header(stream)
-    engine.check(raw.sample_rate, raw.channels)
+    live.check(raw.sample_rate, raw.channels)
     frames = None if length is None else length // raw.bytes_per_frame
     outlet = StreamWriter(streams.sound(), raw, wav=form is None, frames=frames)
-    return Pipe(engine, stream, raw, outlet, length=length)
+    return Pipe(live, stream, raw, outlet, length=length)
 
 
-def _between_cards(engine: Live, input: str | None, output: str | None) -> SoundCard:
+def _between_cards(live: Live, input: str | None, output: str | None) -> SoundCard:
     from stemsplit.live.sound_card import SoundCard
 
     names = (None if name == "default" else name for name in (input, output))
-    card = SoundCard(engine, *names)
-    engine.check(engine.spec.sample_rate, card.channels)
+    card = SoundCard(live, *names)
+    live.check(live.spec.sample_rate, card.channels)
     return card
 
 
 def _sum_up(way: Pipe | SoundCard, *, quiet: bool, json: bool) -> None:
     summary = way.summary
     if json:
-        typer.echo(text.dumps(asdict(summary)), err=True)
+        typer.echo(dumps(asdict(summary)), err=True)
     elif not quiet:
         for warning in way.warnings:
             console.say(f"warning: {warning}")

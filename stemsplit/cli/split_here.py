@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from stemsplit.cli import bars as progress_bars
 from stemsplit.cli import console, stopping
+from stemsplit.cli.bars import Bars
 from stemsplit.errors import StemsplitError, UsageError, failure
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class SplitHere:
             how = f"{options.split.model} by {method.spec.how}"
             self.report.remark(f"{how}: {', '.join(options.names)}", detail=True)
         with (
-            progress_bars.Bars(self.tracks.values(), enabled=not self.report.quiet) as bars,
+            Bars(self.tracks.values(), enabled=not self.report.quiet) as bars,
             ThreadPoolExecutor(jobs) as pool,
         ):
             try:
@@ -66,7 +66,7 @@ class SplitHere:
                 self._stop.set()
                 pool.shutdown(cancel_futures=True)
 
-    def _guarded(self, method: Method, bars: progress_bars.Bars, number: int, job: Job) -> None:
+    def _guarded(self, method: Method, bars: Bars, number: int, job: Job) -> None:
         try:
             self._stop.check()
             with self.report.failing(job.track):
@@ -76,7 +76,7 @@ class SplitHere:
             self._stop.set()
             raise
 
-    def _split(self, method: Method, bars: progress_bars.Bars, number: int, job: Job) -> None:
+    def _split(self, method: Method, bars: Bars, number: int, job: Job) -> None:
         """Split a track, and write what goes beside its stems."""
         from stemsplit.separation.separator import FittedMethod
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from stemsplit.cli import bars as progress_bars
 from stemsplit.cli import console, signals, streams
+from stemsplit.cli.bars import Bars
 from stemsplit.errors import EncodeError, StemsplitError, failure
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Run:
         reader, path = self._open_one(stem, folder, options)
         method = options.load()
         with (
-            progress_bars.Bars(enabled=not report.quiet) as bars,
+            Bars(enabled=not report.quiet) as bars,
             bars.of(f"{stem} of {self.tracks[0]}", reader) as update,
         ):
             if self.raw or options.output.format == "wav":
@@ -207,7 +207,7 @@ def _split_on_cluster(
     cpus = options.runtime.threads or 1
     try:
         with (
-            progress_bars.Bars(enabled=not report.quiet) as bars,
+            Bars(enabled=not report.quiet) as bars,
             console.alone(),  # Ray prints to stdout that it lost a machine
             bars.counting(len(planned)) as count,
         ):

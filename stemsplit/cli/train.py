@@ -186,9 +186,9 @@ def command(
     if not data and not join:
         raise typer.BadParameter("give --data, or --join, or both")
     if join:
-        from stemsplit.training.merge import join as join_models
+        from stemsplit.training import merge
 
-        typer.echo(join_models(join, run, name, data=data or (), device=device))
+        typer.echo(merge.join(join, run, name, data=data or (), device=device))
         return
     from stemsplit.training import progress
     from stemsplit.training.augment import Augmentation

@@ -10,8 +10,7 @@ from pathlib import Path
 from stemsplit import plots
 from stemsplit.audio.reader import Reader
 from stemsplit.audio.stem_folder import StemSet
-from stemsplit.export import report
-from stemsplit.export.daw import write as daw
+from stemsplit.export import daw, report
 from stemsplit.files.parts import refuse_to_replace
 from stemsplit.options import Options
 from stemsplit.output import template

@@ -86,8 +86,8 @@ def _read(path: Path) -> ManifestEntry | None:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("version") != VERSION:
             return None
-        prints = {name: Fingerprint(**each) for name, each in content["outputs"].items()}
-        return ManifestEntry(**content | {"input": Fingerprint(**content["input"]), "outputs": prints})
+        fingerprints = {name: Fingerprint(**each) for name, each in content["outputs"].items()}
+        return ManifestEntry(**content | {"input": Fingerprint(**content["input"]), "outputs": fingerprints})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -105,8 +105,8 @@ class Manifest:
     def made(self) -> set[str]:
         """Return the absolute paths of all files here that are still as this program wrote them."""
         records = filter(None, map(_read, (self.out / FOLDER).glob("*.json")))
-        prints = {self.out / name: each for record in records for name, each in record.outputs.items()}
-        return {os.path.abspath(path) for path, each in prints.items() if each.fits(path)}
+        fingerprints = {self.out / name: each for record in records for name, each in record.outputs.items()}
+        return {os.path.abspath(path) for path, each in fingerprints.items() if each.fits(path)}
 
     def write(self, outputs: Mapping[str, Path], record: ManifestEntry) -> None:
         """Keep a record, whole or not at all. Raises OSError or EncodeError if that fails."""
@@ -153,13 +153,13 @@ class Manifest:
             if (path.exists() if is_remote(path) else os.path.lexists(path))
         )
 
-    def prints(self, written: Mapping[Path, Path]) -> dict[str, Fingerprint]:
-        """Return the prints of outputs, of which some lie elsewhere as yet: path to where it lies."""
+    def fingerprints(self, written: Mapping[Path, Path]) -> dict[str, Fingerprint]:
+        """Return the fingerprints of outputs, of which some lie elsewhere as yet: path to where it lies."""
         return {self.relative(path): Fingerprint.of(place) for path, place in written.items()}
 
-    def digests(self, outputs: Mapping[str, Path], prints: Mapping[str, Fingerprint]) -> dict[str, str]:
+    def digests(self, outputs: Mapping[str, Path], fingerprints: Mapping[str, Fingerprint]) -> dict[str, str]:
         """Return the digest of each stem's file."""
-        return {stem: prints[self.relative(path)].sha256 for stem, path in outputs.items()}
+        return {stem: fingerprints[self.relative(path)].sha256 for stem, path in outputs.items()}
 
     def relative(self, path: Path) -> str:
         """Return the name of a file in the records."""

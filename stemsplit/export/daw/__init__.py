@@ -1,1 +1,61 @@
-"""Sessions for DAWs."""
+"""Stems as a session to open in a DAW: one track per stem, at the detected tempo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from stemsplit import analysis
+from stemsplit.analysis import Analysis
+from stemsplit.audio.reader import Reader
+from stemsplit.audio.stem_folder import Passes, StemSet
+from stemsplit.errors import EncodeError
+from stemsplit.export.daw import dawproject, reaper
+from stemsplit.export.daw.session import session
+from stemsplit.files.claims import writing
+from stemsplit.files.parts import refuse_to_replace
+
+SUFFIXES = {"dawproject": ".dawproject", "reaper": ".rpp"}
+WRITERS = {"dawproject": dawproject.write, "reaper": reaper.write}
+
+
+def analyse(stems: StemSet, progress: Callable[[float], None] = lambda share: None) -> Analysis:
+    """Analyse the mixture: the one beside the stems or, without one, their sum.
+
+    `progress` is called with the share that is done, from 0 to 1.
+    """
+    form = Reader(stems.mixture) if stems.mixture else stems
+    frames = stems.frames * form.sample_rate / stems.sample_rate
+    blocks = Passes(1, frames, progress).watch(stems.mix())
+    return analysis.analyse(blocks, form.sample_rate, form.channels)
+
+
+def check(kind: str, path: Path, force: bool = False) -> None:
+    """Refuse what cannot be written, before any work is done.
+
+    Raises:
+        EncodeError: the name has not the kind's ending, or is a folder's.
+        OutputExists: the file is there already and `force` is not given.
+    """
+    if path.suffix.lower() != SUFFIXES[kind]:
+        raise EncodeError(f"`{path}` is no name for {kind}", f"let it end in {SUFFIXES[kind]}")
+    if path.is_dir():
+        raise EncodeError(f"`{path}` is a folder", "choose another name with --out")
+    refuse_to_replace(path, force=force)
+
+
+def write(kind: str, stems: StemSet, path: Path, analysis: Analysis, force: bool = False) -> Path:
+    """Write the session of some stems; it appears whole or not at all.
+
+    `kind` is "dawproject", which holds the sounds too, or "reaper", which names them by where they lie.
+    Of the `analysis` of the mixture it takes the tempo. Returns the path.
+
+    Raises:
+        EncodeError: the file cannot be written, or its name is not one for the kind.
+        OutputExists: it is there already and `force` is not given.
+        DecodeError: a stem cannot be read.
+    """
+    check(kind, path, force)
+    with writing(path, force=force) as part:
+        WRITERS[kind](session(stems, analysis), part)
+    return path

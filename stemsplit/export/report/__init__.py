@@ -75,11 +75,11 @@ def write(
 
 
 def facts(stems: StemSet, out: Path) -> dict[str, str]:
-    """Return what the record in the folder `out` says of how stems were made, if they are still the same."""
+    """Return how stems were made, from the manifest of the folder `out`, if they have not changed since."""
     found = {}
-    records = Manifest(out)
-    record = records.read(stems.stems)
-    if record and records.are_ours(stems.stems, record):
+    manifest = Manifest(out)
+    record = manifest.read(stems.stems)
+    if record and manifest.are_ours(stems.stems, record):
         names = {Fingerprint.of(path).sha256: name for name, path in store.available().items()}
         made_with = str(record.settings.get("weights"))
         found["Model"] = names.get(made_with, made_with)

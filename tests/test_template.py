@@ -6,19 +6,19 @@ from pathlib import Path
 import pytest
 
 from stemsplit.errors import TemplateError
-from stemsplit.output import template as naming
+from stemsplit.output.template import DEFAULT_TEMPLATE, LONGEST_BYTES, check, fill, key, outputs, track_name
 
 KNOWN = {"track": "song", "folder": "", "stem": "vocals", "ext": "wav", "model": "small", "number": "07"}
 
 
 def filled(template, **more):
-    naming.check(template, "wav")
-    return str(naming.fill(template, KNOWN | more))
+    check(template, "wav")
+    return str(fill(template, KNOWN | more))
 
 
 def test_the_default_is_a_folder_a_track():
-    assert filled(naming.DEFAULT_TEMPLATE) == "song/vocals.wav"
-    assert filled(naming.DEFAULT_TEMPLATE, folder="live/1977") == "live/1977/song/vocals.wav"
+    assert filled(DEFAULT_TEMPLATE) == "song/vocals.wav"
+    assert filled(DEFAULT_TEMPLATE, folder="live/1977") == "live/1977/song/vocals.wav"
 
 
 def test_tags_make_names():
@@ -58,7 +58,7 @@ def test_a_track_s_own_name_stays_as_it_is():
 def test_long_names_are_cut_at_a_letter_and_keep_their_kind(letter):
     folder, file = Path(filled("{title}/{title} {stem}.{ext}", title=300 * letter)).parts
     for name in (folder, file):
-        assert 240 < len(name.encode()) <= naming.LONGEST_BYTES
+        assert 240 < len(name.encode()) <= LONGEST_BYTES
     assert file.endswith(".wav")
     assert set(folder) == {letter}
 
@@ -80,23 +80,23 @@ def test_long_names_are_cut_at_a_letter_and_keep_their_kind(letter):
 )
 def test_templates_that_cannot_be_are_refused(template, words):
     with pytest.raises(TemplateError, match=words):
-        naming.check(template, "wav")
+        check(template, "wav")
 
 
 def test_what_other_systems_take_for_the_same_is_the_same():
     composed = "\N{LATIN SMALL LETTER E WITH ACUTE}"
-    assert naming.key(Path(composed)) == naming.key(Path(unicodedata.normalize("NFD", composed).upper()))
-    assert naming.key(Path("a")) != naming.key(Path("b"))
+    assert key(Path(composed)) == key(Path(unicodedata.normalize("NFD", composed).upper()))
+    assert key(Path("a")) != key(Path("b"))
 
 
 def test_a_stem_file_has_a_name_without_a_stem():
-    outputs = naming.outputs(Path("a.mp3"), ["vocals", "drums"], None, "stem.mp4")
-    assert set(outputs.values()) == {Path("a.stem.mp4")}
+    names = outputs(Path("a.mp3"), ["vocals", "drums"], None, "stem.mp4")
+    assert set(names.values()) == {Path("a.stem.mp4")}
     with pytest.raises(TemplateError, match="holds all stems"):
-        naming.outputs(Path("a.mp3"), ["vocals"], naming.DEFAULT_TEMPLATE, "stem.mp4")
-    long = naming.outputs(Path("a" * 300), ["vocals"], None, "stem.mp4")["vocals"].name
+        outputs(Path("a.mp3"), ["vocals"], DEFAULT_TEMPLATE, "stem.mp4")
+    long = outputs(Path("a" * 300), ["vocals"], None, "stem.mp4")["vocals"].name
     assert long.endswith("a.stem.mp4")
-    assert len(long) == naming.LONGEST_BYTES
+    assert len(long) == LONGEST_BYTES
 
 
 @pytest.mark.parametrize(
@@ -104,4 +104,4 @@ def test_a_stem_file_has_a_name_without_a_stem():
     [("a.b.mp3", "a.b"), ("a.stem.mp4", "a"), ("a.stem.m4a", "a"), (".stem.mp4", ".stem"), (".wav", ".wav")],
 )
 def test_what_a_track_is_called(file, name):
-    assert naming.track_name(Path(file)) == name
+    assert track_name(Path(file)) == name
