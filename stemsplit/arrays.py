@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 Progress = Callable[[int, int], None]
-"""Is called with the number of frames (samples per channel) done, and their total."""
+"""Is called with the frames (samples per channel) done, and their total."""
 
 
 def split(
@@ -39,7 +39,7 @@ def split(
 
     Raises:
         ValueError: the mixture is not one or two channels of floating point samples, all of them finite.
-        StemsplitError: whatever loading the model raises.
+        StemsplitError: an error from loading the model.
     """
     refuse_both(separator, options)
     mixture = _checked(samples)
@@ -81,7 +81,7 @@ def estimate_masks(
     Raises:
         ValueError: the mixture is not one or two channels of finite floating point samples, or not at the
             model's sample rate.
-        StemsplitError: the model does not work by masks, or whatever loading the model raises.
+        StemsplitError: the model does not use masks, or an error from loading the model.
     """
     refuse_both(separator, options)
     mixture = np.atleast_2d(_checked(samples))
@@ -92,6 +92,11 @@ def estimate_masks(
         )
     if sample_rate != method.sample_rate:
         raise ValueError(f"masks are for {method.sample_rate} Hz, got {sample_rate}: resample the mixture")
+    return _masks(method, mixture, progress)
+
+
+def _masks(method: MaskSeparator, mixture: Samples, progress: Progress | None) -> Samples:
+    """Return the masks `(stem, channel, bin, frame)` of a mixture `(channel, time)`."""
     spec, hop_length, total = method.spec, method.stft.hop_length, mixture.shape[-1]
     count = 1 + total // hop_length
     masks = np.empty((len(spec.stems), len(mixture), method.stft.bins, count), np.float32)

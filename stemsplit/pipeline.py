@@ -29,35 +29,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SplitResult:
-    """What came of splitting one file."""
+    """The outcome of splitting one file."""
 
     input: Path
     outputs: dict[str, Path]
     sample_rate: int
-    """Of each stem, in Hz: the input's, unless the format cannot hold it."""
+    """Of each stem, in Hz: the input's, unless the format does not support it."""
     channels: int
     frames: int
     """Samples per channel of each stem, at this sample rate."""
     peaks: dict[str, float]
-    """The largest absolute sample of each stem, before any clipping."""
+    """The largest absolute sample of each stem, before clipping."""
     elapsed_seconds: float
     warnings: list[str]
     sha256: dict[str, str] = field(default_factory=dict)
-    """A digest of each stem's file, where a record of it is kept."""
+    """A digest of each stem's file, if the manifest has it."""
     how: str = ""
-    """What separated it, in words: what a model runs on, or the positions of sources."""
+    """A description: what the model ran on, or the positions of sources."""
 
 
 Progress = Callable[[int, "int | None"], None]
-"""Is called with the frames (samples per channel) done and, where it is known, their total."""
+"""Is called with the frames (samples per channel) done and, if known, their total."""
 Finished = Callable[[SplitResult, Mapping[Path, Path]], None]
-"""Is called with a result and, by the path of each file, that of the part which is going to be it."""
+"""Is called with a result, and a mapping from each file's final path to the path it is written to."""
 
 
 def load(options: Options, ref: ModelRef | None = None) -> Method:
-    """Return what separates: a trained model, or a spatial method that is fitted to each track.
+    """Return a trained model, or a spatial method that is fitted to each track.
 
-    `ref` is the model of the options, if it has been looked up already.
+    `ref` is the options' model, if it has been looked up already.
 
     Raises:
         StemsplitError: as of `ModelRef.parse` and `ModelRef.load`.
@@ -79,22 +79,22 @@ def split_file(
 ) -> SplitResult:
     """Split a sound file into `OUT/<track>/<stem>.<format>`, in memory that does not grow with its length.
 
-    Stems have the file's sample rate, channels and exact length, and a complete set adds up to it. They
-    appear all together, or not at all; as `OUT/<track>.stem.mp4`, in one file. `outputs` names them one by
-    one, or some of them, instead of `out`, `template` and `format`.
+    Stems have the file's sample rate, channels and exact length, and a complete set sums to it. They appear
+    all together or not at all; with `format="stem.mp4"` in one file, `OUT/<track>.stem.mp4`. `outputs` gives
+    the path of each stem, or of some stems, in place of `out`, `template` and `format`.
 
     Options, with their defaults: `template=None`, as in `{artist}/{track}/{stem}.{ext}`; `format="wav"`;
     `depth="same"`; `bitrate=None`; `force=False`; `start_seconds=0.0`; `duration_seconds=None`;
     `audio_track=None` and `downmix=False`, see `Reader`; `gain_db=0.0`, the same for all stems. Without a
     `separator`, those of `load_separator`, too, and `model`, `sources` and `azimuths`.
 
-    `progress` is called with the frames done and, where it is known, their total; `finished`, when all stems
-    are complete, before they get their names, with the result and where each of them lies.
+    For `progress` and `finished` see `Progress` and `Finished`; `finished` is called when all stems are
+    complete, before they are renamed to their final paths.
 
     Raises:
         DecodeError: the file cannot be read.
         EncodeError: a stem cannot be written, or exists already and `force` is not given.
-        StemsplitError: whatever `load_separator` raises.
+        StemsplitError: an error from `load_separator`.
     """
     refuse_both(separator, options)
     every = Options.of(FileKeywords, **options).with_output(out=Path(out))
@@ -110,7 +110,7 @@ def split_track(
     progress: Progress | None = None,
     finished: Finished | None = None,
 ) -> SplitResult:
-    """Split a sound file as `split_file` does. Without a `method`, load what the options name."""
+    """Split a sound file as `split_file` does. Without a `method`, load the options' model."""
     began = time.monotonic()
     reader, gain_db = Reader(path, **options.split.reading), options.split.gain_db
     method = method or load(options)
@@ -119,16 +119,10 @@ def split_track(
     separator = fit(method, reader)
     if isinstance(files[0], StemFile) and not separator.spec.complete:
         raise EncodeError("The stems of this model do not add up to the song", "choose another --format")
-    done = 0
+    results = []
 
     def write(stems: Samples) -> None:
-        nonlocal done
         write_stems(writers, separator.spec.stems, stems)
-        done += stems.shape[-1]
-        if progress:
-            progress(done, reader.frames_estimate)
-
-    results = []
 
     def complete() -> None:
         result = SplitResult(
@@ -147,24 +141,24 @@ def split_track(
             finished(result, {file.path: file.part for file in files})
 
     with together(files, complete):
-        _separate(reader, separator, gain_db, write)
+        _separate(reader, separator, gain_db, write, progress)
     return results[0]
 
 
 def _outputs(
     reader: Reader, method: Method, options: Options, outputs: Mapping[str, Path] | None
 ) -> dict[str, Path]:
-    """Return where stems go, in the order of the method's."""
-    there = method.stems if isinstance(method, FittedMethod) else method.spec.stems
+    """Return the stems' paths, in the order of the method's stems."""
+    stems = method.stems if isinstance(method, FittedMethod) else method.spec.stems
     if outputs is None:
         output = options.output
-        wanted = choose_stems(there, options.split.stems, "this model")
+        wanted = choose_stems(stems, options.split.stems, "this model")
         names = template.outputs(reader.path, wanted, output.template, output.format)
         outputs = {stem: output.out / name for stem, name in names.items()}
-    found = {stem: outputs[stem] for stem in there if stem in outputs}
-    if len(found) < len(outputs):
-        raise ValueError(f"outputs are for {', '.join(outputs)}, but stems are {', '.join(there)}")
-    return found
+    paths = {stem: outputs[stem] for stem in stems if stem in outputs}
+    if len(paths) < len(outputs):
+        raise ValueError(f"outputs are for {', '.join(outputs)}, but stems are {', '.join(stems)}")
+    return paths
 
 
 def split_to_stream(
@@ -176,7 +170,7 @@ def split_to_stream(
     gain_db: float = 0.0,
     progress: Progress | None = None,
 ) -> SplitResult:
-    """Write one stem to a stream as it is made, see `output.plan.plan_stream`.
+    """Write one stem to a stream, block by block, see `output.plan.plan_stream`.
 
     Raises:
         DecodeError: the sound cannot be read.
@@ -184,16 +178,8 @@ def split_to_stream(
     """
     began = time.monotonic()
     separator = fit(method, reader)
-    index, done = separator.spec.stems.index(stem), 0
-
-    def write(stems: Samples) -> None:
-        nonlocal done
-        outlet.write(stems[index])
-        done += stems.shape[-1]
-        if progress:
-            progress(done, reader.frames_estimate)
-
-    _separate(reader, separator, gain_db, write)
+    index = separator.spec.stems.index(stem)
+    frames = _separate(reader, separator, gain_db, lambda stems: outlet.write(stems[index]), progress)
     outlet.finish()
     peaks = {stem: outlet.peak}
     clipped = [] if outlet.raw.depth == "32f" else too_loud(peaks, gain_db, "were clipped")
@@ -202,7 +188,7 @@ def split_to_stream(
         outputs={},
         sample_rate=reader.sample_rate,
         channels=reader.channels,
-        frames=done,
+        frames=frames,
         peaks=peaks,
         elapsed_seconds=time.monotonic() - began,
         warnings=[*reader.warnings, *clipped],
@@ -211,7 +197,7 @@ def split_to_stream(
 
 
 def fit(method: Method, reader: Reader | RawReader) -> Separator:
-    """Return a separator, for which some methods must hear all of a track first."""
+    """Return a separator, which some methods fit to the whole track first."""
     if not isinstance(method, FittedMethod):
         return method
     if isinstance(reader, RawReader):
@@ -222,15 +208,24 @@ def fit(method: Method, reader: Reader | RawReader) -> Separator:
 
 
 def _separate(
-    reader: Reader | RawReader, separator: Separator, gain_db: float, write: Callable[[Samples], None]
-) -> None:
-    gain = np.float32(10 ** (gain_db / 20))
+    reader: Reader | RawReader,
+    separator: Separator,
+    gain_db: float,
+    write: Callable[[Samples], None],
+    progress: Progress | None,
+) -> int:
+    """Call `write` with stems `(stem, channel, time)` block by block; return the number of frames."""
+    gain, done = np.float32(10 ** (gain_db / 20)), 0
     for stems in separate_stream(separator, reader, reader.sample_rate):
         write(stems if gain == 1 else gain * stems)
+        done += stems.shape[-1]
+        if progress:
+            progress(done, reader.frames_estimate)
+    return done
 
 
 def refuse_both(separator: Method | None, options: Mapping[str, Any]) -> None:
-    """Raise TypeError for options beside a separator, which has been loaded with its own."""
-    beside = [name for name in options if name in MethodKeywords.__annotations__]
-    if separator is not None and beside:
-        raise TypeError(f"{', '.join(beside)}: choose these when loading the separator")
+    """Raise TypeError for options that must be chosen when a separator is loaded."""
+    names = [name for name in options if name in MethodKeywords.__annotations__]
+    if separator is not None and names:
+        raise TypeError(f"{', '.join(names)}: choose these when loading the separator")

@@ -1,11 +1,11 @@
-"""Stem files taken apart: each of their tracks to a file of its own."""
+"""Unpack stem files: each of their tracks to a file of its own."""
 
 from __future__ import annotations
 
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stemsplit.audio.reader import Reader
@@ -28,12 +28,12 @@ def unpack(
 ) -> SplitResult:
     """Write the tracks of a stem file to `OUT/<song>/mixture.<format>`, `drums.<format>` and so on.
 
-    They are named as the file names them, and as `ORDER` has it where it does not. All of them appear, or
-    none; memory does not grow with their length.
+    Tracks have the names that the file gives them, or else those of `ORDER`. All of them appear, or none;
+    memory does not grow with their length.
 
     Raises:
         DecodeError: the file cannot be read, is damaged, or has fewer tracks than it should.
-        EncodeError: a track cannot be written, or is there already and `force` is not given.
+        EncodeError: a track cannot be written, or exists already and `force` is not given.
     """
     path, began = Path(path), time.monotonic()
     first = Reader(path, track=0)  # the clearest message about a file that cannot be read
@@ -54,18 +54,10 @@ def unpack(
         )
         for name, reader in zip(names, readers, strict=True)
     }
-    for writer in writers.values():
-        if os.path.exists(writer.path) and writer.path.samefile(path):
-            raise EncodeError(
-                f"`{writer.path}` would replace the stem file itself", "choose another folder with --out"
-            )
-    with together(list(writers.values())):
-        for reader, writer in zip(readers, writers.values(), strict=True):
-            for block in reader:
-                writer.write(block)
-    said = [warning for reader in readers for warning in reader.warnings]
+    _copy(path, readers, list(writers.values()))
+    warnings = [warning for reader in readers for warning in reader.warnings]
     if labels is None:
-        said.append(f"`{path.name}` does not name its stems; {', '.join(ORDER)} is the usual order.")
+        warnings.append(f"`{path.name}` does not name its stems; {', '.join(ORDER)} is the usual order.")
     return SplitResult(
         input=path,
         outputs={name: writer.path for name, writer in writers.items()},
@@ -74,8 +66,20 @@ def unpack(
         frames=writers[MIXTURE].frames_written,
         peaks={name: writer.peak for name, writer in writers.items()},
         elapsed_seconds=time.monotonic() - began,
-        warnings=[*dict.fromkeys(said), *writers[MIXTURE].warnings, *_clipping(writers)],
+        warnings=[*dict.fromkeys(warnings), *writers[MIXTURE].warnings, *_clipping(writers)],
     )
+
+
+def _copy(path: Path, readers: Sequence[Reader], writers: Sequence[Writer]) -> None:
+    for writer in writers:
+        if os.path.exists(writer.path) and writer.path.samefile(path):
+            raise EncodeError(
+                f"`{writer.path}` would replace the stem file itself", "choose another folder with --out"
+            )
+    with together(writers):
+        for reader, writer in zip(readers, writers, strict=True):
+            for block in reader:
+                writer.write(block)
 
 
 def _stems(path: Path, count: int) -> list[Reader]:

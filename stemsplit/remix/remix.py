@@ -1,4 +1,4 @@
-"""A song again, with its stems louder, softer, elsewhere or left out."""
+"""A song mixed anew: gains, positions and delays for its stems."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stemsplit.audio.writer import Writer
 from stemsplit.errors import EncodeError
 from stemsplit.files.claims import claim
 from stemsplit.files.parts import cannot_write
-from stemsplit.options import Options
+from stemsplit.options import Options, OutputOptions
 from stemsplit.output.plan import depth_for
 from stemsplit.pipeline import Progress, fit, load
 from stemsplit.remix.mixer import Mixer, parse
@@ -33,7 +33,7 @@ DEFAULT_OPTIONS = Options()
 
 @dataclass(frozen=True)
 class RemixResult:
-    """What came of a remix."""
+    """The outcome of a remix."""
 
     input: Path
     output: Path
@@ -41,18 +41,18 @@ class RemixResult:
     channels: int
     frames: int
     gain_db: float
-    """Of the whole remix, where it would have been louder than full scale and the song itself."""
+    """Applied to the whole remix where it would exceed both full scale and the song's own peaks."""
     true_peak: float
-    """The remix's, after that gain."""
+    """Of the remix, after that gain."""
     warnings: list[str]
 
 
 @dataclass(frozen=True)
 class _Song:
-    """Where stems come from: a folder that has them, or a song that is split on the way."""
+    """The source of stems: a folder that has them, or a song that is split for the remix."""
 
     reader: Reader
-    """Of the song, or of one of its stems."""
+    """Reads the song, or one of its stems."""
     stems: tuple[str, ...]
     blocks: Callable[[], Iterable[Block]]
     tags_from: Path | None
@@ -67,59 +67,27 @@ def remix(
     title: str = "remix",
     progress: Progress | None = None,
 ) -> RemixResult:
-    """Mix the stems of a song anew, as `mixing.parse` understands the text, into one file.
+    """Mix the stems of a song anew into one file; for the text, see `mixer.parse`.
 
-    `source` is a song, which is split on the way as `options` say; or a folder with its stems. Memory does
-    not grow with its length. Peaks between samples may go as high as full scale, or as the song's own: where
-    the remix would go higher, all of it gets one gain. Of `options.output`, `depth`, `bitrate` and `force`
-    count.
+    `source` is a song, which is split with `options`, or a folder with its stems. Memory does not grow with
+    its length. True peaks may reach full scale or the song's own true peak, whichever is higher; where the
+    remix would exceed both, one gain is applied to all of it. Of `options.output`, `depth`, `bitrate` and
+    `force` are used.
 
     Raises:
         DecodeError, EncodeError: a file cannot be read or written.
-        StemsplitError: the text is no remix, or whatever loading the model raises.
+        StemsplitError: the text is not a remix, or an error from loading the model.
     """
-    if out.exists() and source.exists() and out.samefile(source):
-        raise EncodeError(f"`{out}` would replace the song itself", "choose another file with --out")
-    if source.is_dir() and out.parent.resolve() == source.resolve():
-        raise EncodeError(f"`{out}` would be one of the stems", "choose another folder with --out")
-    if source.is_dir():
-        song = _from_folder(source)
-    else:
-        song = _from_song(Reader(source, **options.split.reading), options)
-    settings = parse(text, song.stems)
-    reader, output = song.reader, options.output
-    writer = Writer(
-        out,
-        sample_rate=reader.sample_rate,
-        channels=reader.channels,
-        depth=depth_for(reader, out, output.depth),
-        bitrate=output.bitrate,
-        frames=reader.frames_estimate,
-        tags_from=song.tags_from,
-        title_suffix=title,
-        force=output.force,
-    )
+    _check(source, out)
+    song = _from_folder(source) if source.is_dir() else _from_song(source, options)
+    settings, reader = parse(text, song.stems), song.reader
+    writer = _writer(song, out, options.output, title)
     mixer = Mixer(settings, song.stems, reader.sample_rate)
-    before, after = (Peaks(reader.sample_rate, reader.channels) for _ in range(2))
-    frames = 0
-    # Only when all of it has been heard is it known how loud it gets.
-    with claim([out]), _held_beside(out) as held:
-        for stems in song.blocks():
-            mix = mixer.mix(stems)
-            before.hear(stems.sum(axis=0))
-            after.hear(mix)
-            held.write(np.ascontiguousarray(mix.T).tobytes())
-            frames += mix.shape[-1]
-            if progress:
-                progress(frames, reader.frames_estimate)
-        for peaks in (before, after):
-            peaks.hear(np.zeros((reader.channels, 0), np.float32), last=True)
+    # The gain depends on the peaks of the whole remix, which goes to a temporary file first.
+    with claim([out]), _temporary_file(out) as mixed:
+        before, after = _mix(song, mixer, mixed, progress)
         gain = _gain(before, after)
-        held.seek(0)
-        with writer:
-            while data := held.read(CHUNK_FRAMES * reader.channels * 4):
-                block = np.frombuffer(data, np.float32).reshape(-1, reader.channels).T
-                writer.write(block if gain == 1 else np.float32(gain) * block)
+        _encode(mixed, reader.channels, gain, writer)
     return RemixResult(
         input=source,
         output=out,
@@ -132,14 +100,62 @@ def remix(
     )
 
 
+def _check(source: Path, out: Path) -> None:
+    """Raise EncodeError if the remix would replace the song or one of its stems."""
+    if out.exists() and source.exists() and out.samefile(source):
+        raise EncodeError(f"`{out}` would replace the song itself", "choose another file with --out")
+    if source.is_dir() and out.parent.resolve() == source.resolve():
+        raise EncodeError(f"`{out}` would be one of the stems", "choose another folder with --out")
+
+
+def _writer(song: _Song, out: Path, output: OutputOptions, title: str) -> Writer:
+    reader = song.reader
+    return Writer(
+        out,
+        sample_rate=reader.sample_rate,
+        channels=reader.channels,
+        depth=depth_for(reader, out, output.depth),
+        bitrate=output.bitrate,
+        frames=reader.frames_estimate,
+        tags_from=song.tags_from,
+        title_suffix=title,
+        force=output.force,
+    )
+
+
 @contextlib.contextmanager
-def _held_beside(out: Path) -> Iterator[BinaryIO]:
+def _temporary_file(out: Path) -> Iterator[BinaryIO]:
     """Yield a temporary file on the disk of `out`. Raises EncodeError if that disk is full."""
     try:
-        with TemporaryFile(dir=out.parent) as held:
-            yield held
+        with TemporaryFile(dir=out.parent) as file:
+            yield file
     except OSError as error:
         raise cannot_write(out, error) from error
+
+
+def _mix(song: _Song, mixer: Mixer, file: BinaryIO, progress: Progress | None) -> tuple[Peaks, Peaks]:
+    """Write the remix into a file, as interleaved float32; return the peaks of the song and of the remix."""
+    reader, frames = song.reader, 0
+    before, after = (Peaks(reader.sample_rate, reader.channels) for _ in range(2))
+    for stems in song.blocks():
+        mix = mixer.mix(stems)
+        before.hear(stems.sum(axis=0))
+        after.hear(mix)
+        file.write(np.ascontiguousarray(mix.T).tobytes())
+        frames += mix.shape[-1]
+        if progress:
+            progress(frames, reader.frames_estimate)
+    for peaks in (before, after):
+        peaks.hear(np.zeros((reader.channels, 0), np.float32), last=True)
+    return before, after
+
+
+def _encode(file: BinaryIO, channels: int, gain: float, writer: Writer) -> None:
+    file.seek(0)
+    with writer:
+        while data := file.read(CHUNK_FRAMES * channels * 4):
+            block = np.frombuffer(data, np.float32).reshape(-1, channels).T
+            writer.write(block if gain == 1 else np.float32(gain) * block)
 
 
 def _from_folder(folder: Path) -> _Song:
@@ -148,7 +164,8 @@ def _from_folder(folder: Path) -> _Song:
     return _Song(first, tuple(found.stems), found.blocks, found.mixture)
 
 
-def _from_song(reader: Reader, options: Options) -> _Song:
+def _from_song(path: Path, options: Options) -> _Song:
+    reader = Reader(path, **options.split.reading)
     split, ref = options.split, ModelRef.of(options.split)
 
     def blocks() -> Iterator[Samples]:
@@ -158,7 +175,7 @@ def _from_song(reader: Reader, options: Options) -> _Song:
 
 
 def _gain(before: Peaks, after: Peaks) -> float:
-    """Return what keeps a remix from being louder than full scale, or than the song where that is louder."""
+    """Return the gain that limits a remix's peaks to full scale, or to the song's if they are higher."""
     room = [
         max(1.0, song) / remix
         for song, remix in ((before.sample, after.sample), (before.true, after.true))

@@ -99,18 +99,11 @@ def train(
             for split, found in sources.items()
         }
     trainer = _trainer(settings, recipe, songs, fabric, weights)
-    saved = settings.run / "checkpoint.safetensors"
-    if saved.exists():
-        checkpoint.resume(trainer, saved)
-    else:
-        trainer.start()
+    _resume_or_start(trainer, settings.run)
     if not fabric.is_global_zero:
         trainer.run(lambda progress: None)
         return None
-    if trainer.done >= 1:
-        say(f"already trained for {trainer.step:,} steps; more --steps or --minutes go on")
-    elif trainer.step:
-        say(f"going on from step {trainer.step:,}")
+    _say_progress(trainer, say)
     trainer.run(TrainingLogger(trainer, settings.run, display))
     trainer.finish()
     if not entry.joint:
@@ -119,6 +112,21 @@ def train(
     page.save(path, _card(settings, trainer), trainer.best())
     calibration.calibrate(path, songs["valid"], device=settings.device)
     return path
+
+
+def _resume_or_start(trainer: Trainer, run: Path) -> None:
+    saved = run / "checkpoint.safetensors"
+    if saved.exists():
+        checkpoint.resume(trainer, saved)
+    else:
+        trainer.start()
+
+
+def _say_progress(trainer: Trainer, say: Callable[[str], None]) -> None:
+    if trainer.done >= 1:
+        say(f"already trained for {trainer.step:,} steps; more --steps or --minutes go on")
+    elif trainer.step:
+        say(f"going on from step {trainer.step:,}")
 
 
 def _check(augmentation: Augmentation, recipe: TrainConfig) -> None:
