@@ -73,16 +73,16 @@ def analyse(blocks: Iterable[Block], sample_rate: int, channels: int, *, music: 
             frames += block.shape[-1]
             energy += float(np.square(block, dtype=np.float64).sum())
             apart += float(np.square(block[0] - block[-1], dtype=np.float64).sum())
-            peaks.hear(block)
-            loudness.hear(block)
+            peaks.add(block)
+            loudness.add(block)
             middle = block.mean(axis=0, keepdims=True)
-            band.hear(middle)
+            band.add(middle)
             yield middle
 
     for middle in resample(heard(), sample_rate, MUSIC_RATE, 1):
         if music:
-            notes.hear(middle[0])
-    peaks.hear(np.zeros((channels, 0), np.float32), last=True)
+            notes.add(middle[0])
+    peaks.add(np.zeros((channels, 0), np.float32), last=True)
     bpm, sure, beats = notes.rhythm()
     key, key_sure = notes.key()
     return Analysis(
@@ -129,7 +129,7 @@ class _Band:
         self._power = np.zeros(len(self._hz))
         self._frames = _Frames(self.N_FFT, self.N_FFT)
 
-    def hear(self, middle: Block) -> None:
+    def add(self, middle: Block) -> None:
         frames = self._frames.cut(middle[0])
         self._power += (np.abs(np.fft.rfft(frames * np.hanning(self.N_FFT))) ** 2).sum(axis=0)
 
@@ -165,7 +165,7 @@ class _Music:
         self._onsets: list[NDArray[np.float64]] = []
         self._chroma = np.zeros(12)
 
-    def hear(self, samples: NDArray[np.float32]) -> None:
+    def add(self, samples: NDArray[np.float32]) -> None:
         import librosa
 
         frames = self._frames.cut(samples)

@@ -23,7 +23,7 @@ class StemsplitError(Exception):
 
 
 class DecodeError(StemsplitError):
-    """The input is missing, is no sound file, or holds samples that are no numbers."""
+    """The input is missing, is not a sound file, or has samples that are not finite."""
 
     code = "decode"
 
@@ -59,7 +59,7 @@ class OutputBusy(EncodeError):
 
 
 class UsageError(StemsplitError):
-    """Something was asked for that does not exist, does not go together or cannot be understood."""
+    """Options that do not exist, exclude each other or cannot be parsed."""
 
     code = "usage"
     exit_status = 2
@@ -96,7 +96,7 @@ class BadWeights(StemsplitError):
 
 
 class DeviceUnavailable(StemsplitError):
-    """The device asked for is not there, or is out of memory even for the smallest batch."""
+    """The device does not exist, or is out of memory even for the smallest batch."""
 
     code = "device"
 
@@ -108,7 +108,7 @@ class ClusterUnavailable(StemsplitError):
 
 
 class TooFewPositions(StemsplitError):
-    """A mixture has fewer positions that can be told apart than were asked for: so many were `found`."""
+    """A mixture has fewer distinct positions than requested: `found`."""
 
     def __init__(self, found: int, message: str, hint: str) -> None:
         super().__init__(message, hint)

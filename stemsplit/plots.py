@@ -38,10 +38,10 @@ def box_plot(
     title: str,
     label: str,
 ) -> None:
-    """Write a picture of boxes, one a system beside one another in each group (a stem).
+    """Write a box plot, with one box per system in each group (a stem).
 
-    `values` are system to group to the values of all songs. A box goes from the first to the third quartile
-    with a line at the median, its whiskers to the last values within 1.5 times its height, as is usual.
+    `values` maps system to group to the values of all songs. Boxes span the quartiles, with a line at the
+    median; whiskers reach the last values within 1.5 times the height of the box.
 
     Raises:
         StemsplitError: matplotlib is not installed.

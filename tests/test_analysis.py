@@ -78,15 +78,15 @@ def test_loudness_is_pyloudnorm_s(rate):
     sound[:, 2 * RATE : 4 * RATE] = 0  # gates have something to leave out
     loudness = Loudness(rate, 2)
     for block in np.array_split(sound, 11, axis=1):
-        loudness.hear(block)
+        loudness.add(block)
     assert loudness.lufs == pytest.approx(pyloudnorm.Meter(rate).integrated_loudness(sound.T), abs=0.01)
 
 
 def test_silence_has_no_loudness():
     loudness = Loudness(RATE, 2)
-    loudness.hear(np.zeros((2, RATE), np.float32))
+    loudness.add(np.zeros((2, RATE), np.float32))
     assert loudness.lufs is None
-    loudness.hear(1e-6 * noise(1))
+    loudness.add(1e-6 * noise(1))
     assert loudness.lufs is None
 
 
@@ -95,8 +95,8 @@ def test_a_peak_between_samples():
     sound = np.sin(np.pi / 2 * np.arange(RATE) + np.pi / 4)[None].astype(np.float32)
     peaks = Peaks(RATE, 1)
     for block in np.array_split(sound[:, 1000:-1000] * np.hanning(RATE - 2000).astype(np.float32), 5, axis=1):
-        peaks.hear(block)
-    peaks.hear(np.zeros((1, 0), np.float32), last=True)
+        peaks.add(block)
+    peaks.add(np.zeros((1, 0), np.float32), last=True)
     assert peaks.sample == pytest.approx(np.sqrt(0.5), abs=0.001)
     assert peaks.true == pytest.approx(1, abs=0.01)
 

@@ -77,7 +77,7 @@ def test_a_remix_too_loud_is_softer_as_a_whole(folder):
     wanted = 10 * folder[0] + folder[1:].sum(axis=0)
     np.testing.assert_allclose(mix.T, 10 ** (told["gain_db"] / 20) * wanted, atol=1e-4)
     peaks = Peaks(RATE, 2)
-    peaks.hear(mix.T.astype(np.float32), last=True)
+    peaks.add(mix.T.astype(np.float32), last=True)
     assert peaks.true == pytest.approx(told["true_peak"], abs=1e-3)
     assert peaks.true <= 1.001
 

@@ -1,4 +1,4 @@
-"""How loud sound is: peaks, also between samples, and loudness; heard block by block."""
+"""Sample peak, true peak and loudness, measured block by block."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Peaks:
             sample_rate, OVERSAMPLING * sample_rate, channels, dtype="float32", quality="HQ"
         )
 
-    def hear(self, block: Block, *, last: bool = False) -> None:
+    def add(self, block: Block, *, last: bool = False) -> None:
         """Take the next block `(channel, time)` in; the `last` may be empty."""
         between = self._stream.resample_chunk(np.ascontiguousarray(block.T), last=last)
         self.sample = max(self.sample, float(np.abs(block).max(initial=0)))
@@ -40,7 +40,7 @@ class Loudness:
         self._held = np.zeros((channels, 0))
         self._energies: list[float] = []
 
-    def hear(self, block: Block) -> None:
+    def add(self, block: Block) -> None:
         """Take the next block `(channel, time)` in."""
         from scipy.signal import lfilter
 
@@ -56,7 +56,7 @@ class Loudness:
 
     @property
     def lufs(self) -> float | None:
-        """The loudness of what was heard; None of what is silent, or shorter than a gate of 0.4 s."""
+        """The loudness so far; None for silence, and for less than a gate of 0.4 s."""
         gates = round(GATE_SECONDS / STEP_SECONDS)
         if len(self._energies) < gates:
             return None

@@ -108,7 +108,7 @@ class Fit:
 
 
 def fit(format: str, sample_rate: int, channels: int, bitrate: str | None) -> Fit:
-    """Return what a file of this format has in place of a sample rate and bitrate that it cannot have."""
+    """Return the sample rate and bitrate that this format has in place of unsupported ones."""
     rate, warnings = rate_for(format, sample_rate), []
     if rate != sample_rate:
         able = [name for name in FORMATS if rate_for(name, sample_rate) == sample_rate]

@@ -30,7 +30,7 @@ _UNKNOWN_BYTES = (1 << 32) - 1
 
 @dataclass(frozen=True)
 class RawFormat:
-    """Plain samples, little-endian, one channel's beside the other's: `44100:2:f32`."""
+    """Plain samples, little-endian, channels interleaved: `44100:2:f32`."""
 
     sample_rate: int
     channels: int
@@ -55,7 +55,7 @@ class RawFormat:
 
     @property
     def depth(self) -> str:
-        """The depth of its samples, as `Writer` has it."""
+        """The depth of its samples, see `Writer`."""
         return _DEPTHS[self.samples]
 
     @property
@@ -107,7 +107,7 @@ class RawReader:
             self._end = self._start + max(1, round(duration_seconds * raw.sample_rate))
 
     def __iter__(self) -> Iterator[Block]:
-        """Yield what comes, as it comes; DecodeError at nothing, or at samples that are no numbers."""
+        """Yield what comes, as it comes; DecodeError at nothing, or at samples that are not finite."""
         width, position = self._raw.bytes_per_frame, 0
         while position < self._end:
             data = self._stream.read(width * int(min(self._block_frames, self._end - position)))
@@ -203,7 +203,7 @@ class WavSamples:
 
 
 def _exactly(stream: BinaryIO, count: int) -> bytes:
-    """Read so many bytes of a stream that gives what it has."""
+    """Read `count` bytes of a stream that may return fewer at a time."""
     data = b""
     while len(data) < count:
         more = stream.read(count - len(data))
@@ -232,8 +232,8 @@ def spool(stream: BinaryIO, folder: Path, raw: RawFormat | None = None) -> Path:
 class StreamWriter:
     """Sound to a stream as it is made: plain samples, or, with `wav`, a WAV file.
 
-    A WAV file begins with its length. Where `frames` is not known, and the stream is no file in which it can
-    be put down afterwards, it says what other programs say then: 4 GiB.
+    A WAV file begins with its length. If `frames` is not known, and the stream is not a file in which
+    it can be corrected at the end, the length is 4 GiB, as in other programs.
     """
 
     def __init__(self, stream: BinaryIO, raw: RawFormat, *, wav: bool, frames: int | None = None) -> None:
@@ -242,7 +242,7 @@ class StreamWriter:
         self.peak = 0.0
 
     def write(self, block: Block) -> None:
-        """Append a block `(channel, time)`. Raises BrokenPipeError if nobody listens any more."""
+        """Append a block `(channel, time)`. Raises BrokenPipeError if the reader has gone."""
         if self._wav and not self._bytes:
             self._stream.write(self._header(self._promised))
         data = self.raw.encode(block)

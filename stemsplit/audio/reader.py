@@ -28,7 +28,7 @@ Block = NDArray[np.float32]
 RATES = (1_000, 1_500_000)
 """Sample rates in Hz that sound has; beyond them a header lies, and resampling would take all memory."""
 LOUDEST = 1e15
-"""Samples beyond this (300 dB above full scale) are no sound, and squares of them no float."""
+"""Samples beyond this (300 dB above full scale) are not sound, and their squares overflow float32."""
 
 
 class Reader:
@@ -86,7 +86,7 @@ class Reader:
         return None if frames is None else int(max(0, min(frames - self._start, self._limit)))
 
     def __iter__(self) -> Iterator[Block]:
-        """Yield the blocks, none longer than `block_frames`; DecodeError at samples that are no numbers."""
+        """Yield the blocks, none longer than `block_frames`; DecodeError at samples that are not finite."""
         self.warnings.clear()
         source = open_source(self.path, self._track, downmix=self._downmix)
         try:
@@ -115,7 +115,7 @@ class Reader:
             self.warnings.append(f"`{self.path.name}` {source.remark}")
 
     def _current_state(self) -> tuple[int, ...]:
-        """Return what changes when someone writes the file or puts another in its place."""
+        """Return what changes when the file is written or replaced."""
         with contextlib.suppress(OSError):
             state = self.path.stat()
             return state.st_ino, state.st_size, state.st_mtime_ns
@@ -153,7 +153,7 @@ class Reader:
 
 
 def check_finite(block: Block, name: str, position: int, sample_rate: int) -> None:
-    """Raise DecodeError for samples that are no sound; `position` is the block's first frame."""
+    """Raise DecodeError for samples that are not sound; `position` is the block's first frame."""
     sound = (np.abs(block) < LOUDEST).all(axis=0)  # false for NaN too
     if not sound.all():
         seconds = (position + int(np.argmin(sound))) / sample_rate

@@ -20,7 +20,7 @@ USUAL = ("vocals", "drums", "bass", "other")
 
 @dataclass(frozen=True)
 class StemSet:
-    """Stems that sound together, all of one sample rate, and the mixture if it lies beside them."""
+    """Stems of one song, all of one sample rate, and the mixture if the folder has it."""
 
     name: str
     """The track's."""
@@ -51,7 +51,7 @@ def find(folder: Path) -> StemSet:
     """Return the stems in a folder such as `stems/song`: each a sound file with the stem's name.
 
     Raises:
-        DecodeError: it is no folder, has no stems, or some that do not go together.
+        DecodeError: it is not a folder, has no stems, or has stems that do not match.
     """
     if not folder.is_dir():
         raise DecodeError(f"No folder `{folder}`", "name the folder with the stems of one track")

@@ -61,10 +61,10 @@ class Label:
 class StemFile(Writer):
     """A mixture and its four stems in one file, which appears whole or not at all.
 
-    The stems may be `names` in any order; in the file they have `ORDER`, others behind. They should add up to
-    the mixture, which decks do not play. A mono song is written as two equal channels, for players refuse
-    mono tracks. AAC, by default 256k a track; it clips at full scale. `peaks` has the largest absolute sample
-    of each track, before that.
+    The stems may be `names` in any order; in the file they have `ORDER`, followed by others. They should sum
+    to the mixture, which decks do not play. A mono song is written as two equal channels, because players
+    refuse mono tracks. AAC, by default 256k per track; it clips at full scale. `peaks` has the largest
+    absolute sample of each track, before clipping.
 
     Raises:
         EncodeError: these are not four stems, AAC cannot hold the sample rate, or there is no ffmpeg.
@@ -183,7 +183,7 @@ class _Box:
 
 
 def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[_Box]:
-    """Yield the boxes between two places of a file; ValueError where one does not fit."""
+    """Yield the boxes between two positions of a file; ValueError where one does not fit."""
     for _ in range(MOST_BOXES):
         if end - start < 8:  # nothing, or the zero that ends a list in older files
             return

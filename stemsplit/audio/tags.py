@@ -50,7 +50,7 @@ def read_tags(path: Path) -> Tags:
     return _read_tags(path, state.st_mtime_ns, state.st_size)
 
 
-@lru_cache(maxsize=2)  # every stem of a track asks
+@lru_cache(maxsize=2)  # it is called for every stem of a track
 def _read_tags(path: Path, changed: int, size: int) -> Tags:
     fields, pictures = _through_mutagen(path)
     if not fields and not pictures:

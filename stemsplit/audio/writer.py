@@ -214,8 +214,8 @@ class Writer:
             raise OSError(errno.EIO, "the file came out empty")
 
     def abandon(self) -> None:
-        """Close whatever is open and remove the part file; nothing to do after success."""
-        # Closing may fail on a full disk, of which the caller hears already.
+        """Close open files and remove the part file; after success, do nothing."""
+        # Closing may fail on a full disk, which the caller reports already.
         with contextlib.suppress(OSError, soundfile.LibsndfileError):
             if self._file is not None:
                 self._file.close()

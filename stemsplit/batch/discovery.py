@@ -173,7 +173,7 @@ def _on_this_machine(name: str) -> str:
 
 
 def _identity(path: Path) -> object:
-    """Return what all names of one file have in common, by whatever folder it is reached."""
+    """Return the same value for all paths of one file."""
     with contextlib.suppress(OSError):
         if not remote.is_remote(path) and (state := path.stat()).st_ino:
             return state.st_dev, state.st_ino, unicodedata.normalize("NFC", path.name).casefold()
@@ -181,7 +181,7 @@ def _identity(path: Path) -> object:
 
 
 def _tracks(folder: Path, names: Iterable[str]) -> list[str]:
-    """Return the names of the tracks among the files of a folder; a stem file beside its song is not one."""
+    """Return the names of the tracks among the files of a folder; not a stem file next to its song."""
     sounds = [name for name in names if not name.startswith(".") and _is_sound(folder / name)]
     songs = {os.path.splitext(name)[0] for name in sounds}
     return [name for name in sounds if formats.song_of(name) not in songs]

@@ -33,7 +33,7 @@ LOOK_SECONDS = 5.0
 """How often it is looked whether machines have come or gone."""
 
 Outcome = SplitResult | StemsplitError | None
-"""What came of a track; None if it was done already."""
+"""The outcome of a track; None if it was done already."""
 
 
 class _Worker:
@@ -69,15 +69,15 @@ def run(
     cpus: int = 1,
     gpus: float = 0.0,
 ) -> Iterator[tuple[Job, Outcome]]:
-    """Split tracks on a Ray cluster, and yield each of them with what came of it, in no certain order.
+    """Split tracks on a Ray cluster, and yield each of them with its outcome, in no certain order.
 
     `address` is what `ray.init` takes: `auto` for the cluster that this machine belongs to, `HOST:PORT`,
     `ray://HOST:PORT`, or `local` for all of this machine alone. There are as many workers as the cluster has
-    room for, each with `cpus` processor cores and `gpus` graphics cards, but no more than `workers`.
+    room for, each with `cpus` CPU cores and `gpus` GPUs, but no more than `workers`.
 
     Raises:
         ClusterUnavailable: there is no such cluster, or none of its workers lives long enough to begin.
-        StemsplitError: whatever loading the model raises, on any machine.
+        StemsplitError: an error from loading the model, on any machine.
     """
     ray, handler = _ray(), signal.getsignal(signal.SIGTERM)
     try:
@@ -109,7 +109,7 @@ def _for_workers(options: BatchOptions, cpus: int) -> BatchOptions:
 
 
 def _refuse_closed(address: str) -> None:
-    """Raise OSError at an address that no one answers: Ray would try for minutes."""
+    """Raise OSError if there is no answer from an address: Ray would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
@@ -125,7 +125,7 @@ def _ray() -> Any:
 
 
 class _Scheduler:
-    """Gives tracks to workers, and asks for new ones where some were lost."""
+    """Gives tracks to workers, and starts new workers for lost ones."""
 
     def __init__(
         self, ray: Any, options: BatchOptions, jobs: Sequence[Job], most: int | None, share: dict[str, float]
@@ -160,7 +160,7 @@ class _Scheduler:
                         self._left -= 1
                         yield job, WorkerLost(f"`{job.track}` cost {ATTEMPTS} workers", "split it by itself")
                     continue
-                except Exception as error:  # what came of it cannot be sent, or be read here
+                except Exception as error:  # the outcome cannot be sent, or cannot be read here
                     outcome = failure(error, job.track if job else self._options.split.model)
                 if job is not None:
                     self._left -= 1
@@ -171,7 +171,7 @@ class _Scheduler:
                 self._give_track(worker)
 
     def _start_workers(self) -> None:
-        """Ask for as many workers as there is room and work for; those that have no room yet wait for it."""
+        """Request as many workers as there is room and work for; those without room wait."""
         wanted = min(self._room(), self._left)
         for _ in range(wanted - len(self._busy)):
             worker = self._worker.remote(self._options)

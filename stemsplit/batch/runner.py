@@ -1,4 +1,4 @@
-"""How one track of a batch is split, unless it is done already, and how a record of it is kept."""
+"""Splits one track of a batch, unless it is done already, and keeps a record of it."""
 
 from __future__ import annotations
 
@@ -135,12 +135,12 @@ class BatchRunner:
             }
             self.manifest.write(job.outputs, replace(done, outputs=fingerprints))
 
-        remember(lambda file: 0)  # whoever finds the stems before all are there has to read them
+        remember(lambda file: 0)  # a program that finds the stems before all are copied has to read them
         copy_together({nearby.out / file: self.out / file for file in done.outputs})
         remember(lambda file: changed_ns((self.out / file).stat()))
 
     def load_result(self, job: Job) -> SplitResult:
-        """Return what came of a track that is done."""
+        """Return the result of a track that is done."""
         record = self.manifest.read(job.outputs)
         assert record is not None
         digests = self.manifest.digests(job.outputs, record.outputs)
@@ -150,7 +150,7 @@ class BatchRunner:
         before, sha256 = _state(job.track.path), {}
 
         def keep(result: SplitResult, places: Mapping[Path, Path]) -> None:
-            """Remember what is about to appear: whatever is found later is then known to be ours."""
+            """Record the stems before they appear, so that later runs know them."""
             track = Fingerprint.of(job.track.path)
             if _state(job.track.path) != before:
                 raise DecodeError(f"`{job.track.path}` was changed while it was read", "split it again")
@@ -186,7 +186,7 @@ class BatchRunner:
         return self.options.with_output(force=self._may_replace(job))
 
     def _may_replace(self, job: Job) -> bool:
-        """Whether what is there may be replaced: what an earlier run wrote and nobody has touched since.
+        """Whether existing files may be replaced: those that an earlier run wrote, if unchanged since.
 
         Raises:
             OutputExists: that run was of another track.

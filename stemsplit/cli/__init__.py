@@ -162,7 +162,7 @@ for _name, _verb in VERBS.items():
 
 
 def main() -> None:
-    """Run the program that the command line asks for."""
+    """Run the command line."""
     streams.install()
     signals.install()
     try:

@@ -98,7 +98,7 @@ def _effective(command: Any, ctx: Any, given: Mapping[str, Any]) -> dict[str, se
 
 
 def meaning(option: Any, ctx: Any, setting: settings.Setting) -> Any:
-    """Return a setting's value as the command would have it from its command line.
+    """Return a setting's value, converted as from the command line.
 
     Raises:
         BadConfig: the command line would not take it.

@@ -42,7 +42,7 @@ _bars: Progress | None = None
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Keep stdout for what is written here: whatever a library prints there meanwhile goes to stderr."""
+    """Keep stdout for this program's output: what a library prints there goes to stderr."""
     global _ours
     _ours = sys.stdout
     try:
@@ -133,7 +133,7 @@ class Report:
         self._one_at_a_time = threading.RLock()
 
     def remark(self, text: str, *, detail: bool = False) -> None:
-        """Say something unless asked to be quiet; a detail, only if asked to be verbose."""
+        """Print a message unless `quiet`; a detail only if `verbose`."""
         if not self.quiet and (self.verbose or not detail):
             say(text)
 
@@ -171,7 +171,7 @@ class Report:
                 event(event="plan", input=job.track, seconds=seconds, outputs=job.outputs)
 
     def skipped(self, job: Job, beside: Mapping[str, Path] | None = None) -> None:
-        """Report a track that is done already, and the files `beside` its stems."""
+        """Report a track that is done already, and its sidecar files, `beside`."""
         with self._one_at_a_time:
             self.skips += 1
             self.remark(f"{job.track}: done already")
@@ -227,7 +227,7 @@ class Report:
             _to_stdout(os.fsencode(str(path)), self._path_end)
 
     def done(self, track: Track, result: SplitResult, beside: Mapping[str, Path] | None = None) -> None:
-        """Tell what was written, and what `beside` the stems."""
+        """Report the files that were written, and the sidecar files, `beside`."""
         with self._one_at_a_time:
             self.successes += 1
             self._tell(track, result, beside or {})

@@ -166,7 +166,7 @@ def _refuse(*paths: Path) -> None:
 def _measure(
     plan: Plan, data: Sequence[str], splits: Sequence[str], width: float, jobs: int
 ) -> list[SongScores]:
-    """Measure one song after the other, with BSSEval in so many processes beside it."""
+    """Measure one song after the other, with BSSEval in further processes."""
     from contextlib import nullcontext
 
     from stemsplit.datasets.songs import find_songs

@@ -126,7 +126,7 @@ def _draw(source: Path, reader: Reader | None, path: Path) -> None:
     if reader is None:
         stems = stem_folder.find(source)
         names, rate, frames = [stem_folder.MIXTURE, *stems.stems], stems.sample_rate, stems.frames
-        # What has no mixture beside it is drawn above its stems as their sum.
+        # Without a mixture, the sum of the stems is drawn above them.
         blocks = (np.concatenate([block.sum(axis=0, keepdims=True), block]) for block in stems.blocks())
     else:
         names, rate, frames = [source.name], reader.sample_rate, sum(block.shape[-1] for block in reader)

@@ -1,4 +1,4 @@
-"""`stemsplit report`: a page to hear and see stems with."""
+"""`stemsplit report`: a page that plays and shows stems."""
 
 from __future__ import annotations
 

@@ -1,23 +1,23 @@
-"""Defaults of the user's own: from the environment, from a project's file, from the user's file.
+"""The user's defaults: from the environment, from a project's file, from the user's file.
 
     # stemsplit.toml
     format = "flac"
     two-stems = "vocals"
     mask = "wiener"
 
-Keys are the long names of options, with `-` or `_`; values are what one would type behind them, and
-`true` or `false` for what takes no value. Three places are looked at, the first outranking the next:
+Keys are the long names of options, with `-` or `_`; values are as on the command line, and `true` or `false`
+for flags. There are three sources; earlier ones take precedence:
 
 1. the environment: `STEMSPLIT_FORMAT=flac`, `STEMSPLIT_FAST=1`; an empty variable is none;
 2. the project's file: `stemsplit.toml` in the current folder, or in the nearest folder above that has
-   one. The search ends at the home folder, which still counts, or else at the root;
+   one. The search ends at the home folder, inclusive, or else at the root;
 3. the user's file: `stemsplit.toml` in `user_folder()`.
 
 `STEMSPLIT_CONFIG=FILE` reads this file instead of the two. A relative path in a project's file counts
 from the folder of that file, any other from the current folder; `~` is the home folder in both.
 
-A project's file may have come with somebody else's music, so it cannot say `force` or `ray`: whatever it
-says, no file that is there already is lost, and none leaves the machine.
+A project's file may come with somebody else's music, so it cannot set `force` or `ray`: it can neither
+replace existing files nor send files to other machines.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Place:
 
 
 def layers(options: Options) -> list[dict[str, Setting]]:
-    """Return the settings of each place that has any, by option, the place that outranks the others first.
+    """Return the settings of each source that has any, by option; in order of precedence.
 
     Raises:
         BadConfig: a file cannot be read, or a key or the type of a value is wrong.
@@ -108,7 +108,7 @@ def places() -> list[Place]:
 
 
 def user_folder() -> Path:
-    """Return the folder of this user's settings that is ours, as the platform has it."""
+    """Return the program's folder in the platform's folder for user settings."""
     home = Path(os.path.expanduser("~"))  # Path.home() fails for a user who has none, as in containers
     if sys.platform == "darwin":
         return home / "Library" / "Application Support" / "stemsplit"

@@ -77,7 +77,7 @@ class SplitHere:
             raise
 
     def _split(self, method: Method, bars: Bars, number: int, job: Job) -> None:
-        """Split a track, and write what goes beside its stems."""
+        """Split a track, and write its sidecar files."""
         from stemsplit.separation.separator import FittedMethod
 
         options, reader = self.runner.options, self.tracks[job]

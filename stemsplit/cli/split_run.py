@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """What a command line asks for besides the options of the split itself."""
+    """The command line's options other than those of the split itself."""
 
     tracks: Sequence[str]
     """Names of files and folders; `-` is standard input."""

@@ -4,7 +4,7 @@
 - Standard output that cannot be written is reported once. Nothing more is written there, the work goes on,
   and the exit status is 1. Where the sound itself goes there (see `sound`), the program ends with an error.
 - Standard output whose reader has gone ends the program with status 141.
-- A stream that was closed by whoever started the program is the null device.
+- A stream that was closed before the program started is the null device.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def install() -> None:
 
 
 def close(status: Any) -> Any:
-    """Write what is still buffered, and return the exit status: 1 in place of 0 if output was lost."""
+    """Flush, and return the exit status: 1 in place of 0 if output was lost."""
     sys.stdout.flush()
     return status or int(getattr(sys.stdout.buffer, "lost", False))
 

@@ -1,12 +1,12 @@
 """Songs whose stems are known, for training and evaluation.
 
-A data folder holds SPLIT/SONG/STEM.EXT, one sound file a stem. A stem without a file is silent. A file that
-holds several stems together is named after all of them (`other_and_bass.ogg`): it counts in the
-mixture, and those stems are not known. Files with other names count in the mixture too, but for one called
-`mixture`, which is taken to be their sum.
+A data folder holds SPLIT/SONG/STEM.EXT, one sound file per stem. A stem without a file is silent. A file that
+holds several stems together is named after all of them (`other_and_bass.ogg`): it counts in the mixture, and
+those stems are not known. Files with other names count in the mixture, too, except for one called `mixture`,
+which is taken to be the sum.
 
-`musdb18:DIR` is MUSDB18 as it is distributed: `DIR/{train,test}/SONG.stem.mp4`, or of MUSDB18-HQ a folder a
-song with a WAV file a stem. Its validation songs lie among the training songs.
+`musdb18:DIR` is MUSDB18 as distributed: `DIR/{train,test}/SONG.stem.mp4`, or for MUSDB18-HQ one folder per
+song with one WAV file per stem. Its validation songs are among the training songs.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ MUSDB18_VALID = frozenset(
 
 @dataclass(frozen=True)
 class Song:
-    """One song: `parts` `(stem + 1, channel, time)`, the last of which is all that is no single stem.
+    """One song: `parts` `(stem + 1, channel, time)`; the last part is the residual.
 
-    `known[i]` is false where stem i is in that last part.
+    `known[i]` is false where stem i is in the residual.
     """
 
     name: str
@@ -185,9 +185,9 @@ def find_songs(
 
 
 def summary(songs: Sequence[SongSource]) -> str:
-    """Say how many songs there are, which stems some of them lack, and which files are no stems.
+    """Return the number of songs, the stems that some of them lack, and the files that are not stems.
 
-    So that a misnamed file is seen: it counts in the mixture, and its stem as silent.
+    This shows misnamed files, which count in the mixture, and whose stems count as silent.
     """
     stems = songs[0].stems
     held = [{name for sound in song.sounds for name in sound.holds} for song in songs]

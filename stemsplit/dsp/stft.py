@@ -23,7 +23,7 @@ Spectra = NDArray[np.complex64]
 class Stft:
     """A Hann-windowed transform; `n_fft` is a multiple of `hop_length`, four times it or more.
 
-    Spectra are scaled so that a full-scale sine has magnitude one in its bin, whatever `n_fft` is.
+    Spectra are scaled so that a full-scale sine has magnitude one in its bin, for any `n_fft`.
     """
 
     n_fft: int = 2048
@@ -39,11 +39,11 @@ class Stft:
         return self.n_fft // 2 + 1
 
     def frames(self, samples: int) -> int:
-        """Number of whole frames in so many samples."""
+        """Number of whole frames in `samples` samples."""
         return max(0, (samples - self.n_fft) // self.hop_length + 1)
 
     def samples(self, frames: int) -> int:
-        """Number of samples that so many frames cover."""
+        """Number of samples that `frames` frames cover."""
         return (frames - 1) * self.hop_length + self.n_fft if frames > 0 else 0
 
     @cached_property

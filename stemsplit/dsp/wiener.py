@@ -108,8 +108,8 @@ def _nearby(values: Any, context_frames: int) -> Any:
     """Return the sums of `(frame, bin)` over `context_frames` and a bin to either side, for whole sums.
 
     Sums over 2, 4, 8, ... frames are each made of two of the last ones; those that 2 * context_frames + 1
-    consists of are added up. Always the same frames in the same order: what comes of a frame does not depend
-    on how many there are before it, as it would with a running sum.
+    consists of are added up. The order of summation is fixed: unlike with a running sum, a frame's result
+    does not depend on how many frames come before it.
     """
     values = values[:, :-2] + values[:, 1:-1] + values[:, 2:]
     frames, width, size, start = len(values) - 2 * context_frames, 2 * context_frames + 1, 1, 0

@@ -146,7 +146,7 @@ class _References:
         return cls(spectra, matrix.reshape(len(spectra) * taps, -1), channels, taps, length)
 
     def __getitem__(self, stem: tuple[int, int]) -> _References:
-        """Return those of one stem alone, as museval asks for them: by its number, twice."""
+        """Return those of one stem alone; museval calls it with the stem's number twice."""
         return self._alone[stem[0]]
 
     @functools.cached_property
@@ -203,9 +203,9 @@ class _Last:
 
 
 class Pool:
-    """Processes that run `bss_eval`, which takes longer than the separation, beside one another.
+    """Processes that run `bss_eval` in parallel, because it takes longer than the separation.
 
-    No more songs wait than there are processes, so that memory does not grow with the number of songs.
+    At most one song per process waits, so that memory does not grow with the number of songs.
 
     Raises:
         StemsplitError: museval is not installed.
@@ -215,7 +215,7 @@ class Pool:
         museval()
         self.sample_rate = sample_rate
         self.room = threading.BoundedSemaphore(jobs + 1)
-        # Spawned: a fork would inherit torch's threads in whatever state they are.
+        # Spawned: a fork would inherit torch's threads in an undefined state.
         spawn = multiprocessing.get_context("spawn")
         self.executor = ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_one_thread)
         self.pending: list[tuple[Scores, Future[Scores]]] = []

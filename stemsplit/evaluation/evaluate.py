@@ -24,7 +24,7 @@ from stemsplit.separation.stream import separate_stream
 from stemsplit.zoo.ref import ModelRef
 
 SAMPLE_RATE = 44_100
-"""That all songs are measured at, whatever a separator works at."""
+"""At which all songs are measured, for separators at any sample rate."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,9 @@ def _separated(method: Method, song: Song) -> Samples:
 
 
 def sources(method: FittedMethod, song: Song) -> Samples:
-    """Return as many sources `(source, channel, time)` as a method can tell apart in a song.
+    """Return as many sources `(source, channel, time)` as a method can separate in a song.
 
-    Where that are fewer than it was asked for, it is asked for those; the only one there is is the mixture.
+    If it finds fewer positions than it has sources, it runs again with that number; with one, the mixture.
     """
     try:
         fitted = method.fit([song.mixture], SAMPLE_RATE)
@@ -138,10 +138,10 @@ def sources(method: FittedMethod, song: Song) -> Samples:
 
 
 def assigned(song: Song, found: Samples) -> Samples:
-    """Return for each stem of a song one of the sources found `(source, channel, time)`, all of them others.
+    """Return for each stem of a song one of the sources `(source, channel, time)`, each source once.
 
-    The choice is the one with the highest sum of SDR: the best case for a method that gives no names. Where
-    there are more stems than sources, each gets the best, though another may have it, too.
+    The assignment has the highest sum of SDR: the best case for a method that does not name its sources. If
+    there are more stems than sources, each stem gets its best source, which several may share.
     """
     heard = audible(song)
     ratios = np.array([[sdr(song.parts[stem], source) for source in found] for stem in heard])

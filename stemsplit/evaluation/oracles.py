@@ -34,7 +34,7 @@ def all_oracles(stft: Stft, bins: int, threshold: float) -> dict[str, Oracle]:
 
 
 def ideal_binary(threshold: float) -> Callable[[Samples, Samples], Samples]:
-    """Return the rule for the mask that the network learns, B = (S > T * M)."""
+    """Return the rule for the mask that the network is trained on, B = (S > T * M)."""
     return lambda stems, mixture: (stems > threshold * mixture).astype(np.float32)
 
 
@@ -71,9 +71,9 @@ class IdealWiener:
 
     In bin f and frame t source j is Gaussian with covariance v_j(t, f) R_j(f), where v_j is its power, the
     mean over channels of |S_j|**2, and R_j the covariance of its channels over the song, of mean power one.
-    The filter v_j R_j (sum_k v_k R_k)**-1 tells sources apart by their place in the stereo image, too, which
-    no mask can. All parts of the song count as sources, and the estimates of all add up to the mixture. It
-    covers the full band, where the masks are extended above the network's.
+    The filter v_j R_j (sum_k v_k R_k)**-1 also separates sources by their position in the stereo image,
+    which a mask cannot. All parts of the song count as sources, and their estimates sum to the mixture. It
+    covers the full band, where masks are extended above the network's.
     """
 
     stft: Stft

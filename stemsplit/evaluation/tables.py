@@ -72,7 +72,7 @@ def values(songs: Sequence[SongScores], measure: str) -> dict[str, dict[str, lis
 
 
 def facts(name: str, threshold: float, songs: Sequence[SongScores]) -> dict[str, Any]:
-    """Return all there is, split by split, for JSON: what is no finite number is None."""
+    """Return all scores by split, for JSON; None in place of values that are not finite."""
     splits = {
         split: {
             "songs": len(each),

@@ -22,13 +22,13 @@ Phase = Callable[[str], AbstractContextManager[Callable[[float], None]]]
 
 @dataclass(frozen=True)
 class Sidecars:
-    """What is wanted beside the stems of each track: a `session` of a kind that `daw` knows, a `page`."""
+    """The files to write next to the stems of each track: a `session` of one of `daw.SUFFIXES`, a `page`."""
 
     session: str | None = None
     page: bool = False
 
     def paths(self, track: Path, outputs: Mapping[str, Path]) -> dict[str, Path]:
-        """Return where it goes: into the folder of the first stem, by names that say of which track it is."""
+        """Return their paths: in the folder of the first stem, with the track's name."""
         folder, name = next(iter(outputs.values())).parent, template.track_name(track)
         found = {}
         if self.session:

@@ -1,6 +1,6 @@
-"""Claims on output files: of several programs that would write a file, one does and the others are told.
+"""Claims on output files: of several programs that would write a file, one does, and the others get an error.
 
-A claim is a lock on a hidden file beside the output, `.vocals.wav.lock`. It is taken before the parts of the
+A claim is a lock on a hidden file next to the output, `.vocals.wav.lock`. It is taken before the parts of the
 output are made, and removed after them. The system releases the lock of a program that ends in any way, so a
 lock file that a killed program left is free, and says that there may be parts to remove.
 
@@ -53,7 +53,7 @@ def claim(paths: Iterable[Path]) -> Iterator[None]:
 
 
 def tidy(paths: Iterable[Path]) -> None:
-    """Remove what a killed program left of files that nobody writes any more."""
+    """Remove what killed programs left of files that are not being written."""
     left = [path for path in paths if not is_remote(path) and os.path.lexists(beside(path, ".lock"))]
     with contextlib.suppress(EncodeError), claim(left):
         pass

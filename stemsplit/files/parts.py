@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written as a hidden part beside their path, then renamed."""
+"""Files that appear whole or not at all: written as a hidden part next to their path, then renamed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stemsplit.errors import EncodeError, OutputExists
 from stemsplit.files import remote
 
 _LONGEST_BYTES = 255 - len("..01234567.part.cover")
-"""Of a name that another file beside it can repeat."""
+"""Of a name that a hidden file next to it can repeat."""
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1  # linux/fcntl.h, linux/fs.h
 
 
@@ -82,8 +82,8 @@ def publish(part: Path, path: Path, *, force: bool) -> None:
 def publish_together(files: Iterable[tuple[Path, Path]], *, force: bool) -> None:
     """Give finished files their names, `(part, path)`: all of them, or none.
 
-    What `force` replaces keeps a hidden name beside it until all files are there, and is put back if one of
-    them cannot be renamed. A program that is killed in between leaves a whole file at each path, earlier or
+    A file that `force` replaces keeps a hidden name next to it until all files are renamed, and is restored
+    if one of them cannot be. A program that is killed in between leaves a whole file at each path, earlier or
     new; the next claim on a path removes what is hidden (`claims`). Without links in the file system, an
     earlier file may be hidden only: then that claim puts it back.
 

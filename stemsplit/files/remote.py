@@ -1,7 +1,7 @@
-"""Places that fsspec knows: `s3://bucket/music`, `gs://`, `sftp://`, `file://` and many more.
+"""Remote storage, by fsspec: `s3://bucket/music`, `gs://`, `sftp://`, `file://` and many more.
 
-A path there is a `UPath` of universal-pathlib, which has what a `Path` has. `str` of it holds `://`, which no
-local path does.
+A remote path is a `UPath` of universal-pathlib, which has the methods of a `Path`. Its `str` holds `://`,
+unlike that of a local path.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from stemsplit.errors import StemsplitError
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Whether a name or path stands for a place that fsspec knows."""
+    """Whether a name or path is a URL for fsspec."""
     return "://" in str(path)
 
 
 def path_of(name: str) -> Path:
-    """Return the path that a name stands for. Raises StemsplitError for a place that nothing here knows."""
+    """Return the path that a name stands for. Raises StemsplitError for an unknown kind of URL."""
     if not is_remote(name):
         return Path(name)
     try:
@@ -86,7 +86,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def publish(part: Path, target: Path) -> None:
-    """Give a finished file its name, in place of what had it before. Raises OSError if that fails."""
+    """Give a finished file its name, replacing an earlier file. Raises OSError if that fails."""
     if not is_remote(target):
         os.replace(part, target)
         return

@@ -22,7 +22,7 @@ class Clock:
         self.latencies, self.late = array("f"), 0
 
     def came(self, total: float, when: float) -> None:
-        """Note when there were so many samples in all; at the end they are infinitely many."""
+        """Record the time at which there were `samples` samples in all; at the end, infinitely many."""
         self._came.append((total, when))
 
     def went(self, samples: int, when: float) -> None:

@@ -1,8 +1,8 @@
-"""Separation while it sounds: in small blocks, a stated time behind.
+"""Live separation, in small blocks, with a known latency.
 
-A block is separated as soon as all that it depends on has come: itself and the separator's context behind
-it. Its first sample is then as old as block and context are long. This is the latency, which no processor
-makes any shorter; for the work itself there is as much time as a block lasts.
+A block is separated as soon as all its input has arrived: the block and the separator's context after it.
+The latency is the length of block and context, on any CPU; the computation may take as long as a block
+lasts.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Summary:
     worst_ms: float | None
     blocks: int
     late: int
-    """Blocks that took so long that who plays them has heard a gap."""
+    """Blocks that took so long that playback had a gap."""
     times_real_time: float | None
     """How much faster than it lasts the sound was separated."""
 
@@ -118,7 +118,7 @@ class Live:
         self._separator, self._mix, self._busy_seconds = separator, mix, 0.0
 
     def check(self, sample_rate: int, channels: int) -> None:
-        """Refuse what cannot be separated or mixed, by doing it to silence; whatever is slow once is done."""
+        """Separate and mix silence, to raise errors early and to initialise what is slow the first time."""
         if sample_rate != self.spec.sample_rate:
             raise StemsplitError(
                 f"The sound has {sample_rate} Hz, and the model works at {self.spec.sample_rate}",
@@ -128,9 +128,9 @@ class Live:
         self._mix(self._separator.separate(silence))
 
     def run(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
-        """Yield what is made of blocks `(channel, time)`: after so many samples, all but `latency` of them.
+        """Yield the output for blocks `(channel, time)`, `latency` samples behind the input.
 
-        At the end come the others, so that it is exactly as long.
+        The rest follows at the end, so that output and input have the same length.
         """
         seconds = self.block / self.spec.sample_rate
         for stems in separate_blocks(self, blocks, segment_seconds=seconds, workers=1):
@@ -149,7 +149,7 @@ class Live:
         return stems
 
     def milliseconds(self, samples: float) -> float:
-        """Return how long so many samples last."""
+        """Return the duration of `samples` samples."""
         return 1000 * samples / self.spec.sample_rate
 
     def summary(self, latency: float, late: int, measured: Iterable[float] = ()) -> Summary:

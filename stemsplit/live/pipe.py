@@ -33,8 +33,8 @@ class Pipe:
         """Go on until there is no more.
 
         Raises:
-            DecodeError: nothing comes, or what is no sound.
-            BrokenPipeError: nobody reads the stream any more.
+            DecodeError: the stream is empty or is not sound.
+            BrokenPipeError: the reader of the stream has gone.
         """
         for block in self._live.run(self._blocks()):
             self._outlet.write(block)

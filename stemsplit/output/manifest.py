@@ -1,8 +1,8 @@
-"""What has been done, kept beside the stems: so that a batch goes on where it was stopped.
+"""The record of finished tracks, kept with the stems, so that a batch goes on where it was stopped.
 
-One small file a track, in `.stemsplit` below the output folder, written before the stems appear under their
-names. A file beside other tracks' needs no lock: any number of programs, on any number of machines, may work
-on one output folder.
+There is one small file per track, in `.stemsplit` in the output folder, written before the stems appear under
+their names. Separate files need no lock: any number of programs, on any number of machines, may work on one
+output folder.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """A file as it was: its length and time of change (0 where no one knows), and a digest of all of it."""
+    """A file's length, time of change (0: unknown) and digest."""
 
     size: int
     changed_ns: int
@@ -144,7 +144,7 @@ class Manifest:
         )
 
     def are_ours(self, outputs: Mapping[str, Path], record: ManifestEntry | None) -> bool:
-        """Whether those outputs that are there are as we wrote them: whatever else they are is not ours."""
+        """Whether all outputs that exist are as this program wrote them."""
         return all(
             record is not None
             and self.relative(path) in record.outputs
@@ -154,7 +154,7 @@ class Manifest:
         )
 
     def fingerprints(self, written: Mapping[Path, Path]) -> dict[str, Fingerprint]:
-        """Return the fingerprints of outputs, of which some lie elsewhere as yet: path to where it lies."""
+        """Return the fingerprints of outputs; `written` maps their paths to where they are written so far."""
         return {self.relative(path): Fingerprint.of(place) for path, place in written.items()}
 
     def digests(self, outputs: Mapping[str, Path], fingerprints: Mapping[str, Fingerprint]) -> dict[str, str]:

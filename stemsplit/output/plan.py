@@ -77,7 +77,7 @@ def plan_stream(
 
 
 def depth_for(reader: Reader, path: Path, depth: str) -> str:
-    """Return the depth of a file: with `same` that of its track, as far as the format has it."""
+    """Return the depth of a file: with `same` that of its track, if the format supports it."""
     if depth != "same":
         return depth
     return "24" if (path.suffix.lower(), reader.depth) == (".flac", "32f") else reader.depth
@@ -105,7 +105,7 @@ def peaks_of(writers: Mapping[str, Writer]) -> dict[str, float]:
 def clipping(writers: Mapping[str, Writer], gain_db: float) -> list[str]:
     """Say which stems are louder than full scale, and what would help."""
     file = next(iter(writers.values()))
-    if file.format == "wav" and not file.clips:  # floating point holds it, for whoever asked for that
+    if file.format == "wav" and not file.clips:  # floating point was requested and holds it
         return []
     peaks = file.peaks if isinstance(file, StemFile) else peaks_of(writers)
     return too_loud(peaks, gain_db, "were clipped" if file.clips else "will be clipped where they are played")

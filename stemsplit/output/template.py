@@ -81,9 +81,8 @@ def outputs(
 ) -> dict[str, Path]:
     """Return the path of each stem of a track, relative to the output folder.
 
-    Without a template it is the one that suits the format: all stems have the same path if that is a stem
-    file's. `known` are fields that the track itself does not say; its tags are read if the template asks for
-    them.
+    The default template depends on the format: for a stem file, all stems have the same path. `known` are
+    fields that do not come from the track itself; its tags are read only if the template uses them.
     """
     if template is None:
         template = STEM_FILE_TEMPLATE if ext == STEM_FILE else DEFAULT_TEMPLATE

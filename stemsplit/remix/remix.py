@@ -139,14 +139,14 @@ def _mix(song: _Song, mixer: Mixer, file: BinaryIO, progress: Progress | None) -
     before, after = (Peaks(reader.sample_rate, reader.channels) for _ in range(2))
     for stems in song.blocks():
         mix = mixer.mix(stems)
-        before.hear(stems.sum(axis=0))
-        after.hear(mix)
+        before.add(stems.sum(axis=0))
+        after.add(mix)
         file.write(np.ascontiguousarray(mix.T).tobytes())
         frames += mix.shape[-1]
         if progress:
             progress(frames, reader.frames_estimate)
     for peaks in (before, after):
-        peaks.hear(np.zeros((reader.channels, 0), np.float32), last=True)
+        peaks.add(np.zeros((reader.channels, 0), np.float32), last=True)
     return before, after
 
 

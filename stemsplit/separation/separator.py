@@ -1,4 +1,4 @@
-"""Interfaces between the engine and whatever separates: `Spec`, `Separator`, `FittedMethod`."""
+"""Interfaces between the engine and separators: `Spec`, `Separator`, `FittedMethod`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Samples = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Spec:
-    """All that the engine needs to know of a separator.
+    """The facts about a separator that the engine needs.
 
     `context` is how many samples on either side a segment depends on, and `stride` what its start and length
     must be multiples of, for streamed output to equal the whole file's; both in samples.
@@ -28,11 +28,11 @@ class Spec:
     complete: bool = True
     """Whether the stems add up to the mixture."""
     segment: int = 0
-    """The samples that are best separated at a time; 0 where it does not matter."""
+    """The best length of a segment, in samples; 0: any."""
     workers: int = 1
-    """How many segments are best separated side by side."""
+    """How many segments are best separated in parallel."""
     how: str = ""
-    """What it runs on, in words."""
+    """A description of what it runs on."""
 
     def __post_init__(self) -> None:
         if not self.stems or len(set(self.stems)) < len(self.stems):
@@ -42,7 +42,7 @@ class Spec:
 
 
 class Separator(Protocol):
-    """Separates sound: pure and deterministic, and several segments side by side if need be."""
+    """Separates sound: pure, deterministic and safe to call from several threads."""
 
     @property
     def spec(self) -> Spec:
@@ -79,6 +79,6 @@ class Execution:
     batch: int = 1
     """Frames or samples that the network gives at a time: segments are made for whole batches."""
     workers: int = 1
-    """How many segments are best separated side by side."""
+    """How many segments are best separated in parallel."""
     how: str = ""
     """Runtime, device and precision, in words."""

@@ -86,7 +86,7 @@ def separate_blocks(
 def side_by_side(
     work: Callable[[Samples, int], Samples], cut: Iterator[tuple[Samples, int]], workers: int
 ) -> Iterator[Samples]:
-    """Yield what comes of the windows, in their order, a few of them ahead of what is asked for."""
+    """Yield the results of the windows in order, computed in parallel, a few of them ahead."""
     if workers == 1:
         yield from (work(*window) for window in cut)
         return

@@ -40,7 +40,7 @@ METHODS = {
 
 
 def build(method: str, sources: int | None = None, azimuths: Sequence[float] = ()) -> FittedMethod:
-    """Return a method for so many sources, or for those at `azimuths` in degrees and a rest.
+    """Return a method for `sources` sources, or for those at `azimuths` in degrees and a residual.
 
     Raises:
         UsageError: it cannot find as many, or there are no such positions.

@@ -67,7 +67,7 @@ class Duet:
         if not self.azimuths:
             enough(len(pairs), self.sources)
         deaf = [_deaf_to(angle, delay, stft.bins) for angle, delay in pairs]
-        # What a source leaves of a bin that is so many degrees away.
+        # The gain of a source in a bin at an angular distance of `away` degrees.
         outside = np.float32(np.sin(np.radians(self.width)) ** 2)
 
         def share(spectrum: Spectra) -> Spectra:

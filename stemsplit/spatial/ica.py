@@ -67,7 +67,7 @@ class Ica:
                     moments[i, j] += powers[i, 0] @ powers[j, 1]
             length += block.shape[1]
         moments /= length
-        # Sound has no mean to speak of; what there is of one is no source.
+        # The mean of sound is close to zero, and not part of any source.
         covariance = np.array([[moments[2, 0], moments[1, 1]], [moments[1, 1], moments[0, 2]]])
         variances, axes = np.linalg.eigh(covariance)
         if variances[0] < 1e-10 * variances[1]:

@@ -13,9 +13,9 @@ from stemsplit.separation.separator import Samples
 
 TRAINED = "use a model that was trained"
 FAINTEST = 1e-3
-"""Of the highest peak: what is lower is no source, but what sources leave where they overlap."""
+"""Of the highest peak: lower peaks are not sources, but come from their overlap."""
 WIDTH_DEGREES = 8.0
-"""How far to either side a position that was asked for reaches, unless another one is nearer."""
+"""How far to either side a given azimuth reaches, unless another one is nearer."""
 
 
 def checked(mixture: Iterable[Samples]) -> Iterator[Samples]:
@@ -23,7 +23,7 @@ def checked(mixture: Iterable[Samples]) -> Iterator[Samples]:
 
     Raises:
         TooFewPositions: it is mono, or both channels are the same.
-        StemsplitError: there is nothing to hear.
+        StemsplitError: it is silent.
     """
     heard = apart = False
     for block in mixture:

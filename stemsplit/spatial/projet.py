@@ -5,14 +5,14 @@ International Conference on Acoustics, Speech and Signal Processing (ICASSP), 20
 of spatial audio", IEEE/ACM Transactions on Audio, Speech, and Language Processing 24(9), 2016.
 
 Mixing model: source j has the power P_j(f, t), and is spread over positions l, of an angle and a delay, in
-the proportions Q_lj. A projection m of the mixture, u_m^H x(f, t), is deaf to one position; of a position l
-it hears K_ml = |u_m^H a_l|^alpha. So that the alpha-th power of projections is, with stable distributions,
+the proportions Q_lj. A projection m of the mixture, u_m^H x(f, t), has a null at one position; its gain for a
+position l is K_ml = |u_m^H a_l|^alpha. With stable distributions, the alpha-th power of projections is
 
     |u_m^H x(f, t)|^alpha  ~  sum_j P_j(f, t) sum_l K_ml Q_lj,
 
-a factorisation of which K is known. Sources may overlap in a bin: the projection that is deaf to one of them
-tells what the other one does. Limits: positions do not move; delays between channels only as far as the grid
-of positions has them.
+a factorisation of which K is known. Sources may overlap in a bin: a projection with its null at one of them
+gives the power of the other. Limits: positions do not move; delays between channels are limited to those of
+the grid of positions.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Floats = NDArray[np.float32]
 
 TINY = np.float32(1e-12)
 REST_SOURCES = 4
-"""That together make up what is not at the positions asked for: one alone could not be in several places."""
+"""Sources that together make up the residual: a single one could not be at several positions."""
 SEGMENT_FRAMES = 48
 """Separated at a time: each takes the memory of all its projections."""
 
@@ -42,8 +42,8 @@ SEGMENT_FRAMES = 48
 class Projet:
     """Finds `sources` spatial distributions in a mixture, and shares out its projections by them.
 
-    The distributions are fitted on some `frames` frames from all over the mixture, so that its length does
-    not matter. Given them, the powers in each bin are found when it is separated, whatever its neighbours.
+    The distributions are fitted on `frames` frames from all over the mixture, so that its length does not
+    matter. Given them, the powers in each bin are computed during separation, independently of other bins.
     """
 
     sources: int = 4
@@ -62,7 +62,7 @@ class Projet:
     delays: tuple[float, ...] = (0.0,)
     """Delays of the right channel that positions may have, in samples."""
     projections: int = 15
-    """Angles that projections are deaf to, at each delay."""
+    """The angles of the projections' nulls, at each delay."""
     iterations: int = 100
     inner_iterations: int = 15
     """Of the powers, when a bin is separated."""
@@ -121,7 +121,7 @@ class Projet:
         named = nearest & (distance <= max(self.width, 90 / (self.angles - 1)))
         free = ~named.any(axis=1)
         sources = REST_SOURCES if self.azimuths else self.sources
-        # What projections lose where they are deaf says how much there is at the angle.
+        # The loss of a projection is a measure of the energy at its null.
         loss = projections.mean(axis=(0, 2)).reshape(len(self.delays), -1).min(axis=0)
         energy = free * np.interp(grid.angles, grid.deaf_angles, loss.max() - loss) + TINY
         shares = np.cumsum(energy) / energy.sum()
@@ -134,10 +134,10 @@ class Projet:
 
 
 class _Grid:
-    """Positions, projections, and how these hear those.
+    """Positions, projections, and the projections' gains for the positions, `kernel`.
 
     Arrays are `(group, ..., column)`: with delays each bin is a group, has a kernel of its own, and columns
-    are frames. Without them all bins hear alike; then each frame is a group, and columns are bins.
+    are frames. Without them all bins share one kernel; each frame is a group, and columns are bins.
     """
 
     def __init__(self, method: Projet, bins: int) -> None:
@@ -193,7 +193,7 @@ def _directions(
 def _deaf_to(
     degrees: NDArray[np.float64], delays: NDArray[np.float64], omega: NDArray[np.float64]
 ) -> Spectra:
-    """Return projections that do not hear positions, u_m^H as rows, `(frequency, position, channel)`."""
+    """Return projections with their nulls at positions, u_m^H as rows, `(frequency, position, channel)`."""
     turned = np.radians(degrees + 45)
     earlier = np.exp(1j * omega[:, None] * delays)
     return np.stack([-np.sin(turned) * np.ones_like(earlier), np.cos(turned) * earlier], axis=2)

@@ -1,9 +1,9 @@
-"""What the networks learn to make small: losses by name, and the measures they are judged by.
+"""Training losses by name, and validation measures.
 
 Losses of masks are of logits. Notation: S a stem's magnitude, M the mixture's, p = sigmoid(logits) the
 network's mask, and B = (S > T * M) the binary mask of O. Tkachuk's paper. Losses of signals are of estimates
-of the stems themselves, spectra or waveforms. Every loss is a weighted mean over what is known of the
-examples; where nothing is, the loss is zero.
+of the stems themselves, spectra or waveforms. Every loss is a weighted mean over the known stems of the
+examples; without any, the loss is zero.
 
 Shapes: logits and estimates are `(example, stem, channel, ...)`, with `frame, bin` for the dots, or `time`.
 """
@@ -117,8 +117,8 @@ def phase_sensitive(logits: Tensor, targets: Targets) -> Tensor:
     """Mean cross-entropy to `share`, a bin weighted by M ** weighting.
 
     H. Erdogan, J. R. Hershey, S. Watanabe and J. Le Roux, "Phase-sensitive and recognition-boosted speech
-    separation using deep recurrent neural networks", ICASSP 2015: of all masks from 0 to 1 this is the one
-    with the least error, where that of magnitudes alone, which `ratio` asks for, lets too much through.
+    separation using deep recurrent neural networks", ICASSP 2015: of all masks from 0 to 1 this one has
+    the least error; the mask of magnitudes alone, the target of `ratio`, lets too much through.
     """
     return _mean(_cross_entropy(logits, targets.share), targets.by_magnitude)
 
@@ -134,8 +134,8 @@ def si_snr(logits: Tensor, targets: Targets) -> Tensor:
 
     Y. Luo and N. Mesgarani, "TasNet", 2018, section 2.3: with e and s the inverse transforms of p X and of
     the stem, 10 log10(|a s| ** 2 / |e - a s| ** 2), a = <e, s> / <s, s>. All channels count as one signal.
-    Both energies are raised by a ten-thousandth of the mixture's, within which nothing more can be won, so
-    that a silent stem asks for silence instead of dividing by zero.
+    Both energies are raised by a ten-thousandth of the mixture's, so that the loss is bounded, and that of a
+    silent stem finite, with silence as its target.
     """
     masked = _sound(torch.sigmoid(logits) * targets.mixture_signal, targets.overlap)
     stem, whole = (_sound(x, targets.overlap) for x in (targets.stem_signal, targets.mixture_signal))
@@ -185,12 +185,12 @@ def snr_l1(estimates: Tensor, targets: Targets) -> Tensor:
 
 
 def l1_dissimilar(estimates: Tensor, targets: Targets) -> Tensor:
-    """`l1`, less a twentieth of the same distance from the rest: an estimate shall not be like that, either.
+    """`l1`, less a twentieth of the distance from the residual, from which an estimate should differ.
 
     F. Lluís, J. Pons and X. Serra, "End-to-end music source separation: is it possible in the waveform
     domain?", Interspeech 2019 (arXiv 1810.12187): L_d = -alpha |e - r|, where r is the sum of all other
-    stems; alpha is that of the authors' code, which has it for the voice alone. For alpha below one the stem
-    remains the best estimate of itself: a step away from it costs more than L_d can give back.
+    stems; alpha is that of the authors' code, which uses it for the voice alone. For alpha below one the stem
+    remains the best estimate: a step away from it costs more than L_d gains.
     """
     rest = replace(targets, stem_signal=targets.mixture_signal - targets.stem_signal)
     return l1(estimates, targets) - ALPHA * l1(estimates, rest)

@@ -32,7 +32,7 @@ class ModelCard:
     parameters: int
     """Of all stems together."""
     mask: str
-    """The rule that is used unless another one is asked for."""
+    """The default rule."""
     mask_power: float
     threshold: float
     """T of the binary mask B = (S > T * M) that the network was trained on."""

@@ -26,15 +26,14 @@ def load_separator(
 ) -> Separator:
     """Return a model ready to separate.
 
-    Only the networks of the `stems` asked for are loaded and run. With all of them the masks add up to one;
-    with some, each stem's mask stands on its own, unless one network gives all. `two_stems` gives one stem
-    and everything but it. Further options are those of `RuntimeOptions`: runtime, device, precision, batch,
-    threads, fast.
+    Only the networks of the `stems` are loaded and run. With all stems the masks sum to one; with some, each
+    stem's mask is independent, unless one network gives all. `two_stems` gives one stem and the residual.
+    Further options are those of `RuntimeOptions`: runtime, device, precision, batch, threads, fast.
 
     Raises:
         UnknownModel: there is no such model.
         BadWeights: the weights file is damaged.
-        DeviceUnavailable: the device or runtime asked for is not there.
+        DeviceUnavailable: the device or runtime does not exist.
         UsageError: the model has no such stem, or no such mask, or must be fitted to each track.
     """
     ref = ModelRef.parse(model)

@@ -35,14 +35,14 @@ BINS = {
 
 
 def save(path: Path, card: ModelCard, networks: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Write a weights file and the page beside it."""
+    """Write a weights file and its page."""
     store.save(path, card, networks)
     with writing(path.with_suffix(".md")) as part:
         part.write_text(page(card), encoding="utf-8")
 
 
 def rewrite(path: Path, **changes: Any) -> ModelCard:
-    """Change the card in a weights file and the page beside it, and return the new card."""
+    """Change the card in a weights file and its page, and return the new card."""
     card = replace(store.read_card(path), **changes)
     save(path, card, store.load(path, registry.find(card.network).parts(card.stems)))
     return card

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from stemsplit.separation.separator import FittedMethod, Method, Separator
 
 RESIDUAL = "accompaniment"
-"""The stem beside the one of `two_stems`: the mixture without it."""
+"""The residual of `two_stems`: the mixture without the stem."""
 
 
 class ModelRef(ABC):
@@ -96,7 +96,7 @@ class ModelRef(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """What tells it from all other models, whatever their names."""
+        """Differs from that of any other model, independently of names."""
 
     @property
     @abstractmethod
@@ -347,7 +347,7 @@ def spatial_methods() -> list[Spatial]:
 
 
 def names() -> tuple[str, ...]:
-    """Return the names that `ModelRef.parse` knows, beside those of files."""
+    """Return the names that `ModelRef.parse` knows, apart from paths."""
     return (*store.available(), store.BEST, *spatial.METHODS)
 
 

@@ -78,7 +78,7 @@ def read_card(model: str | os.PathLike[str]) -> ModelCard:
 
     Raises:
         UnknownModel: there is no such model.
-        BadWeights: the file is no weights file of ours.
+        BadWeights: the file is not a weights file of this program.
     """
     path = find(model)
     try:
@@ -130,11 +130,11 @@ def save(path: Path, card: ModelCard, networks: Mapping[str, Mapping[str, Tensor
     from safetensors.torch import save_file
 
     tensors = {
-        # Whole numbers only count the batches that were learnt from, and soon more than float16 can.
+        # Integers count the training batches, and exceed the range of float16.
         f"{part}.{name}": (tensor.detach().cpu() * tensor.is_floating_point()).to(torch.float16).contiguous()
         for part, network in networks.items()
         for name, tensor in network.items()
     }
     with writing(path) as part:
         save_file(tensors, part, {"stemsplit": json.dumps(asdict(card))})
-        part.chmod(0o644)  # safetensors makes it the owner's alone, which no one else could then install
+        part.chmod(0o644)  # safetensors makes it readable by the owner only: other users could not install it

@@ -110,7 +110,7 @@ class Decoder:
 
     @property
     def promised_seconds(self) -> float | None:
-        """`seconds` where it is no guess and speaks of the sound, not of a picture that runs longer."""
+        """`seconds` if it is not an estimate and is that of the sound, not of a longer picture."""
         log = self._description
         tracks = [line for line in log.splitlines() if "  Stream #0:" in line and "attached pic" not in line]
         if len(tracks) != 1 or "Estimating duration" in log or self.seconds is None:

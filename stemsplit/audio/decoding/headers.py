@@ -1,4 +1,4 @@
-"""Where the samples of WAV, AIFF, AU, CAF and Wave64 files lie, whatever length their headers state.
+"""The position of the samples in WAV, AIFF, AU, CAF and Wave64 files, even if headers state a wrong length.
 
 Recorders that lose power leave sizes of 0, pipes leave the largest number, and 32 bits wrap at 4 GiB.
 """
@@ -192,7 +192,7 @@ def _extent(
     known: int | None = stated
     if end == size and is_placeholder(stated):
         known = None
-    elif end - start < stated <= size:  # whoever wrote it counted the header in
+    elif end - start < stated <= size:  # the stated size includes the header
         known = end - start
     return Extent(start, end, known, endian, _size_field(layout, endian, field, start, end), samples)
 

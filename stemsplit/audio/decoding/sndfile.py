@@ -27,7 +27,7 @@ class Libsndfile:
     """A `Source` that decodes with libsndfile. Raises LibsndfileError if it cannot open the file.
 
     `part` is the bytes of the file to read, `samples` what they are, if they are uncompressed and bare.
-    `patch` is a position in the part, and what is read there in place of the file's own bytes.
+    `patch` is a position in the part, and the bytes that replace the file's own there.
     """
 
     remark = None
@@ -62,7 +62,7 @@ class Libsndfile:
         )
         self.seconds: float = self._file.frames / self.sample_rate
         self.promised_seconds: float | None = self.seconds
-        estimated = self.subtype.startswith("MPEG")  # from the bitrate, where there is no Xing header
+        estimated = self.subtype.startswith("MPEG")  # from the bitrate if there is no Xing header
         self.frames: int | None = None if estimated else self._file.frames
         self.slack_seconds = 0.25 if estimated else 0.0
         self.complaint: str | None = None

@@ -28,7 +28,7 @@ from stemsplit.missing import not_found
 _UNKNOWN_FRAMES = 1 << 62
 """libsndfile says 2**63 - 1 of a FLAC stream without a length."""
 _OTHERS = {b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"FORM", b"fLaC", b"caff", b".snd", b"dns."}
-"""What files begin with that are not MP3, whatever stands before or in their names."""
+"""The first bytes of files that are not MP3, despite an ID3 tag or their names."""
 
 
 class Source(Protocol):
@@ -193,7 +193,7 @@ def _within(path: Path, extent: headers.Extent, source: Libsndfile | None) -> Li
 
 
 def _may_be_mp3(path: Path, head: bytes) -> bool:
-    """Whether libsndfile would ask mpg123: by eleven set bits of a frame header, an ID3 tag, or the name."""
+    """Whether libsndfile would use mpg123: by eleven set bits of a frame header, an ID3 tag, or the name."""
     if head in _OTHERS:
         return False
     sync = head[0] == 0xFF and len(head) > 1 and head[1] >= 0xE0

@@ -20,7 +20,7 @@ WRITERS = {"dawproject": dawproject.write, "reaper": reaper.write}
 
 
 def analyse(stems: StemSet, progress: Callable[[float], None] = lambda share: None) -> Analysis:
-    """Analyse the mixture: the one beside the stems or, without one, their sum.
+    """Analyse the mixture or, without one, the sum of the stems.
 
     `progress` is called with the share that is done, from 0 to 1.
     """

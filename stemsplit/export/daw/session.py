@@ -14,7 +14,7 @@ from stemsplit.audio.stem_folder import StemSet
 from stemsplit.audio.stem_mp4 import COLOURS, ORDER
 
 DEFAULT_BPM = 120.0
-"""Where no tempo was heard; what DAWs themselves begin with."""
+"""If no tempo was detected: the default of DAWs."""
 BEATS_PER_BAR = 4
 USUAL_COLOURS = dict(zip(ORDER, COLOURS, strict=True))
 """The same as in stem files."""
@@ -73,7 +73,7 @@ def remark(analysis: Analysis) -> str:
 
 
 def printable(text: str) -> str:
-    """Replace what is no text in XML, and what would end a line: file names may hold all of it."""
+    """Replace characters that XML or a line of text cannot hold, which file names may have."""
     return _NOT_TEXT.sub("\N{REPLACEMENT CHARACTER}", text)
 
 

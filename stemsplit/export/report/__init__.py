@@ -39,12 +39,12 @@ def write(
 ) -> Path:
     """Write a page about a track and return its path; memory does not grow with the track's length.
 
-    The sounds are in it as MP3, and nothing in it asks for anything else. `facts` are shown as they are, such
-    as the model's name under "Model". `progress` is called with the share that is done, from 0 to 1.
+    The page holds the sounds as MP3, and loads nothing else. `facts` are shown as given, such as the model's
+    name under "Model". `progress` is called with the share that is done, from 0 to 1.
 
     Raises:
         DecodeError: a stem, or the mixture, cannot be read.
-        OutputExists: the page is there already, and `force` is not given.
+        OutputExists: the page exists already, and `force` is not given.
         EncodeError: it cannot be written, or there is no ffmpeg to make MP3 with.
         StemsplitError: matplotlib is not installed, or the mixture is not one of these stems.
     """

@@ -55,7 +55,7 @@ class Survey:
 
 
 def survey(blocks: Iterable[Block], sample_rate: int, frames: int) -> Survey:
-    """Return what the sounds in blocks `(sound, channel, time)` of so many frames look like.
+    """Return pictures of the sounds in blocks `(sound, channel, time)`, `frames` samples in all.
 
     The first sound is the mixture; what follows after `frames` is left out.
     """
@@ -78,7 +78,7 @@ def survey(blocks: Iterable[Block], sample_rate: int, frames: int) -> Survey:
         part[:, 1] = np.maximum(part[:, 1], np.maximum.reduceat(block.max(axis=1), starts, axis=-1))
         mixture_energy += _energy(block[0])
         residual_energy += _energy(block[0] - block[1:].sum(axis=0))
-        spectra.hear(block)
+        spectra.add(block)
         done += block.shape[-1]
     if waves is None:
         raise ValueError("no blocks")
@@ -110,7 +110,7 @@ class _Bands:
         self._held: Block | None = None
         self._sums: Array | None = None
 
-    def hear(self, block: Block) -> None:
+    def add(self, block: Block) -> None:
         if self._held is None or self._sums is None:
             self._sums = np.zeros((self._columns, len(block), BANDS))
             self._held = np.zeros((*block.shape[:-1], self._stft.n_fft // 2), np.float32)
@@ -128,7 +128,7 @@ class _Bands:
         """Return `(sound, band, column)`."""
         assert self._held is not None
         assert self._sums is not None
-        self.hear(np.zeros((*self._held.shape[:-1], self._stft.n_fft // 2), np.float32))
+        self.add(np.zeros((*self._held.shape[:-1], self._stft.n_fft // 2), np.float32))
         counts = np.bincount(np.arange(self._total) * self._columns // self._total)
         means: Array = (self._sums / counts[:, None, None]).transpose(1, 2, 0)
         return means
@@ -169,7 +169,7 @@ def mask_pictures(found: Survey) -> list[bytes]:
 
 
 def sheet(found: Survey, names: Sequence[str], seconds: float, path: Path) -> None:
-    """Write one picture: a row a sound, its spectrogram on the left, and of stems the mask on the right.
+    """Write one picture: one row per sound, spectrograms on the left, the stems' masks on the right.
 
     Raises:
         EncodeError: the file cannot be written.
