@@ -83,7 +83,7 @@ class Process:
         self._drain.start()
 
     def end(self, *, kill: bool = False) -> int:
-        """Wait for the program, killing it first if asked; return its exit status. May be called again."""
+        """Wait for the program, or `kill` it; return its exit status. May be called again."""
         if kill:
             self.popen.kill()
         for pipe in (self.popen.stdin, self.popen.stdout):

@@ -32,7 +32,7 @@ def load(
 
     Raises:
         BadWeights: the weights file is damaged.
-        DeviceUnavailable: the device or runtime asked for does not exist.
+        DeviceUnavailable: the device or runtime does not exist.
         UsageError: the model cannot apply this mask.
     """
     if not registry.find(card.network).predicts_waveforms:

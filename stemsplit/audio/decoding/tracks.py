@@ -91,8 +91,8 @@ def _contents(path: Path, changed_ns: int, size: int) -> Contents:
 def choose(path: Path, tracks: Sequence[SoundTrack], wanted: int | str | None, *, downmix: bool) -> int:
     """Return the index of the track to read: the one of that number or language, else the default one.
 
-    Of several that fit, players take the one marked as default, else the first. Where that one is surround
-    sound, and not to be mixed down, a mono or stereo track of the same language takes its place.
+    Of several that fit, it is the one marked as default, as in players, else the first. If that is surround
+    sound, and there is no `downmix`, it is a mono or stereo track of the same language, if there is one.
 
     Raises:
         DecodeError: there is no track in this language.

@@ -1,0 +1,76 @@
+"""Docstrings and comments use the terms of the field, not idioms that a reader has to decode."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from pathlib import Path
+
+import pytest
+
+import stemsplit
+
+PACKAGE = Path(stemsplit.__file__).parent
+IDIOMS = {
+    r"hears?|heard|deaf": "input, receptive field, context, look-ahead, audible",
+    r"asks?|asked": "runs, calls, requests, requires",
+    r"opinions?": "predictions, logits",
+    r"processors?|graphics cards?": "CPU, GPU",
+    r"so many": "N, or the name of the number",
+    r"no one|nobody|whoever": "the user, the caller, another program",
+    r"learns?|learnt|by heart": "trains, training songs, overfits",
+    r"nought|upside down": "0, polarity inversion",
+    r"(?<!there )(?:is|are) no (?:number|file|folder|stem|song|sound|source|command)s?": "is not a number",
+    r"an? (?:mask|track|stem|network|row|panel|file|folder) an? \w+": "one mask per stem",
+    r"as `\w+` has it": "see `x`",
+    r"(?<!in )places?": "position, path, index, azimuth",
+}
+"""What to avoid, and what to say instead."""
+PATTERN = re.compile(rf"\b(?:{'|'.join(IDIOMS)})\b", re.IGNORECASE)
+LATER = ("networks", "runtime")
+"""Packages that are not rewritten yet."""
+HELP = ("command", "_stemsplit")
+"""Functions whose docstring is a help text."""
+MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.relative_to(PACKAGE).parts[0] not in LATER]
+
+
+def prose(code: str) -> list[str]:
+    """Return the comments and docstrings of code, without the help texts of commands."""
+    tokens = tokenize.generate_tokens(io.StringIO(code).readline)
+    found = [token.string for token in tokens if token.type == tokenize.COMMENT]
+    for node in ast.walk(ast.parse(code)):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and getattr(node, "name", None) not in HELP:
+            found += [
+                line.value.value
+                for line in body
+                if isinstance(line, ast.Expr)
+                and isinstance(line.value, ast.Constant)
+                and isinstance(line.value.value, str)
+            ]
+    return [" ".join(text.split()) for text in found]
+
+
+def idioms(code: str) -> list[str]:
+    return [match[0] for text in prose(code) for match in PATTERN.finditer(text)]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_prose_is_in_the_terms_of_the_field(path):
+    assert idioms(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("# what the network hears", ["hears"]),
+        ('def f():\n    """Return a mask a stem, as `g` has it."""', ["a mask a stem", "as `g` has it"]),
+        ('x = 1\n"""Is no\n   number."""', ["Is no number"]),
+        ('def command():\n    """What to hear."""', []),
+        ("ask = 'so many'  # in place; there is no file", []),
+    ],
+)
+def test_every_kind_of_prose_is_seen(code, found):
+    assert idioms(code) == found
