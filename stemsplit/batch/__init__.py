@@ -1,1 +1,1 @@
-"""Many tracks: which, where to, and by whom."""
+"""Many tracks: discovery, plan, and runners on this machine or on a Ray cluster."""

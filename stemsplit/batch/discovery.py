@@ -1,4 +1,4 @@
-"""Which tracks there are: what the names of files, folders and patterns stand for."""
+"""Discovery: the tracks that the names of files, folders and patterns stand for."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Track:
 
     path: Path
     folder: str = ""
-    """Where it lies below the folder that was named."""
+    """Its folder, relative to the folder that was named."""
     label: str = ""
-    """What it is called where that is not its path."""
+    """A name to show, if that is not its path."""
 
     def __str__(self) -> str:
         return self.label or str(self.path)

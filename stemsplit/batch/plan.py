@@ -1,4 +1,4 @@
-"""Many tracks: where the stems of each go, known before any work is done."""
+"""Batch plan: the paths of all tracks' stems, computed before any work is done."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stemsplit.zoo.ref import ModelRef
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A track and where its stems go: stem to path."""
+    """A track, and the paths of its stems."""
 
     track: Track
     outputs: dict[str, Path]
@@ -27,11 +27,11 @@ class Job:
 
 @dataclass(frozen=True)
 class BatchOptions(Options):
-    """What is wanted of every track of a batch."""
+    """The options of a batch."""
 
     @cached_property
     def ref(self) -> ModelRef:
-        """The model. Raises as `ModelRef.parse`."""
+        """The model; for errors see `ModelRef.parse`."""
         return ModelRef.of(self.split)
 
     @cached_property
@@ -45,7 +45,7 @@ class BatchOptions(Options):
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """All that decides what a track's stems hold, for its record."""
+        """All settings that the content of the stems depends on, for the manifest."""
         split, output = self.split, self.output
         return {
             "weights": self.ref.fingerprint,
@@ -66,7 +66,7 @@ class BatchOptions(Options):
         }
 
     def plan(self, tracks: Sequence[Track]) -> list[Job]:
-        """Return where each track's stems go.
+        """Return the paths of each track's stems.
 
         Raises:
             TemplateError: the template cannot be filled in.

@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from stemsplit.separation.separator import Method
 
 ATTEMPTS = 3
-"""Workers that a track may cost before it is given up: it may be the reason why they end."""
+"""Workers that a track may lose before it fails: it may be the reason that they end."""
 LOOK_SECONDS = 5.0
-"""How often it is looked whether machines have come or gone."""
+"""Seconds between looking for added or removed machines."""
 
 Outcome = SplitResult | StemsplitError | None
 """The outcome of a track; None if it was done already."""
 
 
 class _Worker:
-    """What runs on the other machines; errors are returned, for Ray would wrap them."""
+    """Runs on the other machines; errors are returned, because Ray would wrap them."""
 
     _method: Method
 

@@ -43,7 +43,7 @@ class BatchRunner:
         return self.options.load()
 
     def is_done(self, job: Job) -> bool:
-        """Whether a track need not be split again, if that is wanted."""
+        """Whether to skip a track, because it is done already."""
         done = self.options.output.skip_existing and self.manifest.is_done(
             job.track.path, self.options.settings, job.outputs
         )
@@ -93,9 +93,9 @@ class BatchRunner:
                 return runner.run_by_copies(job, method)
 
     def run_by_copies(self, job: Job, method: Method) -> SplitResult:
-        """Split a track in a folder of this machine's own, wherever it lies, and wherever its stems go.
+        """Split a copy of a track in a temporary folder, and copy its stems to their paths.
 
-        Two machines may do this at once where nothing can be claimed (`claims`): both write the same.
+        Without locks (see `claims`) two machines may do this at the same time: both write the same files.
 
         Raises:
             DecodeError: it cannot be read, or was changed meanwhile.
@@ -127,7 +127,7 @@ class BatchRunner:
         return replace(result, input=job.track.path, outputs=job.outputs)
 
     def _publish(self, job: Job, nearby: BatchRunner, done: ManifestEntry) -> None:
-        """Copy the stems of a track to where they go, and keep the record of them."""
+        """Copy the stems of a track to their paths, and keep a record of them."""
 
         def remember(changed: Callable[[str], int]) -> None:
             fingerprints = {

@@ -1,4 +1,4 @@
-"""What an evaluation found, summed up and for other programs: CSV and JSON; and the paper's figures."""
+"""Tables of an evaluation's scores, as CSV and JSON; and the paper's figures."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _systems(songs: Sequence[SongScores]) -> list[str]:
 
 
 def for_card(songs: Sequence[SongScores]) -> dict[str, Any]:
-    """Return what a model's card keeps: for each split the number of songs, and each system's medians."""
+    """Return the scores for a model's card: for each split the number of songs, and each system's medians."""
     return {split: {"songs": len(each), **medians(each)} for split, each in by_split(songs).items()}
 
 

@@ -9,7 +9,7 @@ from stemsplit.separation.separator import Spec
 
 
 class Clock:
-    """When samples came, when they went, and which of them were late.
+    """Records when samples arrive and are written, and which blocks are late.
 
     A block is late if it is not done within the time that one lasts, counted from when it was complete with
     its context, and its first sample as old as the latency.

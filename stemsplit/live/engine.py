@@ -30,21 +30,21 @@ BLOCK_MS = 100.0
 
 @dataclass(frozen=True)
 class Summary:
-    """How it went. Times are in milliseconds."""
+    """Statistics of a run. Times are in milliseconds."""
 
     seconds: float
-    """Of sound that came out."""
+    """Duration of the output."""
     block_ms: float
     latency_ms: float
-    """What is to be expected: block and context; between sound cards, all of the way."""
+    """The expected latency: block and context; between sound cards, that of the whole path."""
     median_ms: float | None
-    """What was measured, from when a block's first sample came until it was written; not of sound cards."""
+    """Measured from the arrival of a block's first sample until it was written; None for sound cards."""
     worst_ms: float | None
     blocks: int
     late: int
     """Blocks that took so long that playback had a gap."""
     times_real_time: float | None
-    """How much faster than it lasts the sound was separated."""
+    """Ratio of the sound's duration to the computing time."""
 
 
 def find(model: str | os.PathLike[str]) -> Trained:
@@ -52,7 +52,7 @@ def find(model: str | os.PathLike[str]) -> Trained:
 
     Raises:
         UsageError: it needs a whole song, or is an ensemble.
-        UnknownModel, BadWeights: as of `ModelRef.parse`.
+        UnknownModel, BadWeights: see `ModelRef.parse`.
     """
     ref = ModelRef.parse(model)
     if ref.fits_each_track:
@@ -72,10 +72,10 @@ def load(
     fast: bool = False,
     **running: Any,
 ) -> Separator:
-    """Return a model whose networks are ready for small blocks: that of one stem, or all of them.
+    """Return a model whose networks, that of one stem or all, are ready for small blocks.
 
     Raises:
-        StemsplitError: as of `ModelRef.load`.
+        StemsplitError: see `ModelRef.load`.
     """
     options = RuntimeOptions(**{"threads": 1, "fast": fast, **running})
     method = ref.load(
@@ -100,12 +100,12 @@ def block_length(stride: int, sample_rate: int, block_ms: float) -> int:
 
 
 def only(stems: Samples) -> Samples:
-    """Mix one stem: there is nothing to do."""
+    """Return the only stem."""
     return stems.reshape(stems.shape[1:])
 
 
 class Live:
-    """A separator at work on small blocks, and what becomes of the stems of each: `mix`, by and by."""
+    """Runs a separator on small blocks, and `mix` on the stems of each."""
 
     def __init__(
         self, separator: Separator, mix: Callable[[Samples], Samples], *, block_ms: float = BLOCK_MS
@@ -113,7 +113,7 @@ class Live:
         self.spec = separator.spec
         self.block = block_length(self.spec.stride, self.spec.sample_rate, block_ms)
         self.latency = self.block + self.spec.context
-        """In samples: this long after it came, a sample's turn has come."""
+        """From the input of a sample to its output, in samples."""
         self.made = self.blocks = 0
         self._separator, self._mix, self._busy_seconds = separator, mix, 0.0
 
@@ -142,7 +142,7 @@ class Live:
             yield made
 
     def separate(self, window: Samples) -> Samples:
-        """Separate as the separator does, and see how long it takes."""
+        """Separate a window, and measure the time."""
         began = time.perf_counter()
         stems = self._separator.separate(window)
         self._busy_seconds += time.perf_counter() - began
@@ -153,7 +153,7 @@ class Live:
         return 1000 * samples / self.spec.sample_rate
 
     def summary(self, latency: float, late: int, measured: Iterable[float] = ()) -> Summary:
-        """Sum up; `latency` is in samples, `measured` in seconds."""
+        """Return statistics; `latency` is in samples, `measured` in seconds."""
         times = [1000 * seconds for seconds in measured]
         seconds = self.made / self.spec.sample_rate
         return Summary(

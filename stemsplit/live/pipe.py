@@ -18,7 +18,7 @@ from stemsplit.separation.separator import Samples
 
 
 class Pipe:
-    """From one stream to another, each block as soon as it is made."""
+    """Reads one stream and writes another, each block as soon as it is ready."""
 
     def __init__(
         self, live: Live, stream: BinaryIO, raw: RawFormat, outlet: StreamWriter, *, length: int | None = None
@@ -30,7 +30,7 @@ class Pipe:
         self.latency = live.latency
 
     def run(self) -> None:
-        """Go on until there is no more.
+        """Run until the input ends.
 
         Raises:
             DecodeError: the stream is empty or is not sound.
@@ -43,12 +43,12 @@ class Pipe:
 
     @property
     def summary(self) -> Summary:
-        """How it went until now."""
+        """Statistics so far."""
         return self._live.summary(self.latency, self._clock.late, self._clock.latencies)
 
     @property
     def warnings(self) -> list[str]:
-        """What was wrong with the sound."""
+        """Defects of the input."""
         loud = self._raw.depth != "32f" and self._outlet.peak > 1
         above_db = 20 * math.log10(self._outlet.peak) if loud else 0.0
         clipped = [f"It went up to {above_db:.1f} dB above full scale and was clipped."] if loud else []

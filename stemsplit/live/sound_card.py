@@ -18,7 +18,7 @@ from stemsplit.live.engine import Live, Summary
 from stemsplit.separation.separator import Samples
 
 MOST_BEHIND = 50
-"""Blocks from a sound card that may wait: a machine that is further behind does not keep up."""
+"""Blocks from a sound card that may wait: with more, the computer is too slow."""
 
 
 class SoundCard:
@@ -64,10 +64,10 @@ class SoundCard:
                 f"Cannot use the sound card: {reason}", "see `stemsplit live --devices`"
             ) from error
         self.latency = waiting * live.block + live.spec.sample_rate * sum(self._stream.latency)
-        """In samples, with what the cards say of their own."""
+        """In samples, including the latency that the sound cards report."""
 
     def callback(self, heard: Any, played: Any, frames: int, when: Any, status: Any) -> None:
-        """Take a block `(time, channel)` and give one, both at once; all work is done elsewhere."""
+        """Exchange an input block `(time, channel)` for an output block; another thread separates."""
         self._came.put(heard.copy())
         while self._owed and self.ready:
             self.ready.popleft()
@@ -78,14 +78,14 @@ class SoundCard:
         played[:] = 0 if missing else self.ready.popleft()
 
     def run(self) -> None:
-        """Go on until the card is taken away, or for ever. Raises DeviceUnavailable at what is too slow."""
+        """Run until the sound card is removed, or for ever. Raises DeviceUnavailable at what is too slow."""
         with self._stream:
             for block in self._live.run(self._blocks()):
                 self.ready.append(block.T)
 
     @property
     def summary(self) -> Summary:
-        """How it went until now."""
+        """Statistics so far."""
         return self._live.summary(self.latency, self.late)
 
     def _blocks(self) -> Iterator[Samples]:

@@ -41,7 +41,7 @@ class Fingerprint:
             return cls(before.st_size, changed_ns(before), sha256(file))
 
     def fits(self, path: Path) -> bool:
-        """Whether a file still holds the same: it is read only if its time of change is another."""
+        """Whether a file's content is unchanged; the file is read only if its time of change differs."""
         try:
             state = path.stat()
             if state.st_size != self.size:
@@ -53,26 +53,26 @@ class Fingerprint:
 
 
 def changed_ns(state: Any) -> int:
-    """Return when a file was changed, or 0 where a file system does not say so."""
+    """Return a file's time of change, or 0 if the file system does not have it."""
     return int(getattr(state, "st_mtime_ns", 0) or 0)
 
 
 @dataclass(frozen=True)
 class ManifestEntry:
-    """One track that is done, or was about to be."""
+    """The record of a track that is done, or whose stems are about to appear."""
 
     input: Fingerprint
     settings: dict[str, Any]
-    """All that decides what the stems hold."""
+    """All settings that the content of the stems depends on."""
     outputs: dict[str, Fingerprint]
     """By the path of each file, relative to the output folder."""
     facts: dict[str, Any]
-    """What is told of the track: frames, peaks and so on, as `SplitResult` has them."""
+    """Fields of `SplitResult`: frames, peaks and so on."""
     source: str = ""
     """The absolute path of the track; empty in records of earlier versions."""
 
     def is_of(self, track: Path) -> bool:
-        """Whether it is of this file, which may have been edited since, or of an equal one elsewhere."""
+        """Whether this is the record of a file with this path, or with this content."""
         return self.source in ("", source(track)) or self.input.fits(track)
 
 
@@ -99,24 +99,24 @@ class Manifest:
         self.out = out
 
     def read(self, outputs: Mapping[str, Path]) -> ManifestEntry | None:
-        """Return the record of the track with these outputs, or None where there is none that can be read."""
+        """Return the record of the track with these outputs, or None if there is none or it is damaged."""
         return _read(self._path(outputs))
 
     def made(self) -> set[str]:
-        """Return the absolute paths of all files here that are still as this program wrote them."""
+        """Return the absolute paths of all recorded files that are unchanged."""
         records = filter(None, map(_read, (self.out / FOLDER).glob("*.json")))
         fingerprints = {self.out / name: each for record in records for name, each in record.outputs.items()}
         return {os.path.abspath(path) for path, each in fingerprints.items() if each.fits(path)}
 
     def write(self, outputs: Mapping[str, Path], record: ManifestEntry) -> None:
-        """Keep a record, whole or not at all. Raises OSError or EncodeError if that fails."""
+        """Write a record atomically. Raises OSError or EncodeError if that fails."""
         path = self._path(outputs)
         with appearing(path) if is_remote(path) else writing(path) as part:
             part.write_text(json.dumps({"version": VERSION, **asdict(record)}), encoding="utf-8")
 
     @contextlib.contextmanager
     def kept(self, outputs: Mapping[str, Path]) -> Iterator[None]:
-        """Put the record of a track back if the work on it fails, as its outputs are.
+        """Restore the record of a track if the work on it fails.
 
         Raises:
             EncodeError: the folder of the records cannot be written into.
@@ -133,7 +133,7 @@ class Manifest:
                 raise
 
     def is_done(self, track: Path, settings: Mapping[str, Any], outputs: Mapping[str, Path]) -> bool:
-        """Whether a track, what was made of it, and how, are still the same."""
+        """Whether a track, its outputs and its settings are unchanged."""
         record = self.read(outputs)
         return (
             record is not None

@@ -1,4 +1,4 @@
-"""The writers of a track's stems, planned before the work, and what to say of stems that clip."""
+"""The writers of a track's stems, and warnings about stems that clip."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from stemsplit.separation.separator import Samples
 
 
 def plan_writers(reader: Reader, outputs: Mapping[str, Path], options: OutputOptions) -> dict[str, Writer]:
-    """Return the writers of a track's stems, none of them open yet; refuse here what cannot be done.
+    """Return the writers of a track's stems, not yet open; raise all errors that can be known now.
 
-    It is the same writer for all of them if they share a stem file.
+    In a stem file all stems share one writer.
 
     Raises:
-        EncodeError: a stem cannot be held by the format, or would replace the track itself.
+        EncodeError: the format does not support the stems, or a stem would replace the track itself.
         OutputExists: a stem exists already, and `force` is not given.
     """
     for path in outputs.values():
@@ -61,7 +61,7 @@ def plan_writers(reader: Reader, outputs: Mapping[str, Path], options: OutputOpt
 def plan_stream(
     reader: Reader | RawReader, stream: BinaryIO, raw: RawFormat | None, depth: str
 ) -> StreamWriter:
-    """Return the writer of one stem to a stream: plain samples if `raw` says of what kind, else a WAV file.
+    """Return the writer of one stem to a stream: plain samples of the format `raw`, or else a WAV file.
 
     Raises:
         EncodeError: the sound has another sample rate or number of channels than `raw`.
@@ -103,7 +103,7 @@ def peaks_of(writers: Mapping[str, Writer]) -> dict[str, float]:
 
 
 def clipping(writers: Mapping[str, Writer], gain_db: float) -> list[str]:
-    """Say which stems are louder than full scale, and what would help."""
+    """Return warnings about stems above full scale, with a remedy."""
     file = next(iter(writers.values()))
     if file.format == "wav" and not file.clips:  # floating point was requested and holds it
         return []
@@ -112,7 +112,7 @@ def clipping(writers: Mapping[str, Writer], gain_db: float) -> list[str]:
 
 
 def too_loud(peaks: Mapping[str, float], gain_db: float, what: str) -> list[str]:
-    """Say which peaks are above full scale, and what would help."""
+    """Return warnings about peaks above full scale, with a remedy."""
     loud = {name: peak for name, peak in peaks.items() if peak > 1}
     if not loud:
         return []

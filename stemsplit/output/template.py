@@ -22,7 +22,7 @@ STEM_FILE_TEMPLATE = "{folder}/{track}.{ext}"
 TAGS = ("artist", "albumartist", "title", "album", "date", "genre", "tracknumber")
 FIELDS = ("track", "folder", "stem", "ext", "model", "number", *TAGS)
 LONGEST_BYTES = 255 - len(".part")
-"""Of a name, in UTF-8: what file systems take, with room for the name that a file has while it is written."""
+"""Limit of a name in UTF-8, with room for the longer name that a file has while it is written."""
 _UNKNOWN = {"artist": "unknown artist", "albumartist": "unknown artist", "album": "unknown album"}
 _NO_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 
@@ -72,7 +72,7 @@ def fill(template: str, fields: Mapping[str, str]) -> Path:
 
 
 def track_name(path: Path) -> str:
-    """Return what a track is called: its file's name without the ending."""
+    """Return a track's name: its file's name without the suffix."""
     return song_of(path.name) or path.stem or path.name
 
 

@@ -1,4 +1,4 @@
-"""Separation by position in the stereo image: nothing is trained, and any recording with positions will do.
+"""Separation by position in the stereo image, without training.
 
 Positions are angles in degrees: -45 is the left channel alone, 0 the centre, 45 the right channel alone; the
 tangent of the angle from the left is the right channel's gain over the left one's.
@@ -23,7 +23,7 @@ APART_DEGREES = 4.0
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a method is, what it is in a few words, and how many sources it finds unless told."""
+    """A method's module, class, description, and default number of sources."""
 
     module: str
     name: str
@@ -58,7 +58,7 @@ def build(method: str, sources: int | None = None, azimuths: Sequence[float] = (
 
 
 def checked_azimuths(azimuths: Sequence[float]) -> tuple[float, ...]:
-    """Return positions in order. Raises UsageError for what is none, or too near another one."""
+    """Return positions in order. Raises UsageError for invalid ones, and for two that are too close."""
     angles = tuple(sorted(azimuths))
     if not all(-45 <= angle <= 45 for angle in angles):
         raise UsageError("There are only positions from -45 (left) to 45 (right)", "0 is the centre")

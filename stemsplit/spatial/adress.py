@@ -26,7 +26,7 @@ from stemsplit.spatial.positions import FAINTEST, WIDTH_DEGREES, enough, peaks, 
 RESOLUTION = 100
 """Gains from 0 to 1 that are tried on each side: the paper's beta."""
 OPPOSITE = np.float32(0.05)
-"""How far out of phase the channels must be: what other sources add to one at a side is less, mostly."""
+"""How far out of phase the channels must be: other sources at a side mostly add less."""
 SMOOTHING_DEGREES = 1.0
 _POSITIONS = 2 * RESOLUTION + 1
 _STEP_DEGREES = 90 / _POSITIONS
@@ -95,7 +95,7 @@ def summits(heights: NDArray[np.float64], most: int, faintest: float = FAINTEST)
 
 
 def smoothed(heights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return an azimugram without what is only grain."""
+    """Return a smoothed azimugram."""
     kernel = np.hanning(2 * max(1, round(SMOOTHING_DEGREES / _STEP_DEGREES)) + 3)[1:-1]
     return np.convolve(heights, kernel / kernel.sum(), "same")
 

@@ -25,7 +25,7 @@ from stemsplit.spatial import names
 from stemsplit.spatial.positions import FAINTEST, WIDTH_DEGREES, enough, spectra
 
 ANGLES = 91
-"""Rows of the histogram, from left to right. The paper has a - 1/a there, which knows no end."""
+"""Rows of the histogram, from left to right. The paper uses a - 1/a, which is unbounded."""
 DELAYS, LONGEST_DELAY = 81, 4.0
 """Columns of the histogram, and its range to either side, in samples."""
 APART = (5, 10)
@@ -109,7 +109,7 @@ def _at(histogram: NDArray[np.float64], azimuths: tuple[float, ...]) -> list[tup
 
 
 def smoothed(histogram: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return a histogram without what is only grain."""
+    """Return a smoothed histogram."""
     kernel = np.hanning(7)[1:-1]
     for axis in (0, 1):
         histogram = np.apply_along_axis(np.convolve, axis, histogram, kernel, "same")
@@ -127,7 +127,7 @@ def delays() -> NDArray[np.float64]:
 
 
 def _deaf_to(angle: float, delay: float, bins: int) -> tuple[Spectra, np.float32]:
-    """Return by what to multiply left and right, at each bin, for a source to be the same in both."""
+    """Return the factors for left and right, at each bin, with which a source is equal in both."""
     turned = np.radians(angle + 45)
     towards: Spectra = (np.sin(turned) * np.exp(-1j * delay * frequencies(bins))).astype(np.complex64)
     return towards, np.float32(np.cos(turned))

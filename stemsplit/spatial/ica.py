@@ -39,7 +39,7 @@ class Ica:
 
     sources: int = 2
     azimuths: tuple[float, ...] = ()
-    """None: it finds the positions of independent sources, wherever they are."""
+    """Always None: the method finds the positions itself."""
 
     def __post_init__(self) -> None:
         if self.azimuths:
@@ -92,7 +92,7 @@ class Mixtures:
 
     @property
     def spec(self) -> Spec:
-        """Each sample stands for itself."""
+        """Each sample is separated independently."""
         return Spec(self.stems, self.sample_rate, context=0, stride=1, how=self.how)
 
     def separate(self, window: Samples) -> Samples:

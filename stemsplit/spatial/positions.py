@@ -1,4 +1,4 @@
-"""What the methods share: mixtures that have positions, and the peaks of what is drawn over positions."""
+"""Shared by the methods: checks of mixtures, and peaks of curves over positions."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ SEGMENT_FRAMES = 48
 
 @dataclass(frozen=True)
 class Projet:
-    """Finds `sources` spatial distributions in a mixture, and shares out its projections by them.
+    """Finds `sources` spatial distributions in a mixture, and separates its projections by them.
 
     The distributions are fitted on `frames` frames from all over the mixture, so that its length does not
     matter. Given them, the powers in each bin are computed during separation, independently of other bins.
@@ -48,7 +48,7 @@ class Projet:
 
     sources: int = 4
     azimuths: tuple[float, ...] = ()
-    """Where sources are, in degrees, if a person has said so; what lies elsewhere is the last stem."""
+    """Positions of the sources in degrees, if given; all else is the last stem, the residual."""
     width: float = WIDTH_DEGREES
     """How far from `azimuths` these sources are spread at most."""
     n_fft: int = 4096
@@ -56,7 +56,7 @@ class Projet:
     alpha: float = 1.0
     """Of the stable distributions: 2 is Gaussian, 1 is Cauchy."""
     beta: float = 1.0
-    """Of the divergence that is made small: 2 Euclidean, 1 Kullback-Leibler, 0 Itakura-Saito."""
+    """Of the divergence that is minimised: 2 Euclidean, 1 Kullback-Leibler, 0 Itakura-Saito."""
     angles: int = 61
     """Positions between left and right."""
     delays: tuple[float, ...] = (0.0,)

@@ -1,4 +1,4 @@
-"""What a person looks at before choosing positions: the azimugram of ADRess, the histogram of DUET."""
+"""A survey of positions, from which the user chooses: the azimugram of ADRess, the histogram of DUET."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from stemsplit.spatial import adress, duet
 from stemsplit.spatial.positions import spectra
 
 MOST = 8
-"""Positions that are told of."""
+"""The most positions to report."""
 STANDS_OUT = 0.02
 """By so much of the highest peak: more than what two sources leave between them."""
 
 
 @dataclass(frozen=True)
 class Survey:
-    """Where sounds sit in a mixture."""
+    """The positions of the sounds in a mixture."""
 
     azimugram: NDArray[np.float64]
     """The share of energy at each of `adress.angles()`."""
@@ -36,7 +36,7 @@ class Survey:
 
 
 def scan(mixture: Iterable[Samples]) -> Survey:
-    """Listen to a mixture in blocks `(channel, time)`, in memory that does not grow with its length.
+    """Survey a mixture in blocks `(channel, time)`, in memory that does not grow with its length.
 
     Raises:
         StemsplitError: it is mono or silent, or both channels are the same.
