@@ -1,1 +1,1 @@
-"""Sound in and out of files and pipes; knows no model."""
+"""Sound in and out of files and pipes, without any model."""

@@ -1,4 +1,4 @@
-"""What each output format can hold: sample rates, depths and bitrates.
+"""The sample rates, depths and bitrates that each output format supports.
 
 The limits are measured with the ffmpeg of imageio-ffmpeg; tests/test_output_formats.py repeats that.
 """
@@ -47,7 +47,7 @@ _HIGHEST_AAC_BITS = 6  # per sample and channel: 6144 in a frame of 1024 samples
 
 
 def check(format: str, depth: str, bitrate: str | None) -> None:
-    """Refuse what the format cannot hold of any sound.
+    """Raise an error for settings that the format does not support for any sound.
 
     Raises:
         EncodeError: the format or depth is unknown, they do not go together, or the bitrate is malformed.
@@ -99,7 +99,7 @@ def _nearest_bitrate(format: str, sample_rate: int, channels: int, wanted: int) 
 
 @dataclass(frozen=True)
 class Fit:
-    """How a format holds a sound: unchanged, or as near to it as the format allows, which `warnings` say."""
+    """The settings of a sound in a format: its own, or the nearest ones, with `warnings`."""
 
     sample_rate: int
     bitrate: int | None

@@ -20,7 +20,7 @@ class RateConverter:
         self._taken = self._given = 0
 
     def push(self, block: Block, *, last: bool = False) -> Block:
-        """Return what is ready after another block; after the `last` one, all that is left."""
+        """Return the output that is ready after another block; after the `last` one, all the rest."""
         self._taken += block.shape[1]
         made = self._stream.resample_chunk(np.ascontiguousarray(block.T), last=last).T
         if last:  # the filter's own count may be one frame off

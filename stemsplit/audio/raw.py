@@ -1,4 +1,4 @@
-"""Sound through pipes: plain samples and WAV as they come and go, and whatever must be read twice, kept."""
+"""Sound through pipes: plain samples and WAV as streams; a stream that must be read twice is stored."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from stemsplit.audio.writer import Writer, quantised
 from stemsplit.errors import DecodeError, StemsplitError, UnsupportedChannels
 
 NAME = "stdin"
-"""What a track from standard input is called."""
+"""The name of a track from standard input."""
 _DEPTHS = {"s16": "16", "s24": "24", "s32": "24", "f32": "32f"}
 _SUBTYPES = {"PCM_16": "s16", "PCM_24": "s24", "PCM_32": "s32", "FLOAT": "f32"}
 _LONGEST_CHUNK = 1 << 24
-"""Of what stands before the samples: tags and a cover."""
+"""Limit of what comes before the samples: tags and a cover."""
 _UNKNOWN_BYTES = (1 << 32) - 1
-"""What a WAV file says of its length when it does not know it, or cannot tell."""
+"""The length in a WAV header when it is unknown, or too large."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class RawFormat:
 
 
 class RawReader:
-    """Plain samples as `audio.Reader` gives a file's: blocks `(channel, time)`, but once only."""
+    """Reads plain samples as blocks `(channel, time)`, like `audio.Reader`, but only once."""
 
     path = Path("-")
     frames = frames_estimate = None
@@ -107,7 +107,7 @@ class RawReader:
             self._end = self._start + max(1, round(duration_seconds * raw.sample_rate))
 
     def __iter__(self) -> Iterator[Block]:
-        """Yield what comes, as it comes; DecodeError at nothing, or at samples that are not finite."""
+        """Yield blocks as they arrive; DecodeError at nothing, or at samples that are not finite."""
         width, position = self._raw.bytes_per_frame, 0
         while position < self._end:
             data = self._stream.read(width * int(min(self._block_frames, self._end - position)))
@@ -168,7 +168,7 @@ class WavSamples:
         self._left: float = math.inf if stated is None else stated
         self._ahead = b""
         self.remark: str | None = None
-        """What is wrong with the header, once all is read."""
+        """Errors in the header, complete once all is read."""
 
     def read(self, count: int) -> bytes:
         """Return what comes next, at most `count` bytes, and nothing at the end."""
@@ -230,7 +230,7 @@ def spool(stream: BinaryIO, folder: Path, raw: RawFormat | None = None) -> Path:
 
 
 class StreamWriter:
-    """Sound to a stream as it is made: plain samples, or, with `wav`, a WAV file.
+    """Writes sound to a stream: plain samples or, with `wav`, a WAV file.
 
     A WAV file begins with its length. If `frames` is not known, and the stream is not a file in which
     it can be corrected at the end, the length is 4 GiB, as in other programs.
@@ -252,7 +252,7 @@ class StreamWriter:
         self._stream.flush()
 
     def finish(self) -> None:
-        """Put the length down where it was not known."""
+        """Write the length into the header if it was unknown."""
         frames, padding = self._bytes // self.raw.bytes_per_frame, bytes(self._bytes % 2)
         if self._wav:
             self._stream.write(padding)
@@ -266,7 +266,7 @@ class StreamWriter:
         self._stream.flush()
 
     def _header(self, frames: int | None) -> bytes:
-        """Return what stands before the samples: RIFF, `fmt `, of floating point `fact`, and `data`."""
+        """Return the header: RIFF, `fmt `, for floating point `fact`, and `data`."""
         raw, width = self.raw, self.raw.bytes_per_frame
         kind, bits = (3, 32) if raw.samples == "f32" else (1, int(raw.samples[1:]))
         form = struct.pack(

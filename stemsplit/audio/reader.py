@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Block = NDArray[np.float32]
 
 RATES = (1_000, 1_500_000)
-"""Sample rates in Hz that sound has; beyond them a header lies, and resampling would take all memory."""
+"""Plausible sample rates in Hz; others come from wrong headers, and resampling would take all memory."""
 LOUDEST = 1e15
 """Samples beyond this (300 dB above full scale) are not sound, and their squares overflow float32."""
 
@@ -122,7 +122,7 @@ class Reader:
         return ()
 
     def _check_end(self, source: Source, position: int) -> None:
-        """Complain about a file that ended early, or is damaged."""
+        """Warn about a file that ended early, or is damaged."""
         promised = source.promised_seconds
         reason = f" ({source.complaint})" if source.complaint else ""
         if not position and source.frames == 0:

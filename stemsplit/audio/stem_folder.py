@@ -1,4 +1,4 @@
-"""The stems of one track, as they lie in a folder."""
+"""The stems of one track in a folder."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ _MASTERING = {
 
 @dataclass(frozen=True)
 class Label:
-    """What a player shows of a stem; the colour is `#RRGGBB`, or empty."""
+    """A stem's name and colour in players; the colour is `#RRGGBB`, or empty."""
 
     name: str
     colour: str

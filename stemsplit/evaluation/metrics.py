@@ -1,4 +1,4 @@
-"""How good an estimate is: distortion ratios in dB, and the accuracy of masks.
+"""Measures of an estimate: distortion ratios in dB, and the accuracy of masks.
 
 The ratios here are over a whole excerpt, both channels together. They are NOT the BSSEval measures (Vincent
 et al., 2006), which forgive a filtering of the reference, nor museval's medians over one-second windows:
@@ -98,7 +98,7 @@ class BinCounts:
 
 
 def count_bins(probabilities: Samples, target: NDArray[np.bool_]) -> BinCounts:
-    """Return how well probabilities `(frame, bin)` tell a binary mask, a bin being in it above one half."""
+    """Return the counts of a binary mask that is predicted by probabilities `(frame, bin)` above one half."""
     right = (probabilities > 0.5) == target
     inside, right_inside = int(target.sum()), int(right[target].sum())
     return BinCounts(

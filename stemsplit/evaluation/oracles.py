@@ -1,4 +1,4 @@
-"""Stems by masks and filters that are made from the true stems: what the best separator of a kind could give.
+"""Oracles: stems by masks and filters computed from the references, the upper bound of a kind of separator.
 
 Each works on the transform of the network that it is compared with. With them a score says how much a network
 left undone, and how much no mask could have done.
@@ -46,7 +46,7 @@ def ideal_ratio(stems: Samples, mixture: Samples) -> Samples:
 
 @dataclass(frozen=True)
 class IdealMask:
-    """One mask a stem, the same for all channels.
+    """One mask per stem, the same for all channels.
 
     `rule` maps magnitudes of stems `(stem, frame, bin)` and of the mixture `(frame, bin)` to masks; they
     are extended above `bins` like a network's.

@@ -68,7 +68,8 @@ def separate_by_rules(
     pieces: dict[str, list[Samples]] = {name: [] for name in separators}
     seen: list[Samples] = []
     plan = widest.plan
-    for segments in zip(*streams, strict=True):  # in step, for the network's last answer to be of this one
+    # Segment by segment, so that the network's last output is that of the present one.
+    for segments in zip(*streams, strict=True):
         for name, stems in zip(order, segments, strict=True):
             pieces[name].append(stems)
         frames = -(-segments[0].shape[-1] // plan.stft.hop_length)

@@ -1,4 +1,4 @@
-"""What else is made of a track's stems, as soon as they are there: a session for a DAW, a report."""
+"""Sidecars: further files made from a track's stems, a session for a DAW and a report."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Sidecars:
         return found
 
     def check(self, track: Path, outputs: Mapping[str, Path], *, force: bool) -> None:
-        """Refuse before any work what could not be written after it.
+        """Raise errors about these files, before any work is done.
 
         Raises:
             OutputExists: it is there already, and `force` is not given.
@@ -50,7 +50,7 @@ class Sidecars:
             refuse_to_replace(path, force=force)
 
     def write(self, result: SplitResult, options: Options, phase: Phase) -> dict[str, Path]:
-        """Write it, and return the paths; each part of the work runs inside a `phase`.
+        """Write the files, and return their paths; each part of the work runs inside a `phase`.
 
         Raises:
             EncodeError: something cannot be written.

@@ -1,1 +1,1 @@
-"""How files appear on disk: whole or not at all, one writer each, here or elsewhere."""
+"""Files on disk or in remote storage: written atomically, by one program at a time."""

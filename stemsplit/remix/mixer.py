@@ -1,4 +1,4 @@
-"""Stems put together again: louder, softer, elsewhere, later, or not at all."""
+"""The mixer of a remix: gain, width, pan, delay and mute of each stem."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _RANGES = {
 
 @dataclass(frozen=True)
 class Channel:
-    """What happens to one stem."""
+    """The settings of one stem."""
 
     gain_db: float = 0.0
     mute: bool = False
@@ -53,7 +53,7 @@ class Channel:
 
 
 def parse(text: str, stems: Sequence[str]) -> dict[str, Channel]:
-    """Return what happens to each of the stems: of a preset, or of words such as `vocals=-6dB,pan:20`.
+    """Return the settings of each stem, from a preset or from words such as `vocals=-6dB,pan:20`.
 
     Raises:
         UnknownStem: there is no such stem.
@@ -125,7 +125,7 @@ class Mixer:
 
 
 def placed(block: Block, channel: Channel) -> Block:
-    """Return a stem's block `(channel, time)` as loud, as wide, and where it is wanted.
+    """Return a stem's block `(channel, time)` with its gain, width and pan.
 
     Width scales the difference of the channels. Panning is a balance of equal power, 0 dB in the centre and
     3 dB at a side.

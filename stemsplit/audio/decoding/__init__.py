@@ -1,1 +1,1 @@
-"""From any file to exact samples: libsndfile, ffmpeg, and what to do where headers are wrong."""
+"""From any file to exact samples: libsndfile, ffmpeg, and the handling of wrong headers."""

@@ -75,7 +75,7 @@ class Decoder:
         data = self._bytes(frames * width)
         samples = np.frombuffer(data[: len(data) // width * width], ">f4").reshape(-1, self.channels)
         if len(samples) < frames:
-            self._process.popen.wait()  # it has reached its end; let it say its last word
+            self._process.popen.wait()  # it has reached its end; read its last message
         return np.ascontiguousarray(samples.T, np.float32)
 
     def seek(self, frames: int) -> bool:
@@ -83,7 +83,7 @@ class Decoder:
         return False
 
     def close(self) -> None:
-        """End the program and reap it, wherever it stands."""
+        """End the program and reap it, in any state."""
         self._process.end(kill=True)
 
     @property

@@ -1,4 +1,4 @@
-"""What a FLAC file holds beyond the length that its header states."""
+"""Sound in a FLAC file beyond the length that its header states."""
 
 from __future__ import annotations
 

@@ -45,14 +45,14 @@ _KINDS = {
     6: _ALAW,
     7: _ULAW,
 }
-"""What WAV calls kinds of samples, and their bytes."""
+"""WAV's codes of sample formats, and their sizes in bytes."""
 _EXTENSIBLE = 0xFFFE
 """The kind of samples is told further on in the header."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What uncompressed samples are, in libsndfile's words: PCM_16, FLOAT..., LITTLE or BIG."""
+    """The format of uncompressed samples, in libsndfile's terms: PCM_16, FLOAT..., LITTLE or BIG."""
 
     sample_rate: int
     channels: int
@@ -96,7 +96,7 @@ _W64, _CAF, _BARE = _Layout("<16sQ", 24, 8), _Layout(">4sQ", align=1), _Layout("
 
 
 def find_sound(path: Path) -> Extent | None:
-    """Return where the samples of a file lie, or None if it is of another kind or has none."""
+    """Return the position of a file's samples, or None if it is of another kind or has none."""
     with path.open("rb") as file:
         start, size = after_id3(file), path.stat().st_size
         file.seek(start)
@@ -208,7 +208,7 @@ def _size_field(layout: _Layout, endian: str, field: int, start: int, end: int) 
 
 
 def _end(file: BinaryIO, layout: _Layout, start: int, stated: int, size: int, outer: int) -> int:
-    """Return where sound ends that leaves something behind it: other chunks, junk, or more sound."""
+    """Return the end of sound that is followed by other chunks, junk, or more sound."""
     wrapped = (size - start - stated) >> 32 << 32
     for end in (start + stated, start + stated + wrapped):
         if _chunk_follows(file, layout, end, size):
@@ -250,7 +250,7 @@ def _caf_samples(description: bytes) -> Samples | None:
 
 
 def is_placeholder(stated: int) -> bool:
-    """Whether a size is one that programs write before they know the length."""
+    """Whether a size is a placeholder, which programs write before they know the length."""
     return any(low <= stated <= high for low, high in _PLACEHOLDERS)
 
 

@@ -15,11 +15,11 @@ from stemsplit import _compat
 from stemsplit.audio.decoding.headers import BYTES, Samples
 
 _BARE = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "RAW")
-"""Formats that hold samples of these kinds as they are."""
+"""Formats that hold samples of these kinds uncompressed."""
 
 
 def native(path: Path) -> str | bytes:
-    """Return a path as libsndfile takes it: on POSIX as bytes, for not every file name is text."""
+    """Return a path for libsndfile: on POSIX as bytes, because not every file name is text."""
     return os.fsencode(path) if os.name == "posix" else str(path)
 
 
@@ -77,7 +77,7 @@ class Libsndfile:
 
     @property
     def samples(self) -> Samples:
-        """What its samples are; the order of their bytes as most files have it."""
+        """The format of its samples; the byte order is that of most files."""
         return Samples(self.sample_rate, self.channels, self.subtype, "LITTLE")
 
     def read(self, frames: int) -> NDArray[np.float32]:

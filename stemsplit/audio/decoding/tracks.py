@@ -1,4 +1,4 @@
-"""The sound tracks of a container: which there are, and which one to read."""
+"""The sound tracks of a container, and the choice of one."""
 
 from __future__ import annotations
 

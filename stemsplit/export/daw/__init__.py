@@ -31,7 +31,7 @@ def analyse(stems: StemSet, progress: Callable[[float], None] = lambda share: No
 
 
 def check(kind: str, path: Path, force: bool = False) -> None:
-    """Refuse what cannot be written, before any work is done.
+    """Raise errors about the file, before any work is done.
 
     Raises:
         EncodeError: the name has not the kind's ending, or is a folder's.

@@ -1,4 +1,4 @@
-"""What a DAW is told of a set of stems: names, colours, lengths and the tempo."""
+"""A session of stems for a DAW: names, colours, lengths and the tempo."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Session:
     remark: str
 
     def seconds(self, track: Track) -> float:
-        """Return how long a track is."""
+        """Return the duration of a track."""
         return track.frames / self.sample_rate
 
 
@@ -65,7 +65,7 @@ def session(stems: StemSet, analysis: Analysis) -> Session:
 
 
 def remark(analysis: Analysis) -> str:
-    """Say which tempo a session has, and how far to trust it."""
+    """Return a message about a session's tempo and its confidence."""
     if analysis.bpm is None:
         return f"no tempo was found: {DEFAULT_BPM:.1f} BPM stands in for it"
     said = f"tempo {analysis.bpm:.1f} BPM, confidence {analysis.bpm_confidence:.2f}"

@@ -76,7 +76,7 @@ def make_page(
 
 
 def allowed(script: str) -> str:
-    """Return how a Content-Security-Policy names a script."""
+    """Return a script's source expression for a Content-Security-Policy."""
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     return f"'sha256-{digest}'"
 
@@ -86,7 +86,7 @@ def _asset(name: str) -> str:
 
 
 def _text(name: str) -> str:
-    """Return what UTF-8 can hold: not every file name is text."""
+    """Return text that UTF-8 can encode: not every file name is text."""
     return name.encode("utf-8", "replace").decode()
 
 
@@ -163,7 +163,7 @@ def _number(value: float | None) -> str:
 
 
 def _sums(stemset: StemSet, found: pictures.Survey) -> str:
-    """Say how well the stems add up."""
+    """Return a sentence on how well the stems sum to the mixture."""
     if stemset.mixture is None:
         return "The mixture is not here; what is called so is the sum of the stems."
     if found.residual_db is None:

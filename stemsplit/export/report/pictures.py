@@ -22,7 +22,7 @@ COLUMNS = 800
 BANDS = 160
 HIGHEST_HZ = 20_000.0
 RANGE_DB = 80.0
-"""What a spectrogram shows below its loudest point."""
+"""The range of a spectrogram below its maximum."""
 SIZE = (9.6, 2.0)
 """Of a picture, in hundreds of pixels."""
 _QUALITY = {"quality": 60}
@@ -34,7 +34,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Survey:
-    """What a track looks like, its sounds being the mixture and the stems, in this order."""
+    """The data of a track's pictures; its sounds are the mixture and the stems, in this order."""
 
     sample_rate: int
     waves: Array
