@@ -21,7 +21,7 @@ from stemsplit.evaluation.metrics import Scores
 from stemsplit.evaluation.shared_network import separate_by_rules
 from stemsplit.options import RuntimeOptions
 from stemsplit.separation.masking import MaskSeparator
-from stemsplit.zoo.ref import Trained
+from stemsplit.zoo.variants import Trained
 
 POWERS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 WIENER_FRAMES = (32, 64, 128)

@@ -32,8 +32,10 @@ from stemsplit.runtime.torch_runtime import AllStems
 from stemsplit.separation.stream import separate_stream
 from stemsplit.zoo import store
 from stemsplit.zoo.card import ModelCard
+from stemsplit.zoo.catalogue import spatial_methods
 from stemsplit.zoo.loading import load_separator
-from stemsplit.zoo.ref import Ensemble, ModelRef, Trained, spatial_methods
+from stemsplit.zoo.ref import ModelRef
+from stemsplit.zoo.variants import Ensemble, Trained
 
 HERE = Path(__file__).parent
 KEPT = HERE / "networks.json"
@@ -112,7 +114,7 @@ def scores(data: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
 def cost(model: Trained | Ensemble) -> dict[str, Any]:
     """Return what a model needs, or the mean of several: parameters, multiply-adds a second, and time."""
     members = model.members if isinstance(model, Ensemble) else (model,)
-    cards = [member.card for member in members]
+    cards = [member.card for member in members if isinstance(member, Trained)]
     separator = load_separator(model.text, device="cpu", precision="float32")
     noise = np.random.default_rng(0).standard_normal((2, SECONDS * SAMPLE_RATE)).astype(np.float32)
     seconds = []

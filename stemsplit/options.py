@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 RUNTIMES = ("auto", "torch", "openvino")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+MOST_OVERLAP = 0.95
 FAST_FRAME_STRIDE = 3
 """With `fast` the networks run on every third frame: the frames are 35 ms apart."""
 
@@ -198,12 +199,18 @@ class RuntimeOptions:
     """CPU cores to use."""
     fast: bool = False
     """Run the networks on every third frame only."""
+    overlap: float | None = None
+    """The fraction of a segment that the next one shares, for models that work in segments."""
+    shifts: int = 1
+    """How many runs over shifted segments to average, for models that work in segments."""
 
     def __post_init__(self) -> None:
         for name, among in (("runtime", RUNTIMES), ("precision", PRECISIONS)):
             if getattr(self, name) not in among:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(among)}")
-        for name in ("batch", "threads"):
+        if self.overlap is not None and not 0 <= self.overlap <= MOST_OVERLAP:
+            raise ValueError(f"overlap={self.overlap} must be from 0 to {MOST_OVERLAP}")
+        for name in ("batch", "threads", "shifts"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value} must be 1 or more")
@@ -226,6 +233,8 @@ class RuntimeKeywords(TypedDict, total=False):
     batch: int | None
     threads: int | None
     fast: bool
+    overlap: float | None
+    shifts: int
 
 
 class MethodKeywords(RuntimeKeywords, total=False):

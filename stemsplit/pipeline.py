@@ -19,7 +19,7 @@ from stemsplit.errors import EncodeError, StemsplitError
 from stemsplit.options import FileKeywords, MethodKeywords, Options
 from stemsplit.output import template
 from stemsplit.output.plan import clipping, peaks_of, plan_writers, too_loud, write_stems
-from stemsplit.separation.separator import FittedMethod, Method, Samples, Separator
+from stemsplit.separation.separator import AnySeparator, FittedMethod, Method, Samples
 from stemsplit.separation.stream import separate_stream
 from stemsplit.zoo.ref import ModelRef, choose_stems
 
@@ -196,7 +196,7 @@ def split_to_stream(
     )
 
 
-def fit(method: Method, reader: Reader | RawReader) -> Separator:
+def fit(method: Method, reader: Reader | RawReader) -> AnySeparator:
     """Return a separator, which some methods fit to the whole track first."""
     if not isinstance(method, FittedMethod):
         return method
@@ -209,7 +209,7 @@ def fit(method: Method, reader: Reader | RawReader) -> Separator:
 
 def _separate(
     reader: Reader | RawReader,
-    separator: Separator,
+    separator: AnySeparator,
     gain_db: float,
     write: Callable[[Samples], None],
     progress: Progress | None,

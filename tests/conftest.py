@@ -33,7 +33,7 @@ from stemsplit.runtime.torch_runtime import AllStems, TorchRuntime
 from stemsplit.separation.compose import Ensemble, WithResidual
 from stemsplit.separation.masking import MaskSeparator
 from stemsplit.separation.plan import MaskPlan
-from stemsplit.separation.separator import Execution, FittedMethod, Separator
+from stemsplit.separation.separator import Execution, FittedMethod, Separator, StreamSeparator
 from stemsplit.zoo import separators, store
 from stemsplit.zoo.ref import ModelRef
 
@@ -132,7 +132,7 @@ def random_model(name: str) -> Path:
 def any_network(name: str) -> Separator:
     running = RuntimeOptions(runtime="torch", device="cpu", precision="float32", threads=1)
     separator = ModelRef.parse(random_model(name)).load(running)
-    assert not isinstance(separator, FittedMethod)
+    assert not isinstance(separator, FittedMethod | StreamSeparator)
     return separator
 
 

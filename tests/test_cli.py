@@ -195,7 +195,7 @@ def test_a_mistyped_command_is_a_missing_file_with_a_hint(pipeline):
 
 def test_every_option_arrives(pipeline):
     words = "a.wav -m other -d cpu --batch 3 --mask soft --stems vocals,drums -o out -f ogg --depth 24"
-    words += " --runtime torch --threads 2 --fast --jobs 2"
+    words += " --runtime torch --threads 2 --fast --overlap 0.5 --shifts 2 --jobs 2"
     words += " --precision bfloat16 --bitrate 192k --gain -1.5 --start 0:00.005 --duration 2.5 --force"
     words += " --audio-track 1 --downmix"
     result = run(*words.split())
@@ -214,6 +214,8 @@ def test_every_option_arrives(pipeline):
             "batch": 3,
             "threads": 2,
             "fast": True,
+            "overlap": 0.5,
+            "shifts": 2,
         }
     ]
     (call,) = pipeline.split

@@ -32,7 +32,7 @@ from stemsplit.evaluation.shared_network import separate_by_rules
 from stemsplit.options import RuntimeOptions
 from stemsplit.separation.stream import separate_blocks
 from stemsplit.zoo import store
-from stemsplit.zoo.ref import Trained
+from stemsplit.zoo.variants import Trained
 from tests.conftest import SAMPLE_RATE, STEMS, mask_separator, whole
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,8 @@ from stemsplit.audio.writer import Writer
 from stemsplit.errors import DecodeError, DeviceUnavailable, EncodeError, OutputExists, StemsplitError
 from stemsplit.options import RuntimeOptions
 from stemsplit.zoo import loading
-from stemsplit.zoo.ref import ModelRef, Trained
+from stemsplit.zoo.ref import ModelRef
+from stemsplit.zoo.variants import Trained
 from tests.conftest import SAMPLE_RATE, STEMS, mask_separator, quick_separator, random_model, whole
 
 ROUNDING = {"16": 4 / 2**16, "24": 4 / 2**24 + 1e-6, "32f": 2e-6}  # four stems, each half a step off

@@ -10,7 +10,8 @@ from stemsplit.errors import UsageError
 from stemsplit.live.engine import find
 from stemsplit.zoo import store
 from stemsplit.zoo.loading import load_separator
-from stemsplit.zoo.ref import Ensemble, ModelRef, Spatial, Trained
+from stemsplit.zoo.ref import ModelRef
+from stemsplit.zoo.variants import Ensemble, Spatial, Trained
 
 BOTH = "binary-mask-cnn+mmdensenet-small"
 

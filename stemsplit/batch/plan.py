@@ -47,13 +47,16 @@ class BatchOptions(Options):
     def settings(self) -> dict[str, Any]:
         """All settings that the content of the stems depends on, for the manifest."""
         split, output = self.split, self.output
+        running = replace(self.runtime, batch=None, threads=None)
+        # Left out where they are not used, as in records of earlier versions.
+        unused = {name for name in ("overlap", "shifts") if getattr(running, name) in (None, 1)}
         return {
             "weights": self.ref.fingerprint,
             "sources": split.sources,
             "azimuths": list(split.azimuths),
             "stems": list(self.names),
             "mask": split.mask,
-            "running": asdict(replace(self.runtime, batch=None, threads=None)),
+            "running": {name: value for name, value in asdict(running).items() if name not in unused},
             "start_seconds": split.start_seconds,
             "duration_seconds": split.duration_seconds,
             "format": output.format,

@@ -65,6 +65,8 @@ class TracksFirst(TyperGroup):
 
         ctx.meta[_WORDS] = args = [expanded(word) for word in args]
         ours = {option for parameter in self.get_params(ctx) for option in parameter.opts}
+        if " ".join(args[:2]) in self.commands:  # `models add`
+            args = [" ".join(args[:2]), *args[2:]]
         if args and args[0] not in self.commands and args[0].partition("=")[0] not in ours:
             args = ["split", *args]
         ctx.meta[config.JSON] = "--json" in args and self._prints_json(args[0])
@@ -77,7 +79,7 @@ class TracksFirst(TyperGroup):
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
         """Offer commands and all options; at a word that begins neither, the shell then offers files."""
-        found = super().shell_complete(ctx, incomplete)
+        found = [item for item in super().shell_complete(ctx, incomplete) if " " not in item.value]
         if incomplete.startswith("-"):
             found += self.commands["split"].shell_complete(ctx, incomplete)
         return found
@@ -159,6 +161,10 @@ def _stemsplit(
 for _name, _verb in VERBS.items():
     _class = config.Configured if _verb is split else None
     app.command(_name, cls=_class, epilog=f"Example: {_verb.EXAMPLE}")(_verb.command)
+
+
+app.command("models add", epilog=f"Example: {models.ADD_EXAMPLE}")(models.add)
+app.command("models remove", epilog=f"Example: {models.REMOVE_EXAMPLE}")(models.remove)
 
 
 def main() -> None:

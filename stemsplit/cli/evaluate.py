@@ -118,7 +118,8 @@ def command(
     from stemsplit.options import RuntimeOptions
     from stemsplit.runtime import cores
     from stemsplit.zoo import page
-    from stemsplit.zoo.ref import ModelRef, Trained
+    from stemsplit.zoo.ref import ModelRef
+    from stemsplit.zoo.variants import Trained
 
     _refuse(*(path for path in (csv, json, plot) if path))
     if plot:

@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stemsplit.cli import console
+from stemsplit.errors import BadWeights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stemsplit.zoo.ref import ModelRef, Trained
+    from stemsplit.zoo.ref import ModelRef
+    from stemsplit.zoo.variants import Trained
 
 EXAMPLE = "stemsplit models binary-mask-cnn"
+ADD_EXAMPLE = "stemsplit models add htdemucs.onnx"
+REMOVE_EXAMPLE = "stemsplit models remove htdemucs"
 
 
 def complete(incomplete: str) -> list[str]:
     """Give the models whose names begin like this, to the shell."""
-    from stemsplit.zoo import ref
+    from stemsplit.zoo import catalogue
 
-    return [name for name in ref.names() if name.startswith(incomplete)]
+    return [name for name in catalogue.names() if name.startswith(incomplete)]
+
+
+def _complete_word(incomplete: str) -> list[str]:
+    return [*complete(incomplete), *(word for word in ("add", "remove") if word.startswith(incomplete))]
+
+
+def _complete_installed(incomplete: str) -> list[str]:
+    from stemsplit.zoo import installed
+
+    return [name for name in installed.names() if name.startswith(incomplete)]
 
 
 def option(**where: Any) -> Any:
@@ -37,7 +52,7 @@ def option(**where: Any) -> Any:
 def command(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", autocompletion=complete, help="Print the card of this model."),
+        typer.Argument(metavar="NAME", autocompletion=_complete_word, help="Print the card of this model."),
     ] = None,
     *,
     networks: Annotated[
@@ -46,20 +61,61 @@ def command(
     json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object a model.")] = False,
 ) -> None:
     """List the models: their stems, sizes and scores."""
-    from stemsplit.zoo import ref
+    from stemsplit.zoo import catalogue
+    from stemsplit.zoo.ref import ModelRef
 
     if networks:
         _list_networks(json=json)
     elif name:
-        _tell(ref.ModelRef.parse(name), json=json)
+        _tell(ModelRef.parse(name), json=json)
     elif json:
-        for model in ref.trained_models():
-            console.event(**model.facts())
+        for model in (*catalogue.trained_models(), *catalogue.installed_models()):
+            if isinstance(model, BadWeights):
+                console.error(model)
+            else:
+                console.event(**model.facts())
     else:
-        _print_table(ref.trained_models())
+        _print_table(catalogue.trained_models())
+        _print_installed(catalogue.installed_models())
         typer.echo("\nNot trained, but fitted to each track:\n")
-        for method in ref.spatial_methods():
+        for method in catalogue.spatial_methods():
             typer.echo(f"{method.name:10}{method.title}")
+
+
+def add(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The model: an .onnx file.")],
+    *,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="What to call it. Default: as the file.")
+    ] = None,
+    description: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="What describes it, where the file does not."),
+    ] = None,
+) -> None:
+    """Check a model from elsewhere, and copy it into your folder of models.
+
+    From then on `--model NAME` separates with it. The folder is that of the variable
+    `STEMSPLIT_MODELS_DIR`, if there is one. Nothing is downloaded.
+    """
+    from stemsplit.zoo import install, installed
+
+    card = install.add(file, name, description)
+    console.say(f"added {card.name} to `{installed.folder()}`: {', '.join(card.stems)}")
+    console.say(f"speed here: {card.speed:g} x real time; licence: {card.licence}")
+
+
+def remove(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", autocompletion=_complete_installed, help="An installed model."),
+    ],
+) -> None:
+    """Remove a model that was added with `stemsplit models add`."""
+    from stemsplit.zoo import install
+
+    install.remove(name)
+    console.say(f"removed {name}")
 
 
 def _list_networks(*, json: bool) -> None:
@@ -76,7 +132,7 @@ def _list_networks(*, json: bool) -> None:
 def _tell(model: ModelRef, *, json: bool) -> None:
     if json:
         console.event(**model.facts())
-    elif model.fits_each_track:  # plain text, whose lines are broken already
+    elif model.blind:  # plain text, whose lines are broken already
         typer.echo(model.describe())
     else:
         _print_markdown(model.describe())
@@ -100,6 +156,28 @@ def _print_table(models: Sequence[Trained]) -> None:
         table.add_row(card.name, *sdr, f"{card.parameters:,}", size, licence)
     Console(width=None if sys.stdout.isatty() else 200).print(table)
     typer.echo("\nMedian SDR on the test songs. `stemsplit models NAME` prints a card.")
+
+
+def _print_installed(models: Sequence[ModelRef | BadWeights]) -> None:
+    if not models:
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("installed", "stems", box=None, padding=(0, 3, 0, 0), header_style="bold")
+    for heading in ("speed", "size"):
+        table.add_column(heading, justify="right")
+    table.add_column("licence")
+    for model in models:
+        if not isinstance(model, BadWeights):
+            facts = model.facts()
+            speed, size = f"{facts['speed']:g} x", f"{facts['path'].stat().st_size / 1e6:.1f} MB"
+            table.add_row(model.name, ", ".join(model.stems), speed, size, facts["licence"].partition(",")[0])
+    typer.echo()
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    for model in models:
+        if isinstance(model, BadWeights):
+            console.error(model)
 
 
 def _print_markdown(text: str) -> None:

@@ -14,6 +14,26 @@ if TYPE_CHECKING:
 
 _run = partial(typer.Option, rich_help_panel="How to run")
 
+Overlap = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        max=0.95,
+        metavar="FRACTION",
+        rich_help_panel="How to split",
+        help="Of segments, for models that work in these: more is slower and slightly better. Default: 0.25.",
+    ),
+]
+Shifts = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=100,
+        metavar="N",
+        rich_help_panel="How to split",
+        help="Average N runs over shifted segments, for models that work in these: N times slower.",
+    ),
+]
 Runtime = Annotated[
     Literal["auto", "torch", "openvino"],
     _run(help="What runs the networks; else openvino on a processor, where it is installed."),

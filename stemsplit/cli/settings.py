@@ -36,6 +36,8 @@ from stemsplit.errors import BadConfig
 NAME = "stemsplit.toml"
 PREFIX = "STEMSPLIT_"
 NAMED = f"{PREFIX}CONFIG"
+MODELS_FOLDER = f"{PREFIX}MODELS_DIR"
+"""The variable with the folder of installed models, see `zoo.installed`."""
 
 _NOT_FOR_PROJECTS = {"force": "have files replaced", "ray": "have others do the work"}
 
@@ -166,7 +168,7 @@ def environment(options: Options) -> dict[str, Setting]:
 
 def unknown_variables(options: Options) -> dict[str, str | None]:
     """Return the variables that look like ours and are not, and what each may have been meant to be."""
-    known = [NAMED, *map(variable, options)]
+    known = [NAMED, MODELS_FOLDER, *map(variable, options)]
     strange = [name for name in os.environ if name.startswith(PREFIX) and name not in known]
     return {name: _nearest(name, known) for name in sorted(strange)}
 

@@ -107,6 +107,8 @@ def command(
         str | None,
         _how(metavar="DEGREES", help="For these, too: what is at -30,0 and the rest. See `stemsplit scan`."),
     ] = None,
+    overlap: runtime_options.Overlap = None,
+    shifts: runtime_options.Shifts = 1,
     fast: runtime_options.Fast = False,
     runtime: runtime_options.Runtime = "auto",
     device: runtime_options.Device = "auto",
@@ -200,7 +202,7 @@ def command(
             gain_db=gain,
         ),
         OutputOptions(remote.path_of(out), template, format, depth, bitrate, force, skip_existing),
-        RuntimeOptions(runtime, device, precision, batch, threads, fast),
+        RuntimeOptions(runtime, device, precision, batch, threads, fast, overlap, shifts),
     )
     run.start(options, console.Report(quiet=quiet, verbose=verbose, json=json, print0=print0))
 

@@ -19,7 +19,7 @@ from stemsplit.evaluation.oracles import Oracle, all_oracles
 from stemsplit.evaluation.shared_network import separate_by_rules
 from stemsplit.options import RuntimeOptions
 from stemsplit.separation.masking import MaskSeparator
-from stemsplit.separation.separator import FittedMethod, Method, Samples
+from stemsplit.separation.separator import AnySeparator, FittedMethod, Method, Samples
 from stemsplit.separation.stream import separate_stream
 from stemsplit.zoo.ref import ModelRef
 
@@ -54,6 +54,7 @@ class EvaluationPlan:
     oracles: Mapping[str, Oracle]
     threshold: float
     mixture: bool = True
+    blind: bool = False
 
     @classmethod
     def of(
@@ -78,7 +79,7 @@ class EvaluationPlan:
             separators = {ref.system: ref.load(running, mask=next(iter(masks), None))}
         ideal = all_oracles(ref.stft, ref.bins, ref.threshold)
         chosen = {name: ideal[name] for name in oracles}
-        return cls(ref.name, stems_of(ref), separators, chosen, ref.threshold, mixture)
+        return cls(ref.name, stems_of(ref), separators, chosen, ref.threshold, mixture, ref.blind)
 
     def measure(self, split: str, song: Song, pool: Pool | None = None) -> SongScores:
         """Return a song's scores; those of BSSEval are added to them by the time the `pool` closes."""
@@ -89,7 +90,7 @@ class EvaluationPlan:
             first = next(iter(masking.values()))
             result.bins.update(score_bins(song, first, probabilities, self.threshold))
         else:
-            estimates = {name: _separated(each, song) for name, each in self.separators.items()}
+            estimates = {name: self._separated(each, song) for name, each in self.separators.items()}
         heard = audible(song)
         names = [self.stems[index] for index in heard]
         for system, stems in self._all(song, estimates):
@@ -103,6 +104,13 @@ class EvaluationPlan:
             }
         return result
 
+    def _separated(self, method: Method, song: Song) -> Samples:
+        if not isinstance(method, FittedMethod):
+            return separated(method, song)
+        if self.blind:
+            return assigned(song, sources(method, song))
+        return separated(method.fit([song.mixture], SAMPLE_RATE), song)
+
     def _all(self, song: Song, estimates: Mapping[str, Samples]) -> Iterator[tuple[str, Samples]]:
         yield from estimates.items()
         if self.mixture:
@@ -113,13 +121,12 @@ class EvaluationPlan:
 
 def stems_of(ref: ModelRef) -> tuple[str, ...]:
     """Return the stems that a model is measured on: those of MUSDB18 if it makes up the names of its own."""
-    return MUSDB18_STEMS if ref.fits_each_track else ref.stems
+    return MUSDB18_STEMS if ref.blind else ref.stems
 
 
-def _separated(method: Method, song: Song) -> Samples:
-    if isinstance(method, FittedMethod):
-        return assigned(song, sources(method, song))
-    return np.concatenate(list(separate_stream(method, [song.mixture], SAMPLE_RATE)), axis=-1)
+def separated(separator: AnySeparator, song: Song) -> Samples:
+    """Return the stems `(stem, channel, time)` of a song."""
+    return np.concatenate(list(separate_stream(separator, [song.mixture], SAMPLE_RATE)), axis=-1)
 
 
 def sources(method: FittedMethod, song: Song) -> Samples:
@@ -134,7 +141,7 @@ def sources(method: FittedMethod, song: Song) -> Samples:
             return song.mixture[None]
         fewer: Any = method  # a dataclass, of which no protocol can speak
         return sources(replace(fewer, sources=error.found), song)
-    return _separated(fitted, song)
+    return separated(fitted, song)
 
 
 def assigned(song: Song, found: Samples) -> Samples:

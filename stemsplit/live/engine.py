@@ -16,14 +16,16 @@ from typing import Any
 
 import numpy as np
 
+from stemsplit.defaults import LIVE_MODEL
 from stemsplit.errors import StemsplitError, UsageError
 from stemsplit.networks import registry
 from stemsplit.options import RuntimeOptions
-from stemsplit.separation.separator import FittedMethod, Samples, Separator
+from stemsplit.separation.separator import FittedMethod, Samples, Separator, StreamSeparator
 from stemsplit.separation.stream import separate_blocks
 from stemsplit.zoo.card import ModelCard
-from stemsplit.zoo.ref import ModelRef, Trained
+from stemsplit.zoo.ref import ModelRef
 from stemsplit.zoo.separators import mask_plan
+from stemsplit.zoo.variants import Ensemble, Trained
 
 BLOCK_MS = 100.0
 
@@ -55,13 +57,18 @@ def find(model: str | os.PathLike[str]) -> Trained:
         UnknownModel, BadWeights: see `ModelRef.parse`.
     """
     ref = ModelRef.parse(model)
-    if ref.fits_each_track:
+    if isinstance(ref, Trained):
+        return ref
+    if isinstance(ref, Ensemble):
+        raise UsageError(f"`{model}` is more than one model", "choose one of them")
+    if ref.blind:
         raise UsageError(
             f"{model} must hear all of a song before it separates any", "choose a model that was trained"
         )
-    if not isinstance(ref, Trained):
-        raise UsageError(f"`{model}` is more than one model", "choose one of them")
-    return ref
+    raise UsageError(
+        f"{model} separates segments of several seconds, which is too late for live sound",
+        f"use --model {LIVE_MODEL}",
+    )
 
 
 def load(
@@ -81,7 +88,7 @@ def load(
     method = ref.load(
         replace(options, batch=_batch(ref.card, options, block_ms)), stems=None if stem is None else [stem]
     )
-    assert not isinstance(method, FittedMethod)
+    assert not isinstance(method, FittedMethod | StreamSeparator)
     return method
 
 

@@ -3,12 +3,89 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import tee
 
 import numpy as np
 
-from stemsplit.separation.separator import Samples, Separator, Spec
+from stemsplit.separation.separator import (
+    AnySeparator,
+    FittedMethod,
+    Method,
+    Samples,
+    Separator,
+    Spec,
+    StreamSeparator,
+)
+from stemsplit.separation.stream import separate_blocks
+
+
+def ensemble(methods: Sequence[Method]) -> Method:
+    """Return the mean of what several methods give: where they err in different ways, it errs less than any.
+
+    They have the same stems, in the same order, at the same sample rate.
+    """
+    return _composed(methods, _mean)
+
+
+def with_residual(method: Method, name: str) -> Method:
+    """Return a method with one more stem, the residual: the mixture minus all others."""
+
+    def add(separators: Sequence[AnySeparator]) -> AnySeparator:
+        (separator,) = separators
+        if isinstance(separator, StreamSeparator):
+            return StreamWithResidual(separator, name)
+        return WithResidual(separator, name)
+
+    return _composed([method], add, (name,))
+
+
+def shifted(method: Method, shifts: int, seconds: float) -> Method:
+    """Return the mean of `shifts` runs, each of which begins a little earlier, by up to `seconds` in all."""
+
+    def repeat(separators: Sequence[AnySeparator]) -> AnySeparator:
+        (separator,) = separators
+        samples = round(seconds * separator.spec.sample_rate)
+        return StreamMean(tuple(Shifted(separator, samples * each // shifts) for each in range(shifts)))
+
+    return _composed([method], repeat)
+
+
+Combine = Callable[[Sequence[AnySeparator]], AnySeparator]
+
+
+def _composed(methods: Sequence[Method], combine: Combine, more: tuple[str, ...] = ()) -> Method:
+    ready = [method for method in methods if not isinstance(method, FittedMethod)]
+    if len(ready) == len(methods):
+        return combine(ready)
+    first = methods[0]
+    stems = first.stems if isinstance(first, FittedMethod) else first.spec.stems
+    return Composed((*stems, *more), tuple(methods), combine)
+
+
+def _mean(separators: Sequence[AnySeparator]) -> AnySeparator:
+    windowed = [each for each in separators if not isinstance(each, StreamSeparator)]
+    return Ensemble(tuple(windowed)) if len(windowed) == len(separators) else StreamMean(tuple(separators))
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A method made of others, of which some must be fitted to a track first."""
+
+    stems: tuple[str, ...]
+    methods: tuple[Method, ...]
+    combine: Combine
+
+    def fit(self, mixture: Iterable[Samples], sample_rate: int) -> AnySeparator:
+        """Fit those methods that need it, and combine the separators."""
+        return self.combine(
+            [
+                method.fit(mixture, sample_rate) if isinstance(method, FittedMethod) else method
+                for method in self.methods
+            ]
+        )
 
 
 @dataclass(frozen=True)
@@ -67,3 +144,88 @@ class WithResidual:
         context = self.separator.spec.context
         segment = window[:, context : window.shape[-1] - context]
         return np.concatenate([stems, (segment - stems.sum(axis=0))[None]])
+
+
+@dataclass(frozen=True)
+class StreamMean:
+    """The mean of what several separators give, of which some take a whole stream."""
+
+    separators: tuple[AnySeparator, ...]
+
+    @property
+    def spec(self) -> Spec:
+        """Without context."""
+        specs = [separator.spec for separator in self.separators]
+        complete, workers = all(spec.complete for spec in specs), max(spec.workers for spec in specs)
+        return replace(specs[0], context=0, stride=1, segment=0, complete=complete, workers=workers)
+
+    def stream(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
+        """Yield stems `(stem, channel, time)` of a mixture in blocks `(channel, time)`."""
+        copies = tee(blocks, len(self.separators))
+        streams = [separate_blocks(*each) for each in zip(self.separators, copies, strict=True)]
+        for parts in in_step(streams):
+            yield np.float32(1 / len(parts)) * sum(parts[1:], start=parts[0])
+
+
+@dataclass(frozen=True)
+class StreamWithResidual:
+    """A separator of a whole stream with one more stem, the residual."""
+
+    separator: StreamSeparator
+    name: str
+
+    @property
+    def spec(self) -> Spec:
+        """The separator's own, with the stem added."""
+        spec = self.separator.spec
+        return replace(spec, stems=(*spec.stems, self.name), complete=True)
+
+    def stream(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
+        """Yield stems `(stem, channel, time)` of a mixture in blocks `(channel, time)`."""
+        mixture, copy = tee(blocks)
+        for stems, part in in_step([self.separator.stream(copy), mixture]):
+            yield np.concatenate([stems, (part - stems.sum(axis=0))[None]])
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """A separator that finds its stream `samples` later, after silence."""
+
+    separator: AnySeparator
+    samples: int
+
+    @property
+    def spec(self) -> Spec:
+        """The separator's own."""
+        return self.separator.spec
+
+    def stream(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
+        """Yield stems `(stem, channel, time)` of a mixture in blocks `(channel, time)`."""
+        left = self.samples
+        for stems in separate_blocks(self.separator, self._delayed(blocks)):
+            dropped = min(left, stems.shape[-1])
+            left -= dropped
+            if dropped < stems.shape[-1]:
+                yield stems[..., dropped:]
+
+    def _delayed(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
+        for index, block in enumerate(blocks):
+            if index == 0 and self.samples:
+                yield np.zeros((len(block), self.samples), np.float32)
+            yield block
+
+
+def in_step(streams: Sequence[Iterable[Samples]]) -> Iterator[list[Samples]]:
+    """Yield parts `(..., time)` of several streams of the same length, of equal length each time."""
+    iterators = [iter(stream) for stream in streams]
+    held: list[Samples | None] = [None] * len(iterators)
+    while True:
+        for index, iterator in enumerate(iterators):
+            if held[index] is None:
+                held[index] = next(iterator, None)
+        parts = [part for part in held if part is not None]
+        if len(parts) < len(held):
+            return
+        count = min(part.shape[-1] for part in parts)
+        yield [part[..., :count] for part in parts]
+        held = [part[..., count:] if part.shape[-1] > count else None for part in parts]

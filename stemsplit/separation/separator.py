@@ -1,8 +1,8 @@
-"""Interfaces between the engine and separators: `Spec`, `Separator`, `FittedMethod`."""
+"""Interfaces between the engine and separators."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -57,6 +57,24 @@ class Separator(Protocol):
 
 
 @runtime_checkable
+class StreamSeparator(Protocol):
+    """Separates a stream from its first sample to its last, where no part can be separated by itself."""
+
+    @property
+    def spec(self) -> Spec:
+        """What the engine needs to know; there is no context."""
+
+    def stream(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
+        """Yield stems `(stem, channel, time)`, in all as long as the mixture.
+
+        Shapes: blocks `(channel, time)` at `spec.sample_rate`, of any length.
+        """
+
+
+AnySeparator = Separator | StreamSeparator
+
+
+@runtime_checkable
 class FittedMethod(Protocol):
     """A method that needs the whole mixture before it separates any of it."""
 
@@ -64,11 +82,11 @@ class FittedMethod(Protocol):
     def stems(self) -> tuple[str, ...]:
         """The names of the stems that its separators give."""
 
-    def fit(self, mixture: Iterable[Samples], sample_rate: int) -> Separator:
+    def fit(self, mixture: Iterable[Samples], sample_rate: int) -> AnySeparator:
         """Return a separator for a mixture given as blocks `(channel, time)`, which may be iterated again."""
 
 
-Method = Separator | FittedMethod
+Method = Separator | StreamSeparator | FittedMethod
 """A separator that is ready, or a method that is fitted to each track first."""
 
 

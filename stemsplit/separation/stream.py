@@ -12,17 +12,22 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
+from typing import Any, TypeVar
 
 import numpy as np
 
 from stemsplit.audio.reader import resample
-from stemsplit.separation.separator import Samples, Separator
+from stemsplit.separation.separator import AnySeparator, Samples, StreamSeparator
+
+_Made = TypeVar("_Made")
 
 SEGMENT_SECONDS = 10.0
 """Of separators that do not care."""
 
 
-def separate_stream(separator: Separator, blocks: Iterable[Samples], sample_rate: int) -> Iterator[Samples]:
+def separate_stream(
+    separator: AnySeparator, blocks: Iterable[Samples], sample_rate: int
+) -> Iterator[Samples]:
     """Yield stems `(stem, channel, time)` of blocks `(channel, time)` at their own sample rate.
 
     Where the separator works at another rate, what resampling loses (all above half the lower rate) goes in
@@ -59,7 +64,7 @@ def separate_stream(separator: Separator, blocks: Iterable[Samples], sample_rate
 
 
 def separate_blocks(
-    separator: Separator,
+    separator: AnySeparator,
     blocks: Iterable[Samples],
     *,
     segment_seconds: float | None = None,
@@ -70,6 +75,9 @@ def separate_blocks(
     Together they are exactly as long as the mixture. Else than as the separator likes it, segments are
     `segment_seconds` long, and `workers` of them are separated at a time.
     """
+    if isinstance(separator, StreamSeparator):
+        yield from separator.stream(blocks)
+        return
     spec = separator.spec
     seconds = segment_seconds or SEGMENT_SECONDS
     segment = max(1, round(seconds * spec.sample_rate / spec.stride)) * spec.stride
@@ -83,15 +91,13 @@ def separate_blocks(
     yield from side_by_side(separate, cut, workers or spec.workers)
 
 
-def side_by_side(
-    work: Callable[[Samples, int], Samples], cut: Iterator[tuple[Samples, int]], workers: int
-) -> Iterator[Samples]:
+def side_by_side(work: Callable[..., _Made], cut: Iterator[tuple[Any, ...]], workers: int) -> Iterator[_Made]:
     """Yield the results of the windows in order, computed in parallel, a few of them ahead."""
     if workers == 1:
         yield from (work(*window) for window in cut)
         return
     with ThreadPoolExecutor(workers, thread_name_prefix="segment") as pool:
-        ahead: deque[Future[Samples]] = deque()
+        ahead: deque[Future[_Made]] = deque()
         try:
             for window in cut:
                 ahead.append(pool.submit(work, *window))

@@ -50,14 +50,11 @@ class WaveformSeparator:
         """Return stems `(stem, channel, time)` of the segment in the middle of a window."""
         context, edge = self.spec.context, self.spec.context - self.context
         segment = window[:, context : window.shape[-1] - context]
-        groups = _grouped(window, self.channels)
-        stems = np.stack([self.network(group)[..., edge:][..., : segment.shape[-1]] for group in groups])
-        stems = (
-            stems[:, list(self.stem_indices)].swapaxes(0, 1).reshape(len(self.stems), -1, segment.shape[-1])
-        )
-        if len(window) < self.channels:
-            stems = stems.mean(axis=1, keepdims=True)
-        stems = stems[:, : len(window)]
+
+        def network(group: Samples) -> Samples:
+            return self.network(group)[list(self.stem_indices), :, edge:][..., : segment.shape[-1]]
+
+        stems = in_channel_groups(network, window, self.channels)
 
         def near(marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
             return _near(marked, self.context)[edge:][: segment.shape[-1]]
@@ -78,8 +75,15 @@ def _near(marked: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
     return near
 
 
-def _grouped(window: Samples, channels: int) -> Samples:
-    """Return a signal `(channel, time)` as `(group, channel, time)`; the last group may hold one twice."""
+def in_channel_groups(network: Callable[[Samples], Samples], window: Samples, channels: int) -> Samples:
+    """Run a network that takes `channels` channels on a signal `(channel, time)` with any number of them.
+
+    The last group of channels may hold one twice. Mono is doubled, and comes out as the mean of the channels.
+    """
     missing = -len(window) % channels
     full = np.concatenate([window, window[-missing:]]) if missing else window
-    return full.reshape(-1, channels, window.shape[-1])
+    stems = [network(group) for group in full.reshape(-1, channels, window.shape[-1])]
+    if len(window) < channels:
+        mono: Samples = stems[0].mean(axis=1, keepdims=True)
+        return mono
+    return np.concatenate(stems, axis=1)[:, : len(window)]

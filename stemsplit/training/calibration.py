@@ -19,7 +19,7 @@ from stemsplit.options import RuntimeOptions
 from stemsplit.separation.masking import MaskSeparator
 from stemsplit.separation.separator import Samples
 from stemsplit.zoo import page
-from stemsplit.zoo.ref import Trained
+from stemsplit.zoo.variants import Trained
 
 EXCERPT_SECONDS = 8.0
 EXCERPTS = 128

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from stemsplit.defaults import DEFAULT_MODEL
 from stemsplit.errors import UsageError
 from stemsplit.options import RuntimeKeywords, RuntimeOptions
-from stemsplit.separation.separator import FittedMethod, Separator
+from stemsplit.separation.separator import AnySeparator, FittedMethod
 from stemsplit.zoo.ref import ModelRef
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def load_separator(
     two_stems: str | None = None,
     mask: str | None = None,
     **running: Unpack[RuntimeKeywords],
-) -> Separator:
+) -> AnySeparator:
     """Return a model ready to separate.
 
     Only the networks of the `stems` are loaded and run. With all stems the masks sum to one; with some, each

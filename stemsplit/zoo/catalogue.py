@@ -1,0 +1,35 @@
+"""All models that can be named on this machine."""
+
+from __future__ import annotations
+
+from stemsplit import spatial
+from stemsplit.errors import BadWeights
+from stemsplit.zoo import installed, store
+from stemsplit.zoo.ref import ModelRef
+from stemsplit.zoo.variants import Spatial, Trained
+
+
+def trained_models() -> list[Trained]:
+    """Return the shipped models, that with the highest SDR on the validation songs first."""
+    return [Trained.find(name) for name in store.ranked()]
+
+
+def installed_models() -> list[ModelRef | BadWeights]:
+    """Return the models in the user's folder, and errors for those that cannot be used."""
+    found: list[ModelRef | BadWeights] = []
+    for name in installed.names():
+        try:
+            found.append(ModelRef.parse(name))
+        except BadWeights as error:
+            found.append(error)
+    return found
+
+
+def spatial_methods() -> list[Spatial]:
+    """Return the methods that are fitted to each track."""
+    return [Spatial(name) for name in spatial.METHODS]
+
+
+def names() -> tuple[str, ...]:
+    """Return the names that `ModelRef.parse` knows, beside those of files."""
+    return (*store.available(), store.BEST, *installed.names(), *spatial.METHODS)

@@ -1,0 +1,135 @@
+"""Add a model from elsewhere to the user's folder, and remove it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stemsplit import spatial
+from stemsplit.errors import BadWeights, UnknownModel, UsageError
+from stemsplit.files.claims import claim, writing
+from stemsplit.files.digest import sha256
+from stemsplit.missing import not_found
+from stemsplit.options import RuntimeOptions
+from stemsplit.separation.segments import CHANNELS
+from stemsplit.zoo import foreign, installed, store
+from stemsplit.zoo.installed import InstalledCard
+
+RESERVED = ("add", "remove")
+
+
+def add(file: Path, name: str | None = None, config: Path | None = None) -> InstalledCard:
+    """Copy a model's file into the folder of installed models, and try it on a segment of noise.
+
+    `config` describes what the file does not say itself.
+
+    Raises:
+        UsageError: the name cannot be used.
+        BadWeights: the file cannot be used, or does not fit its description.
+        DeviceUnavailable: nothing that runs such a file is installed.
+        EncodeError: the file cannot be copied.
+    """
+    for path in filter(None, (file, config)):
+        if not os.path.isfile(path):
+            raise not_found(path)
+    name = name or file.stem
+    check_name(name)
+    kind = _kind(file, config)
+    target = installed.folder() / f"{name}{foreign.kind(kind).SUFFIX}"
+    page = target.with_name(f"{name}{installed.SUFFIX}")
+    with claim([page]):
+        check_name(name)  # another program may have added it meanwhile
+        with writing(target) as part:
+            card = _card(kind, file, part, {"name": name, "file": target.name}, config)
+        try:
+            with writing(page, force=False) as part:
+                part.write_text(installed.dump(card), encoding="utf-8")
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+    return card
+
+
+def check_name(name: str) -> None:
+    """Raise UsageError for a name that a new model cannot have."""
+    if not installed.is_name(name):
+        raise UsageError(
+            f"A model cannot be called `{name}`",
+            "choose a --name of letters, digits, `.`, `_` and `-`, 64 at most",
+        )
+    if name in RESERVED or name == store.BEST or name in store.available() or name in spatial.METHODS:
+        raise UsageError(f"`{name}` is a name of stemsplit's own", "choose another --name")
+    if installed.is_installed(name):
+        raise UsageError(
+            f"A model called {name} is installed already",
+            f"choose another --name, or first run `stemsplit models remove {name}`",
+        )
+
+
+def remove(name: str) -> InstalledCard | None:
+    """Remove an installed model, and return its card, if it could be read.
+
+    Raises:
+        UsageError: it is one of stemsplit's own.
+        UnknownModel: it is not installed.
+        EncodeError: it cannot be removed.
+    """
+    if name in store.available() or name in spatial.METHODS:
+        raise UsageError(f"{name} belongs to stemsplit", "only installed models can be removed")
+    if not installed.is_installed(name):
+        there = installed.names()
+        hint = f"there are {', '.join(there)}" if there else "there are none"
+        raise UnknownModel(f"No model called `{name}` is installed", hint)
+    card = None
+    with contextlib.suppress(BadWeights):
+        card = installed.read(name)
+    folder = installed.folder()
+    with claim([folder / f"{name}{installed.SUFFIX}"]):
+        (folder / f"{name}{installed.SUFFIX}").unlink(missing_ok=True)
+        if card:
+            (folder / card.file).unlink(missing_ok=True)
+    return card
+
+
+def _kind(file: Path, config: Path | None) -> str:
+    """Return which kind of file it is, from its name and that of its description."""
+    suffix = file.suffix.lower()
+    if suffix == ".onnx":
+        return "onnx"
+    raise BadWeights(f"`{file}` is not a model that stemsplit can add", "give an .onnx file")
+
+
+def _card(kind: str, file: Path, part: Path, own: dict[str, Any], config: Path | None) -> InstalledCard:
+    """Copy a file, and return its card, after a trial."""
+    try:
+        facts = foreign.kind(kind).adopt(file, part, config)
+        with part.open("rb") as copied:
+            own |= {"kind": kind, "sha256": sha256(copied)}
+        card = InstalledCard.from_facts({"origin": file.name, **facts, **own})
+        return replace(card, speed=_trial(card, part))
+    except ValueError as error:
+        raise BadWeights(f"`{file}` does not fit its description: {error}", "see `docs/`") from error
+
+
+def _trial(card: InstalledCard, path: Path) -> float:
+    """Return how many times faster than real time the model separates a segment of noise here.
+
+    Raises:
+        ValueError: it gives stems of another shape, or samples that are not finite.
+    """
+    network, _ = foreign.kind(card.kind).load(card, path, RuntimeOptions())
+    noise = np.random.default_rng(0).normal(0, 0.1, (CHANNELS, card.segment)).astype(np.float32)
+    began = time.perf_counter()
+    stems = network(noise)
+    elapsed = time.perf_counter() - began
+    if stems.shape != (len(card.outputs), *noise.shape):
+        raise ValueError(f"it gives stems of shape {stems.shape}")
+    if not np.isfinite(stems).all():
+        raise ValueError("it gives samples that are not finite")
+    return round((1 - card.overlap) * card.segment / card.sample_rate / elapsed, 2)

