@@ -1,6 +1,6 @@
-"""What a recording is like: length, levels, stereo image, the band it fills, tempo and key.
+"""Analysis of a recording: length, levels, stereo image, bandwidth, tempo and key.
 
-All of it is found block by block, in memory that hardly grows with the length of the file.
+It works block by block, in memory that hardly grows with the length of the file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PROFILES = {
     "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
 }
 # fmt: on
-"""How well each degree fits: C. Krumhansl, "Cognitive foundations of musical pitch", 1990."""
+"""The weight of each degree: C. Krumhansl, "Cognitive foundations of musical pitch", 1990."""
 CUT_DB = 18.0
 """How much less there must be above a frequency than below for it to be a cut."""
 SAME = 1e-7
@@ -34,7 +34,7 @@ SAME = 1e-7
 
 @dataclass(frozen=True)
 class Analysis:
-    """What was found out about a sound."""
+    """The properties of a sound."""
 
     seconds: float
     sample_rate: int
@@ -62,7 +62,7 @@ class Analysis:
 
 
 def analyse(blocks: Iterable[Block], sample_rate: int, channels: int, *, music: bool = True) -> Analysis:
-    """Return what a sound in blocks `(channel, time)` is like; without tempo and key unless as `music`."""
+    """Analyse a sound in blocks `(channel, time)`; tempo and key only if it is `music`."""
     peaks, loudness = Peaks(sample_rate, channels), Loudness(sample_rate, channels)
     band, notes = _Band(sample_rate), _Music()
     frames, energy, apart = 0, 0.0, 0.0
@@ -134,7 +134,7 @@ class _Band:
         self._power += (np.abs(np.fft.rfft(frames * np.hanning(self.N_FFT))) ** 2).sum(axis=0)
 
     def cutoff_hz(self) -> float | None:
-        """Return the frequency above which there is next to nothing, if it ends there at once."""
+        """Return the cut-off frequency, if the spectrum ends abruptly."""
         if not self._power.any():
             return None
         level = 10 * np.log10(np.maximum(self._power, self._power.max() * 1e-14))
@@ -184,7 +184,7 @@ class _Music:
             self._chroma += (power @ chroma.T).sum(axis=0)
 
     def rhythm(self) -> tuple[float | None, float, tuple[float, ...]]:
-        """Return beats a minute, how sure that is, and the beats in seconds."""
+        """Return beats per minute, the confidence, and the beats in seconds."""
         onsets = np.concatenate([*self._onsets, np.zeros(0)])
         if not onsets.any():
             return None, 0.0, ()
@@ -193,7 +193,7 @@ class _Music:
         _, frames = librosa.beat.beat_track(onset_envelope=onsets, sr=MUSIC_RATE, hop_length=MUSIC_HOP)
         if len(frames) < 4:
             return None, 0.0, ()
-        # The tracker's tempo has the grain of its lags; a line through the beats has not.
+        # The tracker's tempo is limited to its lags; a line fitted to the beats is not.
         period, first = np.polyfit(np.arange(len(frames)), frames, 1)
         centred = onsets - onsets.mean()
         lags = [int(np.floor(period)), int(np.ceil(period))]
@@ -203,7 +203,7 @@ class _Music:
         return float(60 * MUSIC_RATE / (period * MUSIC_HOP)), min(1.0, max(0.0, alike)), tuple(beats.tolist())
 
     def key(self) -> tuple[str | None, float]:
-        """Return the key whose profile is most like the sound's pitch classes, and how sure that is."""
+        """Return the key whose profile is most like the sound's pitch classes, and the confidence."""
         if not self._chroma.any() or np.ptp(self._chroma) == 0:
             return None, 0.0
         fits = {

@@ -57,7 +57,7 @@ _WORDS = "stemsplit.words"
 
 
 class TracksFirst(TyperGroup):
-    """A group whose first word may be a track, `split` being implied; also the one door for errors."""
+    """A group whose first word may be a track, with `split` implied; all errors are reported here."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put `split` before a first word that is neither a command nor an option of ours."""

@@ -1,4 +1,4 @@
-"""`stemsplit config`: the defaults of your own, and the command that keeps to them."""
+"""`stemsplit config`: the user's defaults, and the class of commands that use them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ USAGE_ERROR: Any = typer.BadParameter.__base__  # typer does not export it
 
 
 class Configured(TyperCommand):
-    """A command whose options have their defaults from files and variables, where these say something."""
+    """A command whose options may have their defaults from files and environment variables."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Look up the defaults that the command line leaves room for."""
+        """Look up defaults for options that the command line does not set."""
         if not ctx.resilient_parsing:  # as for the shell's completion, which must not fail
             try:
                 given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
@@ -41,14 +41,14 @@ class Configured(TyperCommand):
         return super().parse_args(ctx, args)
 
     def _settings(self, ctx: Any, given: Mapping[str, Any]) -> dict[str, settings.Setting]:
-        """Return the settings that count, and note whether JSON is among them."""
+        """Return the effective settings, and note whether JSON is among them."""
         used = _effective(self, ctx, given)
         if "json" in used:
             ctx.meta[JSON] = meaning(options_of(self)["json"], ctx, used["json"])
         return used
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; where it refuses a setting, say where that comes from."""
+        """Run the command; if it rejects a setting, name the setting's source in the error."""
         used: dict[str, settings.Setting] = ctx.meta.get(_META, {})
         if not ctx.params.get("quiet"):
             _tell(used, verbose=bool(ctx.params.get("verbose")))
@@ -74,9 +74,9 @@ def options_of(command: Any) -> dict[str, Any]:
 
 
 def _effective(command: Any, ctx: Any, given: Mapping[str, Any]) -> dict[str, settings.Setting]:
-    """Return the settings that count for a command, given what its command line says, by parameter.
+    """Return a command's effective settings; `given` are the values on its command line, by parameter.
 
-    A setting gives way to one of higher rank for the same option, or for one that it cannot go with.
+    A setting is overridden by one of higher precedence for the same option, or for one that excludes it.
 
     Raises:
         BadConfig: a key or a value is wrong, whether it counts or not.

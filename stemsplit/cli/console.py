@@ -1,4 +1,4 @@
-"""What a person sees: errors, remarks and progress on stderr; results, for programs too, on stdout."""
+"""Output for users and programs: errors, remarks and progress on stderr, results on stdout."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from stemsplit.pipeline import SplitResult
 
 SCHEMA = 1
-"""Of what --json prints: see events.schema.json. Another one, when an old field means something else."""
+"""Version of events.schema.json, for --json: increased when the meaning of a field changes."""
 EVERY_SECONDS = 1.0
-"""How often --json tells of a track's progress."""
+"""Interval between progress events of --json."""
 
 
 _ours: TextIO | None = None
@@ -100,7 +100,7 @@ def _to_stdout(line: bytes, end: bytes = b"\n") -> None:
 
 
 def error(problem: StemsplitError) -> None:
-    """Say what went wrong, and what to do about it."""
+    """Print an error and its hint."""
     say(f"error: {problem.message}" + (f"\n\nhint: {problem.hint}" if problem.hint else ""))
 
 
@@ -115,7 +115,7 @@ def error_event(problem: StemsplitError, **which: Any) -> None:
 
 
 def _finite(value: Any) -> Any:
-    """Replace what JSON has no number for by null."""
+    """Replace numbers that are not finite by null."""
     if isinstance(value, dict):
         return {key: _finite(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
@@ -124,7 +124,7 @@ def _finite(value: Any) -> Any:
 
 
 class Report:
-    """How a run over several tracks went, told as it goes."""
+    """Reports a run over several tracks, while it runs."""
 
     def __init__(self, *, quiet: bool, verbose: bool, json: bool, print0: bool = False) -> None:
         self.quiet, self.verbose, self.json = quiet, verbose, json
@@ -146,7 +146,7 @@ class Report:
             self.failed(failure(problem, track), track)
 
     def failed(self, problem: StemsplitError, track: Track | Path | str | None = None) -> None:
-        """Tell why a track, or the whole run, failed."""
+        """Report the failure of a track, or of the whole run."""
         with self._one_at_a_time:
             self.failures += 1
             error(problem)
@@ -157,14 +157,14 @@ class Report:
                 error_event(problem, **which)
 
     def start(self, tracks: int) -> None:
-        """Tell programs what is going to be told."""
+        """Emit the first event, with the number of tracks."""
         if self.json:
             from stemsplit.defaults import VERSION
 
             event(event="start", schema=SCHEMA, version=VERSION, tracks=tracks)
 
     def plan(self, todo: Iterable[Job], readers: Mapping[Job, Reader]) -> None:
-        """Tell programs what is going to be written: the path of each stem."""
+        """Emit the paths of a track's stems."""
         if self.json:
             for job in todo:
                 seconds = seconds_of(readers[job]) if job in readers else None
@@ -213,7 +213,7 @@ class Report:
             self.end(tracks)
 
     def end(self, tracks: int) -> None:
-        """Sum up."""
+        """Print a summary."""
         done = {"done": self.successes, "skipped": self.skips, "failed": self.failures}
         if self.json:
             event(event="summary", **done)
@@ -233,7 +233,7 @@ class Report:
             self._tell(track, result, beside or {})
 
     def summarise(self, result: SplitResult) -> None:
-        """Say in words how it went."""
+        """Return the summary as text."""
         seconds = result.elapsed_seconds
         times = result.frames / result.sample_rate / seconds
         for warning in result.warnings:
@@ -262,6 +262,6 @@ class Report:
 
 
 def seconds_of(reader: Reader | RawReader) -> float | None:
-    """Return how long a track is, where that is known."""
+    """Return the duration of a track, if known."""
     frames = reader.frames_estimate
     return None if frames is None else frames / reader.sample_rate

@@ -1,4 +1,4 @@
-"""`stemsplit doctor`: what works on this machine, and what to do about what does not."""
+"""`stemsplit doctor`: checks of this machine, with a remedy for each that fails."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _mark(check: Check) -> str:
 
 
 def all_checks() -> Iterator[Check]:
-    """Try everything."""
+    """Run all checks."""
     yield Check("python", True, f"{platform.python_version()} on {platform.platform()}")
     for name in PACKAGES:
         yield _package(name)

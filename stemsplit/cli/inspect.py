@@ -1,4 +1,4 @@
-"""`stemsplit inspect`: what a recording, or a set of stems, is like."""
+"""`stemsplit inspect`: properties of a recording, or of a set of stems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`stemsplit live`: separation while it sounds, from standard input or a sound card."""
+"""`stemsplit live`: live separation, from standard input or a sound card."""
 
 from __future__ import annotations
 

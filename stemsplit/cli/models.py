@@ -1,4 +1,4 @@
-"""`stemsplit models`: what there is, and one model's card."""
+"""`stemsplit models`: the list of models, and one model's card."""
 
 from __future__ import annotations
 

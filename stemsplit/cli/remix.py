@@ -1,4 +1,4 @@
-"""`stemsplit remix`: a song again, with its stems louder, softer, elsewhere or left out."""
+"""`stemsplit remix`: a song mixed anew, with gains, pans and delays for its stems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`stemsplit scan`: where sounds sit between left and right."""
+"""`stemsplit scan`: the positions of sounds between left and right."""
 
 from __future__ import annotations
 

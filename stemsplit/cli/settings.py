@@ -50,7 +50,7 @@ Options = Mapping[str, bool]
 
 @dataclass(frozen=True)
 class Setting:
-    """What somebody wants of an option, and where it says so."""
+    """A value for an option, and its source."""
 
     option: str
     value: str | bool
@@ -93,7 +93,7 @@ def layers(options: Options) -> list[dict[str, Setting]]:
 
 
 def places() -> list[Place]:
-    """Return the files that are looked for, as they outrank each other."""
+    """Return the paths of the files, in order of precedence."""
     named = os.environ.get(NAMED)
     if named:
         return [Place("named", Path(expanded(named)))]
@@ -151,7 +151,7 @@ def key(option: str) -> str:
 
 
 def environment(options: Options) -> dict[str, Setting]:
-    """Return what the environment says.
+    """Return the settings of the environment.
 
     Raises:
         BadConfig: the variable of a flag says neither yes nor no.
@@ -167,14 +167,14 @@ def environment(options: Options) -> dict[str, Setting]:
 
 
 def unknown_variables(options: Options) -> dict[str, str | None]:
-    """Return the variables that look like ours and are not, and what each may have been meant to be."""
+    """Return unknown variables that begin like the program's, and the likely intention of each."""
     known = [NAMED, MODELS_FOLDER, *map(variable, options)]
     strange = [name for name in os.environ if name.startswith(PREFIX) and name not in known]
     return {name: _nearest(name, known) for name in sorted(strange)}
 
 
 def read(place: Place, options: Options) -> dict[str, Setting]:
-    """Return what a file says.
+    """Return the settings of a file.
 
     Raises:
         BadConfig: it cannot be read, or a key or the type of a value is wrong.

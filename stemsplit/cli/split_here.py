@@ -32,7 +32,7 @@ class SplitHere:
     sidecars: Sidecars
     _stop: stopping.Stop = field(default_factory=stopping.Stop)
     _reasons: list[BaseException] = field(default_factory=list)
-    """Why the run ends early."""
+    """The error that ends the run early."""
 
     def start(self, jobs: int) -> None:
         """Split the tracks, `jobs` of them at a time; one that fails stops no other."""

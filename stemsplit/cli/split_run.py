@@ -201,7 +201,7 @@ def _open(
 def _split_on_cluster(
     options: BatchOptions, planned: Sequence[Job], report: console.Report, cluster: dict[str, Any]
 ) -> None:
-    """Have the tracks split by the machines of a cluster, which also look whether they can be."""
+    """Split the tracks on a cluster, whose machines also check that they can be split."""
     from stemsplit.batch import ray_backend
 
     cpus = options.runtime.threads or 1

@@ -16,7 +16,7 @@ from stemsplit.cli import console, models
 EXAMPLE = "stemsplit train --data stems-of-songs --run runs/mine"
 
 DEFAULTS = {"examples": 8, "frames": 32, "loss": "weighted-bce", "learning_rate": 1.5e-3}
-"""For networks that nothing else suits better."""
+"""For networks without a preset."""
 
 
 def networks(incomplete: str) -> list[str]:

@@ -25,7 +25,7 @@ RESIDUAL = "accompaniment"
 
 
 class ModelRef(ABC):
-    """What a user named to separate with. Only `load` reads tensors."""
+    """A model that a user named. Only `load` reads tensors."""
 
     text: str
     """The name as the user gave it."""
@@ -133,7 +133,7 @@ class ModelRef(ABC):
         two_stems: str | None = None,
         mask: str | None = None,
     ) -> Method:
-        """Return it ready to separate, or to be fitted to a track.
+        """Return the model, ready to separate, or to be fitted to a track.
 
         Only the networks of the requested `stems` are loaded and run. With all stems the masks sum to one;
         with some, each stem is masked independently, unless one network gives all. `two_stems` gives one stem

@@ -1,4 +1,4 @@
-"""Weights that describe themselves: one safetensors file a model, its card as JSON in the header.
+"""Weights that describe themselves: one safetensors file per model, its card as JSON in the header.
 
 The header is read with the standard library alone, so that listing models costs nothing. Tensors are named
 `STEM.LAYER...`, or `network.LAYER...` where one network gives all stems, and are stored as float16. There is
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 SUFFIX = ".safetensors"
 BEST = "best"
-"""What the shipped model with the highest scores can be called, whichever it is."""
+"""A name for the shipped model with the highest scores."""
 HEADER_LIMIT = 1 << 20
 """Bytes: a safetensors header of ours has a few thousand."""
 
-# What reading a card raises where there is none.
+# The errors of reading a card from another kind of file.
 _NO_CARD = (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
@@ -43,7 +43,7 @@ def available() -> dict[str, Path]:
 def ranked() -> list[str]:
     """Return the names of the shipped models, that with the highest SDR on the validation songs first.
 
-    A mean over stems. The test songs are for judging what was chosen, and not for choosing.
+    The SDR is a mean over stems. Test songs are not used to choose a model.
     """
     return sorted(available(), key=lambda name: -_mean_sdr(read_card(name)))
 
