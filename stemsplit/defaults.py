@@ -8,6 +8,9 @@ VERSION = "0.1.0"
 DISTRIBUTION = "stemsplit-audio"
 """The name of the package for pip. On the package index, `stemsplit` is another project."""
 
+PUBLIC_ADDRESS = ""
+"""Of the repository. With it, the build makes the README's links absolute."""
+
 DEFAULT_MODEL = "band-transformer"
 LIVE_MODEL = "binary-mask-cnn"
 """For live separation: its look-ahead is a fifth of a second, the default model's nearly three seconds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import typer.main
 
 from stemsplit.cli import app
-from stemsplit.defaults import DEFAULT_MODEL
+from stemsplit.defaults import DEFAULT_MODEL, PUBLIC_ADDRESS
 from stemsplit.zoo import page, store
 
 ROOT = Path(__file__).parent.parent
@@ -75,3 +76,15 @@ def test_the_python_example_runs(tmp_path, monkeypatch, music):
     (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     exec(compile(example, "README.md", "exec"), {})
     assert Path("stems/song/vocals.wav").exists()
+
+
+def test_the_build_makes_links_absolute_once_there_is_a_public_address():
+    build = runpy.run_path(str(ROOT / "setup.py"))
+    assert build["public_address"]() == PUBLIC_ADDRESS
+    absolute = build["with_absolute_links"]
+    assert absolute(README, "") == README
+    text = "[a](models/a.md) ![b](bench/b.png) [c](https://c.org) [d](#d)"
+    assert absolute(text, "https://x.org/s") == (
+        "[a](https://x.org/s/blob/main/models/a.md) ![b](https://x.org/s/raw/main/bench/b.png) "
+        "[c](https://c.org) [d](#d)"
+    )
