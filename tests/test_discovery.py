@@ -183,6 +183,7 @@ def test_a_folder_is_searched_for_what_ffmpeg_reads(container):
     assert {f".{suffix}" for suffix in suffixes - NOT_SEARCHED} <= SUFFIXES
 
 
+@pytest.mark.slow
 def test_what_a_folder_is_searched_for_is_read(tmp_path):
     noise = np.random.default_rng(3).uniform(-0.5, 0.5, (9_600, 1))
     by_ffmpeg = {

@@ -33,6 +33,7 @@ def test_all_that_is_needed_works(model):
     assert [name for name in ("wav", "flac", "mp3", "ogg", "m4a") if not checks[name]["ok"]] == []
 
 
+@pytest.mark.slow
 def test_it_says_how_a_model_runs(model, monkeypatch):
     status, checks = examine()
     assert checks["runs"]["detail"].startswith("by torch on cpu in float32, with ")

@@ -152,6 +152,7 @@ def test_a_fault_in_a_cover_is_no_fault_of_the_sound(sounds, tmp_path):
     assert mutate.outcome(tmp_path / "a.m4a", tmp_path / "out", format="m4a") == "clean"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["wav", "flac", "mp3", "m4a", "ogg"])
 def test_endless_tags_do_not_harm_the_file(format, sounds, tmp_path):
     tags = tmp_path / "tags"

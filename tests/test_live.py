@@ -133,6 +133,7 @@ def test_the_networks_are_asked_for_a_block_at_once(model, fast, music):
     assert set(asked[:-1]) == {batch}
 
 
+@pytest.mark.slow
 def test_a_remix_is_the_mix_of_what_is_made_offline(music):
     text = "vocals=-6dB drums=mute bass=pan:-30 other=delay:20ms"
     separator = mask_separator("joint")
@@ -422,6 +423,7 @@ def test_plain_samples_through_the_program(shipped, music):
     assert "blocks late" in last
 
 
+@pytest.mark.slow
 def test_a_preset_through_the_program(shipped, music):
     file = io.BytesIO()
     soundfile.write(file, music.T, SAMPLE_RATE, "FLOAT", format="WAV")

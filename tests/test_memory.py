@@ -27,6 +27,7 @@ def peak_mb(song, seconds):
     return json.loads(done.stdout)["peak_mb"]
 
 
+@pytest.mark.slow
 def test_the_default_stays_below_a_gigabyte(tmp_path):
     """At its full length the song is as many segments as there ever are at a time, and more."""
     peak_mb(tmp_path / "first.wav", 1)  # which compiles the network: from now on it is kept

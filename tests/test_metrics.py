@@ -167,6 +167,7 @@ def test_museval_s_measures_need_no_ffprobe(monkeypatch):
     assert "museval" not in sys.modules
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stems", [1, 3])
 def test_our_share_of_museval_changes_nothing_in_it(stems):
     rng = np.random.default_rng(440)

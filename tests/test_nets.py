@@ -176,7 +176,7 @@ def tiny(name, songs, *, frames, examples=2, augmentation=PLAIN):
 def test_a_tiny_task_is_learnt_by_every_network(name, songs):
     """The binary-mask CNN has tests of its own, with each of its losses."""
     entry = registry.REGISTRY[name]
-    trainer = tiny(name, songs, frames=4096 if entry.predicts_waveforms else 16)
+    trainer = tiny(name, songs, frames=4096 if entry.predicts_waveforms else 16, examples=1)
     trainer.start()
     trainer.run(lambda progress: None)
     assert min(scores["sdr_db"] for scores in trainer.validate().values()) > TINY[name][2]
@@ -209,7 +209,8 @@ def test_a_blend_finds_its_weights_in_the_end(songs):
 
 
 @pytest.mark.skipif(not find_spec("openvino"), reason="needs OpenVINO")
-@EVERY_LIGHT
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LIGHT)
 def test_both_runtimes_give_the_same(name, music):
     entry = registry.REGISTRY[name]
     batch = entry.context.whole_strides(4096 if entry.predicts_waveforms else 32)

@@ -144,7 +144,7 @@ def test_a_file_that_was_there_before_is_left_alone(music, tmp_path):
 
 
 def invoke(*words, data=None):
-    return CliRunner().invoke(app, list(words), input=data)
+    return CliRunner().invoke(app, [*words, "--model", "binary-mask-cnn"], input=data)
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +258,7 @@ def test_a_stem_that_there_is_not_is_named(song):
 def test_a_pipe_that_is_closed_ends_quietly(song):
     long = np.tile(read("song.wav"), 30)
     soundfile.write("long.wav", long.T, SAMPLE_RATE)
-    split = f"{sys.executable} -m stemsplit long.wav --stdout vocals -q"
+    split = f"{sys.executable} -m stemsplit long.wav --stdout vocals -q --model binary-mask-cnn"
     command = f"{split} | head -c 100 | wc -c; echo ${{PIPESTATUS[0]}}"
     run = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["100", "141"]

@@ -119,6 +119,7 @@ def test_the_page_is_whole_and_asks_for_nothing(page):
     assert "url(" not in text
 
 
+@pytest.mark.slow
 def test_every_control_has_a_name(page):
     elements = Elements(page)
     buttons = elements.all("button")
@@ -129,6 +130,7 @@ def test_every_control_has_a_name(page):
     assert all(image["alt"] for image in elements.all("img"))
 
 
+@pytest.mark.slow
 def test_the_sounds_are_those_of_the_stems(page, folder, tmp_path):
     encoded = sounds(page)
     assert len(encoded) == 1 + len(TONES)
@@ -141,6 +143,7 @@ def test_the_sounds_are_those_of_the_stems(page, folder, tmp_path):
         assert np.square(heard - original).mean() < 1e-2 * np.square(original).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "fields", "title"),
     [
@@ -195,12 +198,14 @@ def test_the_page_is_little_larger_than_its_sounds(tmp_path):
     assert max(map(len, sources)) * 3 / 4 < 60_000
 
 
+@pytest.mark.slow
 def test_names_are_text(page):
     elements = Elements(page)
     assert elements.text.count(HOSTILE) >= 3
     assert not any("onerror" in attributes for _, attributes in elements.found)
 
 
+@pytest.mark.slow
 def test_names_of_stems_are_text(folder, tmp_path):
     stems = {HOSTILE: folder / "bass.wav", "\udcff": folder / "drums.wav"}
     named = replace(stem_folder.find(folder), stems=stems, mixture=None)
@@ -215,6 +220,7 @@ def rows(page):
     return {row[0]: row[1:] for row in re.findall(r"<th[^>]*>(.*?)</th>" + "<td>(.*?)</td>" * 3, table)}
 
 
+@pytest.mark.slow
 def test_the_levels_are_right(page):
     found = rows(page)
     assert list(found) == ["mixture", *TONES]
@@ -224,6 +230,7 @@ def test_the_levels_are_right(page):
     assert found["mixture"][2] == ""
 
 
+@pytest.mark.slow
 def test_it_says_how_well_the_stems_add_up(page, lonely, folder, tmp_path):
     exact = r"add up to the mixture( exactly|: .* \N{MINUS SIGN}1\d\d\.\d dB)"
     assert re.search(exact, Elements(page).text)
@@ -279,6 +286,7 @@ def test_short_silent_and_odd_ones(tmp_path, frames, channels, rate):
     assert len(sounds(page)) == 1
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_track(page, tmp_path, monkeypatch):
     # They have the same size whatever the length, but leave rubbish that is collected at any time.
     monkeypatch.setattr(pictures, "_draw", lambda *_, **__: b"")
@@ -299,6 +307,7 @@ def test_memory_does_not_grow_with_the_track(page, tmp_path, monkeypatch):
     assert peak(60) - peak(10) < 0.2 * 2 * 50 * 32_000 * 4  # of two stems as floats
 
 
+@pytest.mark.slow
 def test_the_mixture_must_be_theirs(folder, tmp_path):
     soundfile.write(tmp_path / "other.wav", np.zeros((100, 1)), RATE)
     wrong = replace(stem_folder.find(folder), mixture=tmp_path / "other.wav")
@@ -306,6 +315,7 @@ def test_the_mixture_must_be_theirs(folder, tmp_path):
         report.write(wrong, tmp_path / "page.html", facts={})
 
 
+@pytest.mark.slow
 def test_a_page_is_not_replaced_unasked_nor_left_half_written(folder, tmp_path, monkeypatch):
     page = tmp_path / "page.html"
     page.write_text("mine")
@@ -325,6 +335,7 @@ def test_a_page_is_not_replaced_unasked_nor_left_half_written(folder, tmp_path, 
     assert page.read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_the_verb(folder, tmp_path):
     page = tmp_path / "page.html"
     result = CliRunner().invoke(app, ["report", str(folder), "-o", str(page)])

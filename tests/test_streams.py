@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="descriptors and signals of POSIX"),
 ]
 FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
-SPLIT = "--model binary-mask-cnn --fast --stems bass --runtime torch --threads 1 --force"
+SPLIT = "--model binary-mask-cnn --fast --stems bass --force"
 
 
 @pytest.fixture
