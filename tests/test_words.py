@@ -29,7 +29,7 @@ IDIOMS = {
 }
 """What to avoid, and what to say instead."""
 PATTERN = re.compile(rf"\b(?:{'|'.join(IDIOMS)})\b", re.IGNORECASE)
-LATER = ("networks", "runtime")
+LATER = ("networks",)
 """Packages that are not rewritten yet."""
 HELP = ("command", "_stemsplit")
 """Functions whose docstring is a help text."""

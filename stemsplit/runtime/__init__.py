@@ -78,7 +78,7 @@ def start(options: RuntimeOptions, networks: Networks) -> Runtime:
     """Return networks that are ready to run.
 
     Raises:
-        DeviceUnavailable: a device, runtime or precision asked for does not exist. There is no fallback.
+        DeviceUnavailable: the device, runtime or precision does not exist. There is no fallback.
         BadWeights: the weights file is damaged.
         UsageError: the networks do not support the frame stride.
     """
@@ -118,7 +118,7 @@ def _with_openvino(runtime: str, device: str) -> bool:
 
 
 def cores() -> int:
-    """Return how many processor cores this process may use."""
+    """Return how many CPU cores this process may use."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -128,7 +128,7 @@ def pick_device(name: str) -> str:
     """Return the device called `name`; `auto` is the first there is of cuda, mps and cpu.
 
     Raises:
-        DeviceUnavailable: the device asked for is not there. It is never replaced by another one.
+        DeviceUnavailable: the device does not exist. It is never replaced by another one.
     """
     if name not in DEVICES:
         raise DeviceUnavailable(f"No device called `{name}`", f"choose one of {', '.join(DEVICES)}")
@@ -147,7 +147,7 @@ def pick_device(name: str) -> str:
 
 
 def _gpu_may_exist() -> bool:
-    """Whether to ask torch, which takes a second to import: without a driver there is nothing to find."""
+    """Whether to query torch, which takes a second to import: without a driver there is nothing to find."""
     if sys.platform == "linux":
         # NVIDIA's driver, the same inside Windows' subsystem for Linux, AMD's.
         return any(os.path.exists(f"/dev/{node}") for node in ("nvidiactl", "dxg", "kfd"))
