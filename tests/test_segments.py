@@ -48,7 +48,7 @@ def test_any_block_size_gives_the_same_stems_and_they_sum_to_the_mixture(samples
 
 def reference(mixture, overlap):
     """Return what the demucs package's `apply_model` computes: its loop, over the whole file."""
-    stride, total = round((1 - overlap) * LENGTH), mixture.shape[-1]
+    stride, total = int((1 - overlap) * LENGTH), mixture.shape[-1]
     weight = np.concatenate([np.arange(1, LENGTH // 2 + 1), np.arange(LENGTH - LENGTH // 2, 0, -1)])
     out, weights = np.zeros((3, *mixture.shape)), np.zeros(total)
     for offset in range(0, total, stride):

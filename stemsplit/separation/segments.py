@@ -47,7 +47,7 @@ class Segmentation:
     @classmethod
     def of(cls, length: int, overlap: float) -> Segmentation:
         """Return segments that share a fraction `overlap` of their length with the next one."""
-        return cls(length, max(1, round((1 - overlap) * length)))
+        return cls(length, max(1, int((1 - overlap) * length)))
 
     @cached_property
     def weights(self) -> Samples:
