@@ -63,6 +63,7 @@ def chords(*notes: tuple[int, ...]) -> np.ndarray:
     return 0.1 * np.concatenate(sounds)[None].astype(np.float32)
 
 
+@pytest.mark.slow
 def test_the_key_of_cadences():
     minor = analyse([chords((57, 60, 64), (62, 65, 69), (64, 68, 71), (57, 60, 64))], RATE, 1)
     assert minor.key == "A minor"
