@@ -95,6 +95,18 @@ class BadWeights(StemsplitError):
     code = "weights"
 
 
+class BadPlugin(StemsplitError):
+    """Another package's model does not work."""
+
+    code = "plugin"
+
+
+class DownloadFailed(StemsplitError):
+    """Weights must be downloaded, and cannot be, or must not."""
+
+    code = "download"
+
+
 class DeviceUnavailable(StemsplitError):
     """The device does not exist, or is out of memory even for the smallest batch."""
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stemsplit.cli import console
-from stemsplit.errors import BadWeights
+from stemsplit.errors import BadWeights, StemsplitError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stemsplit.zoo.plugins import Plugin
     from stemsplit.zoo.ref import ModelRef
     from stemsplit.zoo.variants import Trained
 
@@ -69,14 +70,19 @@ def command(
     elif name:
         _tell(ModelRef.parse(name), json=json)
     elif json:
-        for model in (*catalogue.trained_models(), *catalogue.installed_models()):
-            if isinstance(model, BadWeights):
-                console.error(model)
+        for model in (
+            *catalogue.trained_models(),
+            *catalogue.installed_models(),
+            *catalogue.plugin_models(),
+        ):
+            if isinstance(model, StemsplitError):
+                console.say(f"warning: {model.message}")
             else:
                 console.event(**model.facts())
     else:
         _print_table(catalogue.trained_models())
         _print_installed(catalogue.installed_models())
+        _print_plugins(catalogue.plugin_models())
         typer.echo("\nNot trained, but fitted to each track:\n")
         for method in catalogue.spatial_methods():
             typer.echo(f"{method.name:10}{method.title}")
@@ -178,6 +184,23 @@ def _print_installed(models: Sequence[ModelRef | BadWeights]) -> None:
     for model in models:
         if isinstance(model, BadWeights):
             console.error(model)
+
+
+def _print_plugins(models: Sequence[Plugin | StemsplitError]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("of a package", "stems", "package", "licence", box=None, padding=(0, 3, 0, 0))
+    table.header_style = "bold"
+    for model in models:
+        if isinstance(model, StemsplitError):
+            console.say(f"warning: {model.message}")
+        else:
+            licence, _, _ = model.card.licence.partition(",")
+            table.add_row(model.name, ", ".join(model.stems), model.package, licence)
+    if table.row_count:
+        typer.echo()
+        Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def _print_markdown(text: str) -> None:

@@ -17,7 +17,7 @@ for flags. There are three sources; earlier ones take precedence:
 from the folder of that file, any other from the current folder; `~` is the home folder in both.
 
 A project's file may come with somebody else's music, so it cannot set `force` or `ray`: it can neither
-replace existing files nor send files to other machines.
+replace existing files nor send files to other machines. Nor can its `model` be one of another package.
 """
 
 from __future__ import annotations
@@ -195,6 +195,8 @@ def read(place: Place, options: Options) -> dict[str, Setting]:
             raise BadConfig(f"{at}: a project's file cannot {_NOT_FOR_PROJECTS[option]}", hint)
         meant = _typed(value, at, flag=options[option])
         if isinstance(meant, str):
+            if option == "model" and place.source == "project":
+                _refuse_plugin(meant, at)
             if option == "out" and "://" in meant and place.source == "project":
                 raise BadConfig(
                     f"{at}: a project's file cannot send stems away", "say --out, or use your own file"
@@ -202,6 +204,15 @@ def read(place: Place, options: Options) -> dict[str, Setting]:
             meant = _path(option, expanded(meant), place)
         found[option] = Setting(option, meant, place.source, str(place.path), line)
     return found
+
+
+def _refuse_plugin(model: str, at: str) -> None:
+    """Raise BadConfig for a model that is code of another package."""
+    from stemsplit.zoo.variants import needs_plugin
+
+    if needs_plugin(model):
+        hint = "say --model on the command line, or in your own file: see `stemsplit config --path`"
+        raise BadConfig(f"{at}: a project's file can name shipped and installed models only", hint)
 
 
 def _parse(path: Path) -> tuple[str, dict[str, Any]]:

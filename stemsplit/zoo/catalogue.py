@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from stemsplit import spatial
-from stemsplit.errors import BadWeights
+from stemsplit.errors import BadWeights, StemsplitError
 from stemsplit.zoo import installed, store
 from stemsplit.zoo.ref import ModelRef
 from stemsplit.zoo.variants import Spatial, Trained
+
+if TYPE_CHECKING:
+    from stemsplit.zoo.plugins import Plugin
 
 
 def trained_models() -> list[Trained]:
@@ -23,6 +28,13 @@ def installed_models() -> list[ModelRef | BadWeights]:
         except BadWeights as error:
             found.append(error)
     return found
+
+
+def plugin_models() -> list[Plugin | StemsplitError]:
+    """Return the models that other packages list, and errors for packages that do not work."""
+    from stemsplit.zoo import plugins
+
+    return list(plugins.every())
 
 
 def spatial_methods() -> list[Spatial]:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from stemsplit.errors import UsageError
 from stemsplit.options import RuntimeOptions
 from stemsplit.separation.compose import shifted
 from stemsplit.separation.segments import NormalizedSegments, Segmentation, SegmentSeparator
 from stemsplit.separation.separator import Execution, Method, Samples
 from stemsplit.zoo.installed import InstalledCard
+
+if TYPE_CHECKING:
+    from stemsplit.zoo.plugins import PluginCard
 
 Loaded = tuple[Callable[[Samples], Samples], Execution]
 """A network for segments, as `SegmentSeparator` takes it, and how it runs."""
@@ -61,11 +65,23 @@ def load(card: InstalledCard, path: Path, stems: tuple[str, ...], running: Runti
         DeviceUnavailable: it cannot run here, or not as requested.
     """
     network, execution = kind(card.kind).load(card, path, running)
+    return separator(card, card.outputs, network, execution, stems, running)
+
+
+def separator(
+    card: InstalledCard | PluginCard,
+    outputs: tuple[str, ...],
+    network: Callable[[Samples], Samples],
+    execution: Execution,
+    stems: tuple[str, ...],
+    running: RuntimeOptions,
+) -> Method:
+    """Return a separator for some of a model's stems, by a network for segments that estimates `outputs`."""
     overlap = card.overlap if running.overlap is None else running.overlap
     separator = SegmentSeparator(
         stems=stems,
         sample_rate=card.sample_rate,
-        outputs=card.outputs,
+        outputs=outputs,
         residual=card.residual,
         segmentation=Segmentation.of(card.segment, overlap),
         network=network,
@@ -73,3 +89,11 @@ def load(card: InstalledCard, path: Path, stems: tuple[str, ...], running: Runti
     )
     method: Method = NormalizedSegments(separator) if card.normalize else separator
     return shifted(method, running.shifts, SHIFT_SECONDS) if running.shifts > 1 else method
+
+
+def refuse_options(name: str, running: RuntimeOptions, mask: str | None) -> None:
+    """Raise UsageError for options that models from elsewhere do not have."""
+    if mask:
+        raise UsageError(f"{name} gives the stems themselves, without masks", "leave out --mask")
+    if running.fast:
+        raise UsageError(f"There is no --fast for {name}", "leave it out, or choose --overlap 0.1")

@@ -96,8 +96,7 @@ class InstalledCard:
     @property
     def stems(self) -> tuple[str, ...]:
         """All stems, in the usual order."""
-        names = self.outputs if self.residual in ("", *self.outputs) else (*self.outputs, self.residual)
-        return (*(name for name in _USUAL if name in names), *(name for name in names if name not in _USUAL))
+        return in_usual_order(self.outputs, self.residual)
 
     @classmethod
     def from_facts(cls, facts: Any) -> InstalledCard:
@@ -116,6 +115,12 @@ class InstalledCard:
             raise ValueError(f"{', '.join(missing)}: missing")
         outputs = facts["outputs"]
         return cls(**{**facts, "outputs": tuple(outputs) if isinstance(outputs, list) else outputs})
+
+
+def in_usual_order(outputs: tuple[str, ...], residual: str) -> tuple[str, ...]:
+    """Return the stems of a model: its outputs, and the residual if it is none of them."""
+    names = outputs if residual in ("", *outputs) else (*outputs, residual)
+    return (*(name for name in _USUAL if name in names), *(name for name in names if name not in _USUAL))
 
 
 _TYPES: dict[object, Any] = {

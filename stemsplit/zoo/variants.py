@@ -2,6 +2,7 @@
 
 Trained    a shipped model, the `best` of them, or a weights file
 Installed  a model from elsewhere, in the user's folder of models
+Plugin     a model that another package offers, see `stemsplit.zoo.plugins`
 Ensemble   several of these joined by `+`: the mean of their stems
 Spatial    a method of `stemsplit.spatial`, which is fitted to each track
 """
@@ -29,6 +30,7 @@ from stemsplit.zoo.ref import ModelRef
 if TYPE_CHECKING:
     from stemsplit.dsp.stft import Stft
     from stemsplit.separation.separator import FittedMethod, Method, Separator
+    from stemsplit.zoo.plugins import Plugin
 
 
 def parse(text: str, sources: int | None, azimuths: tuple[float, ...]) -> ModelRef:
@@ -43,8 +45,27 @@ def parse(text: str, sources: int | None, azimuths: tuple[float, ...]) -> ModelR
     return Ensemble(text, tuple(map(_single, text.split("+"))))
 
 
-def _single(name: str) -> Trained | Installed:
+def needs_plugin(text: str) -> bool:
+    """Whether a name, or one of several joined by `+`, stands for another package's model."""
+    names = [text] if os.path.isfile(text) else text.split("+")
+    return any(_is_plugin(name) for name in names)
+
+
+def _is_plugin(name: str) -> bool:
+    own = (*store.available(), store.BEST, *spatial.METHODS)
+    if name in own or installed.is_installed(name) or os.path.isfile(name):
+        return False
+    from stemsplit.zoo import plugins
+
+    return plugins.is_offered(name)
+
+
+def _single(name: str) -> Trained | Installed | Plugin:
     """Look up one model that was trained."""
+    if _is_plugin(name):
+        from stemsplit.zoo import plugins
+
+        return plugins.find(name)
     if name in (*store.available(), store.BEST) or not installed.is_installed(name):
         return Trained.find(name)
     card = installed.read(name)
@@ -124,7 +145,7 @@ class Trained(ModelRef):
     def _load(self, running: RuntimeOptions, stems: tuple[str, ...], mask: str | None) -> Separator:
         from stemsplit.zoo import separators
 
-        _refuse_segments(self.name, running)
+        refuse_segments(self.name, running)
         return separators.load(self.card, self.path, stems, mask, running)
 
 
@@ -163,14 +184,11 @@ class Installed(ModelRef):
     def _load(self, running: RuntimeOptions, stems: tuple[str, ...], mask: str | None) -> Method:
         from stemsplit.zoo import foreign
 
-        if mask:
-            raise UsageError(f"{self.name} gives the stems themselves, without masks", "leave out --mask")
-        if running.fast:
-            raise UsageError(f"There is no --fast for {self.name}", "leave it out, or choose --overlap 0.1")
+        foreign.refuse_options(self.name, running, mask)
         return foreign.load(self.card, installed.weights(self.card), stems, running)
 
 
-def _refuse_segments(name: str, running: RuntimeOptions) -> None:
+def refuse_segments(name: str, running: RuntimeOptions) -> None:
     """Raise UsageError for options that are for models which work in segments."""
     if running.overlap is not None or running.shifts > 1:
         raise UsageError(f"{name} needs no overlapping segments", "leave out --overlap and --shifts")
@@ -181,7 +199,7 @@ class Ensemble(ModelRef):
     """The mean of several models' stems. Raises UsageError if they have different stems or sample rates."""
 
     text: str
-    members: tuple[Trained | Installed, ...]
+    members: tuple[Trained | Installed | Plugin, ...]
     masks = ()
     system = "mean"
 
@@ -230,9 +248,13 @@ class Ensemble(ModelRef):
         return ensemble([self._member(each, running, stems, mask) for each in self.members])
 
     def _member(
-        self, member: Trained | Installed, running: RuntimeOptions, stems: tuple[str, ...], mask: str | None
+        self,
+        member: Trained | Installed | Plugin,
+        running: RuntimeOptions,
+        stems: tuple[str, ...],
+        mask: str | None,
     ) -> Method:
-        if isinstance(member, Trained) and any(isinstance(each, Installed) for each in self.members):
+        if isinstance(member, Trained) and not all(isinstance(each, Trained) for each in self.members):
             running = replace(running, overlap=None, shifts=1)
         return member._load(running, stems, mask)
 
@@ -271,7 +293,7 @@ class Spatial(ModelRef):
         return {"name": self.name, "title": self.title, "sources": spatial.METHODS[self.text].sources}
 
     def _load(self, running: RuntimeOptions, stems: tuple[str, ...], mask: str | None) -> FittedMethod:
-        _refuse_segments(self.name, running)
+        refuse_segments(self.name, running)
         return self._method
 
     @cached_property

@@ -1,0 +1,63 @@
+"""From a plugin's model to a method that separates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from stemsplit.options import RuntimeOptions
+from stemsplit.separation.separator import Execution, Method, Samples
+from stemsplit.zoo import foreign
+from stemsplit.zoo.plugins import Network, Plugin, PluginCard, guarded
+from stemsplit.zoo.variants import refuse_segments
+
+
+def load(plugin: Plugin, running: RuntimeOptions, stems: tuple[str, ...], mask: str | None) -> Method:
+    """Return a plugin's model ready to separate.
+
+    Raises:
+        UsageError: an option is not for such models.
+        BadPlugin: the plugin does not work.
+    """
+    card = plugin.card
+    foreign.refuse_options(plugin.text, running, mask)
+    if not card.segment:
+        refuse_segments(plugin.text, running)
+        with guarded(plugin.text):
+            separator: Method = plugin.model.load(running, stems)
+            if separator.spec.stems != stems:  # type: ignore[union-attr]
+                raise ValueError(f"it gives other stems than {', '.join(stems)}")
+        return separator
+    outputs = _needed(card, stems)
+    with guarded(plugin.text):
+        network = plugin.model.load(running, outputs)
+    execution = getattr(network, "execution", Execution())
+    checked = _Checked(plugin.text, network, len(outputs))
+    return foreign.separator(card, outputs, checked, execution, stems, running)
+
+
+def _needed(card: PluginCard, stems: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the outputs that some stems need: for the residual, all others."""
+    if not card.residual:
+        return card.outputs
+    every = card.residual in stems
+    return tuple(name for name in card.outputs if name != card.residual and (every or name in stems))
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """A plugin's network, whose estimates are checked."""
+
+    name: str
+    network: Network
+    outputs: int
+
+    def __call__(self, segment: Samples) -> Samples:
+        with guarded(self.name):
+            found = np.asarray(self.network(segment), np.float32)
+            if found.shape != (self.outputs, *segment.shape):
+                raise ValueError(f"it gives estimates of shape {found.shape}")
+            if not np.isfinite(found).all():
+                raise ValueError("it gives samples that are not finite")
+        return found
