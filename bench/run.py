@@ -34,13 +34,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from stemsplit import _compat
 from stemsplit.audio.reader import Reader
 from stemsplit.audio.writer import Writer
+from stemsplit.defaults import DEFAULT_MODEL
 from stemsplit.networks import registry
 from stemsplit.networks.base import Network
 from stemsplit.networks.binary_mask_cnn import FRAMES, BinaryMaskCNN
+from stemsplit.options import RuntimeOptions
 from stemsplit.runtime import cores, openvino_runtime
 from stemsplit.runtime.torch_runtime import AllStems
+from stemsplit.separation.separator import FittedMethod
 from stemsplit.separation.stream import separate_blocks
-from stemsplit.zoo.loading import load_separator
+from stemsplit.zoo import installed
+from stemsplit.zoo.ref import ModelRef
 
 HERE = Path(__file__).parent
 SONG = HERE.parent / "examples" / "caesium-30s.mp3"
@@ -245,10 +249,13 @@ def against_peers(seconds: int = 30) -> tuple[list[Row], dict[str, float]]:
     sound = 0.1 * np.random.default_rng(1).standard_normal((2, seconds * SAMPLE_RATE)).astype(np.float32)
 
     def ours(options: dict[str, Any]) -> Callable[[], float]:
-        separator = load_separator(device="cpu", **options)
+        ref = ModelRef.parse(options.get("model", DEFAULT_MODEL))
+        running = {name: value for name, value in options.items() if name not in ("model", "mask")}
+        method = ref.load(RuntimeOptions(device="cpu", **running), mask=options.get("mask"))
 
         def run() -> float:
             began = time.monotonic()
+            separator = method.fit([sound], SAMPLE_RATE) if isinstance(method, FittedMethod) else method
             for _ in separate_blocks(separator, [sound]):
                 pass
             return time.monotonic() - began
@@ -256,7 +263,8 @@ def against_peers(seconds: int = 30) -> tuple[list[Row], dict[str, float]]:
         run()
         return run
 
-    ways: dict[str, Callable[[], float]] = {f"stemsplit, {name}": ours(how) for name, how in WAYS.items()}
+    own = WAYS | ({"--model htdemucs": {"model": "htdemucs"}} if installed.is_installed("htdemucs") else {})
+    ways: dict[str, Callable[[], float]] = {f"stemsplit, {name}": ours(how) for name, how in own.items()}
     if PEERS.exists():
         ways |= {
             name: Peer(name, seconds) for name in ("open-unmix", "open-unmix, Wiener filter", "HT Demucs")

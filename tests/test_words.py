@@ -29,11 +29,9 @@ IDIOMS = {
 }
 """What to avoid, and what to say instead."""
 PATTERN = re.compile(rf"\b(?:{'|'.join(IDIOMS)})\b", re.IGNORECASE)
-LATER = ("networks",)
-"""Packages that are not rewritten yet."""
 HELP = ("command", "_stemsplit")
 """Functions whose docstring is a help text."""
-MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.relative_to(PACKAGE).parts[0] not in LATER]
+MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
 def prose(code: str) -> list[str]:

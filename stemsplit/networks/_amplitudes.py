@@ -26,7 +26,7 @@ def relative(features: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
     """Return magnitudes `(example, channel, frame, bin)` in units of what is loud, but usual, in each bin.
 
     Without such units the treble, 60 dB below the bass, would be learned last or never. Matrices before and
-    after could hold them as well: they do not change what a network can learn, but how soon.
+    after could hold them as well: they do not change what a network can represent, but how fast it trains.
     """
     return (features.float() - mean - deviation).clamp_max(LOUDEST).exp()
 

@@ -7,13 +7,13 @@ source separation with band-split RNN", IEEE/ACM Transactions on Audio, Speech, 
 2023 (arXiv 2209.15174). The input is the log magnitudes of left, right, mid and side. The outputs are scores
 of all stems for each channel, frame and bin; a softmax over the stems makes masks of them.
 
-Left open by the papers, or done otherwise here: this is a network for processors, far smaller than the
+Left open by the papers, or done otherwise here: this is a network for CPUs, far smaller than the
 paper's, and all sizes are its own (the paper's: some 60 bands, 384 features, 12 blocks).
 
 * Time: the paper attends to the whole of its excerpt. Here a frame attends to `window` frames on either side,
   so that the network depends on `context_frames` frames and no more, and gives the same numbers in a stream.
-* Silence: no frame attends to one of nothing but digital silence. Excerpts that are learnt from end where
-  they are cut; what lies before and after a song would have to be learnt to be ignored.
+* Silence: no frame attends to one of nothing but digital silence. Training excerpts end where
+  they are cut; what lies before and after a song must be ignored without training for it.
 * Mono: the side signal of frames that are mono, or almost, is raised (see `_sides`).
 * Frames: 93 ms long and 23 ms apart (the paper's: 46 and 10 ms), which tells harmonics of a low voice
   apart, and makes fewer tokens.
@@ -29,7 +29,7 @@ paper's, and all sizes are its own (the paper's: some 60 bands, 384 features, 12
   detail depends on what the bands know by then: `refinements` add to the details what two more convolutions
   make of them, with an offset between these from the band's features.
 * Order: across bands first, then along time. Feed-forward layers are gated (SwiGLU: N. Shazeer, "GLU variants
-  improve Transformer", 2020) in the place of the GELU; norms are LayerNorms in the place of RMSNorms, which
+  improve Transformer", 2020) instead of the GELU; norms are LayerNorms instead of RMSNorms, which
   were no faster. There is no dropout.
 
 Of frames that are only context, each block computes a window less than the one before: no later block depends

@@ -45,7 +45,7 @@ class BinaryMaskCNN(Network):
 
     bins = BINS
     context_frames = FRAMES // 2
-    """Frames that the network hears on either side of the one it masks."""
+    """Context frames on either side of the masked frame."""
 
     def __init__(self, stems: int = 1, config: Config | None = None) -> None:
         super().__init__(stems, bins=BINS)
@@ -236,7 +236,7 @@ class _Larger(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        # As numbers and not as booleans, on which the processor's vector instructions are not used.
+        # As numbers and not as booleans, for which the CPU's vector instructions are not used.
         ctx.save_for_backward(torch.ge(a, b, out=torch.empty_like(a)))
         return torch.maximum(a, b)
 

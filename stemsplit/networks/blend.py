@@ -6,7 +6,7 @@ pp. 261-265, network blending: the raw outputs of both networks are combined lin
 
     estimate = (1 - weight) * FNN + weight * BLSTM,
 
-before the multichannel Wiener filter. The networks are those of `fnn` and `blstm`, and learn alone: in
+before the multichannel Wiener filter. The networks are those of `fnn` and `blstm`, and train separately: in
 training each example is answered by one of them, drawn at random, half of a batch by each, so that there is
 one loss for both and no gradient from one to the other. `fit_weight` finds the weights afterwards.
 
@@ -15,7 +15,7 @@ Left open by the paper (whose text was not at hand), or done otherwise here:
 * The weight is 0.75 at first: 0.25 for the FNN is what others report of the paper. The paper has one weight
   for all instruments; here each stem has its own.
 * `fit_weight` solves for the least squared error of amplitudes on validation examples.
-* Both networks hear the same channels, two, and bins.
+* Both networks have the same input: two channels, the same bins.
 * `SMALL` blends the small networks, which are mono and answer for all stems.
 """
 
@@ -33,7 +33,7 @@ from stemsplit.networks.base import RatioNetwork
 
 @dataclass(frozen=True)
 class Config:
-    """Of both networks; they must hear the same channels and bins."""
+    """Of both networks; their channels and bins must be the same."""
 
     fnn: fnn.Config = fnn.Config(bins=1025, channels=2, hidden=1025)
     blstm: blstm.Config = blstm.Config()
@@ -42,12 +42,12 @@ class Config:
 
     @property
     def bins(self) -> int:
-        """Bins that both networks hear."""
+        """Bins of both networks' input."""
         return self.blstm.bins
 
     @property
     def channels(self) -> int:
-        """Channels that both networks hear."""
+        """Channels of both networks' input."""
         return self.blstm.channels
 
     @property

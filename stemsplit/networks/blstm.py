@@ -6,9 +6,9 @@ pp. 261-265, the recurrent network; its sizes as its authors describe their entr
 SiSEC 2018: "three BLSTM layers, each having 500 cells. For each instrument, a network is trained which
 predicts the target instrument amplitude from the mixture amplitude" (n_fft 4096, hop 1024).
 
-It hears the amplitudes of both channels, frame after frame, in both directions of time; a dense layer with a
-ReLU gives the instrument's amplitudes. The loss is the sum of squared errors of amplitudes. The paper's
-point is that it learns songs by heart unless examples are mixed anew, scaled and have their channels swapped.
+Its input is the amplitudes of both channels, frame after frame, in both directions of time; a dense layer
+with a ReLU gives the instrument's amplitudes. The loss is the sum of squared errors of amplitudes. The
+paper's point is that it overfits unless examples are mixed anew, scaled and have their channels swapped.
 
 Its memory has no end, but fades. The context is 96 frames, 1.1 s at a hop of 512. Measured after the tests'
 training, of 16 cells a layer, when all that is further away becomes something else: a mask moved by 4e-6 at
@@ -25,7 +25,7 @@ Left open by the paper (whose text was not at hand), or done otherwise here:
 * In training the last ReLU is leaky, or else nodes that fell silent stay silent.
 * n_fft 2048 (1025 bins), the engine's, is the default; 2049 bins are `Config(bins=2049)`.
 * `SMALL` is one network for all stems: mono, 224 cells a layer, 744 bins (16 kHz at 44.1 kHz) of which it
-  hears the mean logarithms in 192 bands.
+  has the mean logarithms in 192 bands as its input.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Config:
     cells: int = 500
     """Of a layer, both directions together."""
     bands: int = 0
-    """Bands whose mean logarithms are heard; 0: none, all bins are heard."""
+    """Bands whose mean logarithms are the input; 0: all bins are."""
     context_frames: int = 96
     """Frames on either side after which memory is taken to have faded."""
 

@@ -2,8 +2,8 @@
 
 P. Chandna, M. Miron, J. Janer and E. Gomez, "Monoaural audio source separation using deep convolutional
 neural networks", International Conference on Latent Variable Analysis and Signal Separation (LVA/ICA), 2017:
-section 3, with the authors' program, github.com/MTG/DeepConvSep, examples/dsd100. It hears 30 frames of 513
-magnitudes, one channel: 50 vertical filters of one frame and all bins (timbre), 30 horizontal ones of 15
+section 3, with the authors' program, github.com/MTG/DeepConvSep, examples/dsd100. Its input is 30 frames of
+513 magnitudes, one channel: 50 vertical filters of one frame and all bins (timbre), 30 horizontal ones of 15
 frames (how it moves), and a dense layer of 128 numbers, the bottleneck. From these a dense layer for each
 stem and the two convolutions backwards, with the encoder's own weights, give the stem's magnitudes after a
 ReLU; their share in the sum over stems is the stem's mask.
@@ -39,7 +39,7 @@ from stemsplit.networks.base import RatioNetwork
 BINS = 513
 CHANNELS = 1
 BLOCK = 30
-"""Frames that are heard at a time."""
+"""Frames of one input."""
 STRIDE = BLOCK // 2
 """Frames from one excerpt to the next."""
 CONTEXT_FRAMES = BLOCK - 1

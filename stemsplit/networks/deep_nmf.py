@@ -2,7 +2,7 @@
 
 J. Le Roux, J. R. Hershey, F. Weninger, "Deep NMF for speech separation", ICASSP 2015, pp. 66-70.
 
-It hears magnitudes M: T frames stacked, so that a basis is a piece of a spectrogram. Layer k updates the
+Its input is magnitudes M: T frames stacked, so that a basis is a piece of a spectrogram. Layer k updates the
 activations H of all sources' bases W, which start out equal,
 
     H <- H * (W_k^T (M / (W_k H))) / (W_k^T 1 + sparsity),
@@ -24,9 +24,9 @@ Left open by the paper (of which the abstract and the introduction were at hand)
   of 5. C = 3 is one of the values that the paper compares.
 * The paper's bases begin as those of sparse NMF on each source alone; here, at random.
 * A first activation is the same number for all bases, where the paper draws it.
-* Magnitudes are in units of what is usual in their bin, so that the divergence hears the treble too.
-* Of two channels each is heard by itself.
-* `SMALL` hears 7 frames, 3 before and 3 after, averaged into 128 bands, and rebuilds all bins; 64 bases a
+* Magnitudes are in units of what is usual in their bin, so that the treble counts in the divergence too.
+* Of two channels each is processed by itself.
+* `SMALL` takes 7 frames, 3 before and 3 after, averaged into 128 bands, and rebuilds all bins; 64 bases a
   source, 10 layers of which the last 4 have bases of their own.
 """
 
@@ -62,7 +62,7 @@ class Config:
     """C: of the K updates and the rebuilding together, how many at the end have bases of their own."""
     sparsity: float = 5.0
     bands: int = 0
-    """Bands that frames are averaged into before the updates; 0: none, all bins are heard."""
+    """Bands that frames are averaged into before the updates; 0: all bins are used."""
 
     @property
     def context_frames(self) -> int:

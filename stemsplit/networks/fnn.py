@@ -5,10 +5,10 @@ pp. 2135-2139: section 2.1 and figure 1 (the network), section 3 (its sizes). Us
 S. Uhlich, M. Porcu, F. Giron, M. Enenkl, T. Kemp, N. Takahashi, Y. Mitsufuji, "Improving music source
 separation based on deep neural networks through data augmentation and network blending", ICASSP 2017.
 
-It hears the amplitudes of a frame and of the C = 3 frames before and after it that do not overlap with each
-other, divided by their mean Euclidean norm gamma, so that loudness does not matter. K = 5 layers
-x -> max(W x + b, 0) of L = 513 nodes each, the last one too, give the instrument's amplitudes in the frame,
-in units of gamma. One network an instrument: 2,897,424 parameters (as the paper's sizes have it; it states no
+Its input is the amplitudes of a frame and of the C = 3 frames before and after it that do not overlap with
+each other, divided by their mean Euclidean norm gamma, so that loudness does not matter. K = 5 layers x ->
+max(W x + b, 0) of L = 513 nodes each, the last one too, give the instrument's amplitudes in the frame, in
+units of gamma. One network an instrument: 2,897,424 parameters (as the paper's sizes have it; it states no
 count). The loss is the sum of squared errors of amplitudes.
 
 Concatenating frames and multiplying by a matrix is a convolution over frames, which is how it is done here:
@@ -61,7 +61,7 @@ class Config:
     spacing: int = 4
     """How many frames lie from one of the concatenated frames to the next."""
     bands: int = 0
-    """Bands that the context frames are averaged into; 0: none, all of their bins are heard."""
+    """Bands that the context frames are averaged into; 0: all of their bins are used."""
 
     @property
     def context_frames(self) -> int:

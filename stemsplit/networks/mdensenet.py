@@ -2,12 +2,12 @@
 
 N. Takahashi and Y. Mitsufuji, "Multi-scale multi-band DenseNets for audio source separation", IEEE Workshop
 on Applications of Signal Processing to Audio and Acoustics (WASPAA), 2017, arXiv:1706.09588: section 2.2 and
-the right-most column of Table 1. It hears both channels of 1024 bins (n_fft 2048, without the highest bin),
-and gives the magnitudes of a stem in both channels, divided by the mixture's. Layer l of a dense block hears
-the block's input and all that the layers before it gave, x_l = H_l([x_l-1, ..., x_0]), where H is batch
-normalisation, ReLU and a 3 x 3 convolution; L layers give k channels each. Between blocks the resolution is
-halved by pooling, or doubled by transposed convolution, after which what the block of the same resolution
-gave on the way down is heard as well.
+the right-most column of Table 1. Its input is both channels of 1024 bins (n_fft 2048, without the highest
+bin), its output the magnitudes of a stem in both channels, divided by the mixture's. The input of layer l of
+a dense block is the block's input and all that the layers before it gave, x_l = H_l([x_l-1, ..., x_0]), where
+H is batch normalisation, ReLU and a 3 x 3 convolution; L layers give k channels each. Between blocks the
+resolution is halved by pooling, or doubled by transposed convolution, after which what the block of the same
+resolution gave on the way down is part of the input as well.
 
 Left open by the paper, or done otherwise here:
 
@@ -17,7 +17,7 @@ Left open by the paper, or done otherwise here:
 * Pooling takes the mean, and has no 1 x 1 convolution before it: the table has none, and blocks that give k
   channels have none to save. Transposed convolutions keep the number of channels.
 * Kernels of even size, 3 x 4 and 1 x 2, are padded by one bin more above than below.
-* In place of magnitudes the network hears their logarithms, at mean zero and deviation one in each bin:
+* Instead of magnitudes the input is their logarithms, at mean zero and deviation one in each bin:
   magnitudes are almost nothing in almost all bins, which batch normalisation does not change.
 * What the last convolution and a ReLU give is taken for the ratio of magnitudes itself, and not for a
   magnitude that is to be divided by the mixture's. The same function can be learned, but the start is a
@@ -123,9 +123,9 @@ class Trunk(nn.Module):
         frames, bins = column.kernel
         self.padding = ((bins - 1) // 2, bins // 2, (frames - 1) // 2, frames // 2)
         self.convolution = nn.Conv2d(CHANNELS, first, column.kernel)
-        heard = [first, *growth[:3], *(growth[3 + i] + growth[2 - i] for i in range(3))]
+        inputs = [first, *growth[:3], *(growth[3 + i] + growth[2 - i] for i in range(3))]
         self.dense = nn.ModuleList(
-            DenseBlock(*sizes) for sizes in zip(heard, growth, column.layers, strict=True)
+            DenseBlock(*sizes) for sizes in zip(inputs, growth, column.layers, strict=True)
         )
         self.up = nn.ModuleList(nn.ConvTranspose2d(k, k, 2, stride=2) for k in growth[3:6])
 
@@ -144,11 +144,11 @@ class Trunk(nn.Module):
 
 
 class DenseBlock(nn.Module):
-    """Layers that hear the block's input and each other, of which the last one's channels are given."""
+    """Layers that each take the block's input and all earlier outputs; the last one's is the block's."""
 
-    def __init__(self, heard: int, growth: int, layers: int) -> None:
+    def __init__(self, inputs: int, growth: int, layers: int) -> None:
         super().__init__()
-        counts = [heard + i * growth for i in range(layers)]
+        counts = [inputs + i * growth for i in range(layers)]
         self.norms = nn.ModuleList(nn.BatchNorm2d(count) for count in counts)
         self.convolutions = nn.ModuleList(nn.Conv2d(count, growth, 3, padding=1) for count in counts)
 
@@ -164,10 +164,10 @@ class DenseBlock(nn.Module):
 class Head(nn.Module):
     """The last dense block and convolution, which give each stem's ratios."""
 
-    def __init__(self, heard: int, growth: int, layers: int, stems: int) -> None:
+    def __init__(self, inputs: int, growth: int, layers: int, stems: int) -> None:
         super().__init__()
         self.stems = stems
-        self.dense = DenseBlock(heard, growth, layers)
+        self.dense = DenseBlock(inputs, growth, layers)
         self.convolution = nn.Conv2d(growth, stems * CHANNELS, (1, 2))
         # A ReLU that must not be dead from the start.
         assert self.convolution.bias is not None

@@ -3,9 +3,9 @@
 N. Takahashi and Y. Mitsufuji, "Multi-scale multi-band DenseNets for audio source separation", IEEE Workshop
 on Applications of Signal Processing to Audio and Acoustics (WASPAA), 2017, arXiv:1706.09588: section 2.3 and
 the columns low, high and full of Table 1. A kernel that is moved over all frequencies must do for patterns
-of low and high ones alike; here each half has kernels of its own, more of them where there is more to hear.
+of low and high ones alike; here each half has kernels of its own, more of them where there is more sound.
 The halves are put together along frequency, and with what the network of the whole spectrum gives along
-channels, for a last dense block. What it hears and gives, dense blocks, and what is said of them there, are
+channels, for a last dense block. Input and output, dense blocks, and what is said of them there, are
 those of `mdensenet.py`. MMDenseNet+ of the paper is this network, trained with augmentation and followed by a
 multichannel Wiener filter: both are the program's to do, and no network's.
 
@@ -18,9 +18,9 @@ Left open by the paper, or done otherwise here:
   to (see `mdensenet.py`).
 * `JOINT` is one network for four stems: of the paper's sizes, but for the last block, which has as many
   channels for each stem as the paper's has for its one.
-* `SMALL` is made for training on processors, on which the finest resolution is what costs, and there the
+* `SMALL` is made for training on CPUs, on which the finest resolution is what costs, and there the
   memory that goes past rather than the multiplications: one to two layers where the paper has two to four,
-  and a k of eight, which is as many numbers as the processor handles at once. Coarser resolutions cost a
+  and a k of eight, which is as many numbers as the CPU handles at once. Coarser resolutions cost a
   quarter each, so that the lower half keeps most of its layers and channels there.
 """
 
@@ -75,8 +75,8 @@ class MMDenseNet(RatioNetwork):
         self.low, self.high, self.full = Trunk(config.low), Trunk(config.high), Trunk(config.full)
         alike = self.low.channels == self.high.channels
         self.widen = nn.Identity() if alike else nn.Conv2d(self.high.channels, self.low.channels, 1)
-        heard = self.low.channels + self.full.channels
-        self.head = Head(heard, config.last_growth, config.last_layers, stems)
+        inputs = self.low.channels + self.full.channels
+        self.head = Head(inputs, config.last_growth, config.last_layers, stems)
 
     def forward(self, features: Tensor, *, margin: int = 0, frame_stride: int = 1) -> Tensor:
         """Return V / M `(example, stem, channel, frame, bin)` for logs `(example, channel, frame, bin)`."""

@@ -4,12 +4,12 @@ A. A. Nugraha, A. Liutkus, E. Vincent, "Multichannel music separation with deep 
 2016, pp. 1748-1752, and the same, "Multichannel audio source separation with deep neural networks", IEEE/ACM
 Transactions on Audio, Speech, and Language Processing 24 (9), 2016, pp. 1652-1664.
 
-It hears the root of the mixture's mean power over channels, in a frame and in some frames before and after
-it; ReLU layers give the root of each source's power spectral density in the frame, all sources together. In
-the papers these start an expectation-maximization algorithm that finds each source's spatial covariance, and
-whose estimates further networks refine, in turn. Here there is this first network only, and the engine's
-multichannel Wiener filter, one iteration of that algorithm (Duong's), comes after it. The loss is the squared
-error of the roots, the one of several that the papers try that needs no floor below powers.
+Its input is the root of the mixture's mean power over channels, in a frame and in some frames before and
+after it; ReLU layers give the root of each source's power spectral density in the frame, all sources
+together. In the papers these start an expectation-maximization algorithm that finds each source's spatial
+covariance, and whose estimates further networks refine, in turn. Here there is this first network only, and
+the engine's multichannel Wiener filter, one iteration of that algorithm (Duong's), comes after it. The loss
+is the squared error of the roots, the one of several that the papers try that needs no floor below powers.
 
 Left open by the papers (of which only abstracts and descriptions by others were at hand), or done otherwise:
 
@@ -23,7 +23,7 @@ Left open by the papers (of which only abstracts and descriptions by others were
 * Amplitudes are counted in units of what is usual in their bin (see `_amplitudes.relative`), in place of
   standardised inputs and outputs: the zero stays where it is.
 * In training the last ReLU is leaky, or else nodes that fell silent stay silent.
-* `SMALL` has 384 hidden nodes, and hears its context frames in 64 bands; the frame itself it hears in full.
+* `SMALL` has 384 hidden nodes, and takes its context frames in 64 bands, the frame itself in full.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Config:
     spacing: int = 4
     """How many frames lie from one of the concatenated frames to the next."""
     bands: int = 0
-    """Bands that the context frames are averaged into; 0: none, all of their bins are heard."""
+    """Bands that the context frames are averaged into; 0: all of their bins are used."""
 
     @property
     def context_frames(self) -> int:

@@ -12,7 +12,7 @@ It puts together what made small separators good:
 
 Done otherwise here: the bands are of unlike width. What is below 5.5 kHz keeps its 11 Hz bins, as harmonics
 need; above, two and then four bins share a position, where 43 Hz are still finer than what others work with.
-It hears log magnitudes of left, right, mid and side, for mid and side tell what is in the middle from
+Its input is log magnitudes of left, right, mid and side, for mid and side tell what is in the middle from
 what is only as loud on both sides. It gives a mask for each channel and stem, a softmax over stems, so that
 stems add up by themselves. The deepest convolutions are dilated in time. Normalisation is by batch, whose
 statistics are constants once it is trained: what it gives at a time depends on 3.4 s to either side alone.

@@ -4,10 +4,10 @@ D. Stoller, S. Ewert and S. Dixon, "Wave-U-Net: A Multi-Scale Neural Network for
 Separation", ISMIR 2018 (arXiv 1806.03185): section 3.1 and the table of layers there, with the difference
 output layer (3.2.1), proper input context (3.2.2), stereo (3.2.3) and, where `learned` says so, learned
 upsampling (3.2.4). With linear upsampling it is the paper's M4 on two stems and its M6 on four; with learned
-upsampling its M5. It hears both channels of a mixture and gives those of all stems. A level halves the
+upsampling its M5. Its input is both channels of a mixture, its output those of all stems. A level halves the
 rate: convolution of 15 samples, kept for later, then every second sample; on the way up samples are
 interpolated between each two, joined to what was kept, and convolved with filters of 5. No convolution is
-padded, so no answer hears zeros that are not in the sound, and there are fewer samples out than in.
+padded, so no output depends on zeros that are not in the sound, and there are fewer samples out than in.
 
 Sizes: of L levels with filters of 2 h + 1 samples down and 2 k + 1 up, n samples at the bottom come of
 2**L (n - 1 + 4 h) + 1 - 2 h samples and give 2**L (n - 1 - 2 k) + 1 + 2 k. With L = 12, h = 7, k = 2 and
@@ -62,7 +62,7 @@ class Config:
 
     @property
     def stride(self) -> int:
-        """Inputs that begin a multiple of so many samples apart get the same answers."""
+        """Inputs must begin at a multiple of this many samples for equal outputs."""
         return int(2**self.levels)
 
     @property
@@ -71,7 +71,7 @@ class Config:
         return self.stride * (self.down - 1 + self.up // 2)
 
     def sizes(self, bottom: int) -> tuple[int, int]:
-        """Return how many samples come in and go out where so many are left after the way down."""
+        """Return the numbers of input and output samples for a number left after the way down."""
         margin = 2 * (self.context_samples - self.down // 2 - self.up // 2)
         out = self.stride * (bottom - self.up) + self.up
         return out + margin, out
@@ -80,7 +80,7 @@ class Config:
 LEARNED = Config(learned=True)
 """The paper's M5."""
 SMALL = Config(levels=10, filters=12)
-"""For processors."""
+"""For CPUs."""
 CONTEXT_SAMPLES = Config().context_samples
 STRIDE = Config().stride
 
@@ -135,12 +135,12 @@ class WaveUNet(Network):
         for between, layer in zip(self.between, self.up, strict=True):
             x = between(x)
             x = F.leaky_relu(layer(torch.cat([_middle(kept.pop(), x.shape[-1]), x], 1)), SLOPE)
-        heard = _middle(mixture, x.shape[-1])
-        x = torch.tanh(self.output(torch.cat([heard, x], 1)).float())
+        mixture_part = _middle(mixture, x.shape[-1])
+        x = torch.tanh(self.output(torch.cat([mixture_part, x], 1)).float())
         outputs = x.reshape(x.shape[0], -1, CHANNELS, x.shape[-1])
         if self.stems == 1:
             return outputs
-        return torch.cat([outputs, (heard - outputs.sum(1))[:, None]], 1)
+        return torch.cat([outputs, (mixture_part - outputs.sum(1))[:, None]], 1)
 
 
 class _Between(nn.Module):

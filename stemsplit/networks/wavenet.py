@@ -2,12 +2,12 @@
 
 F. Lluís, J. Pons and X. Serra, "End-to-end music source separation: is it possible in the waveform domain?",
 Interspeech 2019 (arXiv 1810.12187), the model of its figure 1; after D. Rethage, J. Pons and X. Serra, "A
-Wavenet for speech denoising", ICASSP 2018 (arXiv 1706.07162). It hears one channel at 16 kHz. A convolution
-of three samples makes 64 features; then come stacks of ten layers whose three taps lie 1, 2, 4, ... 512
-samples apart, to both sides alike. Each multiplies the tanh of 64 of its features by the sigmoid of 64
-others; of this one sum goes on to the next layer, beside what came in, and another one to the end. There all
-layers' sums are added up, and two more convolutions of three samples (2048 and 256 features) end in a sample
-of each stem but the last. That one is the mixture without the others.
+Wavenet for speech denoising", ICASSP 2018 (arXiv 1706.07162). Its input is one channel at 16 kHz. A
+convolution of three samples makes 64 features; then come stacks of ten layers whose three taps lie 1, 2, 4,
+... 512 samples apart, to both sides alike. Each multiplies the tanh of 64 of its features by the sigmoid of
+64 others; of this one sum goes on to the next layer, beside what came in, and another one to the end. There
+all layers' sums are added up, and two more convolutions of three samples (2048 and 256 features) end in a
+sample of each stem but the last. That one is the mixture without the others.
 
 No convolution is padded: the output is shorter by the context at either end, stacks * (2**layers - 1) + 3
 samples: one for the first convolution, 1023 for a stack of ten, and two for the last convolutions; 4095
@@ -16,16 +16,16 @@ samples, 0.26 s, for the paper's four stacks. An input may begin at any sample: 
 Parameters: 3,277,763 for four stems and 3,277,249 for one, the numbers that the authors' code keeps with its
 trained models (the paper's 3.3 M).
 
-Left open by the paper, or done otherwise here: biases (none but in the last layer), initial weights
-(Glorot's uniform ones) and the order of stems, of which the last has no output of its own, are those of the
-authors' code; that pads its convolutions and throws away all that hears zeros, which gives the same numbers.
-It names a receptive field of 8,185 samples, without the first and the two last convolutions; with them it is
-8,191. Each channel of stereo is an example of its own here, where the paper makes one channel of two.
-Of the 128 features that the last layer gives, the 64 for a layer after it are not used, there as here.
-Training: mean absolute error, in part with `l1_dissimilar` of `training/losses.py` (Adam, rate 1e-3, batches
-of 10 excerpts of 9,785 samples, of which 1,601 come out).
+Left open by the paper, or done otherwise here: biases (none but in the last layer), initial weights (Glorot's
+uniform ones) and the order of stems, of which the last has no output of its own, are those of the authors'
+code; that pads its convolutions and drops all outputs that depend on zeros, which gives the same numbers. It
+names a receptive field of 8,185 samples, without the first and the two last convolutions; with them it is
+8,191. Each channel of stereo is an example of its own here, where the paper makes one channel of two. Of the
+128 features that the last layer gives, the 64 for a layer after it are not used, there as here. Training:
+mean absolute error, in part with `l1_dissimilar` of `training/losses.py` (Adam, rate 1e-3, batches of 10
+excerpts of 9,785 samples, of which 1,601 come out).
 
-SMALL is for processors: two stacks of layers of 12 features, with 64 and 32 at the end; a context of 2049
+SMALL is for CPUs: two stacks of layers of 12 features, with 64 and 32 at the end; a context of 2049
 samples, 31,623 parameters.
 """
 
@@ -63,7 +63,7 @@ class Config:
 
 
 SMALL = Config(stacks=2, features=12, last=(64, 32))
-"""For processors."""
+"""For CPUs."""
 CONTEXT_SAMPLES = Config().context_samples
 
 
@@ -105,12 +105,12 @@ class Wavenet(Network):
         outputs: Tensor = self.output(x).float()[:, :, None]
         if self.stems == 1:
             return outputs
-        heard = mixture[..., self.context_samples : self.context_samples + time]
-        return torch.cat([outputs, (heard - outputs.sum(1))[:, None]], 1)
+        mixture_part = mixture[..., self.context_samples : self.context_samples + time]
+        return torch.cat([outputs, (mixture_part - outputs.sum(1))[:, None]], 1)
 
 
 class _Layer(nn.Module):
-    """A gated convolution of three samples, so many apart."""
+    """A gated convolution of three samples, `dilation` apart."""
 
     def __init__(self, features: int, apart: int) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class _Layer(nn.Module):
         self.sums = nn.Conv1d(features, 2 * features, 1, bias=False)
 
     def forward(self, x: Tensor, time: int) -> tuple[Tensor, Tensor]:
-        """Return what the next layer hears, and `time` samples in the middle for the end."""
+        """Return the next layer's input, and `time` samples in the middle for the end."""
         signal, gate = self.gated(x).chunk(2, 1)
         further, skipped = self.sums(torch.tanh(signal) * torch.sigmoid(gate)).chunk(2, 1)
         start = (further.shape[-1] - time) // 2
