@@ -611,6 +611,7 @@ def test_a_user_without_a_home_needs_none(tmp_path, monkeypatch):
     assert not os.listdir(tmp_path), "a folder called `~` above all"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["-"], ["a.wav", "--stdout", "vocals"], ["a.wav"]])
 def test_without_a_temporary_folder_it_works_or_says_which_variable_helps(tmp_path, words, monkeypatch):
     import tempfile

@@ -183,6 +183,7 @@ def test_a_time_axis_has_few_and_round_marks(seconds, marks):
     assert places[-1] < 96
 
 
+@pytest.mark.slow
 def test_the_page_is_little_larger_than_its_sounds(tmp_path):
     songs = tmp_path / "song"
     songs.mkdir()

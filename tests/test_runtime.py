@@ -58,6 +58,7 @@ def references(music):
     return {fast: stems(fast) for fast in (False, True)}
 
 
+@pytest.mark.slow
 def test_fast_is_something_else_but_not_much(references):
     assert -30 < error_db(references[True], references[False]) < -5
 
@@ -108,6 +109,7 @@ def test_what_makes_no_sense_is_refused(options, words):
         RuntimeOptions(**options)
 
 
+@pytest.mark.slow
 def test_a_runtime_that_is_not_there_is_an_error(monkeypatch):
     monkeypatch.setattr("stemsplit.runtime.find_spec", lambda name: None)
     with pytest.raises(DeviceUnavailable, match="not installed") as error:
@@ -122,6 +124,7 @@ def test_openvino_is_for_processors(monkeypatch):
         loading.load_separator(runtime="openvino", device="cuda")
 
 
+@pytest.mark.slow
 def test_a_precision_that_is_not_there_is_an_error():
     with pytest.raises(DeviceUnavailable, match="float16"):
         loading.load_separator(runtime="torch", device="cpu", precision="float16")
@@ -179,6 +182,7 @@ for thread in threads:
         subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+@pytest.mark.slow
 @needs_openvino
 def test_damaged_weights_are_refused_though_good_ones_are_kept(tmp_path):
     running = RuntimeOptions(runtime="openvino", device="cpu", threads=1)

@@ -132,6 +132,7 @@ def test_two_sources_at_once_are_told_apart_by_ica():
     assert min(sdr_db(*pair) for pair in zip(stems, images, strict=True)) > 30
 
 
+@pytest.mark.slow
 def test_ica_finds_what_scikit_learn_finds():
     from sklearn.decomposition import FastICA
 
@@ -285,6 +286,7 @@ def test_what_is_no_position_is_refused(song, words, said):
 # Looking before separating
 
 
+@pytest.mark.slow
 def test_scan_finds_the_positions_and_draws_them(song):
     run = CliRunner().invoke(app, ["scan", "panned.wav", "--json", "--plot", "positions.png"])
     assert run.exit_code == 0, run.stderr

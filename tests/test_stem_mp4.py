@@ -97,6 +97,7 @@ def stem_file(tmp_path_factory):
 # Writing
 
 
+@pytest.mark.slow
 def test_all_tracks_are_there_in_the_usual_order_and_in_place(stem_file):
     stems = dict(zip(NAMES, song(), strict=True))
     for track, name in enumerate(TRACKS):
@@ -143,6 +144,7 @@ def test_other_names_come_last_in_their_own_order(tmp_path):
     assert error_db(read(tmp_path / "a.stem.mp4", 3), song()[0]) < CODEC_DB
 
 
+@pytest.mark.slow
 def test_a_mono_song_has_two_equal_channels(tmp_path):
     file = write(tmp_path / "a.stem.mp4", song(1))
     assert set(file.peaks) == {"mixture", *NAMES}
