@@ -35,7 +35,8 @@ def split(
     """Return the stems of a mixture `(channel, time)` or `(time,)`, each of the same shape.
 
     `progress` is called with the frames done (samples per channel) and their total. Without a `separator`,
-    `options` are `model`, `stems`, `two_stems`, `mask`, `sources`, `azimuths`, and those of `RuntimeOptions`.
+    `options` are `model`, `stems`, `two_stems`, `then`, `mask`, `sources`, `azimuths`, and those of
+    `RuntimeOptions`.
 
     Raises:
         ValueError: the mixture is not one or two channels of floating point samples, all of them finite.

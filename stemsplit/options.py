@@ -70,7 +70,7 @@ def _names_stems_in_stem_file(format: Any, template: Any) -> bool:
     return bool(format == STEM_FILE and "{stem}" in (template or ""))
 
 
-_ALL_STEMS = "a stem file holds all stems; leave out {stems}, {two_stems} and {stdout}"
+_ALL_STEMS = "a stem file holds all stems; leave out {stems}, {two_stems}, {then} and {stdout}"
 _STDOUT = "{stdout} leaves no room for {json} or {dry_run}"
 _PATHS = "{print0} is about paths, which {json} and {stdout} do not print"
 _LOCAL_FILES = "{daw} and {report} need stems in files of this machine, one for each"
@@ -84,7 +84,11 @@ EXCLUSIONS = (
         "flac holds no floating point; choose {depth} 24, or {format} wav",
         _is_float_flac,
     ),
-    *(Exclusion("format", other, _ALL_STEMS, _in_stem_file) for other in ("stems", "two_stems", "stdout")),
+    Exclusion("two_stems", "then", "{two_stems} and {then} exclude each other"),
+    *(
+        Exclusion("format", other, _ALL_STEMS, _in_stem_file)
+        for other in ("stems", "two_stems", "then", "stdout")
+    ),
     *(Exclusion("format", beside, _LOCAL_FILES, _in_stem_file) for beside in ("daw", "report")),
     *(Exclusion(beside, to, _LOCAL_FILES) for beside in ("daw", "report") for to in ("stdout", "ray")),
     *(Exclusion("stdout", other, _STDOUT) for other in ("json", "dry_run")),
@@ -124,6 +128,8 @@ class SplitOptions:
     """The stems to write. Default: all of the model's."""
     two_stems: str | None = None
     """One stem; everything else is written as `accompaniment`."""
+    then: Mapping[str, str] = field(default_factory=dict)
+    """Models that split some of these stems further, by stem. What they give is called `vocals-lead`."""
     mask: str | None = None
     """`soft`, `binary` or `wiener`. Default: set by the model."""
     sources: int | None = None
@@ -146,6 +152,7 @@ class SplitOptions:
         object.__setattr__(self, "model", os.fspath(self.model))
         object.__setattr__(self, "stems", None if self.stems is None else tuple(self.stems))
         object.__setattr__(self, "azimuths", tuple(self.azimuths))
+        object.__setattr__(self, "then", {stem: os.fspath(model) for stem, model in self.then.items()})
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -243,6 +250,7 @@ class MethodKeywords(RuntimeKeywords, total=False):
     model: str | os.PathLike[str]
     stems: Sequence[str] | None
     two_stems: str | None
+    then: Mapping[str, str]
     mask: str | None
     sources: int | None
     azimuths: Sequence[float]

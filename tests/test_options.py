@@ -34,6 +34,7 @@ COMMAND_LINE = options_of(SPLIT)
 EXAMPLES = {
     "stems": "vocals",
     "two_stems": "drums",
+    "then": "bass=binary-mask-cnn",
     "bitrate": "192k",
     "depth": "32f",
     "stdout": "vocals",
@@ -92,9 +93,10 @@ def test_a_setting_gives_way(rule, swapped, monkeypatch):
     monkeypatch.setenv(settings.variable(set_), str(other))
     params = SPLIT.make_context("split", ["a.wav"]).params
     if set_ != "bitrate":  # which waits for another format than the default
-        assert str(params[COMMAND_LINE[set_].name]) == str(other)
+        meant = params[COMMAND_LINE[set_].name]
+        assert str(meant) in (str(other), str([other]))
     params = SPLIT.make_context("split", ["a.wav", *words(given, value)]).params
-    assert params[COMMAND_LINE[set_].name] == COMMAND_LINE[set_].default
+    assert params[COMMAND_LINE[set_].name] in (COMMAND_LINE[set_].default, (), [])
 
 
 def test_the_api_refuses_both_by_its_own_names():

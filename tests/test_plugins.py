@@ -219,12 +219,15 @@ def test_models_lists_plugins_and_warns_of_those_that_do_not_work(offer):
     assert "absent" in run("models", "absent").stderr
 
 
-@pytest.mark.parametrize("name", ["half", "half+band-transformer"])
-def test_a_project_cannot_name_a_plugin(offer, tmp_path, monkeypatch, name):
+@pytest.mark.parametrize(
+    "line",
+    ['model = "half"', 'model = "half+band-transformer"', 'then = "bass=binary-mask-cnn, drums=half"'],
+)
+def test_a_project_cannot_name_a_plugin(offer, tmp_path, monkeypatch, line):
     offer(half=model())
     monkeypatch.delenv("STEMSPLIT_CONFIG", raising=False)
     monkeypatch.chdir(tmp_path)
-    Path("stemsplit.toml").write_text(f'model = "{name}"')
+    Path("stemsplit.toml").write_text(line)
     refused = run("split", "song.wav", "--dry-run")
     assert refused.exit_code == 2
     assert "shipped and installed models only" in refused.stderr

@@ -97,15 +97,21 @@ def run(
 
 def _for_workers(options: BatchOptions, cpus: int) -> BatchOptions:
     """Return the options for workers, whose current folder is another."""
-    model = options.split.model
-    if model.endswith(".safetensors"):
-        model = os.path.abspath(model)
+    model, then = options.split.model, options.split.then
     return replace(
         options,
-        split=replace(options.split, model=model),
+        split=replace(
+            options.split,
+            model=_file_or_name(model),
+            then={stem: _file_or_name(name) for stem, name in then.items()},
+        ),
         output=replace(options.output, out=_absolute(options.output.out)),
         runtime=replace(options.runtime, threads=cpus),
     )
+
+
+def _file_or_name(model: str) -> str:
+    return os.path.abspath(model) if model.endswith(".safetensors") else model
 
 
 def _refuse_closed(address: str) -> None:

@@ -36,7 +36,9 @@ class Configured(TyperCommand):
             if not at_once & given.keys():
                 used = self._settings(ctx, given)
                 options = options_of(self)
-                ctx.default_map = {options[name].name: setting.value for name, setting in used.items()}
+                ctx.default_map = {
+                    options[name].name: _words(options[name], setting) for name, setting in used.items()
+                }
                 ctx.meta[_META] = used
         return super().parse_args(ctx, args)
 
@@ -97,6 +99,13 @@ def _effective(command: Any, ctx: Any, given: Mapping[str, Any]) -> dict[str, se
     return {name: setting for name, setting in used.items() if _fits(name, setting, rest)}
 
 
+def _words(option: Any, setting: settings.Setting) -> Any:
+    """Return a setting's value as the parser takes it: of a repeatable option a list, written with commas."""
+    if not option.multiple or not isinstance(setting.value, str):
+        return setting.value
+    return [word.strip() for word in setting.value.split(",")]
+
+
 def meaning(option: Any, ctx: Any, setting: settings.Setting) -> Any:
     """Return a setting's value, converted as from the command line.
 
@@ -104,7 +113,7 @@ def meaning(option: Any, ctx: Any, setting: settings.Setting) -> Any:
         BadConfig: the command line would not take it.
     """
     try:
-        return option.process_value(ctx, setting.value)
+        return option.process_value(ctx, _words(option, setting))
     except typer.BadParameter as problem:
         hint = "see what it takes in `stemsplit split --help`"
         raise BadConfig(f"{setting}: {problem.message}", hint) from problem

@@ -195,8 +195,8 @@ def read(place: Place, options: Options) -> dict[str, Setting]:
             raise BadConfig(f"{at}: a project's file cannot {_NOT_FOR_PROJECTS[option]}", hint)
         meant = _typed(value, at, flag=options[option])
         if isinstance(meant, str):
-            if option == "model" and place.source == "project":
-                _refuse_plugin(meant, at)
+            if place.source == "project":
+                _refuse_plugin(option, meant, at)
             if option == "out" and "://" in meant and place.source == "project":
                 raise BadConfig(
                     f"{at}: a project's file cannot send stems away", "say --out, or use your own file"
@@ -206,12 +206,15 @@ def read(place: Place, options: Options) -> dict[str, Setting]:
     return found
 
 
-def _refuse_plugin(model: str, at: str) -> None:
+def _refuse_plugin(option: str, meant: str, at: str) -> None:
     """Raise BadConfig for a model that is code of another package."""
+    if option not in ("model", "then"):
+        return
     from stemsplit.zoo.variants import needs_plugin
 
-    if needs_plugin(model):
-        hint = "say --model on the command line, or in your own file: see `stemsplit config --path`"
+    models = [meant] if option == "model" else [each.partition("=")[2] for each in meant.split(",")]
+    if any(needs_plugin(model.strip()) for model in models):
+        hint = f"say --{option} on the command line, or in your own file: see `stemsplit config --path`"
         raise BadConfig(f"{at}: a project's file can name shipped and installed models only", hint)
 
 

@@ -42,15 +42,39 @@ def _angles(text: str | None) -> tuple[float, ...]:
         raise typer.BadParameter(f"--azimuth: {text!r} are no angles; write -30,0,30") from None
 
 
-def _complete_stems(ctx: typer.Context, incomplete: str) -> list[str]:
+def _then(words: list[str] | None) -> dict[str, str]:
+    """Read `vocals=NAME` as a model by stem."""
+    found: dict[str, str] = {}
+    for word in words or []:
+        stem, _, model = (part.strip() for part in word.partition("="))
+        if not stem or not model:
+            raise typer.BadParameter(f"--then takes STEM=NAME, as in vocals=karaoke, not {word!r}")
+        if stem in found:
+            raise typer.BadParameter(f"--then names {stem} twice")
+        found[stem] = model
+    return found
+
+
+def _stems(ctx: typer.Context) -> tuple[str, ...]:
+    """Return the stems of the models on a command line that is being typed."""
     from stemsplit.zoo.ref import ModelRef
 
-    typed, comma, _ = incomplete.rpartition(",")
     try:
-        stems = ModelRef.parse(ctx.params.get("model") or DEFAULT_MODEL).stems
-    except StemsplitError:
-        return []
-    return [typed + comma + name for name in stems if name not in typed.split(",")]
+        return ModelRef.parse(ctx.params.get("model") or DEFAULT_MODEL).then(_then(ctx.params["then"])).stems
+    except (StemsplitError, typer.BadParameter):
+        return ()
+
+
+def _complete_stems(ctx: typer.Context, incomplete: str) -> list[str]:
+    typed, comma, _ = incomplete.rpartition(",")
+    return [typed + comma + name for name in _stems(ctx) if name not in typed.split(",")]
+
+
+def _complete_then(ctx: typer.Context, incomplete: str) -> list[str]:
+    stem, equals, name = incomplete.partition("=")
+    if equals:
+        return [f"{stem}={model}" for model in models.complete(name)]
+    return [f"{name}=" for name in _stems(ctx) if name.startswith(stem)]
 
 
 def command(
@@ -95,6 +119,14 @@ def command(
     audio_track: sound.AudioTrack = None,
     downmix: sound.Downmix = False,
     model: Annotated[str, models.option(rich_help_panel="How to split")] = DEFAULT_MODEL,
+    then: Annotated[
+        list[str] | None,
+        _how(
+            metavar="STEM=NAME",
+            autocompletion=_complete_then,
+            help="Split this stem further by another model, into stems such as `vocals-lead`; repeatable.",
+        ),
+    ] = None,
     mask: Annotated[
         Literal["soft", "binary", "wiener"] | None,
         _how(help="Sounds shared, or each to one stem, or shared by place; else what suits the model."),
@@ -192,6 +224,7 @@ def command(
             model=model,
             stems=None if stems is None else [name.strip() for name in stems.split(",") if name.strip()],
             two_stems=two_stems,
+            then=_then(then),
             mask=mask,
             sources=sources,
             azimuths=_angles(azimuth),

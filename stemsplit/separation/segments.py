@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
 
 import numpy as np
 
-from stemsplit.audio.reader import resample
 from stemsplit.separation.separator import Execution, Samples, Spec
-from stemsplit.separation.stream import side_by_side
+from stemsplit.separation.stream import resampled, side_by_side
 from stemsplit.separation.waveform import in_channel_groups
 
 CHANNELS = 2
@@ -188,16 +186,9 @@ class NormalizedSegments:
     def fit(self, mixture: Iterable[Samples], sample_rate: int) -> SegmentSeparator:
         """Return the separator with the mean and standard deviation of the mixture's mono mix."""
         count, total, squares = 0, 0.0, 0.0
-        for block in _resampled(mixture, sample_rate, self.separator.sample_rate):
+        for block in resampled(mixture, sample_rate, self.separator.sample_rate):
             mono = block.mean(axis=0, dtype=np.float64)
             count, total, squares = count + mono.size, total + mono.sum(), squares + mono @ mono
         mean = total / max(1, count)
         deviation = np.sqrt(max(0.0, squares - count * mean**2) / max(1, count - 1))
         return replace(self.separator, offset=float(mean), scale=float(deviation) + 1e-8)
-
-
-def _resampled(blocks: Iterable[Samples], sample_rate: int, to: int) -> Iterator[Samples]:
-    blocks = iter(blocks)
-    first = next(blocks, None)
-    if first is not None:
-        yield from resample(chain([first], blocks), sample_rate, to, len(first))

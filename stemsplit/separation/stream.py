@@ -63,6 +63,14 @@ def separate_stream(
         yield stems
 
 
+def resampled(blocks: Iterable[Samples], sample_rate: int, to: int) -> Iterator[Samples]:
+    """Yield blocks `(channel, time)` at another sample rate."""
+    blocks = iter(blocks)
+    first = next(blocks, None)
+    if first is not None:
+        yield from resample(chain([first], blocks), sample_rate, to, len(first))
+
+
 def separate_blocks(
     separator: AnySeparator,
     blocks: Iterable[Samples],

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from stemsplit.defaults import DEFAULT_MODEL
 from stemsplit.errors import UsageError
-from stemsplit.options import RuntimeKeywords, RuntimeOptions
+from stemsplit.options import RuntimeKeywords, RuntimeOptions, refuse_exclusions
 from stemsplit.separation.separator import AnySeparator, FittedMethod
 from stemsplit.zoo.ref import ModelRef
 
@@ -21,13 +21,15 @@ def load_separator(
     *,
     stems: Sequence[str] | None = None,
     two_stems: str | None = None,
+    then: Mapping[str, str] | None = None,
     mask: str | None = None,
     **running: Unpack[RuntimeKeywords],
 ) -> AnySeparator:
     """Return a model ready to separate.
 
     Only the networks of the `stems` are loaded and run. With all stems the masks sum to one; with some, each
-    stem's mask is independent, unless one network gives all. `two_stems` gives one stem and the residual.
+    stem's mask is independent, unless one network gives all. `two_stems` gives one stem and the residual;
+    `then={"vocals": "NAME"}` splits a stem further by another model.
     Further options are those of `RuntimeOptions`: runtime, device, precision, batch, threads, fast.
 
     Raises:
@@ -36,7 +38,8 @@ def load_separator(
         DeviceUnavailable: the device or runtime does not exist.
         UsageError: the model has no such stem, or no such mask, or must be fitted to each track.
     """
-    ref = ModelRef.parse(model)
+    refuse_exclusions({"two_stems": two_stems, "then": then})
+    ref = ModelRef.parse(model).then(then or {})
     method = ref.load(RuntimeOptions(**running), stems=stems, two_stems=two_stems, mask=mask)
     if isinstance(method, FittedMethod):
         raise UsageError(

@@ -150,6 +150,10 @@ class Plugin(ModelRef):
         return self.card.normalize
 
     @property
+    def segmented(self) -> bool:
+        return bool(self.card.segment)
+
+    @property
     def fingerprint(self) -> str:
         return hashlib.sha256(repr((self.text, self.package, self.card)).encode()).hexdigest()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stemsplit.errors import UnknownStem, UsageError
@@ -50,8 +50,23 @@ class ModelRef(ABC):
 
     @staticmethod
     def of(split: SplitOptions) -> ModelRef:
-        """Look up the model of a split. Raises as `parse`."""
-        return ModelRef.parse(split.model, split.sources, split.azimuths)
+        """Look up the model of a split, and those that follow it. Raises as `parse` and `then`."""
+        return ModelRef.parse(split.model, split.sources, split.azimuths).then(split.then)
+
+    def then(self, models: Mapping[str, str]) -> ModelRef:
+        """Return a model that splits some of this one's stems further: stem to name of a model.
+
+        Raises:
+            UnknownStem: there is no such stem.
+            UsageError: two stems would have the same name.
+            StemsplitError: as of `parse`.
+        """
+        from stemsplit.zoo.chain import Chain
+
+        ref = self
+        for stem, model in models.items():
+            ref = Chain(f"{ref.text}, then {stem}={model}", ref, stem, ModelRef.parse(model))
+        return ref
 
     @property
     def name(self) -> str:
@@ -72,6 +87,11 @@ class ModelRef(ABC):
     @abstractmethod
     def fits_each_track(self) -> bool:
         """Whether it needs all of a track before it separates any."""
+
+    @property
+    def segmented(self) -> bool:
+        """Whether it works in overlapping segments, with `overlap` and `shifts`, but without `fast`."""
+        return False
 
     @property
     def blind(self) -> bool:

@@ -157,6 +157,7 @@ class Installed(ModelRef):
     card: InstalledCard
     masks = ()
     system = "waveform"
+    segmented = True
     threshold = 0.5
 
     @property
@@ -242,6 +243,10 @@ class Ensemble(ModelRef):
     def fits_each_track(self) -> bool:
         return any(member.fits_each_track for member in self.members)
 
+    @property
+    def segmented(self) -> bool:
+        return any(member.segmented for member in self.members)
+
     def _load(self, running: RuntimeOptions, stems: tuple[str, ...], mask: str | None) -> Method:
         from stemsplit.separation.compose import ensemble
 
@@ -254,7 +259,7 @@ class Ensemble(ModelRef):
         stems: tuple[str, ...],
         mask: str | None,
     ) -> Method:
-        if isinstance(member, Trained) and not all(isinstance(each, Trained) for each in self.members):
+        if self.segmented and not member.segmented:
             running = replace(running, overlap=None, shifts=1)
         return member._load(running, stems, mask)
 

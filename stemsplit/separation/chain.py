@@ -1,0 +1,167 @@
+"""One separator after another: the second splits a stem of the first one further."""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import tee
+from typing import BinaryIO
+
+import numpy as np
+
+from stemsplit.errors import EncodeError
+from stemsplit.separation.compose import in_step
+from stemsplit.separation.separator import AnySeparator, FittedMethod, Method, Samples, Spec
+from stemsplit.separation.stream import resampled, separate_blocks, separate_stream
+
+BLOCK_FRAMES = 1 << 16
+"""Of what is read from a temporary file at a time."""
+
+
+def chained(first: Method, second: Method, parent: str, names: tuple[str, ...]) -> Method:
+    """Return a method that gives, in place of the `parent` stem of the first, the stems of the second.
+
+    These are called by `names`. The second gets the very stem that the first would give by itself.
+    """
+    link = Link(parent, names)
+    if isinstance(first, FittedMethod) or isinstance(second, FittedMethod):
+        return FittedChain(first, second, link)
+    return Chained(first, second, link)
+
+
+@dataclass(frozen=True)
+class Link:
+    """Which stem is split further, and what its parts are called."""
+
+    parent: str
+    names: tuple[str, ...]
+
+    def stems(self, first: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the stems of a chain: those of its first separator, with the parts for the parent."""
+        index = first.index(self.parent)
+        return (*first[:index], *self.names, *first[index + 1 :])
+
+
+@dataclass(frozen=True)
+class Chained:
+    """Two separators, of which the second takes a stem of the first as its mixture, both block by block."""
+
+    first: AnySeparator
+    second: AnySeparator
+    link: Link
+
+    @property
+    def spec(self) -> Spec:
+        """The first one's, with other stems."""
+        first, second = self.first.spec, self.second.spec
+        stems, complete = self.link.stems(first.stems), first.complete and second.complete
+        return replace(first, stems=stems, context=0, stride=1, segment=0, complete=complete)
+
+    def stream(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
+        """Yield stems `(stem, channel, time)` of a mixture in blocks `(channel, time)`."""
+        spec = self.first.spec
+        index = spec.stems.index(self.link.parent)
+        found, again = tee(separate_blocks(self.first, blocks))
+        parts = separate_stream(self.second, (stems[index] for stems in again), spec.sample_rate)
+        for stems, split in in_step([found, parts]):
+            yield np.concatenate([stems[:index], split, stems[index + 1 :]])
+
+
+@dataclass(frozen=True)
+class FittedChain:
+    """Two methods in a chain, of which one at least must be fitted.
+
+    The second is fitted to the stem that it splits. For that all stems of the first go to a temporary file,
+    so that the first runs only once.
+    """
+
+    first: Method
+    second: Method
+    link: Link
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """The names of the stems."""
+        return self.link.stems(
+            self.first.stems if isinstance(self.first, FittedMethod) else self.first.spec.stems
+        )
+
+    def fit(self, mixture: Iterable[Samples], sample_rate: int) -> AnySeparator:
+        """Fit the first to the mixture and the second to its stem, whichever must be.
+
+        Raises:
+            EncodeError: there is no room for the temporary file.
+        """
+        first = self.first.fit(mixture, sample_rate) if isinstance(self.first, FittedMethod) else self.first
+        if not isinstance(self.second, FittedMethod):
+            return Chained(first, self.second, self.link)
+        kept = Kept(first.spec)
+        rate = first.spec.sample_rate
+        for stems in separate_blocks(first, resampled(mixture, sample_rate, rate)):
+            kept.append(stems)
+        return Chained(kept, self.second.fit(KeptStem(kept, self.link.parent), rate), self.link)
+
+
+class Kept:
+    """The stems that a separator gave for a track, in a temporary file: in place of the separator.
+
+    Raises:
+        EncodeError: the file cannot be made.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = replace(spec, context=0, stride=1, segment=0)
+        self._channels = 0
+        self._file: BinaryIO
+        try:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (it lasts as long as this object)
+        except OSError as error:
+            raise _no_room(error) from error
+        weakref.finalize(self, self._file.close)
+
+    def append(self, stems: Samples) -> None:
+        """Keep the next stems `(stem, channel, time)`. Raises EncodeError if there is no room."""
+        self._channels = stems.shape[1]
+        try:
+            self._file.write(np.ascontiguousarray(np.moveaxis(stems, -1, 0), np.float32).tobytes())
+            self._file.flush()
+        except OSError as error:
+            raise _no_room(error) from error
+
+    def read(self, start: int, frames: int) -> Samples:
+        """Return the stems `(stem, channel, time)` from a frame on; fewer frames at the end."""
+        shape = (len(self.spec.stems), self._channels)
+        width = 4 * shape[0] * shape[1]
+        self._file.seek(start * width)
+        interleaved = np.frombuffer(self._file.read(frames * width), np.float32).reshape(-1, *shape)
+        return np.ascontiguousarray(np.moveaxis(interleaved, 0, -1))
+
+    def stream(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
+        """Yield the stems `(stem, channel, time)` of the track, given again in blocks `(channel, time)`."""
+        start = 0
+        for block in blocks:
+            yield self.read(start, block.shape[-1])
+            start += block.shape[-1]
+
+
+@dataclass(frozen=True)
+class KeptStem:
+    """One of the stems, in blocks `(channel, time)`, which may be iterated again."""
+
+    kept: Kept
+    stem: str
+
+    def __iter__(self) -> Iterator[Samples]:
+        index, start = self.kept.spec.stems.index(self.stem), 0
+        while (block := self.kept.read(start, BLOCK_FRAMES)[index]).size:
+            yield block
+            start += block.shape[-1]
+
+
+def _no_room(error: OSError) -> EncodeError:
+    return EncodeError(
+        f"Cannot keep stems in `{tempfile.gettempdir()}`: {error.strerror}",
+        "free some space, or choose another folder with TMPDIR",
+    )
