@@ -75,6 +75,39 @@ def test_songs_of_several_folders_come_in_their_order(folder, tmp_path_factory, 
     assert [song.name for song in find_songs([str(folder), str(second)], "test", STEMS)] == ["song", "a song"]
 
 
+def test_songs_are_found_at_any_depth(folder, sounds):
+    """As `stemsplit -r music -o DATA/test` writes them, with all that lies beside stems."""
+    split = folder / "test"
+    for name in ("album/song", "album/disc 2/song", ".stemsplit", "song/takes", "song/encore"):
+        (split / name).mkdir(parents=True)
+    for name in (
+        "album/song/vocals.wav",
+        "album/disc 2/song/bass.wav",
+        "song/takes/one.wav",
+        "song/encore/drums.wav",
+    ):
+        write(split / name, sounds["piano"])
+    for name in (
+        "song/song.rpp",
+        "song/song.dawproject",
+        "song/report.html",
+        ".stemsplit/a.json",
+        "song/._bass.wav",
+    ):
+        (split / name).write_text("{}")
+    (split / "album" / "again").symlink_to(split, target_is_directory=True)
+    songs = find_songs([str(folder)], "test", STEMS)
+    assert [song.name for song in songs] == ["album/disc 2/song", "album/song", "song", "song/encore"]
+    assert [len(song.sounds) for song in songs] == [1, 1, 4, 1]
+    np.testing.assert_allclose(songs[0].load(SAMPLE_RATE).parts[2], sounds["piano"], atol=1e-6)
+
+
+def test_a_folder_without_stems_is_named_at_any_depth(folder):
+    (folder / "test" / "album" / "empty").mkdir(parents=True)
+    with pytest.raises(DecodeError, match="No stems in .*album/empty"):
+        find_songs([str(folder)], "test", STEMS)
+
+
 def test_the_state_of_a_song_changes_with_what_it_is_made_of(folder, sounds):
     def state(stems=STEMS):
         return find_songs([str(folder)], "test", stems)[0].state

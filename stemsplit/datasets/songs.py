@@ -1,9 +1,10 @@
 """Songs whose stems are known, for training and evaluation.
 
-A data folder holds SPLIT/SONG/STEM.EXT, one sound file per stem. A stem without a file is silent. A file that
-holds several stems together is named after all of them (`other_and_bass.ogg`): it counts in the mixture, and
-those stems are not known. Files with other names count in the mixture, too, except for one called `mixture`,
-which is taken to be the sum.
+A data folder holds SPLIT/SONG/STEM.EXT, one sound file per stem; songs may be in folders at any depth, as in
+SPLIT/ALBUM/SONG. Hidden folders, and files that are not sound files, are ignored. A stem without a file is
+silent. A file that holds several stems together is named after all of them (`other_and_bass.ogg`): it counts
+in the mixture, and those stems are not known. Files with other names count in the mixture, too, except for
+one called `mixture`, which is taken to be the sum.
 
 `musdb18:DIR` is MUSDB18 as distributed: `DIR/{train,test}/SONG.stem.mp4`, or for MUSDB18-HQ one folder per
 song with one WAV file per stem. Its validation songs are among the training songs.
@@ -166,8 +167,8 @@ def find_songs(
         if entry.startswith(MUSDB18):
             found += _musdb18_songs(folder, split, stems)
         else:
-            paths = sorted(path for path in (folder / split).glob("*") if path.is_dir())
-            found += [_folder_song(path, stems) for path in paths]
+            for path in _folders(folder / split):
+                found += _folder_songs(path, folder / split, stems)
     if not found and not required:
         return []
     if not found:
@@ -200,13 +201,42 @@ def summary(songs: Sequence[SongSource]) -> str:
     return "; ".join(parts)
 
 
-def _folder_song(path: Path, stems: Sequence[str]) -> SongSource:
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != ".")
-    names = {file: file.stem.lower() for file in files}
-    sounds = [Sound(file, tuple(name.split("_and_"))) for file, name in names.items() if name != "mixture"]
-    if not sounds:
+def _folders(path: Path) -> list[Path]:
+    """Return the folders in a folder, without hidden ones, and without links to those that it is in."""
+    if not path.is_dir():
+        return []
+    above = {path.resolve(), *path.resolve().parents}
+    found = (each for each in path.iterdir() if each.name[0] != "." and each.is_dir())
+    return sorted(each for each in found if each.resolve() not in above)
+
+
+def _folder_songs(
+    path: Path, split: Path, stems: Sequence[str], *, in_song: bool = False
+) -> list[SongSource]:
+    """Return the songs in a folder and below it.
+
+    A folder in that of a song is one of another song only if it holds one of the stems.
+
+    Raises:
+        DecodeError: there is none.
+    """
+    sounds = _sounds(path)
+    held = {name for sound in sounds for name in sound.holds}
+    songs = []
+    if held.intersection(stems) or sounds and not in_song:
+        songs.append(SongSource(path.relative_to(split).as_posix(), tuple(stems), sounds))
+    for folder in _folders(path):
+        songs += _folder_songs(folder, split, stems, in_song=in_song or bool(sounds))
+    if not songs and not in_song:
         raise DecodeError(f"No stems in `{path}`", f"name them {', '.join(f'{name}.wav' for name in stems)}")
-    return SongSource(path.name, tuple(stems), tuple(sounds))
+    return songs
+
+
+def _sounds(path: Path) -> tuple[Sound, ...]:
+    """Return the sounds that a folder itself holds, without the mixture."""
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != ".")
+    names = {file: file.stem.lower() for file in files if file.is_file()}
+    return tuple(Sound(file, tuple(name.split("_and_"))) for file, name in names.items() if name != "mixture")
 
 
 def _musdb18_songs(folder: Path, split: str, stems: Sequence[str]) -> list[SongSource]:
