@@ -25,7 +25,7 @@ VERBS = GROUP.commands
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_command_of_the_readme_exists(line):
     words = shlex.split(line)[1:]
-    verb = VERBS[words[0] if words[0] in VERBS else "split"]
+    verb = VERBS[next((name for name in (" ".join(words[:2]), words[0]) if name in VERBS), "split")]
     known = {flag for parameter in verb.params for flag in parameter.opts}
     assert {word.partition("=")[0] for word in words if word.startswith("-")} <= known | {"-"}
 

@@ -89,7 +89,7 @@ def command(
 
 
 def add(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The model: an .onnx file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The model: an .onnx file, or a checkpoint.")],
     *,
     name: Annotated[
         str | None, typer.Option("--name", metavar="NAME", help="What to call it. Default: as the file.")

@@ -44,7 +44,7 @@ class Kind(Protocol):
         """
 
 
-MODULES = {"onnx": "stemsplit.zoo.onnx"}
+MODULES = {"msst": "stemsplit.zoo.msst", "onnx": "stemsplit.zoo.onnx"}
 
 
 def kind(name: str) -> Kind:

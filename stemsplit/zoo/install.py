@@ -18,7 +18,7 @@ from stemsplit.files.digest import sha256
 from stemsplit.missing import not_found
 from stemsplit.options import RuntimeOptions
 from stemsplit.separation.segments import CHANNELS
-from stemsplit.zoo import foreign, installed, store
+from stemsplit.zoo import foreign, installed, store, tensors
 from stemsplit.zoo.installed import InstalledCard
 
 RESERVED = ("add", "remove")
@@ -102,7 +102,12 @@ def _kind(file: Path, config: Path | None) -> str:
     suffix = file.suffix.lower()
     if suffix == ".onnx":
         return "onnx"
-    raise BadWeights(f"`{file}` is not a model that stemsplit can add", "give an .onnx file")
+    if suffix in tensors.SUFFIXES:
+        return "msst"
+    raise BadWeights(
+        f"`{file}` is not a model that stemsplit can add",
+        "give an .onnx file, or a checkpoint and its YAML file",
+    )
 
 
 def _card(kind: str, file: Path, part: Path, own: dict[str, Any], config: Path | None) -> InstalledCard:
@@ -126,11 +131,11 @@ def _trial(card: InstalledCard, path: Path) -> float:
     Raises:
         ValueError: it gives stems of another shape, or samples that are not finite.
     """
-    network, _ = foreign.kind(card.kind).load(card, path, RuntimeOptions())
+    network, execution = foreign.kind(card.kind).load(card, path, RuntimeOptions())
     noise = np.random.default_rng(0).normal(0, 0.1, (CHANNELS, card.segment)).astype(np.float32)
     began = time.perf_counter()
     stems = network(noise)
-    elapsed = time.perf_counter() - began
+    elapsed = (time.perf_counter() - began) / execution.workers
     if stems.shape != (len(card.outputs), *noise.shape):
         raise ValueError(f"it gives stems of shape {stems.shape}")
     if not np.isfinite(stems).all():

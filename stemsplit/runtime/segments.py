@@ -1,0 +1,98 @@
+"""Networks from elsewhere as torch modules, which map a segment of sound to the sound of its stems."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from stemsplit.errors import DeviceUnavailable
+from stemsplit.options import RuntimeOptions
+from stemsplit.runtime import cores, pick_device
+from stemsplit.runtime.torch_runtime import best_precision
+from stemsplit.separation.separator import Execution, Samples
+
+# SCNet's transform has none, which torch finds worth a word.
+warnings.filterwarnings("ignore", "A window was not provided", UserWarning)
+
+CPU_WORKERS = 2
+"""Segments at a time on a CPU, which share its cores: each can take hundreds of megabytes."""
+
+
+class _ComplexInFloat32(TorchFunctionMode):
+    """Complex numbers are made of float32: torch has none of bfloat16."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is torch.view_as_complex and args[0].dtype is not torch.float32:
+            args = (args[0].float(),)
+        return func(*args, **(kwargs or {}))
+
+
+class TorchSegments:
+    """Runs a module that maps sound `(batch, channel, time)` to `(batch, output, channel, time)`.
+
+    A module with one output may leave out its axis. One of a single channel gets left and right as a batch.
+    With `half`, half precision is used on a GPU; on CPUs it is slower in torch than float32, or missing.
+
+    Raises:
+        DeviceUnavailable: there is no such device, or it does not compute in this precision.
+    """
+
+    def __init__(
+        self, module: nn.Module, options: RuntimeOptions, *, channels: int = 2, half: bool = False
+    ) -> None:
+        if options.runtime == "openvino":
+            raise DeviceUnavailable("This model runs in torch, not in OpenVINO", "leave out --runtime")
+        self.device, self._channels = pick_device(options.device), channels
+        on_cpu = self.device == "cpu"
+        self.precision = options.precision
+        if self.precision == "auto":
+            self.precision = best_precision(self.device) if half and not on_cpu else "float32"
+        if on_cpu and self.precision != "float32":
+            raise DeviceUnavailable("This model runs in float32 on a CPU", "use --precision auto")
+        threads = options.threads or cores()
+        self.workers = min(CPU_WORKERS, threads) if on_cpu else 1
+        self._threads = threads // self.workers
+        self._module = module.eval().requires_grad_(False).to(self.device)
+
+    @property
+    def execution(self) -> Execution:
+        """How the module runs, and how many calls at a time are best."""
+        return Execution(workers=self.workers, how=f"torch on {self.device} in {self.precision}")
+
+    def __call__(self, segment: Samples) -> Samples:
+        """Return the outputs `(output, channel, time)` for a segment `(channel, time)`.
+
+        Raises:
+            DeviceUnavailable: the device is out of memory.
+        """
+        threads = torch.get_num_threads()
+        try:
+            torch.set_num_threads(self._threads)  # for calls from this thread only
+            return self._run(segment)
+        except RuntimeError as error:
+            if self.device == "cpu" or "out of memory" not in str(error).lower():
+                raise
+            raise DeviceUnavailable(
+                f"Out of memory on {self.device} for a segment", "close other programs, or use --device cpu"
+            ) from error
+        finally:
+            torch.set_num_threads(threads)
+
+    @torch.inference_mode()
+    def _run(self, segment: Samples) -> Samples:
+        channels, length = segment.shape
+        mixture = torch.from_numpy(segment).to(self.device).reshape(-1, self._channels, length)
+        half = self.precision != "float32"
+        with torch.autocast(self.device, getattr(torch, self.precision), enabled=half), _ComplexInFloat32():
+            found: Tensor = self._module(mixture)
+        found = found.float().reshape(len(mixture), -1, self._channels, found.shape[-1])
+        stems = found.transpose(0, 1).reshape(-1, channels, found.shape[-1])
+        return np.ascontiguousarray(stems.cpu().numpy())
