@@ -210,6 +210,8 @@ class RuntimeOptions:
     """The fraction of a segment that the next one shares, for models that work in segments."""
     shifts: int = 1
     """How many runs over shifted segments to average, for models that work in segments."""
+    offline: bool = False
+    """Whether to refuse models whose weights would have to be downloaded."""
 
     def __post_init__(self) -> None:
         for name, among in (("runtime", RUNTIMES), ("precision", PRECISIONS)):
@@ -242,6 +244,7 @@ class RuntimeKeywords(TypedDict, total=False):
     fast: bool
     overlap: float | None
     shifts: int
+    offline: bool
 
 
 class MethodKeywords(RuntimeKeywords, total=False):

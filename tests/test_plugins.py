@@ -30,6 +30,8 @@ CARD = PluginCard(("vocals", "other"), segment=4096, residual="other", sample_ra
 def offer(monkeypatch):
     """Make plugins of objects; of an error, a plugin that cannot be imported."""
 
+    monkeypatch.setattr(plugins, "FAMILIES", {})
+
     def offer(**offered):
         def point(name, thing):
             def load():
@@ -224,13 +226,15 @@ def test_models_lists_plugins_and_warns_of_those_that_do_not_work(offer):
     ['model = "half"', 'model = "half+band-transformer"', 'then = "bass=binary-mask-cnn, drums=half"'],
 )
 def test_a_project_cannot_name_a_plugin(offer, tmp_path, monkeypatch, line):
-    offer(half=model())
+    offer(half=model(), many=model())
     monkeypatch.delenv("STEMSPLIT_CONFIG", raising=False)
     monkeypatch.chdir(tmp_path)
     Path("stemsplit.toml").write_text(line)
     refused = run("split", "song.wav", "--dry-run")
     assert refused.exit_code == 2
     assert "shipped and installed models only" in refused.stderr
+    Path("stemsplit.toml").write_text('then = "vocals=half"')
+    assert "shipped and installed models only" in run("split", "song.wav", "--dry-run").stderr
     Path("stemsplit.toml").write_text('model = "binary-mask-cnn"')
     assert "No such file" in run("split", "song.wav", "--dry-run").stderr
 

@@ -49,7 +49,7 @@ class BatchOptions(Options):
         split, output = self.split, self.output
         running = replace(self.runtime, batch=None, threads=None)
         # Left out where they are not used, as in records of earlier versions.
-        unused = {name for name in ("overlap", "shifts") if getattr(running, name) in (None, 1)}
+        unused = {"offline", *(name for name in ("overlap", "shifts") if getattr(running, name) in (None, 1))}
         return {
             "weights": self.ref.fingerprint,
             "sources": split.sources,

@@ -82,6 +82,15 @@ Fast = Annotated[
     ),
 ]
 
+Offline = Annotated[
+    bool,
+    _run(
+        "--offline",
+        metavar="",
+        help="Download nothing: refuse models of other packages whose weights are not there.",
+    ),
+]
+
 
 def raw_form(text: str | None) -> RawFormat | None:
     """Return the form of samples that --raw names. Raises BadParameter if it is none."""

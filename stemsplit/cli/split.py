@@ -141,6 +141,7 @@ def command(
     ] = None,
     overlap: runtime_options.Overlap = None,
     shifts: runtime_options.Shifts = 1,
+    offline: runtime_options.Offline = False,
     fast: runtime_options.Fast = False,
     runtime: runtime_options.Runtime = "auto",
     device: runtime_options.Device = "auto",
@@ -235,7 +236,7 @@ def command(
             gain_db=gain,
         ),
         OutputOptions(remote.path_of(out), template, format, depth, bitrate, force, skip_existing),
-        RuntimeOptions(runtime, device, precision, batch, threads, fast, overlap, shifts),
+        RuntimeOptions(runtime, device, precision, batch, threads, fast, overlap, shifts, offline),
     )
     run.start(options, console.Report(quiet=quiet, verbose=verbose, json=json, print0=print0))
 

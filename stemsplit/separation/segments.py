@@ -108,7 +108,8 @@ class SegmentSeparator:
     `outputs`; its input is `(mixture - offset) / scale`. What the mixture has beyond the sum of the estimates
     is added to the stem called `residual`, or is that stem if it is not among the outputs; without a
     `residual`, all outputs get equal shares. So all stems together sum to the mixture. `stems` are those
-    wanted.
+    wanted. With `any_length`, a segment that reaches beyond the end is given to the network as it is, and not
+    with sound from before it.
     """
 
     stems: tuple[str, ...]
@@ -120,6 +121,7 @@ class SegmentSeparator:
     execution: Execution = Execution()
     offset: float = 0.0
     scale: float = 1.0
+    any_length: bool = False
 
     @property
     def spec(self) -> Spec:
@@ -143,16 +145,20 @@ class SegmentSeparator:
     def _estimate(self, segment: Segment) -> tuple[Segment, Samples]:
         """Return the stems `(stem, channel, time)` of a segment, for the samples that are used."""
         mixture = segment.samples
-        used = mixture[:, segment.start - segment.before :][:, : segment.count]
+        target = mixture[:, segment.start - segment.before :][:, : segment.count]
         if not mixture.any():  # silence in, silence out
-            return segment, np.zeros((len(self.stems), *used.shape), np.float32)
+            return segment, np.zeros((len(self.stems), *target.shape), np.float32)
         window = np.zeros((len(mixture), self.segmentation.length), np.float32)
         inside = window[:, segment.before : segment.before + mixture.shape[-1]]
         inside[:] = (mixture - np.float32(self.offset)) / np.float32(self.scale)
-        found = in_channel_groups(self.network, window, CHANNELS)[..., segment.start :][..., : segment.count]
+        used = slice(segment.start, segment.start + segment.count)
+        if self.any_length:
+            found = in_channel_groups(self.network, window[:, used], CHANNELS)
+        else:
+            found = in_channel_groups(self.network, window, CHANNELS)[..., used]
         if len(mixture) == CHANNELS and np.array_equal(*mixture):  # what is the same left and right stays so
             found = np.broadcast_to(found.mean(axis=1, keepdims=True), found.shape)
-        return segment, self._stems(found * np.float32(self.scale) + np.float32(self.offset), used)
+        return segment, self._stems(found * np.float32(self.scale) + np.float32(self.offset), target)
 
     def _stems(self, estimates: Samples, mixture: Samples) -> Samples:
         """Return the wanted stems; all of them would sum to the mixture."""

@@ -75,6 +75,8 @@ def separator(
     execution: Execution,
     stems: tuple[str, ...],
     running: RuntimeOptions,
+    *,
+    any_length: bool = False,
 ) -> Method:
     """Return a separator for some of a model's stems, by a network for segments that estimates `outputs`."""
     overlap = card.overlap if running.overlap is None else running.overlap
@@ -86,6 +88,7 @@ def separator(
         segmentation=Segmentation.of(card.segment, overlap),
         network=network,
         execution=execution,
+        any_length=any_length,
     )
     method: Method = NormalizedSegments(separator) if card.normalize else separator
     return shifted(method, running.shifts, SHIFT_SECONDS) if running.shifts > 1 else method

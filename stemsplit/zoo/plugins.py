@@ -40,7 +40,7 @@ If it has an attribute `execution`, an `Execution`, that says how it runs.
 """
 
 GROUP = "stemsplit.models"
-FAMILIES: dict[str, str] = {}
+FAMILIES = {"demucs": "stemsplit.zoo.demucs"}
 """Packages whose models have names like `demucs:htdemucs_ft`, and the module that is their `Family`."""
 
 
@@ -61,6 +61,8 @@ class PluginCard:
     """The stem that takes what the others leave of the mixture; empty: all get equal shares of it."""
     overlap: float = 0.25
     """The fraction of a segment that the next one shares."""
+    any_length: bool = False
+    """Whether the network takes shorter segments, too. Then those at the end of a track come as they are."""
     normalize: bool = False
     """Whether the network expects the track at mean 0 and deviation 1."""
     title: str = ""

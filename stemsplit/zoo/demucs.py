@@ -1,0 +1,190 @@
+"""Models of the demucs package, by name: `demucs:htdemucs_ft`, `demucs:htdemucs_6s`, `demucs:mdx_extra`.
+
+The package downloads the weights that its authors publish on Hugging Face, as safetensors. For a model in a
+folder of one's own see `stemsplit.zoo.demucs_folder`. No code in a file is ever run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stemsplit.errors import BadWeights, UnknownModel
+from stemsplit.options import RuntimeOptions
+from stemsplit.zoo import downloads
+from stemsplit.zoo.plugins import PluginCard, PluginModel
+
+if TYPE_CHECKING:
+    from stemsplit.runtime.segments import TorchSegments
+
+SAMPLE_RATE = 44_100
+SEGMENT_SECONDS = 7.8
+"""Of those published models whose description has no segment: Hybrid Transformer Demucs'."""
+FOUR = ("drums", "bass", "other", "vocals")
+SIX = (*FOUR, "guitar", "piano")
+LICENCE = "MIT, as the authors tag the weights; in 2022 they called them `only for scientific purposes`"
+HUB = "huggingface.co"
+
+
+def names() -> Iterable[str]:
+    """Return the models that the package publishes, without variants for comparison."""
+    quantized = find_spec("diffq") is not None
+    found = [path.stem for path in _descriptions().values()]
+    return [name for name in found if not name.startswith("repro") and (quantized or not name.endswith("_q"))]
+
+
+def find(name: str) -> PluginModel:
+    """Return a model, published or in a folder.
+
+    Raises:
+        UnknownModel: there is none of this name.
+        BadWeights: a file in the folder cannot be used.
+    """
+    name, at, folder = name.partition("@")
+    if at:
+        from stemsplit.zoo.demucs_folder import Local
+
+        return Local(name, Path(folder).expanduser())
+    if name not in _descriptions():
+        raise UnknownModel(
+            f"The demucs package knows no model called `{name}`",
+            f"choose one of {', '.join(names())}, or name a folder as in demucs:NAME@FOLDER",
+        )
+    return Published(name)
+
+
+def _descriptions() -> dict[str, Path]:
+    """Return the files that describe the published models. The package is not imported for it."""
+    package = find_spec("demucs")
+    assert package
+    assert package.submodule_search_locations
+    folder = Path(package.submodule_search_locations[0], "remote")
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+@dataclass(frozen=True)
+class Bag:
+    """Several networks, whose estimates are averaged."""
+
+    signatures: tuple[str, ...]
+    """Names of the networks' files."""
+    weights: tuple[tuple[float, ...], ...] = ()
+    """Of each network, for each of its outputs; empty: all are equal."""
+    segment: float | None = None
+    """In seconds; None: the networks' own."""
+
+    @classmethod
+    def read(cls, path: Path) -> Bag:
+        """Return what a YAML file describes. Raises BadWeights if it is not valid."""
+        import yaml
+
+        try:
+            found = yaml.safe_load(path.read_text(encoding="utf-8"))
+            weights, segment = found.get("weights") or (), found.get("segment")
+            return cls(
+                tuple(map(str, found["models"])),
+                tuple(tuple(map(float, each)) for each in weights),
+                None if segment is None else float(segment),
+            )
+        except (
+            OSError,
+            ValueError,
+            yaml.YAMLError,
+            AttributeError,
+            KeyError,
+            TypeError,
+            RecursionError,
+        ) as error:
+            said = " ".join(str(error).split())[:200]
+            raise BadWeights(
+                f"`{path}` does not describe models of demucs: {said}", "get it again"
+            ) from error
+
+    def shares(self, outputs: tuple[str, ...], stems: tuple[str, ...]) -> list[list[float]]:
+        """Return the share of each network in each of some stems; of each stem, they sum to one.
+
+        Raises:
+            BadWeights: there are none.
+        """
+        weights = self.weights or tuple((1.0,) * len(outputs) for _ in self.signatures)
+        indices = [outputs.index(name) for name in stems]
+        totals = [sum(each[index] for each in weights) for index in indices]
+        if not all(total > 0 for total in totals):
+            raise BadWeights("The weights of the models for a stem sum to 0", "check the YAML file")
+        return [
+            [each[index] / total for index, total in zip(indices, totals, strict=True)] for each in weights
+        ]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A model that the authors of the package publish."""
+
+    name: str
+
+    @cached_property
+    def _bag(self) -> Bag:
+        return Bag.read(_descriptions()[self.name])
+
+    def card(self) -> PluginCard:
+        """Return what is known of it. Nothing is downloaded for it."""
+        hybrid_transformer = self.name.startswith("htdemucs")
+        return PluginCard(
+            outputs=SIX if self.name == "htdemucs_6s" else FOUR,
+            segment=round((self._bag.segment or SEGMENT_SECONDS) * SAMPLE_RATE),
+            sample_rate=SAMPLE_RATE,
+            residual="other",
+            normalize=True,
+            any_length=not hybrid_transformer,
+            title=f"{self.name} of the demucs package",
+            licence=LICENCE,
+            origin=f"https://{HUB}/{self._repository}",
+            notes="Its weights are downloaded when they are first used",
+            version=repr(self._bag),
+        )
+
+    @property
+    def _repository(self) -> str:
+        kind, _, variant = self.name.partition("_")
+        if kind == "htdemucs":
+            return "adefossez/HTDemucs" + (f"-{variant}" if variant else "")
+        return f"adefossez/Demucs-{self.name}"
+
+    def load(self, running: RuntimeOptions, stems: tuple[str, ...]) -> TorchSegments:
+        """Return the networks that the stems need, downloaded if they are not there yet.
+
+        Raises:
+            DownloadFailed: that is not possible, or not wanted.
+        """
+        from stemsplit.zoo import demucs_networks
+
+        outputs = self.card().outputs
+        shares = self._bag.shares(outputs, stems)
+        files = [
+            f"{signature}.safetensors"
+            for signature, each in zip(self._bag.signatures, shares, strict=True)
+            if any(each)
+        ]
+        networks = [demucs_networks.read(path) for path in self._fetched(files, running)]
+        if any((tuple(each.sources), each.samplerate) != (outputs, SAMPLE_RATE) for each in networks):
+            raise BadWeights(f"demucs:{self.name} has changed since this version of stemsplit", "update it")
+        return demucs_networks.start(networks, [each for each in shares if any(each)], stems, running)
+
+    def _fetched(self, files: Sequence[str], running: RuntimeOptions) -> list[Path]:
+        """Return the paths of files in the hub's cache."""
+        import huggingface_hub as hub
+
+        there = {file: hub.try_to_load_from_cache(self._repository, file) for file in files}
+        missing = [file for file, path in there.items() if not isinstance(path, str)]
+        what, source = f"demucs:{self.name}", f"{HUB}/{self._repository}"
+        if missing:
+            downloads.begin(what, source, LICENCE, running)
+        try:
+            there |= {file: hub.hf_hub_download(self._repository, file, token=False) for file in missing}
+        except Exception as error:  # of packages that it uses, which change with its versions
+            raise downloads.failed(what, source, error) from error
+        return [Path(str(there[file])) for file in files]
