@@ -6,10 +6,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
+import librosa
 import numpy as np
 import pytest
+import torch
 
 from stemsplit.errors import StemsplitError
+from stemsplit.evaluation.bleed import bleed_scores
 from stemsplit.evaluation.bsseval import bss_eval, museval
 from stemsplit.evaluation.metrics import count_bins, sdr, si_sdr, si_snr
 
@@ -194,3 +197,45 @@ def test_references_are_factored_once_for_all_estimates(song, monkeypatch):
     assert bss_eval(["vocals", "drums"], references, estimates, RATE) == first
     with pytest.raises(TypeError):
         bss_eval(["vocals", "drums"], references[::-1], estimates, RATE)
+
+
+def mel_db(signal):
+    """Return the mel spectrogram as Music-Source-Separation-Training computes it."""
+    spectra = torch.stft(
+        torch.from_numpy(signal),
+        4096,
+        1024,
+        window=torch.hann_window(4096),
+        return_complex=True,
+        pad_mode="constant",
+    )
+    filters = librosa.filters.mel(sr=44_100, n_fft=4096, n_mels=512)
+    levels = 20 * np.log10(np.maximum(filters @ spectra.abs().numpy(), 1e-10))
+    return np.maximum(levels, levels.max() - 80)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.5, 30])
+def test_bleedless_and_fullness_are_those_of_the_community(seconds):
+    rng = np.random.default_rng(5)
+    reference, other = rng.standard_normal((2, 2, round(seconds * 44_100))).astype(np.float32)
+    estimate = 0.8 * reference + 0.1 * other
+    difference = mel_db(estimate) - mel_db(reference)
+    scores = bleed_scores(reference, estimate, 44_100)
+    more, less = difference[difference > 0].mean(), -difference[difference < 0].mean()
+    assert scores["bleedless"] == pytest.approx(100 / (1 + more), rel=1e-4)
+    assert scores["fullness"] == pytest.approx(100 / (1 + less), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_bleed_costs_the_one_and_holes_the_other():
+    rng = np.random.default_rng(5)
+    reference, other = rng.standard_normal((2, 1, 20_000)).astype(np.float32)
+    assert bleed_scores(reference, reference, 44_100) == {"bleedless": 100, "fullness": 100}
+    louder, softer = (bleed_scores(reference, gain * reference, 44_100) for gain in (2, 0.5))
+    assert louder["fullness"] == softer["bleedless"] == 100
+    assert (
+        louder["bleedless"] == pytest.approx(softer["fullness"]) == pytest.approx(100 / (1 + 6.02), rel=1e-3)
+    )
+    assert bleed_scores(reference, reference + other, 44_100)["bleedless"] < 50
+    assert np.isnan(list(bleed_scores(0 * reference, other, 44_100).values())).all()

@@ -26,6 +26,8 @@ RATIOS = {
     "sdr_db": "SDR, dB",
     "si_sdr_db": "SI-SDR, dB",
     "si_snr_db": "SI-SNR, dB",
+    "bleedless": "bleedless",
+    "fullness": "fullness",
     "museval_sdr_db": "SDR, BSSEval v4",
     "museval_isr_db": "ISR, BSSEval v4",
     "museval_sir_db": "SIR, BSSEval v4",

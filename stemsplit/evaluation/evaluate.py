@@ -13,6 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from stemsplit.datasets.songs import MUSDB18_STEMS, Song
 from stemsplit.dsp.features import magnitude
 from stemsplit.errors import TooFewPositions
+from stemsplit.evaluation.bleed import bleed_scores
 from stemsplit.evaluation.bsseval import Pool
 from stemsplit.evaluation.metrics import BinCounts, Scores, count_bins, sdr, si_sdr, si_snr
 from stemsplit.evaluation.oracles import Oracle, all_oracles
@@ -180,7 +181,8 @@ def score_stems(song: Song, estimates: Samples, names: Iterable[str]) -> Scores:
     stems = list(names)
     return {
         stems[index]: {
-            name: measure(song.parts[index], estimates[index]) for name, measure in measures.items()
+            **{name: measure(song.parts[index], estimates[index]) for name, measure in measures.items()},
+            **bleed_scores(song.parts[index], estimates[index], SAMPLE_RATE),
         }
         for index in audible(song)
     }
