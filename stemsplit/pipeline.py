@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stemsplit.audio.formats import STEM_FILE
 from stemsplit.audio.raw import RawReader, StreamWriter
 from stemsplit.audio.reader import Reader
-from stemsplit.audio.stem_mp4 import StemFile
+from stemsplit.audio.stem_mp4 import StemFile, kept_stems
 from stemsplit.audio.writer import together
 from stemsplit.errors import EncodeError, StemsplitError
 from stemsplit.options import FileKeywords, MethodKeywords, Options
@@ -120,6 +121,12 @@ def split_track(
     if isinstance(files[0], StemFile) and not separator.spec.complete:
         raise EncodeError("The stems of this model do not add up to the song", "choose another --format")
     results = []
+    extra = [name for name in separator.spec.stems if name not in writers]
+    summed = (
+        [f"{' and '.join(extra)} were added to other: a stem file holds four stems"]
+        if extra and isinstance(files[0], StemFile)
+        else []
+    )
 
     def write(stems: Samples) -> None:
         write_stems(writers, separator.spec.stems, stems)
@@ -133,7 +140,7 @@ def split_track(
             frames=files[0].frames_written,
             peaks=peaks_of(writers),
             elapsed_seconds=time.monotonic() - began,
-            warnings=[*reader.warnings, *files[0].warnings, *clipping(writers, gain_db)],
+            warnings=[*reader.warnings, *summed, *files[0].warnings, *clipping(writers, gain_db)],
             how=separator.spec.how,
         )
         results.append(result)
@@ -153,6 +160,8 @@ def _outputs(
     if outputs is None:
         output = options.output
         wanted = choose_stems(stems, options.split.stems, "this model")
+        if output.format == STEM_FILE:
+            wanted = kept_stems(wanted)
         names = template.outputs(reader.path, wanted, output.template, output.format)
         outputs = {stem: output.out / name for stem, name in names.items()}
     paths = {stem: outputs[stem] for stem in stems if stem in outputs}

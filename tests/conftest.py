@@ -15,8 +15,10 @@ from typing import Any
 
 import jsonschema
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper, numpy_helper
 
 import stemsplit
 from stemsplit import _compat
@@ -34,7 +36,7 @@ from stemsplit.separation.compose import Ensemble, WithResidual
 from stemsplit.separation.masking import MaskSeparator
 from stemsplit.separation.plan import MaskPlan
 from stemsplit.separation.separator import Execution, FittedMethod, Separator, StreamSeparator
-from stemsplit.zoo import separators, store
+from stemsplit.zoo import install, installed, separators, store
 from stemsplit.zoo.ref import ModelRef
 
 STEMS = ("vocals", "drums", "bass", "other")
@@ -242,6 +244,51 @@ def networks_started_once():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(separators, "_start", start)
         yield
+
+
+SEGMENT = 4096
+"""Of `tiny_onnx`, in samples."""
+
+
+def tiny_onnx(path: Path, stems: tuple[str, ...]) -> Path:
+    """Write an ONNX file that filters a waveform to stems, each in its own way."""
+    rng = np.random.default_rng(len(stems))
+    taps = rng.normal(0, 0.5 / len(stems), (2 * len(stems), 2, 5)).astype(np.float32)
+    shape = np.array([1, len(stems), 2, SEGMENT])
+    nodes = [
+        helper.make_node("Conv", ["mixture", "taps"], ["filtered"], pads=[2, 2]),
+        helper.make_node("Reshape", ["filtered", "shape"], ["stems"]),
+    ]
+    ends = [
+        [helper.make_tensor_value_info("mixture", TensorProto.FLOAT, [1, 2, SEGMENT])],
+        [helper.make_tensor_value_info("stems", TensorProto.FLOAT, shape.tolist())],
+    ]
+    constants = [numpy_helper.from_array(taps, "taps"), numpy_helper.from_array(shape, "shape")]
+    graph = helper.make_graph(nodes, "tiny", ends[0], ends[1], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def tiny_config(path: Path, stems: tuple[str, ...], **facts: Any) -> Path:
+    """Write the description of a `tiny_onnx`."""
+    network = {"inputs": ["waveform"], "outputs": ["waveform"]}
+    facts = {"outputs": list(stems), "segment": SEGMENT, "network": network, **facts}
+    path.write_text(json.dumps(facts), encoding="utf-8")
+    return path
+
+
+def install_tiny(folder: Path, name: str, stems: tuple[str, ...], **facts: Any) -> None:
+    """Add a tiny model to the folder of installed models; its file is made in another folder."""
+    file = tiny_onnx(folder / f"{name}.onnx", stems)
+    install.add(file, name, tiny_config(folder / f"{name}.json", stems, **facts))
+
+
+@pytest.fixture
+def models_folder(tmp_path, monkeypatch):
+    """The folder of installed models, which is not there yet."""
+    folder = tmp_path / "models of mine"
+    monkeypatch.setenv(installed.FOLDER_VARIABLE, str(folder))
+    return folder
 
 
 EVERY_METHOD = slow_but({"soft", "two stems", "wave-u-net-small"}, METHODS)

@@ -50,6 +50,26 @@ _MASTERING = {
 }
 
 
+def kept_stems(names: Sequence[str]) -> tuple[str, ...]:
+    """Return which of a model's stems a stem file holds: of those that go beyond ORDER, just these four."""
+    return tuple(name for name in names if name in ORDER) if set(ORDER) < set(names) else tuple(names)
+
+
+def kept_sounds(names: Sequence[str], stems: Block) -> Block:
+    """Return the sounds of `kept_stems`; those of the others are added to `other`.
+
+    Shapes: stems `(stem, channel, time)`, and as many of them as there are names.
+    """
+    kept = kept_stems(names)
+    if len(kept) == len(names):
+        return stems
+    found = stems[[names.index(name) for name in kept]]
+    found[kept.index("other")] += sum(
+        stem for name, stem in zip(names, stems, strict=True) if name not in kept
+    )
+    return found
+
+
 @dataclass(frozen=True)
 class Label:
     """A stem's name and colour in players; the colour is `#RRGGBB`, or empty."""
@@ -85,7 +105,7 @@ class StemFile(Writer):
         if len(names) != 4 or len(set(names)) != 4:
             raise EncodeError(
                 f"A stem file holds four stems, not {', '.join(names) or 'none'}",
-                "ask for all stems, or choose another --format",
+                "choose a model of four stems, or another --format",
             )
         super().__init__(
             path,

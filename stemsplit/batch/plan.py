@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from stemsplit import pipeline
+from stemsplit.audio.formats import STEM_FILE
+from stemsplit.audio.stem_mp4 import kept_stems
 from stemsplit.batch.discovery import Track
 from stemsplit.errors import Collision
 from stemsplit.options import Options
@@ -37,7 +39,8 @@ class BatchOptions(Options):
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The stems of each track. Raises what `load_separator` does for an unknown model or stem."""
-        return self.ref.output_stems(self.split.stems, self.split.two_stems)
+        names = self.ref.output_stems(self.split.stems, self.split.two_stems)
+        return kept_stems(names) if self.output.format == STEM_FILE else names
 
     def load(self) -> Method:
         """Return the model, ready to separate, or to be fitted to a track."""

@@ -114,6 +114,7 @@ def command(
     so that the scores are the same on every machine.
     """
     from stemsplit import plots
+    from stemsplit.datasets.songs import stems_in
     from stemsplit.evaluation import tables
     from stemsplit.evaluation.comparison import Comparison
     from stemsplit.evaluation.evaluate import EvaluationPlan
@@ -137,6 +138,7 @@ def command(
         "masks": mask or (),
         "oracles": [ORACLES[name] for name in oracle or ORACLES if name in ORACLES],
         "mixture": baseline == "mixture",
+        "held": stems_in(data, splits),
     }
     plan: Plan
     if others:

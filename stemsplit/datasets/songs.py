@@ -185,6 +185,19 @@ def find_songs(
     return found
 
 
+def stems_in(data: Sequence[str], splits: Sequence[str]) -> set[str]:
+    """Return the names of all stems in some data. Raises DecodeError if a folder has none."""
+    found: set[str] = set()
+    for entry in data:
+        if entry.startswith(MUSDB18):
+            found.update(MUSDB18_STEMS)
+            continue
+        for folder in (Path(entry, split) for split in splits):
+            songs = [song for path in _folders(folder) for song in _folder_songs(path, folder, MUSDB18_STEMS)]
+            found.update(name for song in songs for sound in song.sounds for name in sound.holds)
+    return found
+
+
 def summary(songs: Sequence[SongSource]) -> str:
     """Return the number of songs, the stems that some of them lack, and the files that are not stems.
 

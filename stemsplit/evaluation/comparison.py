@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from stemsplit.datasets.songs import Song
@@ -43,6 +43,7 @@ class Comparison:
         masks: Sequence[str] = (),
         oracles: Sequence[str] = (),
         mixture: bool = True,
+        held: Collection[str] | None = None,
     ) -> Comparison:
         """Load several models; the options are those of `EvaluationPlan.of`.
 
@@ -53,7 +54,7 @@ class Comparison:
             StemsplitError: as of `ModelRef.load`.
         """
         for ref in refs:
-            if stems_of(ref) != stems_of(refs[0]):
+            if stems_of(ref, held) != stems_of(refs[0], held):
                 raise UsageError(
                     f"{refs[0].name} and {ref.name} have different stems", "measure them one by one"
                 )
@@ -68,6 +69,7 @@ class Comparison:
                 masks=masks,
                 oracles=() if number else oracles,
                 mixture=mixture and not number,
+                held=held,
             )
             renamed = {f"{name} ({mask})": each for mask, each in plan.separators.items()}
             plans.append(replace(plan, name=name, separators=renamed))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -56,6 +56,8 @@ class EvaluationPlan:
     threshold: float
     mixture: bool = True
     blind: bool = False
+    added: tuple[str, ...] = ()
+    """Stems of the model that no song has: what it estimates of them counts as `other`."""
 
     @classmethod
     def of(
@@ -66,9 +68,11 @@ class EvaluationPlan:
         masks: Sequence[str] = (),
         oracles: Sequence[str] = (),
         mixture: bool = True,
+        held: Collection[str] | None = None,
     ) -> EvaluationPlan:
         """Load a model, and plan what to compare it with.
 
+        `held` are the stems that the songs have, see `stems_of`.
         `masks` replace the default of a model that has masks; `oracles` are some of `oracles.all_oracles`.
 
         Raises:
@@ -80,7 +84,9 @@ class EvaluationPlan:
             separators = {ref.system: ref.load(running, mask=next(iter(masks), None))}
         ideal = all_oracles(ref.stft, ref.bins, ref.threshold)
         chosen = {name: ideal[name] for name in oracles}
-        return cls(ref.name, stems_of(ref), separators, chosen, ref.threshold, mixture, ref.blind)
+        stems = stems_of(ref, held)
+        added = () if ref.blind else tuple(name for name in ref.stems if name not in stems)
+        return cls(ref.name, stems, separators, chosen, ref.threshold, mixture, ref.blind, added)
 
     def measure(self, split: str, song: Song, pool: Pool | None = None) -> SongScores:
         """Return a song's scores; those of BSSEval are added to them by the time the `pool` closes."""
@@ -106,11 +112,14 @@ class EvaluationPlan:
         return result
 
     def _separated(self, method: Method, song: Song) -> Samples:
-        if not isinstance(method, FittedMethod):
-            return separated(method, song)
-        if self.blind:
+        if self.blind and isinstance(method, FittedMethod):
             return assigned(song, sources(method, song))
-        return separated(method.fit([song.mixture], SAMPLE_RATE), song)
+        if isinstance(method, FittedMethod):
+            method = method.fit([song.mixture], SAMPLE_RATE)
+        estimates = dict(zip(method.spec.stems, separated(method, song), strict=True))
+        for name in self.added:
+            estimates["other"] = estimates["other"] + estimates[name]
+        return np.stack([estimates[name] for name in self.stems])
 
     def _all(self, song: Song, estimates: Mapping[str, Samples]) -> Iterator[tuple[str, Samples]]:
         yield from estimates.items()
@@ -120,9 +129,17 @@ class EvaluationPlan:
             yield name, oracle(song)
 
 
-def stems_of(ref: ModelRef) -> tuple[str, ...]:
-    """Return the stems that a model is measured on: those of MUSDB18 if it makes up the names of its own."""
-    return MUSDB18_STEMS if ref.blind else ref.stems
+def stems_of(ref: ModelRef, held: Collection[str] | None = None) -> tuple[str, ...]:
+    """Return the stems that a model is measured on: those of MUSDB18 if it makes up the names of its own.
+
+    Of a model without masks, stems beyond those of MUSDB18 that are not among the songs' (`held`) are left
+    out where it has a stem `other`: in such songs they are in that one.
+    """
+    if ref.blind:
+        return MUSDB18_STEMS
+    if held is None or ref.masks or "other" not in ref.stems:
+        return ref.stems
+    return tuple(name for name in ref.stems if name in held or name in MUSDB18_STEMS)
 
 
 def separated(separator: AnySeparator, song: Song) -> Samples:

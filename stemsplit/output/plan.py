@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from stemsplit.audio.raw import RawFormat, RawReader, StreamWriter
 from stemsplit.audio.reader import Reader
-from stemsplit.audio.stem_mp4 import SUFFIX, StemFile
+from stemsplit.audio.stem_mp4 import SUFFIX, StemFile, kept_sounds
 from stemsplit.audio.writer import Writer
 from stemsplit.errors import EncodeError
 from stemsplit.files.scratch import shown
@@ -87,7 +87,7 @@ def write_stems(writers: Mapping[str, Writer], names: Sequence[str], stems: Samp
     """Append a block of stems `(stem, channel, time)`; a stem file takes all of them, and their sum."""
     file = next(iter(writers.values()))
     if isinstance(file, StemFile):
-        file.write_tracks(stems.sum(axis=0), stems)
+        file.write_tracks(stems.sum(axis=0), kept_sounds(names, stems))
         return
     for name, stem in zip(names, stems, strict=True):
         if name in writers:
