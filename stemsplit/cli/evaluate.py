@@ -120,7 +120,7 @@ def command(
     from stemsplit.evaluation.evaluate import EvaluationPlan
     from stemsplit.options import RuntimeOptions
     from stemsplit.runtime import cores
-    from stemsplit.zoo import page
+    from stemsplit.zoo import installed, page
     from stemsplit.zoo.ref import ModelRef
     from stemsplit.zoo.variants import Trained
 
@@ -132,6 +132,8 @@ def command(
         raise UsageError("--keep and --paper are for one --model")
     if keep and not isinstance(first, Trained):
         raise EncodeError(f"{first.text} has no weights file of its own", "leave out --keep")
+    if keep and installed.is_installed(first.text):
+        raise UsageError(f"{first.text} is installed, and its file must not change", "name its own file")
     splits = split or (["train", "valid"] if paper else ["test"])
     running = RuntimeOptions(runtime, device, precision, fast=fast)
     wanted: dict[str, Any] = {

@@ -169,6 +169,8 @@ def translated(module: nn.Module, shape: tuple[int, ...]) -> Any:
     with torch.no_grad(), warnings.catch_warnings():
         # torch.export takes eight times as long, and the graph of binary-mask-cnn runs a quarter slower.
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is (deprecated|not supported)")
+        # The shape is fixed, and so is what a network decides by it.
+        warnings.filterwarnings("ignore", "Converting a tensor to a Python")
         traced = torch.jit.trace(module, torch.zeros(shape), check_trace=False)  # type: ignore[no-untyped-call]
         traced = torch.jit.freeze(traced)
     # What openvino.convert_model does, without a second trace: a fifth of the time.

@@ -44,7 +44,7 @@ class Kind(Protocol):
         """
 
 
-MODULES = {"msst": "stemsplit.zoo.msst", "onnx": "stemsplit.zoo.onnx"}
+MODULES = {"msst": "stemsplit.zoo.msst", "onnx": "stemsplit.zoo.onnx", "stemsplit": "stemsplit.zoo.own"}
 
 
 def kind(name: str) -> Kind:

@@ -102,6 +102,8 @@ def _kind(file: Path, config: Path | None) -> str:
     suffix = file.suffix.lower()
     if suffix == ".onnx":
         return "onnx"
+    if suffix == store.SUFFIX and store.is_ours(file):
+        return "stemsplit"
     if suffix in tensors.SUFFIXES:
         return "msst"
     raise BadWeights(

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from stemsplit.errors import BadWeights, UnknownModel
 from stemsplit.files.claims import writing
+from stemsplit.zoo import installed
 from stemsplit.zoo.card import ModelCard
 
 if TYPE_CHECKING:
@@ -66,10 +67,12 @@ def find(model: str | os.PathLike[str]) -> Path:
     if str(model) in shipped:
         return shipped[str(model)]
     path = Path(model)
-    if path.suffix == SUFFIX and os.path.isfile(path):  # false, not an error, for a name that cannot be
+    named = isinstance(model, Path) or path.suffix == SUFFIX
+    if named and os.path.isfile(path):  # false, not an error, for a name that cannot be
         return path
     raise UnknownModel(
-        f"No model called `{model}`", f"choose one of {', '.join(shipped)}, or give a {SUFFIX} file"
+        f"No model called `{model}`",
+        f"choose one of {', '.join([*shipped, *installed.names()])}, or give a {SUFFIX} file",
     )
 
 
@@ -94,6 +97,15 @@ def read_card(model: str | os.PathLike[str]) -> ModelCard:
             "get the file again, or train a new one",
         ) from error
     return card
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a safetensors file has a card of stemsplit."""
+    try:
+        read_card(path)
+    except BadWeights as error:
+        return not isinstance(error.__cause__, KeyError)  # a card that is damaged is ours too
+    return True
 
 
 def load(model: str | os.PathLike[str], parts: Sequence[str]) -> dict[str, dict[str, Tensor]]:
