@@ -86,3 +86,34 @@ def test_importing_openvino_reports_to_nobody(monkeypatch):
         monkeypatch.delitem(sys.modules, name)
     assert hasattr(_compat.openvino(), "Core")
     assert "openvino_telemetry" not in sys.modules
+
+
+@needs("openunmix")
+def test_openunmix_needs_no_torchaudio(monkeypatch):
+    before = sys.modules.get("torchaudio")
+    package = _compat.openunmix()
+    assert package.model.Separator
+    assert sys.modules.get("torchaudio") is before or hasattr(sys.modules["torchaudio"], "load")
+
+
+@needs("openunmix")
+def test_openunmix_gets_its_weights_from_us():
+    import torch
+
+    asked = []
+    original = torch.hub.load_state_dict_from_url
+
+    def fetch(url):
+        asked.append(url)
+        raise LookupError
+
+    for name in ("umx", "umxhq", "umxl"):
+        with pytest.raises(LookupError), _compat.openunmix_weights(fetch) as package:
+            getattr(package, f"{name}_spec")(["vocals"])
+        assert torch.hub.load_state_dict_from_url is original
+    assert [url.partition("/records/")[2].partition("/")[0] for url in asked] == [
+        "3370486",
+        "3370489",
+        "5069601",
+    ]
+    assert all(url.endswith(".pth") and "/vocals-" in url for url in asked)

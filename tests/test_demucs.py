@@ -6,6 +6,7 @@ import json
 import pickle
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import numpy as np
@@ -260,11 +261,16 @@ def hub(monkeypatch):
     """The files that are asked of the hub; none is in its cache."""
     asked = []
 
+    def describe(url, *, token):
+        assert url.startswith("https://huggingface.co/adefossez/")
+        return SimpleNamespace(size=84_000_000)
+
     def fetch(repository, file, *, token):
         asked.append(f"{repository}/{file}")
         raise ConnectionError("Name or service not known")
 
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", describe)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
     monkeypatch.delenv(downloads.VARIABLE, raising=False)
     return asked
@@ -287,7 +293,9 @@ def test_a_download_is_announced_and_fails_in_one_sentence(hub, capsys):
     with pytest.raises(DownloadFailed, match="Name or service not known"):
         ModelRef.parse("demucs:htdemucs_ft").load(RuntimeOptions(), stems=["vocals"])
     assert hub == ["adefossez/HTDemucs-ft/04573f0d.safetensors"]  # the network of vocals alone
-    assert "downloading demucs:htdemucs_ft from huggingface.co" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith("downloading demucs:htdemucs_ft from huggingface.co/adefossez/HTDemucs-ft: 84 MB;")
+    assert "MIT" in said
 
 
 @pytest.mark.parametrize("by_variable", [False, True])

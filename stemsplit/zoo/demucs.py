@@ -182,9 +182,12 @@ class Published:
         missing = [file for file, path in there.items() if not isinstance(path, str)]
         what, source = f"demucs:{self.name}", f"{HUB}/{self._repository}"
         if missing:
-            downloads.begin(what, source, LICENCE, running)
-        try:
-            there |= {file: hub.hf_hub_download(self._repository, file, token=False) for file in missing}
-        except Exception as error:  # of packages that it uses, which change with its versions
-            raise downloads.failed(what, source, error) from error
+            downloads.refuse_offline(what, source, running)
+            try:
+                urls = [hub.hf_hub_url(self._repository, file) for file in missing]
+                size = sum(hub.get_hf_file_metadata(url, token=False).size or 0 for url in urls)
+                downloads.announce(what, source, size, LICENCE)
+                there |= {file: hub.hf_hub_download(self._repository, file, token=False) for file in missing}
+            except Exception as error:  # of packages that it uses, which change with its versions
+                raise downloads.failed(what, source, error) from error
         return [Path(str(there[file])) for file in files]

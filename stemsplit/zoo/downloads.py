@@ -12,18 +12,18 @@ VARIABLE = "STEMSPLIT_OFFLINE"
 """Its value 1 has the effect of `RuntimeOptions.offline` everywhere."""
 
 
-def begin(what: str, source: str, licence: str, running: RuntimeOptions) -> None:
-    """Say on stderr that a download begins.
-
-    Raises:
-        DownloadFailed: the user wants none.
-    """
+def refuse_offline(what: str, source: str, running: RuntimeOptions) -> None:
+    """Raise DownloadFailed if the user wants no download."""
     if running.offline or os.environ.get(VARIABLE, "").strip().lower() in ("1", "true", "yes", "on"):
         raise DownloadFailed(
-            f"{what} must be downloaded from {source}, which --offline forbids",
-            f"leave out --offline, and unset {VARIABLE}",
+            f"{what} must be downloaded from {source}, which --offline or {VARIABLE} forbids",
+            "allow it once: from then on its weights are on this machine",
         )
-    sys.stderr.write(f"downloading {what} from {source}; licence: {licence}\n")
+
+
+def announce(what: str, source: str, size: int, licence: str) -> None:
+    """Say on stderr that `size` bytes are going to be downloaded."""
+    sys.stderr.write(f"downloading {what} from {source}: {size / 1e6:,.0f} MB; licence: {licence}\n")
 
 
 def failed(what: str, source: str, error: Exception) -> DownloadFailed:

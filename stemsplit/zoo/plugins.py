@@ -40,7 +40,7 @@ If it has an attribute `execution`, an `Execution`, that says how it runs.
 """
 
 GROUP = "stemsplit.models"
-FAMILIES = {"demucs": "stemsplit.zoo.demucs"}
+FAMILIES = {"demucs": "stemsplit.zoo.demucs", "openunmix": "stemsplit.zoo.openunmix"}
 """Packages whose models have names like `demucs:htdemucs_ft`, and the module that is their `Family`."""
 
 

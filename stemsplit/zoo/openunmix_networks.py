@@ -1,0 +1,82 @@
+"""Networks of the Open-Unmix package: from their files to one for segments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stemsplit import _compat
+from stemsplit.errors import BadWeights
+from stemsplit.options import RuntimeOptions
+from stemsplit.runtime.segments import TorchSegments
+
+CHANNELS = 2
+
+
+class Chosen(nn.Module):
+    """Some of a module's outputs."""
+
+    def __init__(self, module: nn.Module, outputs: Sequence[int]) -> None:
+        super().__init__()
+        self.module, self._outputs = module, list(outputs)
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        """Return estimates `(batch, output, channel, time)` for a mixture `(batch, channel, time)`."""
+        estimates: Tensor = self.module(mixture)
+        return estimates[:, self._outputs]
+
+
+def start(
+    networks: Mapping[str, nn.Module],
+    stems: Sequence[str],
+    running: RuntimeOptions,
+    *,
+    sample_rate: int = 44_100,
+    nfft: int = 4096,
+    nhop: int = 1024,
+    nb_channels: int = CHANNELS,
+) -> TorchSegments:
+    """Return the package's separator for networks of several stems, which gives some of these.
+
+    Its defaults: one iteration of the Wiener filter, over 300 frames at a time.
+
+    Raises:
+        DeviceUnavailable: it cannot run as requested.
+    """
+    separator: nn.Module = _compat.openunmix().model.Separator(
+        networks,
+        niter=1,
+        residual="other" not in networks,
+        sample_rate=sample_rate,
+        n_fft=nfft,
+        n_hop=nhop,
+        nb_channels=nb_channels,
+    )
+    names = list(networks)
+    return TorchSegments(Chosen(separator, [names.index(name) for name in stems]), running)
+
+
+def read(path: Path, bins: int, hidden_size: int) -> nn.Module:
+    """Return the network in a file.
+
+    Raises:
+        BadWeights: it is damaged, or holds something else.
+    """
+    model = _compat.openunmix().model
+    try:
+        state: Any = torch.load(path, "cpu", weights_only=True)
+        network: nn.Module = model.OpenUnmix(bins, CHANNELS, hidden_size, max_bin=len(state["input_mean"]))
+        if missing := network.load_state_dict(state, strict=False).missing_keys:
+            raise ValueError(f"it has no {', '.join(missing)}")
+    except OSError as error:
+        raise BadWeights(f"Cannot read `{path}`: {error.strerror or error}", "get it again") from error
+    except Exception as error:  # of torch and the package, given another file than they expect
+        said = " ".join(str(error).split())[:200]
+        raise BadWeights(
+            f"`{path}` is not a model of the openunmix package: {said}", "get it again"
+        ) from error
+    return network
