@@ -36,7 +36,7 @@ def generate(folder: Path, tracks: int) -> None:
     for number in range(tracks):
         reader = Reader(SONG, duration_seconds=SECONDS)
         path = folder / f"{number}.wav"
-        with Writer(path, sample_rate=reader.sample_rate, channels=reader.channels) as writer:
+        with Writer(path, reader.signal) as writer:
             for block in reader:
                 writer.write(block)
 

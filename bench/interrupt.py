@@ -21,7 +21,7 @@ from random import Random
 
 import numpy as np
 
-from stemsplit.audio.reader import Reader
+from stemsplit.audio.reader import Reader, Signal
 from stemsplit.audio.writer import Writer
 
 SONG = Path(__file__).parent.parent / "examples" / "caesium-30s.mp3"
@@ -41,7 +41,7 @@ def generate(folder: Path, tracks: int, random: Random) -> None:
         suffix = random.choice(("wav", "wav", "flac", "ogg"))
         path = folder / f"shelf {number % 5}" / f"album {number % 3}" / f"track {number:03}.{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with Writer(path, sample_rate=reader.sample_rate, channels=reader.channels) as writer:
+        with Writer(path, Signal(reader.sample_rate, reader.channels)) as writer:
             writer.write(song[:, start : start + length])
 
 

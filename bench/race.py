@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from stemsplit.audio.reader import Signal
 from stemsplit.audio.writer import Writer
 
 STEMSPLIT = str(Path(sys.executable).with_name("stemsplit"))
@@ -41,7 +42,7 @@ KILLED = 0.15
 def generate(path: Path, seed: int) -> None:
     """Write two seconds of noise."""
     random = np.random.default_rng(seed)
-    with Writer(path, sample_rate=RATE, channels=2) as writer:
+    with Writer(path, Signal(RATE, 2)) as writer:
         writer.write((0.1 * random.standard_normal((2, 2 * RATE))).astype(np.float32))
 
 

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from stemsplit import _compat
-from stemsplit.audio.reader import Reader
+from stemsplit.audio.reader import Reader, Signal
 from stemsplit.audio.writer import Writer
 from stemsplit.defaults import DEFAULT_MODEL
 from stemsplit.networks import registry
@@ -285,7 +285,7 @@ def repeated(path: Path, seconds: int) -> None:
     """Write the example song over and over until it lasts so long."""
     reader = Reader(SONG)
     missing = seconds * reader.sample_rate
-    with Writer(path, sample_rate=reader.sample_rate, channels=reader.channels, frames=missing) as writer:
+    with Writer(path, Signal(reader.sample_rate, reader.channels, missing)) as writer:
         for block in itertools.chain.from_iterable(itertools.repeat(reader)):
             writer.write(block[:, :missing])
             missing -= block.shape[1]

@@ -22,8 +22,8 @@ import soundfile
 
 from stemsplit import arrays, pipeline
 from stemsplit.audio import ffmpeg
-from stemsplit.audio.reader import Block, Reader
-from stemsplit.audio.writer import Writer
+from stemsplit.audio.reader import Block, Reader, Signal
+from stemsplit.audio.writer import Encoding, Writer
 from stemsplit.errors import StemsplitError
 from stemsplit.networks import factory
 from stemsplit.separation.separator import Spec
@@ -95,7 +95,7 @@ def sounds(folder: Path) -> dict[str, bytes]:
 
 def write(path: Path, samples: Block | None = None, **options: Any) -> Path:
     samples = noise() if samples is None else samples
-    with Writer(path, sample_rate=RATE, channels=len(samples), **options) as writer:
+    with Writer(path, Signal(RATE, len(samples)), Encoding(**options)) as writer:
         writer.write(samples)
     return path
 

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from stemsplit.analysis import analyse
 from stemsplit.audio.loudness import Loudness, Peaks
-from stemsplit.audio.reader import Reader
-from stemsplit.audio.writer import Writer
+from stemsplit.audio.reader import Reader, Signal
+from stemsplit.audio.writer import Encoding, Writer
 from stemsplit.cli import app
 
 RATE = 44_100
@@ -115,7 +115,7 @@ def test_the_stereo_image(sound, image):
 
 @pytest.mark.parametrize(("name", "least", "most"), [("a.mp3", 15_500, 17_500), ("a.wav", None, None)])
 def test_where_an_encoder_has_cut(tmp_path, name, least, most):
-    with Writer(tmp_path / name, sample_rate=RATE, channels=2, bitrate="128k" if least else None) as writer:
+    with Writer(tmp_path / name, Signal(RATE, 2), Encoding(bitrate="128k" if least else None)) as writer:
         writer.write(noise(3))
     cutoff = analyse(Reader(tmp_path / name), RATE, 2, music=False).cutoff_hz
     assert cutoff is None if least is None else least < cutoff < most
@@ -127,11 +127,11 @@ def test_where_an_encoder_has_cut(tmp_path, name, least, most):
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with Writer(tmp_path / "clicks.wav", sample_rate=RATE, channels=1, depth="24") as writer:
+    with Writer(tmp_path / "clicks.wav", Signal(RATE, 1), Encoding("24")) as writer:
         writer.write(clicks(97)[0])
     (tmp_path / "song").mkdir()
     for name, gain in (("vocals", 1.0), ("drums", 0.5), ("other", 0.0)):
-        with Writer(tmp_path / "song" / f"{name}.wav", sample_rate=RATE, channels=2) as writer:
+        with Writer(tmp_path / "song" / f"{name}.wav", Signal(RATE, 2)) as writer:
             writer.write(gain * noise(1))
 
 

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from stemsplit.audio import ffmpeg
 from stemsplit.audio.formats import FORMATS
-from stemsplit.audio.reader import Block, Reader, resample, to_segment
+from stemsplit.audio.reader import Block, Reader, Signal, resample, to_segment
 from stemsplit.audio.writer import Writer
 from stemsplit.errors import DecodeError, EncodeError, OutputExists, UnsupportedChannels
 
@@ -148,7 +148,7 @@ def test_odd_names_are_only_names(name, songs, tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     monkeypatch.chdir(tmp_path / "out")
     shutil.copy(songs[Path(name).suffix[1:]], f"../{name}")
-    with Writer(Path(name), sample_rate=RATE, channels=2, tags_from=Path(f"../{name}")) as writer:
+    with Writer(Path(name), Signal(RATE, 2), tags_from=Path(f"../{name}")) as writer:
         writer.write(noise())
     assert read(Path(name)).shape == (2, FRAMES)
     assert [entry.name for entry in Path().iterdir()] == [name]
@@ -378,8 +378,8 @@ def test_an_ffmpeg_that_dies_is_an_error_with_its_reason(program, blocks, stand_
 # Writing
 
 
-def write(path: Path, blocks: int = 1, **options: Any) -> None:
-    with Writer(path, sample_rate=RATE, channels=2, **options) as writer:
+def write(path: Path, blocks: int = 1, frames: int | None = None, **options: Any) -> None:
+    with Writer(path, Signal(RATE, 2, frames), **options) as writer:
         for _ in range(blocks):
             writer.write(noise())
 
@@ -387,7 +387,7 @@ def write(path: Path, blocks: int = 1, **options: Any) -> None:
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_file_appears_whole_or_not_at_all(format, tmp_path):
     path = tmp_path / "new" / "folder" / f"a.{format}"
-    with Writer(path, sample_rate=RATE, channels=2) as writer:
+    with Writer(path, Signal(RATE, 2)) as writer:
         writer.write(noise())
         names = sorted(entry.name for entry in path.parent.iterdir())
         assert all(name.startswith(f".a.{format}.") for name in names), names
@@ -401,7 +401,7 @@ def test_a_file_appears_whole_or_not_at_all(format, tmp_path):
 def test_an_interrupted_write_leaves_nothing(format, fault, tmp_path):
     path = tmp_path / f"a.{format}"
     path.write_text("precious")
-    with pytest.raises(fault), Writer(path, sample_rate=RATE, channels=2, force=True) as writer:  # noqa: PT012
+    with pytest.raises(fault), Writer(path, Signal(RATE, 2), force=True) as writer:  # noqa: PT012
         writer.write(noise())
         raise fault
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
@@ -483,7 +483,7 @@ def test_a_write_that_fails_is_an_error(reason, message, tmp_path, monkeypatch):
 @pytest.mark.parametrize("block", [noise(1), noise(2).T, noise(2)[0], np.full((2, 5), np.nan, np.float32)])
 def test_a_block_of_the_wrong_kind_is_a_programming_error(block, tmp_path):
     with pytest.raises(ValueError, match=r"block must be \(channel, time\) with 2 channels|NaN"):  # noqa: SIM117
-        with Writer(tmp_path / "a.wav", sample_rate=RATE, channels=2) as writer:
+        with Writer(tmp_path / "a.wav", Signal(RATE, 2)) as writer:
             writer.write(block)
     assert list(tmp_path.iterdir()) == []
 
@@ -491,7 +491,7 @@ def test_a_block_of_the_wrong_kind_is_a_programming_error(block, tmp_path):
 def test_writing_leaves_the_block_alone(tmp_path):
     for format in ("wav", "flac", "m4a"):
         loud = 100 * noise()
-        with Writer(tmp_path / f"a.{format}", sample_rate=RATE, channels=2) as writer:
+        with Writer(tmp_path / f"a.{format}", Signal(RATE, 2)) as writer:
             writer.write(loud)
         np.testing.assert_array_equal(loud, 100 * noise())
 

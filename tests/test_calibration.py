@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from stemsplit.audio.reader import Signal
 from stemsplit.audio.writer import Writer
 from stemsplit.datasets.songs import Song, find_songs
 from stemsplit.dsp import masks
@@ -49,7 +50,7 @@ def test_a_network_that_says_yes_too_often_is_corrected(song):
 
 def write_songs(folder, parts):
     for name, part in parts.items():
-        with Writer(folder / "valid" / "song" / f"{name}.wav", sample_rate=SAMPLE_RATE, channels=2) as writer:
+        with Writer(folder / "valid" / "song" / f"{name}.wav", Signal(SAMPLE_RATE, 2)) as writer:
             writer.write(part)
 
 

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stemsplit.audio.writer import Writer, together
+from stemsplit.audio.reader import Signal
+from stemsplit.audio.writer import Encoding, Writer, together
 from stemsplit.errors import EncodeError, OutputBusy, OutputExists
 from stemsplit.files import claims, parts
 from stemsplit.files.claims import claim, tidy, writing
@@ -54,7 +55,7 @@ def noise(seed: int = 0) -> np.ndarray:
 
 
 def write(path: Path, **options: Any) -> None:
-    with Writer(path, sample_rate=RATE, channels=2, **options) as writer:
+    with Writer(path, Signal(RATE, 2), **options) as writer:
         writer.write(noise())
 
 
@@ -149,7 +150,7 @@ def test_a_thread_may_not_write_what_another_one_does(tmp_path):
 
 def test_a_file_that_appeared_meanwhile_is_not_replaced(tmp_path):
     path = tmp_path / "a.wav"
-    with pytest.raises(OutputExists), Writer(path, sample_rate=RATE, channels=2) as writer:  # noqa: PT012
+    with pytest.raises(OutputExists), Writer(path, Signal(RATE, 2)) as writer:  # noqa: PT012
         writer.write(noise())
         path.write_text("precious")
     assert path.read_text() == "precious"
@@ -257,9 +258,7 @@ def test_without_locks_the_lock_file_is_the_claim(tmp_path, monkeypatch):
 @pytest.mark.parametrize("fault", [KeyboardInterrupt, ValueError, OSError])
 def test_folders_that_a_failure_leaves_empty_are_removed(tmp_path, fault):
     (tmp_path / "old").mkdir()
-    files = [
-        Writer(tmp_path / folder / "new" / "a.wav", sample_rate=RATE, channels=2) for folder in ("old", "b")
-    ]
+    files = [Writer(tmp_path / folder / "new" / "a.wav", Signal(RATE, 2)) for folder in ("old", "b")]
     with pytest.raises(fault), together(files):  # noqa: PT012
         assert (tmp_path / "b" / "new").is_dir()
         raise fault
@@ -336,7 +335,7 @@ def test_a_device_is_written_as_it_is_and_never_replaced(tmp_path):
     with os.fdopen(reading) as file:
         assert file.read() == "whole"
     with pytest.raises(EncodeError, match="is a device"):
-        Writer(Path("/dev/null"), sample_rate=RATE, channels=2, format="wav", force=True)
+        Writer(Path("/dev/null"), Signal(RATE, 2), Encoding(format="wav"), force=True)
 
 
 @pytest.fixture(params=["links", "no links"])
@@ -372,7 +371,7 @@ def test_what_force_replaces_is_put_back_if_a_later_file_fails(tmp_path, monkeyp
         (tmp_path / name).write_text(f"earlier {name}")
     (tmp_path / "b.wav").symlink_to("c.wav")
     names = ("0.wav", "a.wav", "b.wav", "c.wav")
-    writers = [Writer(tmp_path / name, sample_rate=RATE, channels=2, force=True) for name in names]
+    writers = [Writer(tmp_path / name, Signal(RATE, 2), force=True) for name in names]
     fail_at(monkeypatch, "c.wav", fault)
     with pytest.raises((EncodeError, KeyboardInterrupt)), together(writers):  # noqa: PT012
         for writer in writers:
@@ -419,7 +418,7 @@ def test_stems_of_another_song_of_that_name_are_not_replaced_by_skip_existing(tm
         return CliRunner().invoke(app, command)
 
     def song(path: str, seed: int) -> None:
-        with Writer(Path(path), sample_rate=RATE, channels=2, force=True) as writer:
+        with Writer(Path(path), Signal(RATE, 2), force=True) as writer:
             writer.write(noise(seed))
 
     def stems() -> dict[Path, str]:
@@ -470,9 +469,7 @@ def test_copies_replace_all_files_or_none(tmp_path, monkeypatch, where):
 
 def test_a_success_leaves_nothing_of_what_it_replaced(tmp_path, links):
     for number in range(2):
-        writers = [
-            Writer(tmp_path / name, sample_rate=RATE, channels=2, force=True) for name in ("a.wav", "b.wav")
-        ]
+        writers = [Writer(tmp_path / name, Signal(RATE, 2), force=True) for name in ("a.wav", "b.wav")]
         with together(writers):
             for writer in writers:
                 writer.write(noise(number))
@@ -515,7 +512,7 @@ def test_of_two_programs_one_wins_whole(tmp_path, option):
     """Two songs of one name into one folder at once: what is there is all of one of them, as it said."""
     for number in (1, 2):
         song = tmp_path / str(number) / "song.wav"
-        with Writer(song, sample_rate=RATE, channels=2) as writer:
+        with Writer(song, Signal(RATE, 2)) as writer:
             for _ in range(40):
                 writer.write(noise(number))
     program = str(Path(sys.executable).with_name("stemsplit"))
@@ -550,7 +547,7 @@ def test_of_two_programs_one_wins_whole(tmp_path, option):
 @pytest.mark.subprocess
 def test_a_killed_run_leaves_nothing_that_the_next_one_does_not_remove(tmp_path):
     song, out = tmp_path / "song.wav", tmp_path / "out"
-    with Writer(song, sample_rate=RATE, channels=2) as writer:
+    with Writer(song, Signal(RATE, 2)) as writer:
         for _ in range(400):
             writer.write(noise())
     program = str(Path(sys.executable).with_name("stemsplit"))

@@ -6,7 +6,8 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from stemsplit.audio.writer import Writer
+from stemsplit.audio.reader import Signal
+from stemsplit.audio.writer import Encoding, Writer
 from stemsplit.datasets.songs import Song, find_songs
 from stemsplit.dsp.stft import Stft
 from stemsplit.errors import DecodeError, UnknownStem
@@ -166,7 +167,7 @@ def test_waveforms_are_what_spectra_are_made_of(noise_songs):
 def write_song(path, parts):
     path.mkdir(parents=True)
     for name, part in parts.items():
-        with Writer(path / f"{name}.wav", sample_rate=SAMPLE_RATE, channels=len(part), depth="32f") as writer:
+        with Writer(path / f"{name}.wav", Signal(SAMPLE_RATE, len(part)), Encoding("32f")) as writer:
             writer.write(part)
 
 

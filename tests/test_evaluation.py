@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stemsplit import plots, spatial
+from stemsplit.audio.reader import Signal
 from stemsplit.audio.writer import Writer
 from stemsplit.cli import app
 from stemsplit.cli.evaluate import command
@@ -241,7 +242,7 @@ def data(tmp_path, music):
         for song, gain in (("song", 0.5), ("silence", 0.0)):
             for name, part in (("drums", music), ("other_and_bass", music[::-1])):
                 path = tmp_path / "data" / split / song / f"{name}.wav"
-                with Writer(path, sample_rate=SAMPLE_RATE, channels=2) as writer:
+                with Writer(path, Signal(SAMPLE_RATE, 2)) as writer:
                     writer.write(gain * part[:, :30_000])
     return tmp_path / "data"
 

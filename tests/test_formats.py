@@ -14,9 +14,9 @@ import soundfile
 
 from stemsplit.audio import ffmpeg
 from stemsplit.audio.formats import FORMATS
-from stemsplit.audio.reader import Block, Reader
+from stemsplit.audio.reader import Block, Reader, Signal
 from stemsplit.audio.tags import Tags, read_tags
-from stemsplit.audio.writer import Writer
+from stemsplit.audio.writer import DEFAULT_ENCODING, Encoding, Writer
 from stemsplit.errors import EncodeError
 
 LOSSY = ("mp3", "ogg", "m4a")
@@ -34,8 +34,16 @@ def read(path: Path, **options: Any) -> Block:
     return np.concatenate(list(Reader(path, **options)), axis=1)
 
 
-def write(path: Path, samples: Block, rate: int = 44_100, **options: Any) -> Writer:
-    with Writer(path, sample_rate=rate, channels=len(samples), **options) as writer:
+def write(
+    path: Path,
+    samples: Block,
+    encoding: Encoding = DEFAULT_ENCODING,
+    *,
+    rate: int = 44_100,
+    frames: int | None = None,
+    **tags: Any,
+) -> Writer:
+    with Writer(path, Signal(rate, len(samples), frames), encoding, **tags) as writer:
         for start in range(0, samples.shape[1], 10_000):
             writer.write(samples[:, start : start + 10_000])
     return writer
@@ -144,11 +152,11 @@ def test_pcm_is_rounded_to_the_nearest_value(format, depth, with_ffmpeg, tmp_pat
     if not with_ffmpeg:
         monkeypatch.setattr(ffmpeg, "executable", lambda: None)
     path = tmp_path / f"a.{format}"
-    write(path, noise(), depth=depth)
+    write(path, noise(), Encoding(depth))
     np.testing.assert_allclose(read(path), noise(), rtol=0, atol=ROUNDING[depth])
     assert Reader(path).depth == depth
     again = tmp_path / f"again.{format}"
-    write(again, read(path), depth=depth)
+    write(again, read(path), Encoding(depth))
     np.testing.assert_array_equal(read(again), read(path))
 
 
@@ -161,7 +169,7 @@ def test_lossy_stems_line_up_and_keep_their_length(format, rate, tmp_path):
     path = tmp_path / f"a.{format}"
     channels = 1 if rate in (8_000, 96_000) else 2
     sound = noise(channels)
-    write(path, sound, rate)
+    write(path, sound, rate=rate)
     decoded = read(path)
     assert (decoded.shape, Reader(path).sample_rate) == (sound.shape, rate)
     assert lag(decoded, sound) == 0
@@ -170,7 +178,7 @@ def test_lossy_stems_line_up_and_keep_their_length(format, rate, tmp_path):
 @pytest.mark.parametrize("format", LOSSY)
 def test_a_lower_bitrate_makes_a_smaller_file(format, tmp_path):
     for name, bitrate in (("default", None), ("small", "96k")):
-        write(tmp_path / f"{name}.{format}", noise(), bitrate=bitrate)
+        write(tmp_path / f"{name}.{format}", noise(), Encoding(bitrate=bitrate))
     default, small = ((tmp_path / f"{name}.{format}").stat().st_size for name in ("default", "small"))
     assert small < 0.7 * default
 
@@ -187,7 +195,7 @@ def test_too_loud_a_sound_is_clipped_and_never_wraps(format, tmp_path):
 
 
 def test_float_wav_keeps_what_is_above_full_scale(tmp_path):
-    write(tmp_path / "a.wav", 5 * noise(), depth="32f")
+    write(tmp_path / "a.wav", 5 * noise(), Encoding("32f"))
     np.testing.assert_array_equal(read(tmp_path / "a.wav"), 5 * noise())
 
 
@@ -203,7 +211,7 @@ def test_float_wav_keeps_what_is_above_full_scale(tmp_path):
 )
 def test_what_a_format_cannot_hold_is_refused_with_a_hint(name, options, message, tmp_path):
     with pytest.raises(EncodeError, match=message) as refusal:
-        Writer(tmp_path / name, sample_rate=44_100, channels=2, **options)
+        Writer(tmp_path / name, Signal(44_100, 2), Encoding(**options))
     assert refusal.value.hint
 
 
@@ -295,7 +303,7 @@ def test_the_same_sound_makes_the_same_file_at_any_time(tmp_path):
     written = []
     for moment in ("now", "later"):
         for kind, depth in kinds:
-            write(tmp_path / moment / f"{depth}.{kind}", sound, depth=depth)
+            write(tmp_path / moment / f"{depth}.{kind}", sound, Encoding(depth))
         written.append({path.name: path.read_bytes() for path in (tmp_path / moment).iterdir()})
         time.sleep(1.1)  # files hold whole seconds, if any
     assert written[0] == written[1]

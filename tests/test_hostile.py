@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from stemsplit.audio.reader import Reader
+from stemsplit.audio.reader import Reader, Signal
 from stemsplit.audio.tags import Tags, _read_tags, read_tags
 from stemsplit.audio.writer import Writer
 from stemsplit.errors import BadWeights, DecodeError, EncodeError, UnknownModel
@@ -360,7 +360,7 @@ def test_a_write_cut_short_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(soundfile.SoundFile, "write", cut)
     with (
         pytest.raises(EncodeError, match="could not be written whole"),
-        Writer(tmp_path / "a.wav", sample_rate=RATE, channels=2) as writer,
+        Writer(tmp_path / "a.wav", Signal(RATE, 2)) as writer,
     ):
         writer.write(noise())
 

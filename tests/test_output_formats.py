@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from stemsplit.audio import ffmpeg, output_formats
 from stemsplit.audio.rates import RateConverter
-from stemsplit.audio.reader import Block, Reader
+from stemsplit.audio.reader import Block, Reader, Signal
 from stemsplit.audio.stem_mp4 import ORDER, StemFile
-from stemsplit.audio.writer import Writer, together
+from stemsplit.audio.writer import Encoding, Writer, together
 from stemsplit.cli import app
 from tests.conftest import events
 from tests.test_formats import lag, read, write
@@ -110,7 +110,7 @@ def test_bitrates_of_mp3_are_the_encoder_s(rate, lowest, highest, tmp_path):
 )
 def test_a_rate_that_the_format_cannot_hold_is_converted(format, rate, written, tmp_path):
     sound = noise(rate)
-    writer = write(tmp_path / f"a.{format}", sound, rate)
+    writer = write(tmp_path / f"a.{format}", sound, rate=rate)
     frames = round(sound.shape[1] * written / rate)
     decoded = read(tmp_path / f"a.{format}")
     assert (writer.sample_rate, Reader(tmp_path / f"a.{format}").sample_rate) == (written, written)
@@ -154,7 +154,7 @@ def test_the_length_is_exact(frames, source, target):
     ],
 )
 def test_the_nearest_bitrate_is_used_and_told(format, rate, channels, asked, used, tmp_path):
-    writer = write(tmp_path / f"a.{format}", noise(rate, channels), rate, bitrate=asked)
+    writer = write(tmp_path / f"a.{format}", noise(rate, channels), Encoding(bitrate=asked), rate=rate)
     assert writer._bitrate == used
     told = [warning for warning in writer.warnings if "bit" in warning]
     as_asked = used == output_formats._bits_per_second(asked)
@@ -165,7 +165,7 @@ def test_the_nearest_bitrate_is_used_and_told(format, rate, channels, asked, use
 @pytest.mark.slow
 def test_a_stem_file_of_a_high_rate_is_converted_too(tmp_path):
     stems = np.stack([noise(192_000) * gain for gain in (0.5, 0.3, 0.2, 0.1)])
-    file = StemFile(tmp_path / "a.stem.mp4", ORDER, sample_rate=192_000, channels=2, bitrate="900k")
+    file = StemFile(tmp_path / "a.stem.mp4", ORDER, Signal(192_000, 2), bitrate="900k")
     with together([file]):
         file.write_tracks(stems.sum(axis=0), stems)
     assert [warning[:23] for warning in file.warnings] == ["m4a cannot hold 192,000"]
@@ -202,7 +202,7 @@ def test_every_command_converts(command, tmp_path):
     if command == "unpack":
         path = tmp_path / "song.stem.mp4"
         stems = np.stack([noise(96_000) * 0.2] * 4)
-        file = StemFile(path, ORDER, sample_rate=96_000, channels=2)
+        file = StemFile(path, ORDER, Signal(96_000, 2))
         with together([file]):
             file.write_tracks(stems.sum(axis=0), stems)
         arguments = ["unpack", str(path), "-f", "mp3", *options]
@@ -225,4 +225,4 @@ def test_every_command_converts(command, tmp_path):
 
 def test_a_malformed_bitrate_is_refused_by_the_writer(tmp_path):
     with pytest.raises(output_formats.EncodeError, match="`12.5k` is not a bitrate"):
-        Writer(tmp_path / "a.mp3", sample_rate=44_100, channels=2, bitrate="12.5k")
+        Writer(tmp_path / "a.mp3", Signal(44_100, 2), Encoding(bitrate="12.5k"))

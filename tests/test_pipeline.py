@@ -9,8 +9,8 @@ import torch
 
 import stemsplit
 from stemsplit import pipeline
-from stemsplit.audio.reader import Reader
-from stemsplit.audio.writer import Writer
+from stemsplit.audio.reader import Reader, Signal
+from stemsplit.audio.writer import Encoding, Writer
 from stemsplit.errors import DecodeError, DeviceUnavailable, EncodeError, OutputExists, StemsplitError
 from stemsplit.options import RuntimeOptions
 from stemsplit.zoo import loading
@@ -26,7 +26,7 @@ def read(path):
 
 
 def write(path, samples, sample_rate=SAMPLE_RATE, depth="32f"):
-    with Writer(path, sample_rate=sample_rate, channels=len(samples), depth=depth) as writer:
+    with Writer(path, Signal(sample_rate, len(samples)), Encoding(depth)) as writer:
         writer.write(samples)
     return path
 

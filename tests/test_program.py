@@ -17,7 +17,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from stemsplit.audio.reader import Reader
+from stemsplit.audio.reader import Reader, Signal
 from stemsplit.audio.stem_mp4 import read_stem_names
 from stemsplit.audio.writer import Writer
 from stemsplit.cli import app
@@ -122,7 +122,7 @@ def test_a_stem_file_is_for_all_stems(tagged, tmp_path, words):
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_signal_ends_it_in_good_order(tmp_path, music, name, status):
-    with Writer(tmp_path / "long.wav", sample_rate=SAMPLE_RATE, channels=2) as writer:
+    with Writer(tmp_path / "long.wav", Signal(SAMPLE_RATE, 2)) as writer:
         for _ in range(200):
             writer.write(0.2 * music)
     command = [sys.executable, "-m", "stemsplit", "long.wav", "--json", "--format", "flac", *LIGHT]
@@ -149,7 +149,7 @@ def data(tmp_path, music):
     for split in ("train", "valid"):
         for name, part in (("drums", music), ("other_and_bass", music[::-1])):
             path = tmp_path / "data" / split / "song" / f"{name}.wav"
-            with Writer(path, sample_rate=SAMPLE_RATE, channels=2) as writer:
+            with Writer(path, Signal(SAMPLE_RATE, 2)) as writer:
                 writer.write(0.5 * part[:, :30_000])
         path.with_name("credits.txt").write_text("no sound")
     return tmp_path / "data"
@@ -188,7 +188,7 @@ def album(tmp_path, music):
     for number, name in enumerate(("a.wav", "b.flac", "live/c.wav", "d.ogg")):
         path = tmp_path / "album" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with Writer(path, sample_rate=SAMPLE_RATE, channels=2) as writer:
+        with Writer(path, Signal(SAMPLE_RATE, 2)) as writer:
             writer.write(0.2 * music[:, : 40_000 + 5_000 * number])
     (tmp_path / "album" / "e.mp3").write_text("no sound at all")
     return tmp_path

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 import stemsplit
 from stemsplit.audio.loudness import Peaks
-from stemsplit.audio.writer import Writer
+from stemsplit.audio.reader import Signal
+from stemsplit.audio.writer import Encoding, Writer
 from stemsplit.cli import app
 
 pytestmark = pytest.mark.slow
@@ -92,7 +93,7 @@ def test_a_loud_song_is_left_as_it_is(folder):
 
 def test_a_song_is_split_on_the_way(folder):
     song = folder.sum(axis=0)[:, :RATE].astype(np.float32)
-    with Writer("a song.flac", sample_rate=RATE, channels=2, depth="24") as writer:
+    with Writer("a song.flac", Signal(RATE, 2), Encoding("24")) as writer:
         writer.write(song)
     tagged = mutagen.File("a song.flac")
     tagged["title"], tagged["artist"] = "Old", "Somebody"

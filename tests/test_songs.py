@@ -9,7 +9,8 @@ import pytest
 import soundfile
 
 from stemsplit.audio import ffmpeg
-from stemsplit.audio.writer import Writer
+from stemsplit.audio.reader import Signal
+from stemsplit.audio.writer import Encoding, Writer
 from stemsplit.datasets.songs import MUSDB18_TRACKS, MUSDB18_VALID, find_songs, summary
 from stemsplit.errors import DecodeError, UnknownStem
 from tests.conftest import SAMPLE_RATE, STEMS
@@ -18,7 +19,7 @@ VALIDATION_SONG = "Leaf - Summerghost"
 
 
 def write(path, samples):
-    with Writer(path, sample_rate=SAMPLE_RATE, channels=len(samples), depth="32f") as writer:
+    with Writer(path, Signal(SAMPLE_RATE, len(samples)), Encoding("32f")) as writer:
         writer.write(samples.astype(np.float32))
 
 

@@ -19,7 +19,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from stemsplit.audio import ffmpeg
-from stemsplit.audio.reader import Reader
+from stemsplit.audio.reader import Reader, Signal
 from stemsplit.audio.stem_mp4 import COLOURS, ORDER, Label, StemFile, read_stem_names
 from stemsplit.audio.writer import Writer, together
 from stemsplit.cli import app
@@ -48,7 +48,7 @@ def song(channels: int = 2) -> np.ndarray:
 
 
 def write(path: Path, stems: np.ndarray, names: tuple[str, ...] = NAMES, **options: Any) -> StemFile:
-    file = StemFile(path, names, **{"sample_rate": RATE, "channels": stems.shape[1]} | options)
+    file = StemFile(path, names, Signal(RATE, stems.shape[1]), **options)
     with together([file]):
         for start in range(0, stems.shape[-1], 10_000):
             block = stems[..., start : start + 10_000]
@@ -194,7 +194,7 @@ def test_tags_and_cover_are_carried_over(tmp_path):
 )
 def test_what_cannot_be_is_refused_before_any_work(names, options, words, tmp_path):
     with pytest.raises(EncodeError, match=words) as caught:
-        StemFile(tmp_path / "a.stem.mp4", names, **{"sample_rate": RATE, "channels": 2} | options)
+        StemFile(tmp_path / "a.stem.mp4", names, Signal(RATE, 2), **options)
     assert caught.value.hint
     assert list(tmp_path.iterdir()) == []
 
@@ -202,7 +202,7 @@ def test_what_cannot_be_is_refused_before_any_work(names, options, words, tmp_pa
 def test_without_ffmpeg_it_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(ffmpeg, "executable", lambda: None)
     with pytest.raises(EncodeError, match="without ffmpeg"):
-        StemFile(tmp_path / "a.stem.mp4", NAMES, sample_rate=RATE, channels=2)
+        StemFile(tmp_path / "a.stem.mp4", NAMES, Signal(RATE, 2))
 
 
 def test_a_file_that_is_there_is_kept_unless_forced(tmp_path):
@@ -218,7 +218,7 @@ def test_a_file_that_is_there_is_kept_unless_forced(tmp_path):
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit, ValueError])
 def test_an_interrupted_write_leaves_nothing(interruption, tmp_path):
-    file = StemFile(tmp_path / "new" / "a.stem.mp4", NAMES, sample_rate=RATE, channels=2)
+    file = StemFile(tmp_path / "new" / "a.stem.mp4", NAMES, Signal(RATE, 2))
     with pytest.raises(interruption), together([file]):  # noqa: PT012
         file.write_tracks(song().sum(axis=0), song())
         raise interruption
@@ -226,7 +226,7 @@ def test_an_interrupted_write_leaves_nothing(interruption, tmp_path):
 
 
 def test_a_program_that_dies_is_an_error_and_leaves_nothing(tmp_path):
-    file = StemFile(tmp_path / "a.stem.mp4", NAMES, sample_rate=RATE, channels=2)
+    file = StemFile(tmp_path / "a.stem.mp4", NAMES, Signal(RATE, 2))
     with pytest.raises(EncodeError, match="Cannot write"), together([file]):  # noqa: PT012
         file._file._process.popen.kill()
         file._file._process.popen.wait()
@@ -235,7 +235,7 @@ def test_a_program_that_dies_is_an_error_and_leaves_nothing(tmp_path):
 
 
 def test_a_block_of_another_shape_is_a_bug_of_the_caller(tmp_path):
-    file = StemFile(tmp_path / "a.stem.mp4", NAMES, sample_rate=RATE, channels=2)
+    file = StemFile(tmp_path / "a.stem.mp4", NAMES, Signal(RATE, 2))
     with pytest.raises(ValueError, match="4 of the mixture's shape"), together([file]):
         file.write_tracks(song().sum(axis=0), song()[:3])
 
@@ -245,7 +245,7 @@ def test_a_block_of_another_shape_is_a_bug_of_the_caller(tmp_path):
 
 def test_other_files_name_no_stems(tmp_path):
     soundfile.write(tmp_path / "a.wav", noise().T, RATE)
-    with Writer(tmp_path / "a.m4a", sample_rate=RATE, channels=2) as writer:
+    with Writer(tmp_path / "a.m4a", Signal(RATE, 2)) as writer:
         writer.write(noise())
     (tmp_path / "empty").touch()
     for name in ("a.wav", "a.m4a", "empty"):

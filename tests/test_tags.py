@@ -11,7 +11,6 @@ import wave
 import zlib
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import mutagen
 import numpy as np
@@ -24,7 +23,7 @@ from mutagen import wave as mutagen_wave
 
 from stemsplit.audio import tag_fields, tags
 from stemsplit.audio.formats import FORMATS
-from stemsplit.audio.reader import Reader
+from stemsplit.audio.reader import Reader, Signal
 from stemsplit.audio.stem_mp4 import StemFile, read_stem_names
 from stemsplit.audio.tags import Tags, read_tags, write_tags
 from stemsplit.audio.writer import Writer
@@ -86,12 +85,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write(path: Path, source: Path | None) -> None:
     """Write a stem, or a stem file, with the tags of a source."""
     sound = 0.1 * np.random.default_rng(2).standard_normal((2, FRAMES)).astype(np.float32)
-    options: dict[str, Any] = {"sample_rate": RATE, "channels": 2, "tags_from": source, "force": True}
+    signal = Signal(RATE, 2)
     if path.name.endswith(".stem.mp4"):
-        with StemFile(path, ("vocals", "drums", "bass", "other"), **options) as stem_file:
+        names = ("vocals", "drums", "bass", "other")
+        with StemFile(path, names, signal, tags_from=source, force=True) as stem_file:
             stem_file.write_tracks(sound, np.stack([sound / 4] * 4))
     else:
-        with Writer(path, **options) as file:
+        with Writer(path, signal, tags_from=source, force=True) as file:
             file.write(sound)
 
 
@@ -258,9 +258,7 @@ def test_a_wav_is_read_by_those_who_know_no_id3(folder, tmp_path):
 
 
 def test_an_rf64_has_tags_too(tmp_path, folder):
-    with Writer(
-        tmp_path / "a.wav", sample_rate=RATE, channels=2, frames=1 << 30, tags_from=tagged(folder, "mp3")
-    ) as file:
+    with Writer(tmp_path / "a.wav", Signal(RATE, 2, 1 << 30), tags_from=tagged(folder, "mp3")) as file:
         file.write(np.zeros((2, FRAMES), np.float32))
     data = (tmp_path / "a.wav").read_bytes()
     assert (data[:4], struct.unpack_from("<Q", data, 20)[0]) == (b"RF64", len(data) - 8)

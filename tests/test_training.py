@@ -16,6 +16,7 @@ import torch
 from typer.testing import CliRunner
 
 from stemsplit import arrays
+from stemsplit.audio.reader import Signal
 from stemsplit.audio.writer import Writer
 from stemsplit.cli import app
 from stemsplit.cli.train import DEFAULTS, command
@@ -52,7 +53,7 @@ def data(noise_songs, tmp_path_factory):
         for song in noise_songs:
             for name, part in zip(STEMS, song.parts, strict=False):
                 path = folder / split / song.name / f"{name}.wav"
-                with Writer(path, sample_rate=SAMPLE_RATE, channels=2) as writer:
+                with Writer(path, Signal(SAMPLE_RATE, 2)) as writer:
                     writer.write(part)
     return str(folder)
 

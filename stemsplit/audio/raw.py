@@ -14,8 +14,8 @@ from typing import BinaryIO
 import numpy as np
 
 from stemsplit.audio.decoding.headers import is_placeholder, wave_samples
-from stemsplit.audio.reader import RATES, Block, check_finite
-from stemsplit.audio.writer import Writer, quantised
+from stemsplit.audio.reader import RATES, Block, Signal, check_finite
+from stemsplit.audio.writer import Encoding, Writer, quantised
 from stemsplit.errors import DecodeError, StemsplitError, UnsupportedChannels
 
 NAME = "stdin"
@@ -221,9 +221,7 @@ def spool(stream: BinaryIO, folder: Path, raw: RawFormat | None = None) -> Path:
             shutil.copyfileobj(stream, file, 1 << 20)
         return path
     path, unknown = folder / f"{NAME}.wav", 1 << 40
-    with Writer(
-        path, sample_rate=raw.sample_rate, channels=raw.channels, depth=raw.depth, frames=unknown
-    ) as writer:
+    with Writer(path, Signal(raw.sample_rate, raw.channels, unknown), Encoding(raw.depth)) as writer:
         for block in RawReader(stream, raw):
             writer.write(block)
     return path

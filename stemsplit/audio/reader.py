@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,16 @@ RATES = (1_000, 1_500_000)
 """Plausible sample rates in Hz; others come from wrong headers, and resampling would take all memory."""
 LOUDEST = 1e15
 """Samples beyond this (300 dB above full scale) are not sound, and their squares overflow float32."""
+
+
+@dataclass(frozen=True)
+class Signal:
+    """The sample rate, channels and length of sound that comes in blocks."""
+
+    sample_rate: int
+    channels: int
+    frames: int | None = None
+    """As far as it is known beforehand."""
 
 
 class Reader:
@@ -81,6 +92,11 @@ class Reader:
             self.frames_estimate = self._part_of(round(source.seconds * self.sample_rate))
         if self.frames is not None and self.frames <= 0 < self._start:
             raise self._beyond_the_end()
+
+    @property
+    def signal(self) -> Signal:
+        """What the blocks make up; its length is the estimate."""
+        return Signal(self.sample_rate, self.channels, self.frames_estimate)
 
     def _part_of(self, frames: int | None) -> int | None:
         return None if frames is None else int(max(0, min(frames - self._start, self._limit)))

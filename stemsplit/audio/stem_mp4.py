@@ -12,15 +12,15 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from stemsplit.audio import ffmpeg
-from stemsplit.audio.reader import Block
-from stemsplit.audio.writer import Writer
+from stemsplit.audio.reader import Block, Signal
+from stemsplit.audio.writer import Encoding, Writer
 from stemsplit.errors import DecodeError, EncodeError
 from stemsplit.files.scratch import shown
 
@@ -95,9 +95,8 @@ class StemFile(Writer):
         self,
         path: Path,
         names: Sequence[str],
+        signal: Signal,
         *,
-        sample_rate: int,
-        channels: int,
         bitrate: str | None = None,
         tags_from: Path | None = None,
         force: bool = False,
@@ -109,14 +108,10 @@ class StemFile(Writer):
             )
         super().__init__(
             path,
-            sample_rate=sample_rate,
-            channels=(1 + len(names)) * channels,
-            channels_per_track=2,
-            depth="32f",
-            bitrate=bitrate,
+            replace(signal, channels=(1 + len(names)) * signal.channels),
+            Encoding("32f", bitrate, "m4a", channels_per_track=2),
             tags_from=tags_from,
             force=force,
-            format="m4a",
         )
         places = [ORDER.index(name) if name in ORDER else len(ORDER) for name in names]
         self._order = sorted(range(len(names)), key=places.__getitem__)

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from stemsplit import _compat
 from stemsplit.audio import ffmpeg, output_formats
 from stemsplit.audio.decoding.sndfile import native
 from stemsplit.audio.rates import RateConverter
-from stemsplit.audio.reader import Block
+from stemsplit.audio.reader import Block, Signal
 from stemsplit.audio.tags import Tags, read_tags, write_tags
 from stemsplit.errors import EncodeError
 from stemsplit.files.claims import claim
@@ -58,34 +59,45 @@ def together(writers: Sequence[Writer], finished: Callable[[], None] | None = No
                 writer.abandon()
 
 
+@dataclass(frozen=True)
+class Encoding:
+    """How a file stores its samples. What its format does not support, the writer refuses."""
+
+    depth: str = "16"
+    """Bits per sample of lossless formats: `16`, `24` or `32f`."""
+    bitrate: str | None = None
+    """Of lossy formats, as in `192k`. Default: mp3 320k, m4a 256k, ogg quality 8 (about 256k)."""
+    format: str | None = None
+    """Default: that of the file's name."""
+    channels_per_track: int | None = None
+    """Default: one track has all channels."""
+
+
+DEFAULT_ENCODING = Encoding()
+
+
 class Writer:
     """One file that appears whole or not at all: a hidden part, renamed on success, removed on failure.
 
     Integer depths (rounded to the nearest value) and m4a clip at full scale; `32f`, mp3 and ogg keep what is
-    above it. Default bitrates: mp3 320k, m4a 256k, ogg quality 8 (about 256k). `tags_from` names the file
-    whose tags and cover are carried over. `frames` is the expected length, which decides whether a WAV must
-    be an RF64 (above 4 GiB). The format is that of the name, unless another is given. Where it cannot hold
-    the sound's sample rate, the file has another, `sample_rate`, and `warnings` say so.
+    above it. The signal's expected length decides whether a WAV must be an RF64 (above 4 GiB). Where the
+    format cannot hold the signal's sample rate, the file has another, `sample_rate`, and `warnings` say so.
+    `tags_from` names the file whose tags and cover are carried over.
     """
 
     def __init__(
         self,
         path: Path,
+        signal: Signal,
+        encoding: Encoding = DEFAULT_ENCODING,
         *,
-        sample_rate: int,
-        channels: int,
-        depth: str = "16",
-        bitrate: str | None = None,
-        frames: int | None = None,
         tags_from: Path | None = None,
         title_suffix: str | None = None,
         force: bool = False,
-        format: str | None = None,
-        channels_per_track: int | None = None,
     ) -> None:
         self.path = Path(path)
-        self.format = format or self.path.suffix.lower().lstrip(".")
-        output_formats.check(self.format, depth, bitrate)
+        self.format = encoding.format or self.path.suffix.lower().lstrip(".")
+        output_formats.check(self.format, encoding.depth, encoding.bitrate)
         refuse_to_replace(self.path, force=force)
         if os.path.isdir(self.path):
             raise EncodeError(f"`{self.path}` is a folder", "choose another folder with --out")
@@ -93,15 +105,16 @@ class Writer:
             raise EncodeError(f"`{self.path}` is a device, not a file", "choose a file with --out")
         self.part = part_of(self.path)
         self.force = force
-        fit = output_formats.fit(self.format, sample_rate, channels_per_track or channels, bitrate)
-        self.sample_rate, self.warnings = fit.sample_rate, fit.warnings
-        self._channels, self._bitrate = channels, fit.bitrate
-        self._converter = (
-            RateConverter(sample_rate, fit.sample_rate, channels) if fit.sample_rate != sample_rate else None
-        )
-        self._depth = "32f" if self.format in ("mp3", "ogg", "m4a") else depth
-        self._bytes_per_frame = channels * {"16": 2, "24": 3, "32f": 4}[self._depth]
-        self._large = (frames or 0) * self._bytes_per_frame > _RIFF_LIMIT
+        rate, self._channels = signal.sample_rate, signal.channels
+        per_track = encoding.channels_per_track or self._channels
+        fit = output_formats.fit(self.format, rate, per_track, encoding.bitrate)
+        self.sample_rate, self.warnings, self._bitrate = fit.sample_rate, fit.warnings, fit.bitrate
+        self._converter: RateConverter | None = None
+        if self.sample_rate != rate:
+            self._converter = RateConverter(rate, self.sample_rate, self._channels)
+        self._depth = "32f" if self.format in ("mp3", "ogg", "m4a") else encoding.depth
+        self._bytes_per_frame = self._channels * {"16": 2, "24": 3, "32f": 4}[self._depth]
+        self._large = (signal.frames or 0) * self._bytes_per_frame > _RIFF_LIMIT
         self._tags_from, self._title_suffix = tags_from, title_suffix
         self._tags = Tags()
         self._file: Any = None
@@ -155,7 +168,7 @@ class Writer:
         return file
 
     def write(self, block: Block) -> None:
-        """Append a finite block `(channel, time)` at the sound's own sample rate."""
+        """Append a finite block `(channel, time)` at the signal's sample rate."""
         if block.ndim != 2 or block.shape[0] != self._channels:
             wanted = f"(channel, time) with {self._channels} channels"
             raise ValueError(f"block must be {wanted}, got shape {block.shape}")

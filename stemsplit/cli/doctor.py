@@ -154,7 +154,7 @@ def _formats() -> Iterator[Check]:
     import numpy as np
 
     from stemsplit.audio.formats import FORMATS
-    from stemsplit.audio.reader import Reader
+    from stemsplit.audio.reader import Reader, Signal
     from stemsplit.audio.writer import Writer
     from stemsplit.files.scratch import scratch_folder
 
@@ -168,7 +168,7 @@ def _formats() -> Iterator[Check]:
         for kind in FORMATS:
             path = Path(folder, f"try.{kind}")
             try:
-                with Writer(path, sample_rate=44_100, channels=2) as writer:
+                with Writer(path, Signal(44_100, 2)) as writer:
                     writer.write(block)
                 frames = sum(each.shape[1] for each in Reader(path))
             except StemsplitError as problem:

@@ -12,7 +12,7 @@ from stemsplit.audio.reader import Reader
 from stemsplit.audio.stem_mp4 import MIXTURE, ORDER, read_stem_names
 from stemsplit.audio.writer import Writer, together
 from stemsplit.errors import DecodeError, EncodeError
-from stemsplit.output.plan import depth_for
+from stemsplit.output.plan import encoding_for
 from stemsplit.output.template import file_names, track_name
 from stemsplit.pipeline import SplitResult
 
@@ -43,11 +43,8 @@ def unpack(
     writers = {
         name: Writer(
             Path(out) / track_name(path) / f"{name}.{format}",
-            sample_rate=reader.sample_rate,
-            channels=reader.channels,
-            depth=depth_for(reader, Path(f"{name}.{format}"), depth),
-            bitrate=bitrate,
-            frames=reader.frames_estimate,
+            reader.signal,
+            encoding_for(reader, Path(f"{name}.{format}"), depth, bitrate),
             tags_from=path,
             title_suffix=name,
             force=force,

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from stemsplit.audio.raw import RawFormat, RawReader, StreamWriter
 from stemsplit.audio.reader import Reader
 from stemsplit.audio.stem_mp4 import SUFFIX, StemFile, kept_sounds
-from stemsplit.audio.writer import Writer
+from stemsplit.audio.writer import Encoding, Writer
 from stemsplit.errors import EncodeError
 from stemsplit.files.scratch import shown
 from stemsplit.options import OutputOptions
@@ -35,8 +35,7 @@ def plan_writers(reader: Reader, outputs: Mapping[str, Path], options: OutputOpt
         file = StemFile(
             path,
             list(outputs),
-            sample_rate=reader.sample_rate,
-            channels=reader.channels,
+            reader.signal,
             bitrate=options.bitrate,
             tags_from=reader.path,
             force=options.force,
@@ -45,11 +44,8 @@ def plan_writers(reader: Reader, outputs: Mapping[str, Path], options: OutputOpt
     return {
         name: Writer(
             path,
-            sample_rate=reader.sample_rate,
-            channels=reader.channels,
-            depth=depth_for(reader, path, options.depth),
-            bitrate=options.bitrate,
-            frames=reader.frames_estimate,
+            reader.signal,
+            encoding_for(reader, path, options.depth, options.bitrate),
             tags_from=reader.path,
             title_suffix=name,
             force=options.force,
@@ -76,11 +72,11 @@ def plan_stream(
     return StreamWriter(stream, form, wav=raw is None, frames=reader.frames)
 
 
-def depth_for(reader: Reader, path: Path, depth: str) -> str:
-    """Return the depth of a file: with `same` that of its track, if the format supports it."""
-    if depth != "same":
-        return depth
-    return "24" if (path.suffix.lower(), reader.depth) == (".flac", "32f") else reader.depth
+def encoding_for(reader: Reader, path: Path, depth: str, bitrate: str | None) -> Encoding:
+    """Return the encoding of a file: a depth of `same` is that of its track, if the format supports it."""
+    if depth == "same":
+        depth = "24" if (path.suffix.lower(), reader.depth) == (".flac", "32f") else reader.depth
+    return Encoding(depth, bitrate)
 
 
 def write_stems(writers: Mapping[str, Writer], names: Sequence[str], stems: Samples) -> None:

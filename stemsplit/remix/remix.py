@@ -20,7 +20,7 @@ from stemsplit.errors import EncodeError
 from stemsplit.files.claims import claim
 from stemsplit.files.parts import cannot_write
 from stemsplit.options import Options, OutputOptions
-from stemsplit.output.plan import depth_for
+from stemsplit.output.plan import encoding_for
 from stemsplit.pipeline import Progress, fit, load
 from stemsplit.remix.mixer import Mixer, parse
 from stemsplit.separation.separator import Samples
@@ -112,11 +112,8 @@ def _writer(song: _Song, out: Path, output: OutputOptions, title: str) -> Writer
     reader = song.reader
     return Writer(
         out,
-        sample_rate=reader.sample_rate,
-        channels=reader.channels,
-        depth=depth_for(reader, out, output.depth),
-        bitrate=output.bitrate,
-        frames=reader.frames_estimate,
+        reader.signal,
+        encoding_for(reader, out, output.depth, output.bitrate),
         tags_from=song.tags_from,
         title_suffix=title,
         force=output.force,

@@ -12,7 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from stemsplit.audio.reader import Reader
-from stemsplit.audio.writer import Writer
+from stemsplit.audio.writer import Encoding, Writer
 from stemsplit.defaults import VERSION
 from stemsplit.export.daw.session import BEATS_PER_BAR, Session
 from stemsplit.output.template import file_names
@@ -45,13 +45,7 @@ def _add(archive: zipfile.ZipFile, sound: Path, name: str, part: Path) -> None:
         return
     reader = Reader(sound)
     copy = part.with_name(f"{part.name}.wav")  # on the disk that has to hold it anyway
-    writer = Writer(
-        copy,
-        sample_rate=reader.sample_rate,
-        channels=reader.channels,
-        depth="32f",
-        frames=reader.frames_estimate,
-    )
+    writer = Writer(copy, reader.signal, Encoding("32f"))
     try:
         with writer:
             for block in reader:

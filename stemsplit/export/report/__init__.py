@@ -10,9 +10,9 @@ from typing import TextIO
 
 from stemsplit import plots
 from stemsplit.analysis import analyse
-from stemsplit.audio.reader import Block, Reader, resample
+from stemsplit.audio.reader import Block, Reader, Signal, resample
 from stemsplit.audio.stem_folder import MIXTURE, Passes, StemSet, in_step
-from stemsplit.audio.writer import Writer
+from stemsplit.audio.writer import Encoding, Writer
 from stemsplit.defaults import VERSION
 from stemsplit.errors import EncodeError, StemsplitError
 from stemsplit.export.report import pictures
@@ -113,7 +113,7 @@ def _mixture_and_stems(stemset: StemSet) -> Iterator[Block]:
 
 def _encode(sound: Iterable[Block], stemset: StemSet, path: Path) -> Path:
     rate = stemset.sample_rate if stemset.sample_rate in RATES else 44_100
-    with Writer(path, sample_rate=rate, channels=stemset.channels, bitrate=BITRATE) as writer:
+    with Writer(path, Signal(rate, stemset.channels), Encoding(bitrate=BITRATE)) as writer:
         for block in resample(sound, stemset.sample_rate, rate, stemset.channels):
             writer.write(block)
     return path
