@@ -91,6 +91,20 @@ class _Layout:
         return self.header[:1] + self.header[-1:]
 
 
+@dataclass(frozen=True)
+class _Stated:
+    """What a header states about the sound."""
+
+    start: int
+    size: int
+    field: int
+    """Position of the size."""
+    outer: int
+    """Where the whole file ends."""
+    endian: str
+    samples: Samples | None = None
+
+
 _RIFF, _RIFX, _AIFF = _Layout("<4sI"), _Layout(">4sI"), _Layout(">4sI")
 _W64, _CAF, _BARE = _Layout("<16sQ", 24, 8), _Layout(">4sQ", align=1), _Layout("")
 
@@ -114,8 +128,9 @@ def find_sound(path: Path) -> Extent | None:
                 return _chunked(file, _CAF, start + 8, size, size)
             if head[:4] in (b".snd", b"dns."):
                 endian = "BIG" if head[:4] == b".snd" else "LITTLE"
-                offset, stated = struct.unpack((">" if endian == "BIG" else "<") + "II", head[4:12])
-                return _extent(file, _BARE, start + offset, stated, size, size, endian, start + 8)
+                offset, length = struct.unpack((">" if endian == "BIG" else "<") + "II", head[4:12])
+                stated = _Stated(start + offset, length, start + 8, size, endian)
+                return _extent(file, _BARE, stated, size)
         except struct.error:
             pass
     return None
@@ -160,66 +175,56 @@ def _chunked(file: BinaryIO, layout: _Layout, position: int, size: int, outer: i
             endian = samples.endian if samples else endian
         elif name == b"SSND":
             offset = int.from_bytes(file.read(4), "big")
-            stated = max(0, length - 8 - offset) if length else 0
-            return _extent(file, layout, start + 8 + offset, stated, size, outer, endian, field)
+            length = max(0, length - 8 - offset) if length else 0
+            return _extent(file, layout, _Stated(start + 8 + offset, length, field, outer, endian), size)
         elif name[:4] == b"data":
             if layout is _CAF:
                 start, length = start + 4, max(0, length - 4)
             elif large is not None and length == 0xFFFF_FFFF:
                 length = large
-            return _extent(file, layout, start, max(0, length), size, outer, endian, field, samples)
+            stated = _Stated(start, max(0, length), field, outer, endian, samples)
+            return _extent(file, layout, stated, size)
     return None
 
 
-def _extent(
-    file: BinaryIO,
-    layout: _Layout,
-    start: int,
-    stated: int,
-    size: int,
-    outer: int,
-    endian: str,
-    field: int,
-    samples: Samples | None = None,
-) -> Extent:
-    """Weigh what the header states against the size of the file.
-
-    `outer` is where the header says that all ends, `field` the position of the stated size.
-    """
+def _extent(file: BinaryIO, layout: _Layout, stated: _Stated, size: int) -> Extent:
+    """Weigh what the header states against the size of the file."""
+    start = stated.start
     if start > size:
         raise struct.error("the header says that the sound begins beyond the end of the file")
-    end = size if start + stated >= size else _end(file, layout, start, stated, size, outer)
-    known: int | None = stated
-    if end == size and is_placeholder(stated):
+    end = size if start + stated.size >= size else _end(file, layout, stated, size)
+    known: int | None = stated.size
+    if end == size and is_placeholder(stated.size):
         known = None
-    elif end - start < stated <= size:  # the stated size includes the header
+    elif end - start < stated.size <= size:  # the stated size includes the header
         known = end - start
-    return Extent(start, end, known, endian, _size_field(layout, endian, field, start, end), samples)
+    return Extent(start, end, known, stated.endian, _size_field(layout, stated, end), stated.samples)
 
 
-def _size_field(layout: _Layout, endian: str, field: int, start: int, end: int) -> tuple[int, bytes] | None:
+def _size_field(layout: _Layout, stated: _Stated, end: int) -> tuple[int, bytes] | None:
     """Return the position of the size and what it should be, or None if that does not fit."""
-    form, size = layout.size, end - start + layout.counted
+    form, size = layout.size, end - stated.start + layout.counted
     if layout.header:  # the size counts all of the chunk's content
-        size += start - field - struct.calcsize(form)
+        size += stated.start - stated.field - struct.calcsize(form)
     else:
-        form = ">I" if endian == "BIG" else "<I"
-    return (field, struct.pack(form, size)) if size < 1 << 8 * struct.calcsize(form) else None
+        form = ">I" if stated.endian == "BIG" else "<I"
+    return (stated.field, struct.pack(form, size)) if size < 1 << 8 * struct.calcsize(form) else None
 
 
-def _end(file: BinaryIO, layout: _Layout, start: int, stated: int, size: int, outer: int) -> int:
+def _end(file: BinaryIO, layout: _Layout, stated: _Stated, size: int) -> int:
     """Return the end of sound that is followed by other chunks, junk, or more sound."""
-    wrapped = (size - start - stated) >> 32 << 32
-    for end in (start + stated, start + stated + wrapped):
+    stated_end = stated.start + stated.size
+    wrapped = (size - stated_end) >> 32 << 32
+    for end in (stated_end, stated_end + wrapped):
         if _chunk_follows(file, layout, end, size):
             return end
     if wrapped:
         return size
-    file.seek(start + stated)
+    file.seek(stated_end)
     rest = file.read(_SHORT_JUNK)
-    consistent = stated and start + stated <= outer <= start + stated + layout.align
+    consistent = stated.size and stated_end <= stated.outer <= stated_end + layout.align
     if rest.startswith(_JUNK) or (consistent and (len(rest) < _SHORT_JUNK or not any(rest))):
-        return start + stated
+        return stated_end
     return size
 
 
