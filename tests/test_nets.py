@@ -22,7 +22,7 @@ from stemsplit.runtime.torch_runtime import AllStems
 from stemsplit.training.augment import Augmentation
 from stemsplit.training.config import TrainConfig
 from stemsplit.training.devices import launch
-from stemsplit.training.loop import Trainer
+from stemsplit.training.loop import Samplers, Trainer
 from stemsplit.training.presets import preset
 from stemsplit.training.run import stft_of
 from stemsplit.training.sampler import MixtureSampler
@@ -168,7 +168,7 @@ def tiny(name, songs, *, frames, examples=2, augmentation=PLAIN):
     steps, rate, _ = TINY.get(name, (1, 1e-3, 0.0))
     loss = preset(name).get("loss", TrainConfig.loss)
     recipe = TrainConfig(network=name, steps=steps, warmup=5, learning_rate=rate, average=0.9, loss=loss)
-    return Trainer(NOISES, heard, judged, recipe, launch(), validation_batches=1)
+    return Trainer(NOISES, Samplers(heard, judged, validation_batches=1), recipe, launch())
 
 
 @pytest.mark.slow
@@ -187,7 +187,7 @@ def test_batch_norms_are_of_the_weights_that_are_kept_and_of_songs_as_they_are(s
     trainer = tiny("mdensenet-small", songs, frames=16, augmentation=Augmentation(gain_db=12))
     trainer.run(lambda progress: None)
     average = trainer.network_trainers["network"].networks["average"]
-    plain = replace(trainer.sampler, augmentation=PLAIN)
+    plain = replace(trainer.samplers.training, augmentation=PLAIN)
     heard = [trainer._tensors(plain(number))[0] for number in range(32)]
     with torch.inference_mode():
         inputs = [average.trunk.convolution(F.pad(x, average.trunk.padding)) for x in heard]

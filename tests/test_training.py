@@ -29,7 +29,7 @@ from stemsplit.training import checkpoint, logger, loop
 from stemsplit.training.augment import Augmentation
 from stemsplit.training.config import SCHEDULES, TrainConfig, learning_rate
 from stemsplit.training.devices import PRECISIONS, launch
-from stemsplit.training.loop import Progress, Trainer
+from stemsplit.training.loop import Progress, Samplers, Trainer
 from stemsplit.training.losses import LOSSES, MASK_LOSSES
 from stemsplit.training.merge import join
 from stemsplit.training.network_trainer import NetworkTrainer
@@ -64,7 +64,7 @@ def trainer(
     recipe = TrainConfig(**{"steps": steps, "warmup": 5, "learning_rate": 3e-3, **recipe})
     heard = kind(noise_songs, Stft(), 513, frames + 24, examples)
     judged = MixtureSampler(valid or noise_songs, Stft(), 513, frames + 24, 1, 5, Augmentation.none())
-    return Trainer(stems, heard, judged, recipe, launch(), validation_batches=2)
+    return Trainer(stems, Samplers(heard, judged, validation_batches=2), recipe, launch())
 
 
 def learn(trainer, after_step=lambda progress: None):
@@ -284,7 +284,7 @@ def test_precision_changes_the_result_little(noise_songs):
     half.fabric = launch(precision="bfloat16")
     for network_trainer in half.network_trainers.values():
         network_trainer.fabric = half.fabric
-    inputs, _ = full._tensors(full.sampler(0))
+    inputs, _ = full._tensors(full.samplers.training(0))
     one, other = (t.network_trainers["high"].predict(inputs, averaged=True) for t in (full, half))
     assert other.dtype == torch.float32
     assert 0 < (one - other).abs().max() < 0.05 * one.abs().max()
@@ -457,9 +457,8 @@ def test_two_processes_learn_what_one_learns_from_twice_as_much(data, noise_song
     varied = Augmentation(polarity=1.0)
     pairs = Pairs(heard, Stft(), 513, 4 + 24, 1, 0, varied)
     given = store.load(start, STEMS)
-    one = Trainer(
-        STEMS, pairs, pairs, TrainConfig(steps=3, **recipe), launch(), weights=given, validation_batches=1
-    )
+    samplers = Samplers(pairs, pairs, validation_batches=1)
+    one = Trainer(STEMS, samplers, TrainConfig(steps=3, **recipe), launch(), weights=given)
     learn(one)
     for stem in STEMS:
         for key, value in store.load(path, [stem])[stem].items():

@@ -63,7 +63,8 @@ def resume(trainer: Trainer, path: Path) -> None:
 
 def identity(trainer: Trainer) -> str:
     """Return the settings that must not change during a run, as JSON."""
-    recipe, sampler, validation = asdict(trainer.recipe), trainer.sampler, trainer.validation_sampler
+    recipe, samplers = asdict(trainer.recipe), trainer.samplers
+    sampler, validation = samplers.training, samplers.validation
     del recipe["steps"], recipe["minutes"], recipe["patience"]  # a run may be made longer
     facts = {
         **recipe,
@@ -71,7 +72,7 @@ def identity(trainer: Trainer) -> str:
         "stems": trainer.stems,
         "examples": sampler.size,
         "frames": trainer.frames,
-        "validation": (validation.size, validation.frames, trainer.validation_batches),
+        "validation": (validation.size, validation.frames, samplers.validation_batches),
         "songs": [song.name for song in sampler.songs],
         "processes": trainer.fabric.world_size,
     }

@@ -72,7 +72,7 @@ class TrainingLogger:
             curves.draw(read(self.log), self.run / "curves.png")
 
     def _entry(self, progress: Progress) -> LogEntry:
-        examples = self.trainer.sampler.size * self.trainer.fabric.world_size
+        examples = self.trainer.samplers.training.size * self.trainer.fabric.world_size
         seconds = sum(each.seconds for each in self.recent) / len(self.recent)
         frames = examples * self.trainer.frames
         entry = {

@@ -47,6 +47,18 @@ class Progress:
     """Scores of the averaged networks on the validation examples; empty after most steps."""
 
 
+@dataclass(frozen=True)
+class Samplers:
+    """What makes the examples of a training."""
+
+    training: MixtureSampler
+    validation: MixtureSampler
+    validation_batches: int = 12
+    """The first batches of `validation` are used."""
+    workers: int = 1
+    """Threads that make training examples."""
+
+
 class Trainer:
     """Trains a model's networks: one for all stems, or one per stem, each on its own loss.
 
@@ -54,30 +66,24 @@ class Trainer:
 
     Args:
         stems: names, in the order of the examples' stems.
-        sampler: makes the training examples.
-        validation_sampler: makes the validation examples; the first `validation_batches` are used.
+        samplers: make the training and validation examples.
         recipe: optimiser, schedule, loss.
         fabric: devices and precision.
         weights: a network's name to its initial tensors, in place of random ones.
-        workers: threads that make examples.
     """
 
     def __init__(
         self,
         stems: Sequence[str],
-        sampler: MixtureSampler,
-        validation_sampler: MixtureSampler,
+        samplers: Samplers,
         recipe: TrainConfig,
         fabric: Fabric,
         *,
-        validation_batches: int = 12,
         weights: Mapping[str, Mapping[str, Tensor]] | None = None,
-        workers: int = 1,
     ) -> None:
-        self.stems, self.sampler, self.validation_sampler = tuple(stems), sampler, validation_sampler
-        self.unaugmented_sampler = sampler.unaugmented()
-        self.recipe, self.fabric, self.workers = recipe, fabric, workers
-        self.validation_batches = validation_batches
+        self.stems, self.samplers = tuple(stems), samplers
+        self.unaugmented_sampler = samplers.training.unaugmented()
+        self.recipe, self.fabric = recipe, fabric
         self.given = weights is not None
         self.entry = registry.find(recipe.network)
         parts = self.entry.parts(self.stems)
@@ -95,7 +101,7 @@ class Trainer:
         networks = [network for each in self.network_trainers.values() for network in each.networks.values()]
         if self.given or not networks[0].standardised:
             return
-        logs = torch.cat([inputs.flatten(0, 2).cpu() for inputs in self._inputs(self.sampler)])
+        logs = torch.cat([inputs.flatten(0, 2).cpu() for inputs in self._inputs(self.samplers.training)])
         mean, deviation = logs.mean(dim=0), logs.std(dim=0, correction=0).clamp_min(LEAST_DEVIATION)
         for network in networks:
             network.normalize(mean, deviation)
@@ -134,7 +140,7 @@ class Trainer:
     @property
     def frames(self) -> int:
         """Number of frames, or samples, of the networks' output for an example."""
-        return self.sampler.frames - 2 * self.entry.context.margin
+        return self.samplers.training.frames - 2 * self.entry.context.margin
 
     @property
     def parameters(self) -> int:
@@ -153,8 +159,8 @@ class Trainer:
 
     def _ratios(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield a network's input for the validation examples, and their target ratios where known."""
-        for number in range(self.validation_batches):
-            inputs, all_targets = self._tensors(self.validation_sampler(number))
+        for number in range(self.samplers.validation_batches):
+            inputs, all_targets = self._tensors(self.samplers.validation(number))
             targets = all_targets[name]
             whole = targets.known.bool().all(dim=1)
             yield inputs[whole], (targets.stem / targets.mixture.clamp_min(FLOOR))[whole]
@@ -165,12 +171,13 @@ class Trainer:
     def _batches(self) -> Iterator[Batch]:
         """Yield batches, and make the next ones meanwhile."""
         rank, ranks = self.fabric.global_rank, self.fabric.world_size
-        with ThreadPoolExecutor(self.workers) as pool:
+        sampler, workers = self.samplers.training, self.samplers.workers
+        with ThreadPoolExecutor(workers) as pool:
             numbers = count(self.step * ranks + rank, ranks)
-            ahead = deque(pool.submit(self.sampler, number) for number in islice(numbers, self.workers))
+            ahead = deque(pool.submit(sampler, number) for number in islice(numbers, workers))
             while self.done < 1:
                 batch = ahead.popleft().result()
-                ahead.append(pool.submit(self.sampler, next(numbers)))
+                ahead.append(pool.submit(sampler, next(numbers)))
                 yield batch
 
     def _train_step(
@@ -203,8 +210,9 @@ class Trainer:
             # average, and from augmented examples: measure them again.
             with self.fabric.autocast():
                 update_bn(self._inputs(self.unaugmented_sampler), network_trainer.networks["average"])
-        for number in range(self.fabric.global_rank, self.validation_batches, self.fabric.world_size):
-            inputs, all_targets = self._tensors(self.validation_sampler(number))
+        fabric, samplers = self.fabric, self.samplers
+        for number in range(fabric.global_rank, samplers.validation_batches, fabric.world_size):
+            inputs, all_targets = self._tensors(samplers.validation(number))
             for row, network_trainer in zip(sums, active, strict=True):
                 targets = all_targets[network_trainer.name]
                 outputs = network_trainer.predict(inputs, averaged=True)
@@ -230,7 +238,7 @@ class Trainer:
             known = known.repeat_interleave(batch.mixture.shape[1], dim=0)
         margin, length = self.entry.context.margin, mixture.shape[2]
         inner = slice(margin, length - margin)
-        stft = self.sampler.stft
+        stft = self.samplers.training.stft
         each = len(self.stems) // len(self.network_trainers)
         all_targets = {
             name: Targets(

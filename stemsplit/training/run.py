@@ -22,7 +22,7 @@ from stemsplit.training.augment import Augmentation
 from stemsplit.training.config import TrainConfig
 from stemsplit.training.devices import launch
 from stemsplit.training.logger import Display, TrainingLogger
-from stemsplit.training.loop import Trainer
+from stemsplit.training.loop import Samplers, Trainer
 from stemsplit.training.losses import MASK_LOSSES, SIGNAL_LOSSES
 from stemsplit.training.sampler import DECODED, MixtureSampler, map_songs, splits
 from stemsplit.zoo import page, store
@@ -205,23 +205,15 @@ def _trainer(
         settings.augmentation,
         fabric.device,
     )
-    validation_sampler = replace(
+    validation = replace(
         sampler,
         songs=songs["valid"],
         frames=frames + 2 * entry.context.margin,
         size=min(VALIDATION_SIZE, settings.validation),
         augmentation=Augmentation.none(),
     )
-    return Trainer(
-        settings.stems,
-        sampler,
-        validation_sampler,
-        recipe,
-        fabric,
-        validation_batches=settings.validation // validation_sampler.size,
-        weights=weights,
-        workers=settings.workers,
-    )
+    samplers = Samplers(sampler, validation, settings.validation // validation.size, settings.workers)
+    return Trainer(settings.stems, samplers, recipe, fabric, weights=weights)
 
 
 def _card(settings: Settings, trainer: Trainer) -> ModelCard:
