@@ -110,22 +110,18 @@ class BinaryMaskCNN(Network):
         if step not in STEPS:
             raise ValueError(f"step={step} must be one of {STEPS}")
         count = (frames.shape[1] - FRAMES) // step + 1
-        pooled = 3 // step
-        """How far apart neighbouring columns lie after the first pooling."""
+        x = (frames - self.mean) / self.deviation
+        x = x.unsqueeze(-1).permute(0, 3, 1, 2)  # (batch, channel, frame, bin), channels last in memory
+        inner, first, last = self._pooled_once(x, count, step)
+        return self._head(self._pooled_twice(inner, first, last, count, 3 // step))
+
+    def _pooled_once(self, x: Tensor, count: int, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the columns after the first pooling: shared ones, and the first and last of each window."""
 
         def at(columns: Tensor, offset: int) -> Tensor:
             """The column `offset` further on than the first, for each window."""
             return _cut(columns, offset, offset + (count - 1) * step + 1, step)
 
-        def at_pooled(columns: Tensor, offset: int) -> Tensor:
-            return _cut(columns, offset * pooled, offset * pooled + count)
-
-        def neighbours(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-            """The sum of three taps of pooled columns, from the second column on."""
-            return _cut(a, 0, -2 * pooled) + _cut(b, pooled, -pooled) + _cut(c, 2 * pooled)
-
-        x = (frames - self.mean) / self.deviation
-        x = x.unsqueeze(-1).permute(0, 3, 1, 2)  # (batch, channel, frame, bin), channels last in memory
         weight, bias = self.conv1.weight, self.conv1.bias
         inner = self._leaky(_convolve(x, weight, bias))  # from column 1 on
         first = self._leaky(_convolve(x[:, :, : 1 - FRAMES + 1], weight[:, :, 1:], bias, step))
@@ -143,14 +139,28 @@ class BinaryMaskCNN(Network):
         # From column 3 on, pooled from three by three.
         inner = _larger(_larger(*(_cut(inner, k, k - 5, step) for k in (1, 2))), _cut(inner, 3, -2, step))
         inner, first, last = (self.drop(self._activate(y, self.conv2)) for y in (inner, first, last))
+        return inner, first, last
+
+    def _pooled_twice(self, inner: Tensor, first: Tensor, last: Tensor, count: int, apart: int) -> Tensor:
+        """Return `(batch, window, channel, pooled frame, bin)` for columns that are pooled once.
+
+        Neighbouring columns are those `apart` frames apart.
+        """
+
+        def at(columns: Tensor, offset: int) -> Tensor:
+            return _cut(columns, offset * apart, offset * apart + count)
+
+        def neighbours(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+            """The sum of three taps, from the second column on."""
+            return _cut(a, 0, -2 * apart) + _cut(b, apart, -apart) + _cut(c, 2 * apart)
 
         a, b, c = _taps(inner, self.conv3, "abc")  # from pooled column 1 on
         first_a, first_b = _taps(first, self.conv3, "ab")
         (last_c,) = _taps(last, self.conv3, "c")
         inner = neighbours(a, b, c)  # from pooled column 2 on
-        first = first_b + at_pooled(c, 0)
-        second = first_a + at_pooled(b, 0) + at_pooled(c, 1)
-        last = at_pooled(a, 4) + at_pooled(b, 5) + last_c
+        first = first_b + at(c, 0)
+        second = first_a + at(b, 0) + at(c, 1)
+        last = at(a, 4) + at(b, 5) + last_c
         inner, first, second, last = (self._activate(y, self.conv3) for y in (inner, first, second, last))
 
         a, b, c = _taps(inner, self.conv4, "abc")
@@ -158,13 +168,12 @@ class BinaryMaskCNN(Network):
         second_a, second_b, second_c = _taps(second, self.conv4, "abc")
         (last_c,) = _taps(last, self.conv4, "c")
         inner = neighbours(a, b, c)  # from pooled column 3 on
-        early = _larger(first_b + second_c, first_a + second_b + at_pooled(c, 0))
-        early = _larger(early, second_a + at_pooled(b, 0) + at_pooled(c, 1))
-        late = _larger(at_pooled(inner, 0), at_pooled(inner, 1))
-        late = _larger(late, at_pooled(a, 2) + at_pooled(b, 3) + last_c)
+        early = _larger(first_b + second_c, first_a + second_b + at(c, 0))
+        early = _larger(early, second_a + at(b, 0) + at(c, 1))
+        late = _larger(at(inner, 0), at(inner, 1))
+        late = _larger(late, at(a, 2) + at(b, 3) + last_c)
         early, late = (self._activate(_pool_bins(y), self.conv4) for y in (early, late))
-        x = torch.stack([early, late], dim=3)  # (batch, channel, window, pooled frame, bin)
-        return self._head(x.transpose(1, 2))
+        return torch.stack([early, late], dim=3).transpose(1, 2)
 
     def _head(self, x: Tensor) -> Tensor:
         """Return logits `(..., bin)` for pooled activations `(..., channel, frame, bin)`."""

@@ -31,20 +31,10 @@ def make_page(
 ) -> str:
     """Return the page as HTML, with `AUDIO` where its sounds go."""
     script, style = _asset("player.js"), _asset("style.css")
-    mixture = analyses[0]
-    waves = [_wave(path) for path in pictures.wave_paths(found.waves)]
-    scale = _scale(found.sample_rate)
-    spectrograms = [
-        _picture(picture, scale, f"Spectrogram of {name}")
-        for picture, name in zip(pictures.spectrograms(found), names, strict=True)
-    ]
-    masks = [
-        _picture(picture, scale, f"Share of {name} in the sum of all stems")
-        for picture, name in zip(pictures.mask_pictures(found), names[1:], strict=True)
-    ]
+    mixture, title = analyses[0], _title(stemset)
     seconds = stemset.frames / stemset.sample_rate
-    title = _title(stemset)
     axis = _axis(seconds)
+    waves = [_wave(path) + axis for path in pictures.wave_paths(found.waves)]
     return Template(_asset("template.html")).substitute(
         policy=allowed(script),
         title=escape(_text(title)),
@@ -56,17 +46,12 @@ def make_page(
         style=style,
         script=script,
         tracks="".join(
-            _track(index, name, wave + axis, title, stemset.mixture is not None)
+            _track(index, name, wave, title, stemset.mixture is not None)
             for index, (name, wave) in enumerate(zip(names, waves, strict=True))
         ),
         levels=_levels(names, analyses),
         sums=escape(_sums(stemset, found)),
-        pictures="".join(
-            _section(index, name, spectrogram, mask, axis)
-            for index, (name, spectrogram, mask) in enumerate(
-                zip(names, spectrograms, ["", *masks], strict=True)
-            )
-        ),
+        pictures=_sections(names, found, axis),
         facts="".join(
             f"<div><dt>{escape(_text(name))}</dt><dd>{escape(_text(value))}</dd></div>\n"
             for name, value in {**_music(mixture), **facts}.items()
@@ -183,6 +168,23 @@ def _music(mixture: Analysis) -> dict[str, str]:
     if mixture.key is not None:
         found["Key"] = f"{mixture.key} (confidence {mixture.key_confidence:.0%})"
     return found
+
+
+def _sections(names: list[str], found: pictures.Survey, axis: str) -> str:
+    """Return the spectrogram of each sound and, beside it, the mask of each stem."""
+    scale = _scale(found.sample_rate)
+    spectrograms = [
+        _picture(picture, scale, f"Spectrogram of {name}")
+        for picture, name in zip(pictures.spectrograms(found), names, strict=True)
+    ]
+    masks = [
+        _picture(picture, scale, f"Share of {name} in the sum of all stems")
+        for picture, name in zip(pictures.mask_pictures(found), names[1:], strict=True)
+    ]
+    return "".join(
+        _section(index, name, spectrogram, mask, axis)
+        for index, (name, spectrogram, mask) in enumerate(zip(names, spectrograms, ["", *masks], strict=True))
+    )
 
 
 def _section(index: int, name: str, spectrogram: str, mask: str, axis: str) -> str:
