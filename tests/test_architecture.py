@@ -1,4 +1,4 @@
-"""Imports point one way: a package imports only from the layers below its own."""
+"""Imports point one way: a package imports only from the layers below its own. Code comes in small pieces."""
 
 from __future__ import annotations
 
@@ -32,6 +32,15 @@ LAYERS = [
 """From below. The package's root is for its users alone: nothing within may import it."""
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(PACKAGE.rglob("*.py"))
+MOST_PARAMETERS, MOST_LINES = 6, 300
+MANY_PARAMETERS = {
+    **dict.fromkeys(["cli/evaluate.py", "cli/live.py", "cli/remix.py", "cli/split.py"], "command"),
+    **dict.fromkeys(["cli/train.py", "cli/unpack.py"], "command"),
+    "zoo/foreign.py": "separator",
+}
+"""Typer commands, with one parameter per option; and a function that does not group its parameters yet."""
+LONG = {"options.py", "zoo/msst.py", "zoo/variants.py"}
+"""Modules that are not split yet."""
 
 
 def home(path: Path) -> str:
@@ -108,3 +117,45 @@ def names_interpreted(tree: ast.AST) -> list[str]:
 )
 def test_every_kind_of_interpretation_is_seen(code):
     assert names_interpreted(ast.parse(code)) == [code]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_functions_take_few_parameters(path):
+    many = functions_with_many_parameters(ast.parse(path.read_text(encoding="utf-8")))
+    known = MANY_PARAMETERS.get(path.relative_to(PACKAGE).as_posix())
+    assert [name for name in many if name != known] == []
+
+
+def functions_with_many_parameters(tree: ast.AST) -> list[str]:
+    """Return the functions with more than `MOST_PARAMETERS`, besides `self` and `cls`."""
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return [node.name for node in functions if len(parameters(node.args)) > MOST_PARAMETERS]
+
+
+def parameters(arguments: ast.arguments) -> set[str]:
+    """Return the names of a function's parameters, besides `self` and `cls`."""
+    each = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    return {argument.arg for argument in each} - {"self", "cls"}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "too_many"),
+    [
+        ("a, b, c, d, e, f", False),
+        ("self, a, b, c, d, e, f", False),
+        ("cls, a, /, b, c, *, d, e, f", False),
+        ("a, b, c, d, e, f, g=1", True),
+        ("self, a, /, b, c, *, d, e, f, g", True),
+    ],
+)
+@pytest.mark.parametrize("keyword", ["def", "async def"])
+def test_every_kind_of_parameter_counts(keyword, parameters, too_many):
+    tree = ast.parse(f"class A:\n    {keyword} function({parameters}): ...")
+    assert functions_with_many_parameters(tree) == (["function"] if too_many else [])
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_modules_are_short(path):
+    if path.relative_to(PACKAGE).as_posix() in LONG:
+        return
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
