@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from stemsplit import spatial
-from stemsplit.errors import BadWeights, UnknownModel, UsageError
+from stemsplit.errors import BadWeights, EncodeError, UnknownModel, UsageError
 from stemsplit.files.claims import claim, writing
 from stemsplit.files.digest import sha256
 from stemsplit.missing import not_found
@@ -43,7 +44,7 @@ def add(file: Path, name: str | None = None, config: Path | None = None) -> Inst
     kind = _kind(file, config)
     target = installed.folder() / f"{name}{foreign.kind(kind).SUFFIX}"
     page = target.with_name(f"{name}{installed.SUFFIX}")
-    with claim([page]):
+    with _hints(), claim([page]):
         check_name(name)  # another program may have added it meanwhile
         with writing(target) as part:
             card = _card(kind, file, part, {"name": name, "file": target.name}, config)
@@ -54,6 +55,16 @@ def add(file: Path, name: str | None = None, config: Path | None = None) -> Inst
             target.unlink(missing_ok=True)
             raise
     return card
+
+
+@contextlib.contextmanager
+def _hints() -> Iterator[None]:
+    """Name the variable for the folder of models in hints, where they name an option of other commands."""
+    try:
+        yield
+    except EncodeError as error:
+        error.hint = (error.hint or "").replace("--out", installed.FOLDER_VARIABLE)
+        raise
 
 
 def check_name(name: str) -> None:
@@ -90,7 +101,7 @@ def remove(name: str) -> InstalledCard | None:
     with contextlib.suppress(BadWeights):
         card = installed.read(name)
     folder = installed.folder()
-    with claim([folder / f"{name}{installed.SUFFIX}"]):
+    with _hints(), claim([folder / f"{name}{installed.SUFFIX}"]):
         (folder / f"{name}{installed.SUFFIX}").unlink(missing_ok=True)
         if card:
             (folder / card.file).unlink(missing_ok=True)
@@ -120,6 +131,8 @@ def _card(kind: str, file: Path, part: Path, own: dict[str, Any], config: Path |
             own |= {"kind": kind, "sha256": sha256(copied)}
         card = InstalledCard.from_facts({"origin": file.name, **facts, **own})
         return replace(card, speed=_trial(card, part))
+    except BadWeights as error:  # which names the copy
+        raise BadWeights(error.message.replace(str(part), str(file)), error.hint) from error
     except ValueError as error:
         raise BadWeights(
             f"`{file}` does not fit its description: {error}",

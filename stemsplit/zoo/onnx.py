@@ -17,6 +17,7 @@ from stemsplit.runtime.graph import Port
 from stemsplit.separation.graph import INPUTS, OUTPUTS, GraphNetwork
 from stemsplit.separation.segments import CHANNELS
 from stemsplit.separation.separator import Execution
+from stemsplit.zoo import onnx_file
 from stemsplit.zoo.installed import InstalledCard, residual_of
 
 MOST_NUMBERS = 1 << 28
@@ -69,15 +70,25 @@ def adopt(source: Path, target: Path, config: Path | None) -> dict[str, Any]:
         ValueError: the JSON file is not valid.
         OSError: a file cannot be read or written.
     """
+    onnx_file.check(source)
+    given = {} if config is None else _read(config)
     shutil.copyfile(source, target)
-    given = {} if config is None else json.loads(config.read_text(encoding="utf-8"))
-    if not isinstance(given, dict):
-        raise ValueError("it is not a JSON object")
     facts = _merged(_recognized(target, source, described=config is not None), given)
     if isinstance(outputs := facts.get("outputs"), list):
         facts.setdefault("residual", residual_of(outputs))
     read_network(facts.get("network", {}))
     return facts
+
+
+def _read(config: Path) -> dict[str, Any]:
+    """Return a JSON object. Raises ValueError if it is none."""
+    try:
+        given = json.loads(config.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(given, dict) or not isinstance(given.get("network", {}), dict):
+        raise ValueError("it is not a JSON object, or its network is none")
+    return given
 
 
 def _merged(facts: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,6 +105,9 @@ def _recognized(path: Path, source: Path, *, described: bool) -> Mapping[str, An
     """Return what the shapes of an ONNX file's inputs and outputs tell, and the name of its source."""
     inputs, outputs = graph.ports(path)
     shapes = [port.shape for port in inputs], [port.shape for port in outputs]
+    for shape in (*shapes[0], *shapes[1]):
+        if math.prod(map(abs, shape)) > MOST_NUMBERS:
+            raise BadWeights(f"`{source}` has an input or output of shape {list(shape)}, which is too large")
     if shapes == (
         [(1, 2, 343_980), (1, 4, 2048, 336)],
         [(1, 4, 4, 2048, 336), (1, 4, 2, 343_980)],
@@ -157,10 +171,17 @@ def read_network(
         raise ValueError("framing is for networks with spectra, magnitudes or masks, and for all of these")
     if type(gain) not in (int, float) or not 0 < gain < 100:
         raise ValueError(f"gain={gain!r} must be a number between 0 and 100")
+    return inputs, outputs, None if framing is None else _framing(framing), float(gain)
+
+
+def _framing(facts: Any) -> Framing:
+    sizes = ("n_fft", "hop_length", "bins")
+    if not isinstance(facts, dict) or not all(type(facts.get(name)) is int for name in sizes):
+        raise ValueError(f"framing={facts!r} must have whole numbers for {', '.join(sizes)}")
     try:
-        return inputs, outputs, None if framing is None else Framing(**framing), float(gain)
+        return Framing(**facts)
     except TypeError as error:
-        raise ValueError(f"framing={framing!r} is not valid: {error}") from error
+        raise ValueError(f"framing={facts!r} is not valid: {error}") from error
 
 
 _KINDS = {"inputs": INPUTS, "outputs": OUTPUTS}
