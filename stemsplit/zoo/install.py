@@ -144,12 +144,16 @@ def _trial(card: InstalledCard, path: Path) -> float:
     """Return how many times faster than real time the model separates a segment of noise here.
 
     Raises:
-        ValueError: it gives stems of another shape, or samples that are not finite.
+        ValueError: it does not run, or gives stems of another shape, or samples that are not finite.
     """
     network, execution = foreign.kind(card.kind).load(card, path, RuntimeOptions())
     noise = np.random.default_rng(0).normal(0, 0.1, (CHANNELS, card.segment)).astype(np.float32)
     began = time.perf_counter()
-    stems = network(noise)
+    try:
+        stems = network(noise)
+    except (RuntimeError, TypeError, IndexError, AssertionError) as error:  # of a network not made for it
+        said = str(error).partition("\n")[0][:200]
+        raise ValueError(f"it does not run on a segment of {card.segment} samples: {said}") from error
     elapsed = (time.perf_counter() - began) / execution.workers
     if stems.shape != (len(card.outputs), *noise.shape):
         raise ValueError(f"it gives stems of shape {stems.shape}")
