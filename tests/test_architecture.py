@@ -37,8 +37,9 @@ MANY_PARAMETERS = {
     **dict.fromkeys(["cli/evaluate.py", "cli/live.py", "cli/remix.py", "cli/split.py"], "command"),
     **dict.fromkeys(["cli/train.py", "cli/unpack.py"], "command"),
     "zoo/foreign.py": "separator",
+    "zoo/openunmix_networks.py": "start",
 }
-"""Typer commands, with one parameter per option; and a function that does not group its parameters yet."""
+"""Typer commands, with one parameter per option; and two functions that do not group their parameters yet."""
 LONG = {"options.py", "zoo/msst.py", "zoo/variants.py"}
 """Modules that are not split yet."""
 
