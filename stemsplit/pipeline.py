@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,7 +117,7 @@ def split_track(
     method = method or load(options)
     writers = plan_writers(reader, _outputs(reader, method, options, outputs), options.output)
     files = list(dict.fromkeys(writers.values()))
-    separator = fit(method, reader)
+    separator = fit(method, reader, progress)
     if isinstance(files[0], StemFile) and not separator.spec.complete:
         raise EncodeError("The stems of this model do not add up to the song", "choose another --format")
     results = []
@@ -186,7 +186,7 @@ def split_to_stream(
         BrokenPipeError: the reader of the stream has ended.
     """
     began = time.monotonic()
-    separator = fit(method, reader)
+    separator = fit(method, reader, progress)
     index = separator.spec.stems.index(stem)
     frames = _separate(reader, separator, gain_db, lambda stems: outlet.write(stems[index]), progress)
     outlet.finish()
@@ -205,15 +205,31 @@ def split_to_stream(
     )
 
 
-def fit(method: Method, reader: Reader | RawReader) -> AnySeparator:
-    """Return a separator, which some methods fit to the whole track first."""
+def fit(method: Method, reader: Reader | RawReader, progress: Progress | None = None) -> AnySeparator:
+    """Return a separator, which some methods fit to the whole track first.
+
+    Meanwhile `progress` is told of no frames done: it may end the work.
+    """
     if not isinstance(method, FittedMethod):
         return method
     if isinstance(reader, RawReader):
         raise StemsplitError(
             "This method must hear all of a song before it separates any", "save it to a file"
         )
-    return method.fit(reader, reader.sample_rate)
+    return method.fit(_Watched(reader, progress) if progress else reader, reader.sample_rate)
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """A track that calls `progress` at every block, as often as it is iterated."""
+
+    reader: Reader
+    progress: Progress
+
+    def __iter__(self) -> Iterator[Samples]:
+        for block in self.reader:
+            self.progress(0, self.reader.frames_estimate)
+            yield block
 
 
 def _separate(

@@ -278,11 +278,12 @@ def test_the_structure_of_any_onnx_file_is_read():
     """Every cut is noticed, or leaves a file that ends between two fields."""
     data = Path("tiny.onnx").read_bytes()
     noticed = 0
-    for length in range(len(data)):
+    lengths = range(0, len(data), 7)
+    for length in lengths:
         Path("cut.onnx").write_bytes(data[:length])
         try:
             onnx_file.check(Path("cut.onnx"))
         except StemsplitError:
             noticed += 1
-    assert noticed > 0.95 * len(data)
+    assert noticed > 0.95 * len(lengths)
     onnx_file.check(Path("tiny.onnx"))

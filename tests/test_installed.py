@@ -179,7 +179,7 @@ def test_a_session_and_a_report_have_six_stems(song):
     options = ["--model", "six", "--daw", "reaper", "--report", "--template", "{model}/{stem}.{ext}"]
     done = run("song.wav", *options)
     assert done.exit_code == 0, done.output
-    page = Path("stems/six/report.html").read_text(encoding="utf-8")
+    page = Path("stems/six/song.html").read_text(encoding="utf-8")
     assert all(name in page for name in SIX)
     session = next(Path("stems/six").glob("*.rpp")).read_text()
     assert all(f'NAME "{name}"' in session for name in SIX)
@@ -289,7 +289,7 @@ def test_such_songs_train_a_model(song):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(name, np.tile(song, 8).T, SAMPLE_RATE)
     assert run("-r", "music", "--model", "four", "-o", "DATA/train", "--format", "flac").exit_code == 0
-    options = ["--name", "mine", "--epochs", "1", "--steps", "1", "--batch", "2", "--stems", "vocals"]
+    options = ["--name", "mine", "--steps", "1", "--examples", "2", "--validation", "2", "--stems", "vocals"]
     done = run("train", "--data", "DATA", "--run", "run", *options)
     assert done.exit_code == 0, done.output
     assert Path("run/mine.safetensors").exists()
@@ -319,3 +319,17 @@ def test_a_pipe_that_has_no_end_cannot_be_normalized(song, monkeypatch):
     refused = run("-", "--raw", "44100:2:f32", "--stdout", "guitar", "--model", "six")
     assert refused.exit_code == 1
     assert "save it to a file" in refused.stderr
+
+
+def test_an_interruption_ends_the_first_model_of_a_chain(song):
+    """All of it runs before the second is fitted, and before any stem is written."""
+    calls = []
+
+    def interrupt(done, _total):
+        calls.append(done)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stemsplit.split_file("song.wav", model="six", then={"vocals": "karaoke"}, progress=interrupt)
+    assert calls == [0]
+    assert not Path("stems").exists()
