@@ -99,7 +99,7 @@ def write_wav(path: Path) -> None:
 
 @pytest.fixture
 def shelf(monkeypatch, tmp_path):
-    """A folder with the header of one model."""
+    """A folder with the header of one model, which is the only one."""
     facts = {
         "name": DEFAULT_MODEL,
         "title": "A small one",
@@ -122,6 +122,7 @@ def shelf(monkeypatch, tmp_path):
     path = tmp_path / f"{DEFAULT_MODEL}.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header)
     monkeypatch.setattr("stemsplit.zoo.store.available", lambda: {DEFAULT_MODEL: path})
+    monkeypatch.setattr("stemsplit.zoo.plugins.FAMILIES", {})
     return tmp_path
 
 

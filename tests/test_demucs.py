@@ -17,6 +17,7 @@ import yaml
 from demucs.apply import BagOfModels, apply_model
 from demucs.demucs import Demucs
 from demucs.hdemucs import HDemucs
+from demucs.hf import hf_repo_name
 from demucs.htdemucs import HTDemucs
 from safetensors.torch import save_file
 from typer.testing import CliRunner
@@ -282,6 +283,7 @@ def test_published_models_are_known_without_a_download(hub):
     assert not any(name.startswith("repro") for name in names)
     for name in names:
         ref = ModelRef.parse(f"demucs:{name}")
+        assert ref.card.origin == f"https://huggingface.co/adefossez/{hf_repo_name(name)}"
         assert set(ref.stems) == set(SIX if name == "htdemucs_6s" else FOUR)
         assert "MIT" in ref.describe()
     assert ModelRef.parse("demucs:htdemucs").card.segment == 343_980

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from stemsplit.cli import app
+from stemsplit.cli import app, models
 from stemsplit.errors import BadPlugin, UnknownModel, UsageError
 from stemsplit.options import RuntimeOptions
 from stemsplit.separation.stream import separate_blocks
@@ -217,6 +217,7 @@ def test_models_lists_plugins_and_warns_of_those_that_do_not_work(offer):
     assert "some-package 2" in listed.stdout
     assert listed.stderr.count("warning:") == len(FAULTY)
     assert '"name": "half"' in run("models", "--json").stdout
+    assert {"half", "absent"} <= set(models.complete(""))
     assert run("models", "absent").exit_code == 1
     assert "absent" in run("models", "absent").stderr
 

@@ -76,7 +76,7 @@ def command(
             *catalogue.plugin_models(),
         ):
             if isinstance(model, StemsplitError):
-                console.say(f"warning: {model.message}")
+                _tell_unusable(model)
             else:
                 console.event(**model.facts())
     else:
@@ -183,7 +183,11 @@ def _print_installed(models: Sequence[ModelRef | BadWeights]) -> None:
     Console(width=None if sys.stdout.isatty() else 200).print(table)
     for model in models:
         if isinstance(model, BadWeights):
-            console.error(model)
+            _tell_unusable(model)
+
+
+def _tell_unusable(problem: StemsplitError) -> None:
+    console.say(f"warning: {problem.message}" + (f"; {problem.hint}" if problem.hint else ""))
 
 
 def _print_plugins(models: Sequence[Plugin | StemsplitError]) -> None:
@@ -194,7 +198,7 @@ def _print_plugins(models: Sequence[Plugin | StemsplitError]) -> None:
     table.header_style = "bold"
     for model in models:
         if isinstance(model, StemsplitError):
-            console.say(f"warning: {model.message}")
+            _tell_unusable(model)
         else:
             licence, _, _ = model.card.licence.partition(",")
             table.add_row(model.name, ", ".join(model.stems), model.package, licence)

@@ -44,4 +44,6 @@ def spatial_methods() -> list[Spatial]:
 
 def names() -> tuple[str, ...]:
     """Return the names that `ModelRef.parse` knows, beside those of files."""
-    return (*store.available(), store.BEST, *installed.names(), *spatial.METHODS)
+    from stemsplit.zoo import plugins
+
+    return (*store.available(), store.BEST, *installed.names(), *spatial.METHODS, *plugins.names())

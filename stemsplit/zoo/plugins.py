@@ -193,6 +193,8 @@ def guarded(name: str) -> Iterator[None]:
     except (StemsplitError, MemoryError):
         raise
     except Exception as error:
+        if "allocate memory" in str(error):  # torch's, see `errors.failure`
+            raise
         said, _, _ = f"{type(error).__name__}: {error}".strip().partition("\n")
         raise BadPlugin(
             f"`{name}`, a model of another package, does not work: {said[:300]}", "update the package"
@@ -233,6 +235,13 @@ def _plugin(name: str, model: PluginModel, package: str) -> Plugin:
     if not isinstance(card, PluginCard):
         raise TypeError(f"card() gives {type(card).__name__} instead of PluginCard")
     return Plugin(name, model, card, package)
+
+
+def names() -> list[str]:
+    """Return the names that can be told without running another package's code."""
+    families = {name: import_module(module) for name, module in FAMILIES.items() if find_spec(name)}
+    known = [f"{name}:{each}" for name, family in families.items() for each in family.names()]
+    return [*_entry_points(), *known]
 
 
 def every() -> Iterator[Plugin | StemsplitError]:
