@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from stemsplit.errors import EncodeError, StemsplitError
 from stemsplit.options import FileKeywords, MethodKeywords, Options
 from stemsplit.output import template
 from stemsplit.output.plan import clipping, peaks_of, plan_writers, too_loud, write_stems
-from stemsplit.separation.separator import AnySeparator, FittedMethod, Method, Samples
+from stemsplit.separation.separator import AnySeparator, FittedMethod, Method, Samples, Spec
 from stemsplit.separation.stream import separate_stream
 from stemsplit.zoo.ref import ModelRef, choose_stems
 
@@ -118,15 +118,8 @@ def split_track(
     writers = plan_writers(reader, _outputs(reader, method, options, outputs), options.output)
     files = list(dict.fromkeys(writers.values()))
     separator = fit(method, reader, progress)
-    if isinstance(files[0], StemFile) and not separator.spec.complete:
-        raise EncodeError("The stems of this model do not add up to the song", "choose another --format")
+    summed = _added_to_other(separator.spec, writers) if isinstance(files[0], StemFile) else []
     results = []
-    extra = [name for name in separator.spec.stems if name not in writers]
-    summed = (
-        [f"{' and '.join(extra)} were added to other: a stem file holds four stems"]
-        if extra and isinstance(files[0], StemFile)
-        else []
-    )
 
     def write(stems: Samples) -> None:
         write_stems(writers, separator.spec.stems, stems)
@@ -150,6 +143,14 @@ def split_track(
     with together(files, complete):
         _separate(reader, separator, gain_db, write, progress)
     return results[0]
+
+
+def _added_to_other(spec: Spec, written: Container[str]) -> list[str]:
+    """Return a warning about stems that a stem file adds to `other`; EncodeError if they are not complete."""
+    if not spec.complete:
+        raise EncodeError("The stems of this model do not add up to the song", "choose another --format")
+    extra = [name for name in spec.stems if name not in written]
+    return [f"{' and '.join(extra)} were added to other: a stem file holds four stems"] if extra else []
 
 
 def _outputs(
