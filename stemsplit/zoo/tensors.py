@@ -47,10 +47,13 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    path.touch()
+    mode = path.stat().st_mode  # the usual one: the library's is for this user alone
     try:  # the format has no two names for one tensor
         save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:
         raise OSError(str(error)) from error
+    path.chmod(mode)
 
 
 def _is_plain(name: object, tensor: object) -> bool:
