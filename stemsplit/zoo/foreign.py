@@ -26,6 +26,8 @@ class Kind(Protocol):
 
     SUFFIX: str
     """Of the installed file."""
+    HINT: str
+    """What to do if a file does not fit its description."""
 
     def adopt(self, source: Path, target: Path, config: Path | None) -> dict[str, Any]:
         """Write the installed file, and return the facts for its card.

@@ -135,8 +135,7 @@ def _card(kind: str, file: Path, part: Path, own: dict[str, Any], config: Path |
         raise BadWeights(error.message.replace(str(part), str(file)), error.hint) from error
     except ValueError as error:
         raise BadWeights(
-            f"`{file}` does not fit its description: {error}",
-            'describe it in a JSON file with --config, as in {"outputs": ["vocals"]}',
+            f"`{file}` does not fit its description: {error}", foreign.kind(kind).HINT
         ) from error
 
 

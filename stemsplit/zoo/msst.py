@@ -22,12 +22,13 @@ from stemsplit.options import MOST_OVERLAP, RuntimeOptions
 from stemsplit.separation.segments import CHANNELS
 from stemsplit.zoo import tensors
 from stemsplit.zoo.foreign import Loaded
-from stemsplit.zoo.installed import InstalledCard
+from stemsplit.zoo.installed import InstalledCard, residual_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SUFFIX = ".safetensors"
+HINT = "get the YAML file that belongs to this checkpoint"
 TYPES = {
     "bs_roformer": "BS-RoFormer (Lu, Wang, Kong, Hung 2023)",
     "bs_conformer": "BS-RoFormer with conformer layers",
@@ -40,8 +41,6 @@ TYPES = {
 }
 RECURRENT = ("scnet", "bandit", "bandit_v2")
 """Types with recurrent layers, which run in float32."""
-COUNTERPARTS = {"vocals": "instrumental", "instrumental": "vocals"}
-"""What the mixture without a stem is called."""
 MOST_VALUES = 10_000
 """In a YAML file: aliases in it can stand for any number of them."""
 MOST_BYTES = 1 << 16
@@ -218,8 +217,7 @@ def _whole(value: Any, name: str) -> int:
 def _stems(training: Mapping[str, Any], arguments: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
     """Return the names of the outputs, and that of the residual.
 
-    Several outputs: `other`, `instrumental`, or equal shares for all. A single one: its counterpart, or the
-    only other instrument that is named, or `rest`.
+    The residual of a single output is its counterpart, or the only other instrument that is named.
     """
     named = training.get("instruments") or arguments.get("sources") or arguments.get("stems")
     if not isinstance(named, list) or not named:
@@ -227,10 +225,9 @@ def _stems(training: Mapping[str, Any], arguments: Mapping[str, Any]) -> tuple[t
     names = tuple(map(_stem, named))
     target = training.get("target_instrument")
     outputs = (_stem(target),) if target else names
-    if len(outputs) > 1:
-        return outputs, next((name for name in ("other", "instrumental") if name in outputs), "")
+    residual = residual_of(outputs)
     others = [name for name in names if name not in outputs]
-    return outputs, COUNTERPARTS.get(outputs[0]) or (others[0] if len(others) == 1 else "rest")
+    return outputs, others[0] if residual == "rest" and len(others) == 1 else residual
 
 
 def _stem(name: Any) -> str:

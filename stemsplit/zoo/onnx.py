@@ -60,6 +60,7 @@ MDX_FILES = {
 """Published files: stem, n_fft and gain ("compensation"), from the tables that come with them."""
 
 SUFFIX = ".onnx"
+HINT = 'describe it in a JSON file with --config, as in {"outputs": ["vocals"]}'
 
 
 def adopt(source: Path, target: Path, config: Path | None) -> dict[str, Any]:

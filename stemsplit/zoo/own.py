@@ -17,6 +17,7 @@ from stemsplit.zoo.foreign import Loaded
 from stemsplit.zoo.installed import InstalledCard
 
 SUFFIX = store.SUFFIX
+HINT = "get the file again"
 TRIAL_SECONDS = 10
 
 
