@@ -18,7 +18,7 @@ from stemsplit.errors import BadWeights, DeviceUnavailable, UsageError
 from stemsplit.options import RuntimeOptions
 from stemsplit.runtime.segments import TorchSegments
 from stemsplit.separation.stream import separate_blocks
-from stemsplit.zoo import install, installed, msst, tensors
+from stemsplit.zoo import install, installed, msst, pymss, tensors
 from stemsplit.zoo.ref import ModelRef
 
 pymss_core = pytest.importorskip("pymss_core")
@@ -580,7 +580,7 @@ def test_half_precision_as_on_a_gpu_is_close(made):
     for text in (BS_ROFORMER, MEL_BAND_ROFORMER, MDX23C):
         path, config, _ = made(text)
         card = msst.describe(msst.read_yaml(config))
-        network = msst.build(card["network"], tensors.read(path))
+        network = pymss.build(card["network"], tensors.read(path))
         mixture = noise(card["segment"])
         exact, half = (
             TorchSegments(network, replace(CPU, precision=precision), half=True)(mixture)

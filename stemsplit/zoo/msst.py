@@ -6,60 +6,28 @@ the checkpoint, which only `stemsplit.zoo.tensors` reads.
 
 from __future__ import annotations
 
-import json
 import re
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stemsplit.defaults import install_extra
 from stemsplit.errors import BadWeights, DeviceUnavailable
 from stemsplit.options import MOST_OVERLAP, RuntimeOptions
-from stemsplit.separation.segments import CHANNELS
 from stemsplit.zoo import tensors
 from stemsplit.zoo.foreign import Loaded
 from stemsplit.zoo.installed import InstalledCard, residual_of
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from stemsplit.zoo.pymss import TYPES, arguments_of, build, channels_of
 
 SUFFIX = ".safetensors"
 HINT = "get the YAML file that belongs to this checkpoint"
-TYPES = {
-    "bs_roformer": "BS-RoFormer (Lu, Wang, Kong, Hung 2023)",
-    "bs_conformer": "BS-RoFormer with conformer layers",
-    "mel_band_roformer": "Mel-Band RoFormer (Wang, Lu, Won 2023)",
-    "mel_band_conformer": "Mel-Band RoFormer with conformer layers",
-    "scnet": "SCNet (Tong and others 2024)",
-    "mdx23c": "MDX23C: TFC-TDF-UNet v3 (Kim, Lee, Jung 2023)",
-    "bandit": "Bandit (Watcharasupat and others 2023)",
-    "bandit_v2": "Bandit v2 (Watcharasupat, Wu, Orife 2024)",
-}
 RECURRENT = ("scnet", "bandit", "bandit_v2")
 """Types with recurrent layers, which run in float32."""
 MOST_VALUES = 10_000
 """In a YAML file: aliases in it can stand for any number of them."""
 MOST_BYTES = 1 << 16
 """Of a YAML file."""
-LIMITS = {
-    **dict.fromkeys(("sample_rate", "fs"), 400_000),
-    **dict.fromkeys(("heads", "num_bands", "n_bands", "num_subbands"), 1 << 10),
-}
-LIMIT = 1 << 15
-"""Of every other number, transforms and layers among them."""
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "window_fn": ("hann_window", "hamming_window", "blackman_window", "bartlett_window"),
-    "rnn_type": ("LSTM", "GRU", "RNN"),
-    "hidden_activation": ("Tanh", "ReLU", "GELU", "ELU", "SiLU", "Sigmoid", "Identity"),
-    "wkwargs": (None, {}),
-    "hidden_activation_kwargs": (None, {}),
-    "stft_window_fn": (None,),
-}
-"""Of what the package looks up by name in torch, or passes on to it."""
 
 
 def adopt(source: Path, target: Path, config: Path | None) -> dict[str, Any]:
@@ -91,7 +59,7 @@ def load(card: InstalledCard, path: Path, running: RuntimeOptions) -> Loaded:
 
     _check_installed()
     try:
-        module, channels = build(card.network, tensors.stored(path)), _channels(card.network)
+        module, channels = build(card.network, tensors.stored(path)), channels_of(card.network)
     except ValueError as error:
         raise BadWeights(f"`{path}` does not fit its description: {error}", "add the model again") from error
     network = TorchSegments(module, running, channels=channels, half=card.half)
@@ -154,12 +122,14 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     kind = _type(config)
     audio, training, inference = (_section(config, name) for name in ("audio", "training", "inference"))
-    arguments = _section(config, _arguments(kind))
+    arguments = _section(config, arguments_of(kind))
+    if "flash_attn" in arguments:  # the same attention, without a matrix of all pairs of frames
+        arguments["flash_attn"] = True
     rate = audio.get("sample_rate") or training.get("samplerate") or arguments.get("fs") or 44_100
     outputs, residual = _stems(training, arguments)
     overlaps = _whole(inference.get("num_overlap") or 2, "num_overlap")
     given = {
-        _arguments(kind): arguments,
+        arguments_of(kind): arguments,
         "audio": {
             key: audio[key] for key in ("n_fft", "hop_length", "dim_f", "num_channels") if key in audio
         },
@@ -194,11 +164,6 @@ def _type(config: Mapping[str, Any]) -> str:
     if kind not in TYPES:
         raise ValueError(f"models of type {kind} cannot be added; {hint}")
     return kind
-
-
-def _arguments(kind: str) -> str:
-    """Return the section that has the arguments of a network."""
-    return "kwargs" if kind == "bandit_v2" else "model"
 
 
 def _section(config: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -240,103 +205,3 @@ def _hop_length(config: Mapping[str, Any]) -> int:
     arguments = {**config["audio"], **config.get("model", {}), **config.get("kwargs", {})}
     keys = ("stft_hop_length", "hop_size", "hop_length")
     return _whole(next((arguments[key] for key in keys if key in arguments), 512), "hop_length")
-
-
-def _channels(network: Mapping[str, Any]) -> int:
-    """Return the number of channels of a network's input."""
-    config = network["config"]
-    arguments = config[_arguments(network["type"])]
-    stereo = 2 if arguments.get("stereo") else 1
-    defaults = {"scnet": CHANNELS, "mdx23c": config["audio"].get("num_channels", CHANNELS)}
-    keys = ("audio_channels", "in_channels", "in_channel")
-    found = next((arguments[key] for key in keys if key in arguments), defaults.get(network["type"], stereo))
-    if found not in (1, CHANNELS):
-        raise ValueError(f"it is for {found!r} channels, not for one or two")
-    return int(found)
-
-
-def build(network: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
-    """Return the network that a card describes, with its weights.
-
-    Raises:
-        ValueError: there is no such network, or the weights are those of another one.
-    """
-    from pymss_core import get_model_from_config
-
-    kind, config = network.get("type"), network.get("config")
-    if kind not in TYPES or not isinstance(config, dict):
-        raise ValueError(f"there is no network of type {kind!r}")
-    _check(config)
-    with TemporaryDirectory() as folder:
-        path = Path(folder, "config.yaml")  # the package takes a file, and JSON is YAML
-        path.write_text(json.dumps(config, ensure_ascii=False), encoding="utf-8")
-        try:
-            with _without_tensors(sum(tensor.numel() for tensor in weights.values())):
-                module: nn.Module = get_model_from_config(kind, path)[0]
-        except Exception as error:  # of any kind, as the package does not check the numbers
-            said = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
-            raise ValueError(f"its YAML file describes no network of type {kind} ({said})") from error
-    _fill(module, weights)
-    return module
-
-
-def _check(value: Any, key: str = "config") -> None:
-    """Raise ValueError for numbers that are out of range, and for unknown names of parts of torch."""
-    if key in CHOICES:
-        if value not in CHOICES[key]:
-            raise ValueError(f"{key}={value!r} is not supported")
-    elif isinstance(value, dict):
-        for name, each in value.items():
-            _check(each, name)
-    elif isinstance(value, list):
-        for each in value:
-            _check(each, key)
-    elif isinstance(value, (int, float)) and not abs(value) <= LIMITS.get(key, LIMIT):
-        raise ValueError(f"{key}={value!r} is out of range")
-
-
-@contextmanager
-def _without_tensors(limit: int) -> Iterator[None]:
-    """Build modules in this thread with parameters that take no memory.
-
-    Raises ValueError where they have more than `limit` numbers.
-
-    The meta device would do so too, but some networks compute with their buffers while they are built.
-    """
-    import torch
-    from torch.nn.modules.module import register_module_parameter_registration_hook
-
-    thread, left = threading.get_ident(), limit
-
-    def register(_module: nn.Module, _name: str, parameter: Any) -> Any:
-        nonlocal left
-        if threading.get_ident() != thread or parameter is None or parameter.is_meta:
-            return None
-        left -= parameter.numel()
-        if left < 0:
-            raise ValueError("it has more weights than the checkpoint")
-        return torch.nn.Parameter(parameter.to("meta"), requires_grad=False)
-
-    hook = register_module_parameter_registration_hook(register)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-def _fill(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Put weights into a network. Raises ValueError if they are those of another one."""
-    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if wrong := sorted(
-        name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
-    ):
-        name = wrong[0]
-        raise ValueError(
-            f"{len(wrong)} of its tensors differ from those of the YAML file, such as {name}: "
-            f"{found.get(name, 'missing')}, not {expected.get(name, 'there')}"
-        )
-    module.load_state_dict(
-        {name: each.float() if each.is_floating_point() else each for name, each in weights.items()},
-        assign=True,
-    )
