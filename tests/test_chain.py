@@ -6,6 +6,7 @@ import errno
 import gc
 import tempfile
 import warnings
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from stemsplit.batch.plan import BatchOptions
 from stemsplit.errors import EncodeError, UnknownModel, UnknownStem, UsageError
 from stemsplit.options import RuntimeOptions, SplitOptions
 from stemsplit.separation.chain import Chained, Kept, Link, chained
-from stemsplit.separation.compose import with_residual
+from stemsplit.separation.compose import shifted, with_residual
 from stemsplit.separation.segments import NormalizedSegments, Segmentation, SegmentSeparator
 from stemsplit.separation.separator import FittedMethod
 from stemsplit.separation.stream import separate_blocks, separate_stream
@@ -140,6 +141,32 @@ def test_chains_can_be_chained_and_get_a_residual():
     assert not some.spec.complete
     rest = whole(with_residual(some, "rest"), mixture)
     np.testing.assert_allclose(rest.sum(axis=0), mixture, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        chained(FIRST, segments(), "drums", ("kit", "room")),
+        with_residual(replace(FIRST, stems=("vocals",)), "rest"),
+        shifted(FIRST, 2, 0.001),
+    ],
+)
+def test_memory_does_not_grow_with_the_stream(method):
+    alive: list[weakref.ref] = []
+    most = 0
+
+    def blocks():
+        nonlocal most
+        for number in range(200):
+            block = noise(LENGTH + number % 7)
+            alive.append(weakref.ref(block))
+            yield block
+            most = max(most, sum(each() is not None for each in alive))
+
+    for _ in separate_blocks(method, blocks()):
+        pass
+    assert len(alive) == 200
+    assert most < 10
 
 
 def test_silence_stays_silent():

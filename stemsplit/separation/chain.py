@@ -6,13 +6,12 @@ import tempfile
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import tee
 from typing import BinaryIO
 
 import numpy as np
 
 from stemsplit.errors import EncodeError
-from stemsplit.separation.compose import in_step
+from stemsplit.separation.compose import copies, in_step
 from stemsplit.separation.separator import AnySeparator, FittedMethod, Method, Samples, Spec
 from stemsplit.separation.stream import resampled, separate_blocks, separate_stream
 
@@ -63,7 +62,7 @@ class Chained:
         """Yield stems `(stem, channel, time)` of a mixture in blocks `(channel, time)`."""
         spec = self.first.spec
         index = spec.stems.index(self.link.parent)
-        found, again = tee(separate_blocks(self.first, blocks))
+        found, again = copies(separate_blocks(self.first, blocks), 2)
         parts = separate_stream(self.second, (stems[index] for stems in again), spec.sample_rate)
         for stems, split in in_step([found, parts]):
             yield np.concatenate([stems[:index], split, stems[index + 1 :]])

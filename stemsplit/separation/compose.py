@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import tee
 
 import numpy as np
 
@@ -161,8 +161,8 @@ class StreamMean:
 
     def stream(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
         """Yield stems `(stem, channel, time)` of a mixture in blocks `(channel, time)`."""
-        copies = tee(blocks, len(self.separators))
-        streams = [separate_blocks(*each) for each in zip(self.separators, copies, strict=True)]
+        copied = copies(blocks, len(self.separators))
+        streams = [separate_blocks(*each) for each in zip(self.separators, copied, strict=True)]
         for parts in in_step(streams):
             yield np.float32(1 / len(parts)) * sum(parts[1:], start=parts[0])
 
@@ -182,7 +182,7 @@ class StreamWithResidual:
 
     def stream(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
         """Yield stems `(stem, channel, time)` of a mixture in blocks `(channel, time)`."""
-        mixture, copy = tee(blocks)
+        mixture, copy = copies(blocks, 2)
         for stems, part in in_step([self.separator.stream(copy), mixture]):
             yield np.concatenate([stems, (part - stems.sum(axis=0))[None]])
 
@@ -213,6 +213,27 @@ class Shifted:
             if index == 0 and self.samples:
                 yield np.zeros((len(block), self.samples), np.float32)
             yield block
+
+
+def copies(blocks: Iterable[Samples], count: int) -> list[Iterator[Samples]]:
+    """Return iterators over the same blocks, each of which is kept until all have had it.
+
+    `itertools.tee` keeps up to 57 of them: minutes of several stems.
+    """
+    source, waiting = iter(blocks), [deque[Samples]() for _ in range(count)]
+
+    def copy(own: deque[Samples]) -> Iterator[Samples]:
+        while True:
+            if not own:
+                block = next(source, None)
+                if block is None:
+                    return
+                for queue in waiting:
+                    queue.append(block)
+                del block
+            yield own.popleft()
+
+    return [copy(own) for own in waiting]
 
 
 def in_step(streams: Sequence[Iterable[Samples]]) -> Iterator[list[Samples]]:
