@@ -9,12 +9,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import safetensors.torch
 import soundfile
 import torch
 from typer.testing import CliRunner
 
 from stemsplit.cli import app
-from stemsplit.errors import BadWeights, DeviceUnavailable, UsageError
+from stemsplit.errors import BadWeights, DeviceUnavailable, EncodeError, UsageError
 from stemsplit.options import RuntimeOptions
 from stemsplit.runtime.segments import TorchSegments
 from stemsplit.separation.stream import separate_blocks
@@ -587,3 +588,24 @@ def test_half_precision_as_on_a_gpu_is_close(made):
             for precision in ("float32", "bfloat16")
         )
         assert 0 < np.linalg.norm(half - exact) < 0.05 * np.linalg.norm(exact)
+
+
+def test_two_segments_at_a_time_give_the_same_stems(made):
+    path, config, _ = made(MEL_BAND_ROFORMER)
+    install.add(path, None, config)
+    mixture = noise(20_000)
+    one, two = (
+        np.concatenate(list(separate_blocks(model.load(replace(CPU, threads=threads)), [mixture])), axis=-1)
+        for model, threads in ((ModelRef.parse("model"), 1), (ModelRef.parse("model"), 2))
+    )
+    np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+def test_a_full_disk_leaves_nothing(made, monkeypatch):
+    def full(_tensors, path):
+        path.write_bytes(b"half")
+        raise safetensors.SafetensorError("No space left on device")
+
+    path, config, _ = made()
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    assert "disk is full" in refused(path, config, EncodeError)
