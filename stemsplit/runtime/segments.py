@@ -17,7 +17,7 @@ from stemsplit.runtime import cores, pick_device
 from stemsplit.runtime.torch_runtime import best_precision
 from stemsplit.separation.separator import Execution, Samples
 
-# SCNet's transform has none, which torch finds worth a word.
+# SCNet's transform has no window, on purpose.
 warnings.filterwarnings("ignore", "A window was not provided", UserWarning)
 
 CPU_WORKERS = 2
