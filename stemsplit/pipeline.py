@@ -215,7 +215,7 @@ def fit(method: Method, reader: Reader | RawReader, progress: Progress | None = 
         return method
     if isinstance(reader, RawReader):
         raise StemsplitError(
-            "This method must hear all of a song before it separates any", "save it to a file"
+            "This model needs a whole track before it separates any of it", "save it to a file"
         )
     return method.fit(_Watched(reader, progress) if progress else reader, reader.sample_rate)
 

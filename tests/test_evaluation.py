@@ -415,12 +415,12 @@ def test_sources_without_names_go_to_the_stems_that_they_are_nearest_to(song):
 
 @pytest.mark.parametrize("method", ["adress", "ica"])
 def test_a_method_that_is_fitted_to_each_song_is_measured_at_its_best(song, method):
-    found = EvaluationPlan("model", STEMS, {"by place": spatial.build(method)}, {}, 0.5, blind=True).measure(
+    found = EvaluationPlan("model", STEMS, {"spatial": spatial.build(method)}, {}, 0.5, blind=True).measure(
         "test", song
     )
-    assert list(found.systems) == ["by place", "mixture"]
+    assert list(found.systems) == ["spatial", "mixture"]
     for name in STEMS:
-        assert found.systems["by place"][name]["sdr_db"] > found.systems["mixture"][name]["sdr_db"]
+        assert found.systems["spatial"][name]["sdr_db"] > found.systems["mixture"][name]["sdr_db"]
 
 
 @dataclass(frozen=True)
@@ -433,7 +433,7 @@ class TellsTwoApart:
 
     def fit(self, mixture, sample_rate):
         if self.sources > 2:
-            raise TooFewPositions(2, "two", "ask for 2 sources")
+            raise TooFewPositions(2, "two", "choose 2 sources")
         return spatial.build("ica").fit(mixture, sample_rate)
 
 
@@ -443,8 +443,8 @@ def test_of_a_song_with_few_positions_a_method_is_asked_for_few(song):
     for method in ("adress", "duet"):
         np.testing.assert_array_equal(evaluation.sources(spatial.build(method), mono), mono.mixture[None])
     scores = (
-        EvaluationPlan("model", STEMS, {"by place": spatial.build("adress")}, {}, 0.5, blind=True)
+        EvaluationPlan("model", STEMS, {"spatial": spatial.build("adress")}, {}, 0.5, blind=True)
         .measure("test", mono)
         .systems
     )
-    assert scores["by place"] == scores["mixture"]
+    assert scores["spatial"] == scores["mixture"]

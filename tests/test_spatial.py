@@ -1,4 +1,4 @@
-"""Separation by place: tones that never meet come apart, and what has no positions is told so."""
+"""Separation by position: tones that never meet come apart, and what has no positions is told so."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def test_samples_that_come_but_once_are_refused(song):
     words = ["-", "--raw", f"{RATE}:2:f32", "--model", "adress", "--stdout", "source-1"]
     run = CliRunner().invoke(app, words, input=raw)
     assert run.exit_code == 1
-    assert "must hear all of a song" in run.stderr
+    assert "needs a whole track" in run.stderr
     run = CliRunner().invoke(app, ["panned.wav", *words[1:]])
     assert len(run.stdout_bytes) == len(raw)
 

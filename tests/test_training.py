@@ -295,7 +295,7 @@ def test_devices_that_are_not_there_are_refused(monkeypatch):
         launch("cpu", precision="float16")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(DeviceUnavailable, match="2 cuda devices asked for, 1 here"):
+    with pytest.raises(DeviceUnavailable, match="2 cuda devices requested, 1 here"):
         launch("cuda", devices=2)
 
 

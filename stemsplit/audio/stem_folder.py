@@ -71,7 +71,7 @@ def find(folder: Path) -> StemSet:
     forms = {(reader.sample_rate, reader.channels) for reader in map(Reader, stems.values())}
     if len(forms) > 1:
         raise DecodeError(
-            f"The sounds in `{folder}` differ in sample rate or channels, and are no stems of one track"
+            f"The sounds in `{folder}` differ in sample rate or channels, so they are not stems of one track"
         )
     (sample_rate, channels) = forms.pop()
     return StemSet(folder.resolve().name, stems, mixture, sample_rate, channels)

@@ -122,7 +122,7 @@ class BatchRunner:
                 self._publish(job, nearby, replace(done, input=fingerprint, source=source(job.track.path)))
         except OSError as error:
             raise EncodeError(
-                f"Cannot copy `{job.track}` or its stems: {error}", "check both places"
+                f"Cannot copy `{job.track}` or its stems: {error}", "check both files"
             ) from error
         return replace(result, input=job.track.path, outputs=job.outputs)
 

@@ -153,7 +153,7 @@ def _stemsplit(
 ) -> None:
     """Split music into stems: vocals, drums, bass and the rest.
 
-    A first word that is no command is a track: `stemsplit song.mp3` is short for
+    A first word that is not a command is a track: `stemsplit song.mp3` is short for
     `stemsplit split song.mp3`, whose options are shown by `stemsplit split --help`.
     """
 

@@ -33,7 +33,7 @@ def command(
         bool, typer.Option("--quiet", "-q", metavar="", help="Only the path and errors.")
     ] = False,
 ) -> None:
-    """Make a session for a DAW: a track a stem, named and coloured, at the tempo that is heard.
+    """Make a session for a DAW: one track per stem, named and coloured, at the detected tempo.
 
     A DAWproject holds the stems; REAPER's names them, so keep them where they are. The session's path goes to
     stdout, the tempo to stderr.

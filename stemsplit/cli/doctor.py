@@ -118,7 +118,7 @@ def _openvino() -> Check:
         return Check("openvino", True, metadata.version("openvino"))
     except metadata.PackageNotFoundError:
         return Check(
-            "openvino", False, "not installed", "`pip install openvino`: processors are twice as fast"
+            "openvino", False, "not installed", "`pip install openvino`: CPUs are twice as fast with it"
         )
 
 

@@ -93,7 +93,7 @@ def command(
     runtime: runtime_options.Runtime = "auto",
     device: runtime_options.Device = "auto",
     precision: runtime_options.Precision = "float32",
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="A row a song, system and stem.")] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="One row per song and stem.")] = None,
     json: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="All figures, song by song; `-` is stdout, without the tables."),
@@ -107,11 +107,11 @@ def command(
 ) -> None:
     """Measure a model, or a method, on songs whose stems are known.
 
-    SDR, SI-SDR and SI-SNR in dB over each whole song, of the model, of the unprocessed mixture, and of
-    masks and filters made from the true stems; accuracy of the masks over all bins. Median over the songs,
-    with the mean in brackets. Of a method that finds sources by their place, each stem
-    gets the source that is nearest to it. In float32, unless --precision says otherwise,
-    so that the scores are the same on every machine.
+    SDR, SI-SDR and SI-SNR in dB over each whole song, bleedless and fullness (0 to 100), of the model, of the
+    unprocessed mixture, and of masks and filters made from the true stems; accuracy of the masks over all
+    bins. Medians over the songs, with the means in brackets. Spatial methods do not name their sources: each
+    stem gets the source that is nearest to it. In float32, unless --precision is given, so that the scores
+    are the same on every machine.
     """
     from stemsplit import plots
     from stemsplit.datasets.songs import stems_in

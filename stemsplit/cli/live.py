@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = "play | stemsplit live --raw 44100:2:f32 --stem vocals | listen"
 
-_what = partial(typer.Option, rich_help_panel="What to hear")
+_what = partial(typer.Option, rich_help_panel="What to play")
 _card = partial(typer.Option, rich_help_panel="Sound cards")
 _how = partial(typer.Option, rich_help_panel="How to run")
 _tell = partial(typer.Option, rich_help_panel="What to print", metavar="")
@@ -56,8 +56,8 @@ def command(
 ) -> None:
     """Separate sound while it plays: standard input to standard output, or between sound cards.
 
-    What comes out is a stated time behind what comes in: a block, and what the networks
-    hear ahead of it. It is the sound that `stemsplit split` makes with this model, and as long.
+    The output is delayed by one block and the look-ahead of the networks; the delay is printed.
+    It is the same sound as that of `stemsplit split` with this model.
     """
     from stemsplit.live import engine, sound_card
     from stemsplit.remix import mixer
@@ -85,7 +85,7 @@ def command(
     live = engine.Live(separator, mix, block_ms=block)
     way = _between_cards(live, input, output) if cards else _through_pipes(live, raw)
     if not quiet:
-        ahead = f"of these {live.milliseconds(spec.context):.0f} ms hear ahead of blocks of"
+        ahead = f"of these {live.milliseconds(spec.context):.0f} ms look-ahead, the rest blocks of"
         behind = f"{live.milliseconds(way.latency):.0f} ms behind, {ahead}"
         console.say(f"{stem or remix}: {behind} {live.milliseconds(live.block):.0f} ms; {spec.how}")
     try:

@@ -67,7 +67,7 @@ def command(
     """Mix a song anew: `karaoke`, or `vocals=-6dB drums=mute other=pan:-30,width:50 bass=delay:20ms`.
 
     Of each stem: a gain in dB, mute, solo, pan from -100 to 100, width from 0 to 200 %, a delay. The folder
-    that a song was split to saves splitting it again. The balance stays as asked for: where peaks would be
+    that a song was split to saves splitting it again. The balance is never changed: where peaks would be
     too high, all of the remix is made softer, and it is said by how much.
     """
     from dataclasses import asdict
@@ -106,7 +106,7 @@ def command(
     for warning in result.warnings:
         report.remark(f"warning: {warning}")
     if result.gain_db < 0:
-        report.remark(f"{out.name}: {result.gain_db:.1f} dB, for its peaks; the balance is as asked for")
+        report.remark(f"{out.name}: {result.gain_db:.1f} dB to avoid clipping; the balance is unchanged")
     if json:
         console.event(**asdict(result))
     else:

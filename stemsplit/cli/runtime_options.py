@@ -36,7 +36,7 @@ Shifts = Annotated[
 ]
 Runtime = Annotated[
     Literal["auto", "torch", "openvino"],
-    _run(help="What runs the networks; else openvino on a processor, where it is installed."),
+    _run(help="What runs the networks. Default: openvino on a CPU, where it is installed."),
 ]
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], _run("--device", "-d", help="Where they run.")]
 Precision = Annotated[
@@ -44,9 +44,7 @@ Precision = Annotated[
     _run(help="Default: bfloat16 where the hardware has it, which is twice as fast; float32 elsewhere."),
 ]
 Batch = Annotated[int | None, _run(min=1, metavar="N", help="How much at once; else what suits the device.")]
-Threads = Annotated[
-    int | None, _run(min=1, metavar="N", help="Processor cores to use; else all, up to eight.")
-]
+Threads = Annotated[int | None, _run(min=1, metavar="N", help="CPU cores to use. Default: all, up to eight.")]
 Workers = Annotated[
     int | None,
     _run(
@@ -70,7 +68,7 @@ Gpus = Annotated[
         "--gpus-per-worker",
         min=0.0,
         metavar="N",
-        help="Graphics cards for each worker of Ray, as 1 or 0.5.",
+        help="GPUs for each Ray worker: 1, or a share such as 0.5.",
     ),
 ]
 Fast = Annotated[
@@ -78,7 +76,7 @@ Fast = Annotated[
     _run(
         "--fast",
         metavar="",
-        help="Networks hear every third frame only: faster, drums a little blurred. Of binary-mask-cnn.",
+        help="Run the networks on every third frame: faster, blurs drums slightly. For binary-mask-cnn.",
     ),
 ]
 

@@ -25,8 +25,8 @@ def command(
 ) -> None:
     """Find the positions in the stereo image that a recording's sounds come from.
 
-    By level, as ADRess hears them: an azimuth for `stemsplit --model adress --azimuth`. By level and delay of
-    the right channel against the left, as DUET hears them.
+    By level, as in ADRess: an azimuth for `stemsplit --model adress --azimuth`. By level and delay of
+    the right channel against the left, as in DUET.
     """
     from stemsplit import plots
     from stemsplit.audio.reader import Reader

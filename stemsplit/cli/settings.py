@@ -268,7 +268,7 @@ def _typed(value: Any, at: str, *, flag: bool) -> str | bool:
         raise BadConfig(f"{at} says {value!r}, neither true nor false", "write true or false, without quotes")
     if isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return str(value)
-    hint = "write it as on the command line, in quotes where it is no number"
+    hint = "write it as on the command line, in quotes unless it is a number"
     raise BadConfig(f"{at} is neither text nor a number", hint)
 
 

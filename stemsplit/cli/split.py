@@ -103,7 +103,7 @@ def command(
         _what(
             metavar="NAMES",
             autocompletion=_complete_stems,
-            help="Only these, as in `vocals,drums`; with a network a stem, the others cost no time.",
+            help="Write only these: `vocals,drums`. The networks of other stems, if separate, do not run.",
         ),
     ] = None,
     two_stems: Annotated[
@@ -129,7 +129,7 @@ def command(
     ] = None,
     mask: Annotated[
         Literal["soft", "binary", "wiener"] | None,
-        _how(help="Sounds shared, or each to one stem, or shared by place; else what suits the model."),
+        _how(help="How masks divide sound: in shares, all to one stem, or by stereo position too."),
     ] = None,
     sources: Annotated[
         int | None,
@@ -176,7 +176,7 @@ def command(
         _where(help="A session of the stems too, for Bitwig Studio, Cubase and others, or for REAPER."),
     ] = None,
     with_report: Annotated[
-        bool, _where("--report", metavar="", help="A page too, to hear and see the stems with.")
+        bool, _where("--report", metavar="", help="Also write a web page that plays and shows the stems.")
     ] = False,
     force: Annotated[bool, _where("--force", metavar="", help="Replace stems already there.")] = False,
     skip_existing: Annotated[

@@ -26,11 +26,11 @@ def networks(incomplete: str) -> list[str]:
     return [name for name in registry.REGISTRY if name.startswith(incomplete)]
 
 
-_what = partial(typer.Option, rich_help_panel="What to learn from")
+_what = partial(typer.Option, rich_help_panel="Training data")
 _varied = partial(typer.Option, rich_help_panel="How examples are varied")
-_how = partial(typer.Option, rich_help_panel="How to learn")
+_how = partial(typer.Option, rich_help_panel="How to train")
 _stop = partial(typer.Option, rich_help_panel="When to slow down and stop")
-_where = partial(typer.Option, rich_help_panel="Where to learn")
+_where = partial(typer.Option, rich_help_panel="Where to train")
 _result = partial(typer.Option, rich_help_panel="What to write")
 
 
@@ -48,7 +48,11 @@ def command(
     ] = "vocals,drums,bass,other",
     network: Annotated[
         str,
-        _what(autocompletion=networks, metavar="NAME", help="What learns; `stemsplit models --networks`."),
+        _what(
+            autocompletion=networks,
+            metavar="NAME",
+            help="The network, see `stemsplit models --networks`.",
+        ),
     ] = "binary-mask-cnn",
     examples: Annotated[
         int | None, _what(min=1, metavar="N", help="Excerpts of songs in a batch. [as suits the network]")
@@ -73,7 +77,7 @@ def command(
         _varied(min=0, max=1, metavar="SHARE", help="Songs made mono, narrower, wider or one-sided."),
     ] = 0.5,
     polarity: Annotated[
-        float, _varied(min=0, max=1, metavar="SHARE", help="Stems turned upside down.")
+        float, _varied(min=0, max=1, metavar="SHARE", help="Share of stems with inverted polarity.")
     ] = 0.0,
     drop: Annotated[float, _varied(min=0, max=1, metavar="SHARE", help="Stems left out.")] = 0.0,
     equalise: Annotated[
@@ -129,9 +133,10 @@ def command(
             help="Begin with a model's weights, not random ones: fine-tune it.",
         ),
     ] = "",
-    steps: Annotated[int, _stop(min=1, metavar="N", help="Batches to learn from.")] = 4000,
+    steps: Annotated[int, _stop(min=1, metavar="N", help="Training steps (batches).")] = 4000,
     minutes: Annotated[
-        float, _stop(min=0, metavar="M", help="How long to learn, in place of --steps. [0: so many steps]")
+        float,
+        _stop(min=0, metavar="M", help="Training time, instead of --steps. [0: use --steps]"),
     ] = 0,
     warmup: Annotated[int, _stop(min=0, metavar="N", help="Steps over which the rate rises.")] = 100,
     schedule: Annotated[
@@ -143,11 +148,11 @@ def command(
         int, _stop(min=0, metavar="N", help="Stop a network after N validations no better; 0: never.")
     ] = 0,
     device: Annotated[
-        Literal["auto", "cpu", "cuda", "mps"], _where("--device", "-d", help="Where the networks learn.")
+        Literal["auto", "cpu", "cuda", "mps"], _where("--device", "-d", help="Where the networks train.")
     ] = "auto",
     precision: Annotated[
         Literal["float32", "bfloat16", "float16"],
-        _where(help="bfloat16 is fast on recent processors and cards."),
+        _where(help="bfloat16 is fast on recent CPUs and GPUs."),
     ] = "float32",
     compiled: Annotated[
         bool,
@@ -155,9 +160,9 @@ def command(
             "--compile", metavar="", help="Translate each step first, for minutes: pays in runs of an hour."
         ),
     ] = False,
-    devices: Annotated[int, _where(min=1, metavar="N", help="So many at once, on this machine.")] = 1,
+    devices: Annotated[int, _where(min=1, metavar="N", help="Number of devices on this machine.")] = 1,
     nodes: Annotated[
-        int, _where(min=1, metavar="N", help="So many machines, as torchrun or SLURM run us.")
+        int, _where(min=1, metavar="N", help="Number of machines, started by torchrun or SLURM.")
     ] = 1,
     workers: Annotated[int, _where(min=1, metavar="N", help="Threads that make examples.")] = 1,
     run: Annotated[

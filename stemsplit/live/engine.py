@@ -63,7 +63,7 @@ def find(model: str | os.PathLike[str]) -> Trained:
         raise UsageError(f"`{model}` is more than one model", "choose one of them")
     if ref.blind:
         raise UsageError(
-            f"{model} must hear all of a song before it separates any", "choose a model that was trained"
+            f"{model} needs a whole track before it separates any of it", "choose a model that was trained"
         )
     raise UsageError(
         f"{model} separates segments of several seconds, which is too late for live sound",

@@ -72,7 +72,7 @@ class Blend(RatioNetwork):
         super().__init__(stems, bins=config.bins)
         self.config = config
         if (config.fnn.bins, config.fnn.channels) != (config.bins, config.channels):
-            raise ValueError("both networks must hear the same bins and channels")
+            raise ValueError("both networks must have the same bins and channels")
         self.fnn = fnn.FNN(stems, config.fnn)
         self.blstm = blstm.BLSTM(stems, config.blstm)
         for half in (self.fnn, self.blstm):  # they have none of their own to keep

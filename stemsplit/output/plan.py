@@ -66,9 +66,7 @@ def plan_stream(
     form = raw or RawFormat(reader.sample_rate, reader.channels, "f32" if depth == "32f" else f"s{depth}")
     if (form.sample_rate, form.channels) != (reader.sample_rate, reader.channels):
         same = RawFormat(reader.sample_rate, reader.channels, form.samples)
-        raise EncodeError(
-            f"`{shown(reader.path)}` has no samples of `{form}`", f"ask for them as --raw {same}"
-        )
+        raise EncodeError(f"`{shown(reader.path)}` has no samples of `{form}`", f"use --raw {same}")
     return StreamWriter(stream, form, wav=raw is None, frames=reader.frames)
 
 

@@ -111,7 +111,7 @@ def _with_openvino(runtime: str, device: str) -> bool:
     if runtime != "openvino":
         return runtime == "auto" and installed and device == "cpu"
     if device != "cpu":
-        raise DeviceUnavailable(f"OpenVINO runs on processors only, not on {device}", "use --device cpu")
+        raise DeviceUnavailable(f"OpenVINO runs on CPUs only, not on {device}", "use --device cpu")
     if not installed:
         raise DeviceUnavailable("OpenVINO is not installed", install_extra("openvino"))
     return True

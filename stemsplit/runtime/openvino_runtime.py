@@ -144,7 +144,7 @@ def best_precision(capabilities: Sequence[str], wanted: str) -> str:
     if wanted == "auto":
         return "bfloat16" if CAPABILITIES["bfloat16"] in capabilities else "float32"
     if CAPABILITIES[wanted] not in capabilities:
-        raise DeviceUnavailable(f"This processor does not compute in {wanted}", "use --precision auto")
+        raise DeviceUnavailable(f"This CPU does not compute in {wanted}", "use --precision auto")
     return wanted
 
 

@@ -90,7 +90,7 @@ class TorchRuntime:
         on_cpu = device == "cpu"
         self.precision = best_precision(device) if precision == "auto" else precision
         if on_cpu and self.precision == "float16":
-            raise DeviceUnavailable("Torch has no float16 for processors", "use --precision auto")
+            raise DeviceUnavailable("Torch has no float16 on CPUs", "use --precision auto")
         self.workers = threads if on_cpu else 1
         self._threads = torch.get_num_threads()
         self._all_stems = all_stems.to(device)

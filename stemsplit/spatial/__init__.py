@@ -48,10 +48,10 @@ def build(method: str, sources: int | None = None, azimuths: Sequence[float] = (
     entry = METHODS[method]
     angles = checked_azimuths(azimuths)
     if angles and sources is not None:
-        raise UsageError("Both a number of sources and their positions were asked for", "choose one")
+        raise UsageError("Both a number of sources and their positions were given", "choose one")
     count = len(angles) + 1 if angles else entry.sources if sources is None else sources
     if count < 2:
-        raise UsageError("One source is the mixture itself", "ask for 2 sources or more")
+        raise UsageError("One source is the mixture itself", "choose 2 sources or more")
     kind = getattr(import_module(f"{__name__}.{entry.module}"), entry.name)
     found: FittedMethod = kind(count, angles)
     return found

@@ -45,7 +45,7 @@ class Ica:
         if self.azimuths:
             raise UsageError("ICA finds its own positions", "choose adress, duet or projet")
         if self.sources != 2:
-            raise UsageError("ICA finds as many sources as there are channels", "ask for 2 sources")
+            raise UsageError("ICA finds as many sources as there are channels", "choose 2 sources")
 
     @property
     def stems(self) -> tuple[str, ...]:

@@ -67,5 +67,5 @@ def enough(found: int, sources: int) -> None:
     """Raise TooFewPositions if fewer positions were found than `sources`."""
     if found < sources:
         positions = f"{found} position{'s' if found != 1 else ''}"
-        hint = f"ask for {found} sources" if found > 1 else TRAINED
+        hint = f"choose {found} sources" if found > 1 else TRAINED
         raise TooFewPositions(found, f"Only {positions} can be told apart", hint)

@@ -35,9 +35,9 @@ def launch(device: str = "cpu", *, precision: str = "float32", devices: int = 1,
     kind = pick_device(device)
     here = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, devices)
     if devices > here:
-        raise DeviceUnavailable(f"{devices} {kind} devices asked for, {here} here", f"use --devices {here}")
+        raise DeviceUnavailable(f"{devices} {kind} devices requested, {here} here", f"use --devices {here}")
     if precision == "float16" and kind == "cpu":
-        raise DeviceUnavailable("float16 is for graphics cards", "use --precision bfloat16 or float32")
+        raise DeviceUnavailable("float16 is for GPUs", "use --precision bfloat16 or float32")
     from lightning_fabric import Fabric
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)

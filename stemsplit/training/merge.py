@@ -54,7 +54,7 @@ def _check_joinable(cards: Sequence[ModelCard]) -> None:
         if len({getattr(card, fact) for card in cards}) > 1:
             raise BadWeights(f"The models differ in {fact}", "join models that were trained alike")
     if registry.find(cards[0].network).joint:
-        raise BadWeights(f"One {cards[0].network} gives all stems", "join models with a network a stem")
+        raise BadWeights(f"One {cards[0].network} gives all stems", "join models with one network per stem")
     counts = Counter(stem for card in cards for stem in card.stems)
     if twice := sorted(stem for stem, count in counts.items() if count > 1):
         raise BadWeights(f"Two of the models have {', '.join(twice)}", "join models of different stems")

@@ -171,7 +171,7 @@ def _initial_weights(recipe: TrainConfig, stems: Sequence[str]) -> Mapping[str, 
     card, entry = store.read_card(init), registry.find(recipe.network)
     ours = (recipe.network, entry.sample_rate, entry.n_fft, entry.hop_length)
     if (card.network, card.sample_rate, card.n_fft, card.hop_length) != ours:
-        raise BadWeights(f"`{init}` is another kind of network, or hears another grid", "leave out --init")
+        raise BadWeights(f"`{init}` is of another network, n_fft or hop_length", "leave out --init")
     for stem in stems:
         if stem not in card.stems:
             raise no_stem(stem, card.stems, f"in `{init}`")

@@ -61,7 +61,7 @@ def splits(data: Sequence[str], stems: Sequence[str]) -> dict[str, list[SongSour
         if (stem,) not in alone:
             there = ", ".join(" and ".join(names) for names in sorted(alone))
             raise UnknownStem(
-                f"No song to learn from has {stem} alone; there is {there}",
+                f"No training song has {stem} alone; there is {there}",
                 "add some, or choose other --stems",
             )
     return {"train": train, "valid": valid}

@@ -92,7 +92,7 @@ def _check_kinds(facts: dict[str, Any]) -> None:
         for system, stems in systems.items():
             for measures in stems.values() if system != "songs" else ():
                 if not all(map(_is_score, measures.values())):
-                    raise ValueError("its scores are no numbers")
+                    raise ValueError("its scores are not numbers")
     if not _is_shallow(facts.get("recipe")):
         raise ValueError("its recipe is nested too deeply")
 

@@ -43,6 +43,6 @@ def load_separator(
     method = ref.load(RuntimeOptions(**running), stems=stems, two_stems=two_stems, mask=mask)
     if isinstance(method, FittedMethod):
         raise UsageError(
-            f"{model} must hear all of a song before it separates any", "choose a model that was trained"
+            f"{model} needs a whole track before it separates any of it", "choose a model that was trained"
         )
     return method

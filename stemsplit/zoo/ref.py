@@ -188,7 +188,7 @@ def choose_stems(available: tuple[str, ...], stems: Sequence[str] | None, model:
         raise ValueError(f"stems must be a list of names, got {stems!r}")
     requested = available if stems is None else tuple(stems)
     if not requested:
-        raise UnknownStem("No stems were asked for", f"choose from {', '.join(available)}")
+        raise UnknownStem("No stems were requested", f"choose from {', '.join(available)}")
     for name in requested:
         if name not in available:
             raise no_stem(name, available, f"in {model}")

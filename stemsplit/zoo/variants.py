@@ -275,7 +275,7 @@ class Spatial(ModelRef):
     fits_each_track = True
     blind = True
     masks = ()
-    system = "by place"
+    system = "spatial"
     threshold = 0.5
 
     @property
