@@ -114,6 +114,7 @@ def test_waveforms_and_spectra_are_summed_as_in_hybrid_demucs(tmp_path):
     framing = {"n_fft": 1024, "hop_length": 256, "bins": bins, "padding": "demucs", "normalized": True}
     facts = {
         "outputs": ["vocals", "other"],
+        "residual": "other",
         "segment": length,
         "network": {
             "inputs": ["waveform", "spectrum"],

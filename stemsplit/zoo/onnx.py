@@ -26,7 +26,6 @@ MOST_NUMBERS = 1 << 28
 HTDEMUCS = {
     "title": "Hybrid Transformer Demucs (Rouard, Massa, Defossez 2023)",
     "outputs": ["drums", "bass", "other", "vocals"],
-    "residual": "other",
     "segment": 343_980,
     "normalize": True,
     "half": True,
