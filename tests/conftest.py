@@ -220,6 +220,7 @@ def _caches_of_their_own():
         for name in [name for name in os.environ if name.startswith("STEMSPLIT_")]:
             patch.delenv(name)
         patch.setenv("STEMSPLIT_CONFIG", os.devnull)
+        patch.setenv(installed.FOLDER_VARIABLE, str(_KEPT / "no models"))
         yield
 
 

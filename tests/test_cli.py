@@ -124,6 +124,7 @@ def shelf(monkeypatch, tmp_path):
     path = tmp_path / f"{DEFAULT_MODEL}.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header)
     monkeypatch.setattr("stemsplit.zoo.store.available", lambda: {DEFAULT_MODEL: path})
+    monkeypatch.setattr("stemsplit.zoo.plugins.every", lambda: iter(()))
     monkeypatch.setattr("stemsplit.zoo.plugins.FAMILIES", {})
     return tmp_path
 
@@ -219,6 +220,7 @@ def test_every_option_arrives(pipeline):
             "fast": True,
             "overlap": 0.5,
             "shifts": 2,
+            "offline": False,
         }
     ]
     (call,) = pipeline.split
