@@ -280,8 +280,8 @@ inference: {num_overlap: 1}
 KINDS = {
     "bs_roformer": (BS_ROFORMER, ("vocals",), "instrumental", 0.5, 87 * 128),
     "mel_band_roformer": (MEL_BAND_ROFORMER, ("no-reverb", "reverb"), "", 0.75, 50 * 160),
-    "scnet": (SCNET, ("drums", "bass", "other", "vocals"), "other", 0.75, 70 * 128),
-    "mdx23c": (MDX23C, ("vocals", "instrumental"), "instrumental", 0.875, 63 * 128),
+    "scnet": (SCNET, ("drums", "bass", "other", "vocals"), "", 0.75, 70 * 128),
+    "mdx23c": (MDX23C, ("vocals", "instrumental"), "", 0.875, 63 * 128),
     "bandit": (BANDIT, ("speech", "music", "effects"), "", 0, 12800),
     "bandit_v2": (BANDIT_2, ("speech", "music", "sfx"), "", 0.5, 12800),
     "mono": (MONO, ("crowd",), "rest", 0, 8192),
@@ -537,8 +537,8 @@ def test_a_checkpoint_needs_its_yaml_file_and_the_package(made, monkeypatch):
         (["No Reverb", "Reverb"], "No Reverb", ("no-reverb",), "reverb"),
         (["drums", "bass", "other"], "bass", ("bass",), "rest"),
         (["guitar"], None, ("guitar",), "rest"),
-        (["vocals", "bass", "other"], None, ("vocals", "bass", "other"), "other"),
-        (["vocals", "instrumental"], None, ("vocals", "instrumental"), "instrumental"),
+        (["vocals", "bass", "other"], None, ("vocals", "bass", "other"), ""),
+        (["vocals", "instrumental"], None, ("vocals", "instrumental"), ""),
         (["male", "female"], None, ("male", "female"), ""),
     ],
 )

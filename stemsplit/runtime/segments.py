@@ -59,7 +59,7 @@ class TorchSegments:
         if self.precision != "float32" and not half:
             raise DeviceUnavailable("This model runs in float32 only", "use --precision auto")
         if self.precision == "float16" and on_cpu:
-            raise DeviceUnavailable("Torch has no float16 for processors", "use --precision auto")
+            raise DeviceUnavailable("Torch has no float16 for CPUs", "use --precision auto")
         threads = options.threads or cores()
         self.workers = min(CPU_WORKERS, threads) if on_cpu else 1
         self._threads = threads // self.workers

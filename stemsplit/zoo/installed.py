@@ -25,6 +25,8 @@ FORMAT = 1
 """Of the JSON files. A higher one is of a later version of stemsplit."""
 KINDS = ("onnx", "msst", "stemsplit")
 LONGEST_SECONDS = 60
+REST = "rest"
+"""The residual beside a stem that has no counterpart."""
 MOST_CHARACTERS = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
 _STEM = re.compile(r"[\w-]{1,64}")
@@ -145,7 +147,7 @@ def residual_of(outputs: Sequence[str]) -> str:
     """
     if len(outputs) > 1:
         return ""
-    return {"vocals": "instrumental", "instrumental": "vocals"}.get(outputs[0], "rest")
+    return {"vocals": "instrumental", "instrumental": "vocals"}.get(outputs[0], REST)
 
 
 def folder() -> Path:
