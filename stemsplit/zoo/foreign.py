@@ -66,21 +66,20 @@ def load(card: InstalledCard, path: Path, stems: tuple[str, ...], running: Runti
         BadWeights: the file is damaged, or does not fit the card.
         DeviceUnavailable: it cannot run here, or not as requested.
     """
-    network, execution = kind(card.kind).load(card, path, running)
-    return separator(card, card.outputs, network, execution, stems, running)
+    return separator(card, card.outputs, kind(card.kind).load(card, path, running), stems, running)
 
 
 def separator(
     card: InstalledCard | PluginCard,
     outputs: tuple[str, ...],
-    network: Callable[[Samples], Samples],
-    execution: Execution,
+    loaded: Loaded,
     stems: tuple[str, ...],
     running: RuntimeOptions,
     *,
     any_length: bool = False,
 ) -> Method:
     """Return a separator for some of a model's stems, by a network for segments that estimates `outputs`."""
+    network, execution = loaded
     overlap = card.overlap if running.overlap is None else running.overlap
     separator = SegmentSeparator(
         stems=stems,

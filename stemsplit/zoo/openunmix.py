@@ -191,7 +191,7 @@ class Local:
         networks = {
             stem: openunmix_networks.read(path, bins, self.hidden[stem]) for stem, path in self.files.items()
         }
-        return openunmix_networks.start(networks, stems, running, **self.transform)
+        return openunmix_networks.start(networks, stems, running, self.transform)
 
 
 def _numbers(path: Path, limits: Mapping[str, int], section: str | None = None) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from stemsplit.options import RuntimeOptions
 from stemsplit.runtime.segments import TorchSegments
 
 CHANNELS = 2
+TRANSFORM = {"sample_rate": 44_100, "nfft": 4096, "nhop": 1024, "nb_channels": CHANNELS}
+"""Of the published models."""
 
 
 class Chosen(nn.Module):
@@ -34,27 +37,25 @@ def start(
     networks: Mapping[str, nn.Module],
     stems: Sequence[str],
     running: RuntimeOptions,
-    *,
-    sample_rate: int = 44_100,
-    nfft: int = 4096,
-    nhop: int = 1024,
-    nb_channels: int = CHANNELS,
+    transform: Mapping[str, int] = MappingProxyType({}),
 ) -> TorchSegments:
     """Return the package's separator for networks of several stems, which gives some of these.
 
-    Its defaults: one iteration of the Wiener filter, over 300 frames at a time.
+    Its defaults: one iteration of the Wiener filter, over 300 frames at a time. `transform` has whatever of
+    TRANSFORM is different.
 
     Raises:
         DeviceUnavailable: it cannot run as requested.
     """
+    facts = {**TRANSFORM, **transform}
     separator: nn.Module = _compat.openunmix().model.Separator(
         networks,
         niter=1,
         residual="other" not in networks,
-        sample_rate=sample_rate,
-        n_fft=nfft,
-        n_hop=nhop,
-        nb_channels=nb_channels,
+        sample_rate=facts["sample_rate"],
+        n_fft=facts["nfft"],
+        n_hop=facts["nhop"],
+        nb_channels=facts["nb_channels"],
     )
     names = list(networks)
     return TorchSegments(Chosen(separator, [names.index(name) for name in stems]), running)

@@ -34,7 +34,8 @@ def load(plugin: Plugin, running: RuntimeOptions, stems: tuple[str, ...], mask: 
         network = plugin.model.load(running, outputs)
     execution = getattr(network, "execution", Execution())
     checked = _Checked(plugin.text, network, len(outputs))
-    return foreign.separator(card, outputs, checked, execution, stems, running, any_length=card.any_length)
+    loaded = checked, execution
+    return foreign.separator(card, outputs, loaded, stems, running, any_length=card.any_length)
 
 
 def _needed(card: PluginCard, stems: tuple[str, ...]) -> tuple[str, ...]:
