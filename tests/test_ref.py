@@ -36,14 +36,14 @@ def test_sources_are_those_of_spatial_methods_only():
         ModelRef.parse("binary-mask-cnn", 3)
 
 
-@pytest.mark.parametrize(("name", "words"), [("projet", "all of a song"), (BOTH, "more than one model")])
+@pytest.mark.parametrize(("name", "words"), [("projet", "a whole track"), (BOTH, "more than one model")])
 def test_live_separation_takes_one_trained_model(name, words):
     with pytest.raises(UsageError, match=words):
         find(name)
 
 
 def test_a_separator_is_not_fitted_to_each_track():
-    with pytest.raises(UsageError, match="all of a song"):
+    with pytest.raises(UsageError, match="a whole track"):
         load_separator("projet")
 
 
