@@ -68,7 +68,7 @@ class OpenVinoGraph:
 
     name = "openvino"
     device = "cpu"
-    workers = 1
+    workers = 2  # one segment is transformed while the network runs on another
 
     def __init__(self, path: Path, options: RuntimeOptions, *, half: bool) -> None:
         from stemsplit.runtime.openvino_runtime import best_precision, configuration

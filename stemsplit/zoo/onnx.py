@@ -152,7 +152,9 @@ def load(card: InstalledCard, path: Path, running: RuntimeOptions) -> tuple[Grap
             )
         for kind, port in zip(kinds, ports, strict=True):
             _check(port, kind, card, framing)
-    return network, Execution(how=f"{loaded.name} on {loaded.device} in {loaded.precision}")
+    return network, Execution(
+        workers=loaded.workers, how=f"{loaded.name} on {loaded.device} in {loaded.precision}"
+    )
 
 
 def read_network(
