@@ -29,6 +29,8 @@ from stemsplit.separation.stream import separate_blocks
 from stemsplit.zoo import demucs, downloads
 from stemsplit.zoo.ref import ModelRef
 
+pytestmark = pytest.mark.slow  # each test starts networks
+
 RATE = 8_000
 SEGMENT = 8_192
 FOUR = ["drums", "bass", "other", "vocals"]

@@ -19,6 +19,8 @@ from stemsplit.zoo import install, installed
 from stemsplit.zoo.onnx import HTDEMUCS
 from stemsplit.zoo.ref import ModelRef
 
+pytestmark = pytest.mark.slow  # each test starts networks
+
 SAMPLE_RATE = 44_100
 LENGTH = 22_050
 SIX = ("drums", "bass", "other", "vocals", "guitar", "piano")

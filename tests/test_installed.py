@@ -22,6 +22,8 @@ from stemsplit.datasets.songs import find_songs
 from stemsplit.zoo import installed
 from tests.conftest import SAMPLE_RATE, events, install_tiny
 
+pytestmark = pytest.mark.slow  # each test starts networks
+
 SIX = ("drums", "bass", "other", "vocals", "guitar", "piano")
 IN_ORDER = ("vocals", "drums", "bass", "other", "guitar", "piano")
 CHAIN = ("vocals-lead", "vocals-back", *IN_ORDER[1:])

@@ -18,6 +18,8 @@ from stemsplit.separation.stream import separate_blocks
 from stemsplit.zoo import downloads, openunmix
 from stemsplit.zoo.ref import ModelRef
 
+pytestmark = pytest.mark.slow  # each test starts networks
+
 if not find_spec("openunmix"):
     pytest.skip("needs openunmix", allow_module_level=True)
 

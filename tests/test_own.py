@@ -14,6 +14,8 @@ from stemsplit.zoo.ref import ModelRef
 from stemsplit.zoo.variants import Trained
 from tests.conftest import STEMS, random_model
 
+pytestmark = pytest.mark.slow  # each test starts networks
+
 NETWORK = "wavenet-small"
 
 

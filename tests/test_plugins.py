@@ -21,6 +21,8 @@ from stemsplit.zoo import plugins
 from stemsplit.zoo.plugins import PluginCard
 from stemsplit.zoo.ref import ModelRef
 
+pytestmark = pytest.mark.slow  # each test starts networks
+
 EXAMPLE = Path(__file__).parent.parent / "examples" / "plugin"
 RUNNING = RuntimeOptions()
 CARD = PluginCard(("vocals", "other"), segment=4096, residual="other", sample_rate=44_100)
