@@ -18,7 +18,8 @@ def texts() -> list[Path]:
     suffixes = {".py", ".md", ".toml", ".txt", ".html", ".js", ".in", ".json", ""}
     folders = [ROOT / name for name in ("stemsplit", "models", "bench", "examples", "tests", "docs", ".ci")]
     paths = [*ROOT.iterdir(), *(path for folder in folders for path in folder.rglob("*"))]
-    return [path for path in paths if path.suffix in suffixes and path.is_file()]
+    kept = [path for path in paths if path.suffix in suffixes and path.is_file()]
+    return [path for path in kept if not path.name.startswith(".")]  # such as .coverage
 
 
 def test_pip_knows_the_package_by_its_own_name():
