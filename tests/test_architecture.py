@@ -38,8 +38,8 @@ MANY_PARAMETERS = {
     **dict.fromkeys(["cli/train.py", "cli/unpack.py"], "command"),
 }
 """Typer commands, with one parameter per option."""
-LONG = {"options.py", "zoo/variants.py"}
-"""One table and three classes of options; all kinds of models side by side: a few lines above the limit."""
+LONG = {"options.py"}
+"""One table and three classes of options, a few lines above the limit."""
 
 
 def home(path: Path) -> str:

@@ -28,7 +28,7 @@ from stemsplit.defaults import install_extra
 from stemsplit.errors import BadPlugin, StemsplitError, UnknownModel
 from stemsplit.options import RuntimeOptions
 from stemsplit.zoo.installed import LONGEST_SECONDS, in_usual_order
-from stemsplit.zoo.ref import ModelRef
+from stemsplit.zoo.ref import ForeignRef
 
 if TYPE_CHECKING:
     from stemsplit.separation.separator import Method, Samples
@@ -127,7 +127,7 @@ class Family(Protocol):
 
 
 @dataclass(frozen=True)
-class Plugin(ModelRef):
+class Plugin(ForeignRef):
     """A model of another package."""
 
     text: str
@@ -135,21 +135,6 @@ class Plugin(ModelRef):
     card: PluginCard
     package: str
     """The package, and its version."""
-    masks = ()
-    system = "waveform"
-    threshold = 0.5
-
-    @property
-    def stems(self) -> tuple[str, ...]:
-        return self.card.stems
-
-    @property
-    def sample_rate(self) -> int:
-        return self.card.sample_rate
-
-    @property
-    def fits_each_track(self) -> bool:
-        return self.card.normalize
 
     @property
     def segmented(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from stemsplit.errors import UnknownStem, UsageError
 from stemsplit.missing import no_stem
@@ -176,6 +176,43 @@ class ModelRef(ABC):
 
     @abstractmethod
     def _load(self, running: RuntimeOptions, stems: tuple[str, ...], mask: str | None) -> Method: ...
+
+
+class ForeignCard(Protocol):
+    """What the cards of models from elsewhere have in common."""
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """All stems, in the usual order."""
+
+    @property
+    def sample_rate(self) -> int:
+        """In Hz."""
+
+    @property
+    def normalize(self) -> bool:
+        """Whether the network expects the track at mean 0 and deviation 1."""
+
+
+class ForeignRef(ModelRef):
+    """A model from elsewhere, which gives the stems themselves."""
+
+    card: ForeignCard
+    masks = ()
+    system = "waveform"
+    threshold = 0.5
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        return self.card.stems
+
+    @property
+    def sample_rate(self) -> int:
+        return self.card.sample_rate
+
+    @property
+    def fits_each_track(self) -> bool:
+        return self.card.normalize
 
 
 def choose_stems(available: tuple[str, ...], stems: Sequence[str] | None, model: str) -> tuple[str, ...]:

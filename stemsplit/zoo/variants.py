@@ -25,7 +25,7 @@ from stemsplit.options import RuntimeOptions
 from stemsplit.zoo import installed, page, store
 from stemsplit.zoo.card import MASKS, ModelCard
 from stemsplit.zoo.installed import InstalledCard
-from stemsplit.zoo.ref import ModelRef
+from stemsplit.zoo.ref import ForeignRef, ModelRef
 
 if TYPE_CHECKING:
     from stemsplit.dsp.stft import Stft
@@ -150,27 +150,12 @@ class Trained(ModelRef):
 
 
 @dataclass(frozen=True)
-class Installed(ModelRef):
+class Installed(ForeignRef):
     """A model from elsewhere: its weights file and the JSON file that describes it."""
 
     text: str
     card: InstalledCard
-    masks = ()
-    system = "waveform"
     segmented = True
-    threshold = 0.5
-
-    @property
-    def stems(self) -> tuple[str, ...]:
-        return self.card.stems
-
-    @property
-    def sample_rate(self) -> int:
-        return self.card.sample_rate
-
-    @property
-    def fits_each_track(self) -> bool:
-        return self.card.normalize
 
     @property
     def fingerprint(self) -> str:
