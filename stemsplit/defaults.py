@@ -8,6 +8,9 @@ VERSION = "0.1.0"
 DISTRIBUTION = "stemsplit-audio"
 """The name of the package for pip. On the package index, `stemsplit` is another project."""
 
+MODELS_DISTRIBUTION = f"{DISTRIBUTION}-models"
+"""The package with the models that are not inside the program's own."""
+
 PUBLIC_ADDRESS = ""
 """Of the repository. With it, the build makes the README's links absolute."""
 
@@ -19,3 +22,9 @@ LIVE_MODEL = "binary-mask-cnn"
 def install_extra(extra: str) -> str:
     """Return a hint: the command that installs an optional dependency group of this package."""
     return f"run `pip install '{DISTRIBUTION}[{extra}]'`"
+
+
+def install_models() -> str:
+    """Return a hint: the command that installs the other models, and the name of their wheel."""
+    wheel = f"{MODELS_DISTRIBUTION.replace('-', '_')}-{VERSION}-py3-none-any.whl"
+    return f"run `pip install {MODELS_DISTRIBUTION}`, or `pip install` its file `{wheel}`"

@@ -1,21 +1,28 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
-from stemsplit.errors import BadWeights, UnknownModel
+from stemsplit.cli import app
+from stemsplit.defaults import DEFAULT_MODEL, LIVE_MODEL, MODELS_DISTRIBUTION, VERSION
+from stemsplit.errors import BadWeights, UnknownModel, UsageError
 from stemsplit.networks import factory, registry
 from stemsplit.networks.binary_mask_cnn import PARAMETERS
-from stemsplit.zoo import page, store
+from stemsplit.zoo import install, page, store
 from stemsplit.zoo.card import ModelCard
 from stemsplit.zoo.loading import load_separator
+from stemsplit.zoo.ref import ModelRef
 from tests.conftest import STEMS, random_network
 
+MODELS = Path(__file__).parent.parent / "models"
 CARD = ModelCard(
     name="made-up",
     title="Random weights",
@@ -211,3 +218,40 @@ def test_a_card_says_what_its_network_learnt(tmp_path, networks):
     assert "the stems' samples" in text
     assert "3.00" in text
     assert "base rate" not in text
+
+
+@pytest.fixture
+def without_more(monkeypatch):
+    """The models that are inside the program's own package."""
+    monkeypatch.setattr(store, "_folders", lambda: [MODELS])
+
+
+def test_the_list_of_models_in_the_other_package_is_complete():
+    assert {path.stem for path in MODELS.glob("*.safetensors")} >= {DEFAULT_MODEL, LIVE_MODEL}
+    assert {path.stem for path in (MODELS / "more").glob("*.safetensors")} == store.MORE
+    assert store.not_available() == []
+
+
+def test_a_model_whose_package_is_not_installed_is_named(without_more):
+    assert store.not_available() == sorted(store.MORE)
+    assert store.find("best") == MODELS / f"{DEFAULT_MODEL}.safetensors"
+    with pytest.raises(UnknownModel, match="`sub-band-unet` is not installed") as caught:
+        ModelRef.parse("sub-band-unet")
+    assert f"pip install {MODELS_DISTRIBUTION}" in caught.value.hint
+    assert f"stemsplit_audio_models-{VERSION}-py3-none-any.whl" in caught.value.hint
+    listed = CliRunner().invoke(app, ["models"]).stdout
+    assert "Not installed: blend-small, " in listed
+    assert caught.value.hint in listed
+    with pytest.raises(UsageError, match="stemsplit's own"):
+        install.check_name("sub-band-unet")
+
+
+def test_models_of_the_other_package_are_found_where_it_is_installed(tmp_path, monkeypatch):
+    package = tmp_path / "stemsplit_models"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    shutil.copy(MODELS / f"{LIVE_MODEL}.safetensors", package / "another.safetensors")
+    assert "another" not in store.available()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert store.find("another") == package / "another.safetensors"
+    assert store.available()[DEFAULT_MODEL] == MODELS / f"{DEFAULT_MODEL}.safetensors"

@@ -180,6 +180,7 @@ def _formats() -> Iterator[Check]:
 
 
 def _models() -> Iterator[Check]:
+    from stemsplit.defaults import install_models
     from stemsplit.zoo import store
 
     found = store.available()
@@ -192,3 +193,5 @@ def _models() -> Iterator[Check]:
             yield Check(name, False, problem.message, problem.hint, True)
         else:
             yield Check(name, True, f"{', '.join(card.stems)} ({path})", essential=True)
+    if missing := store.not_available():
+        yield Check("more models", False, f"{len(missing)} are not installed", install_models())

@@ -83,6 +83,7 @@ def command(
         _print_table(catalogue.trained_models())
         _print_installed(catalogue.installed_models())
         _print_plugins(catalogue.plugin_models())
+        _print_not_installed()
         typer.echo("\nNot trained, but fitted to each track:\n")
         for method in catalogue.spatial_methods():
             typer.echo(f"{method.name:10}{method.title}")
@@ -205,6 +206,14 @@ def _print_plugins(models: Sequence[Plugin | StemsplitError]) -> None:
     if table.row_count:
         typer.echo()
         Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _print_not_installed() -> None:
+    from stemsplit.defaults import install_models
+    from stemsplit.zoo import store
+
+    if missing := store.not_available():
+        typer.echo(f"\nNot installed: {', '.join(missing)}.\nTo install them, {install_models()}.")
 
 
 def _print_markdown(text: str) -> None:

@@ -74,7 +74,8 @@ def check_name(name: str) -> None:
             f"A model cannot be called `{name}`",
             "choose a --name of letters, digits, `.`, `_` and `-`, 64 at most",
         )
-    if name in RESERVED or name == store.BEST or name in store.available() or name in spatial.METHODS:
+    own = (*store.available(), *store.MORE, store.BEST, *spatial.METHODS)
+    if name in RESERVED or name in own:
         raise UsageError(f"`{name}` is a name of stemsplit's own", "choose another --name")
     if installed.is_installed(name):
         raise UsageError(

@@ -11,12 +11,14 @@ import json
 import math
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stemsplit.defaults import install_models
 from stemsplit.errors import BadWeights, UnknownModel
 from stemsplit.files.claims import writing
 from stemsplit.zoo import installed
@@ -28,6 +30,15 @@ if TYPE_CHECKING:
 SUFFIX = ".safetensors"
 BEST = "best"
 """A name for the shipped model with the highest scores."""
+MORE_PACKAGE = "stemsplit_models"
+MORE = frozenset(
+    {
+        *("blend-small", "blstm-small", "deep-conv-sep", "deep-nmf-small", "fnn-small", "mdensenet-small"),
+        *("mmdensenet-joint", "mmdensenet-small", "nug-small", "sub-band-unet", "wave-u-net-small"),
+        *("wavenet-small", "wavenet-small-dissimilar"),
+    }
+)
+"""The models of the distribution `MODELS_DISTRIBUTION`, which may be missing."""
 HEADER_LIMIT = 1 << 20
 """Bytes: a safetensors header of ours has a few thousand."""
 
@@ -36,9 +47,23 @@ _NO_CARD = (OSError, struct.error, ValueError, KeyError, TypeError, AttributeErr
 
 
 def available() -> dict[str, Path]:
-    """Return the shipped models: name to weights file."""
-    folder = Path(str(resources.files("stemsplit.models")))
-    return {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}"))}
+    """Return the shipped models that are on this machine: name to weights file."""
+    files = {path.stem: path for folder in _folders() for path in folder.glob(f"*{SUFFIX}")}
+    return dict(sorted(files.items()))
+
+
+def not_available() -> list[str]:
+    """Return the names of the shipped models whose package is not installed."""
+    return sorted(MORE - available().keys())
+
+
+def _folders() -> Iterator[Path]:
+    own = Path(str(resources.files("stemsplit.models")))
+    package = find_spec(MORE_PACKAGE)
+    if package and package.origin:
+        yield Path(package.origin).parent
+    yield own / "more"  # in a checkout
+    yield own
 
 
 def ranked() -> list[str]:
@@ -59,7 +84,8 @@ def find(model: str | os.PathLike[str]) -> Path:
     """Return the weights file of a model given by name or by path, or of the `best` one.
 
     Raises:
-        UnknownModel: no shipped model has this name, and no file either.
+        UnknownModel: no shipped model has this name, and no file either; or it is in a package that is
+            not installed.
     """
     shipped = available()
     if str(model) == BEST:
@@ -70,6 +96,8 @@ def find(model: str | os.PathLike[str]) -> Path:
     named = isinstance(model, Path) or path.suffix == SUFFIX
     if named and os.path.isfile(path):  # false, not an error, for a name that cannot be
         return path
+    if str(model) in MORE:
+        raise UnknownModel(f"The model `{model}` is not installed", install_models())
     raise UnknownModel(
         f"No model called `{model}`",
         f"choose one of {', '.join([*shipped, *installed.names()])}, or give a {SUFFIX} file",

@@ -52,7 +52,7 @@ def needs_plugin(text: str) -> bool:
 
 
 def _is_plugin(name: str) -> bool:
-    own = (*store.available(), store.BEST, *spatial.METHODS)
+    own = (*store.available(), *store.MORE, store.BEST, *spatial.METHODS)
     if name in own or installed.is_installed(name) or os.path.isfile(name):
         return False
     from stemsplit.zoo import plugins
