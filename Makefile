@@ -3,7 +3,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SONG := caesium-30s
 
-.PHONY: setup help demo test test-fast check format bench wheel clean lock
+.PHONY: setup help demo test test-fast check format docs docs-serve bench wheel clean lock
 
 ## the development environment, in .venv
 setup: .venv/installed
@@ -48,6 +48,18 @@ check: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The theme's authors announce the program that follows MkDocs.
+MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
+
+## build the documentation site in build/site, with all links checked
+docs: setup
+	$(MKDOCS) build --strict --quiet
+	@echo "build/site/index.html"
+
+## show the documentation site at http://127.0.0.1:8000, and build it again after each change
+docs-serve: setup
+	$(MKDOCS) serve
 
 # Over an hour, most of it for the file of eight hours: BENCH_OPTIONS="--longest 1" is half of it, --quick less.
 ## speed and memory, against other programs

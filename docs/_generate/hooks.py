@@ -1,0 +1,39 @@
+"""What MkDocs calls: add the pages that lie elsewhere in the repository, and fill in generated parts.
+
+A page of docs/ holds a line `<!-- generated: NAME -->` where the text of `GENERATED[NAME]` goes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from docs._generate import included
+
+GENERATED: dict[str, Callable[[], str]] = {}
+MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
+
+
+def on_config(config: Any) -> Any:
+    """Add the models' cards to the navigation."""
+    (scores,) = [entry["Models and scores"] for entry in config.nav if "Models and scores" in entry]
+    scores.append({"Cards": list(included.cards())})
+    return config
+
+
+def on_files(files: Any, *, config: Any) -> Any:
+    """Add the files of the repository that are pages, or pictures on one."""
+    from mkdocs.structure.files import File
+
+    for uri, path in {**included.pages(), **included.pictures()}.items():
+        files.append(File.generated(config, uri, abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
+    """Fill in what is generated, and translate links."""
+    source, uri = Path(page.file.abs_src_path), page.file.src_uri
+    markdown = MARK.sub(lambda mark: GENERATED[mark[1]](), markdown)
+    return included.with_links(markdown, source, uri)

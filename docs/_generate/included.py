@@ -1,0 +1,64 @@
+"""Files of the repository that are pages of the site, too, and links that lead to the right place in both."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from pathlib import Path, PurePosixPath
+
+from stemsplit.defaults import PUBLIC_ADDRESS
+
+LOG = logging.getLogger("mkdocs.hooks.included")  # with --strict, its warnings fail the build
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+CODE = r"^ *(?P<fence>`{3,}|~{3,}).*?^ *(?P=fence)|(?P<ticks>`+)(?!`).*?(?<!`)(?P=ticks)(?!`)"
+LINK = r"(?P<image>!?)\[(?P<label>(?:[^\[\]]|\[[^\]]*\])*)\]\((?P<target>[^)\s]+)\)"
+CODE_OR_LINK = re.compile(rf"{CODE}|{LINK}", re.MULTILINE | re.DOTALL)
+
+
+def pages() -> dict[str, Path]:
+    """Return the files outside docs/ by their path on the site, such as `models/binary-mask-cnn.md`."""
+    found = {f"{path.stem.lower()}.md": path for path in (ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md")}
+    found |= {f"research/{path.stem.lower()}.md": path for path in sorted(ROOT.glob("bench/*.md"))}
+    return found | cards()
+
+
+def cards() -> dict[str, Path]:
+    """Return the pages of the shipped models by their path on the site."""
+    return {f"models/{path.stem}.md": path for path in sorted(ROOT.glob("models*/**/*.md"))}
+
+
+def pictures() -> dict[str, Path]:
+    """Return the pictures of the research log by their path on the site."""
+    return {f"research/{path.name}": path for path in sorted(ROOT.glob("bench/*.png"))}
+
+
+def with_links(text: str, source: Path, uri: str) -> str:
+    """Return markdown whose links to files lead to the site's pages.
+
+    `source` is the file that holds the text, `uri` its path on the site. A link to a file that is on no page,
+    such as code, leads to the public repository; while that has no address, the link is left out.
+    """
+    homes = {path: home for home, path in (pages() | pictures()).items()}
+
+    def translated(link: re.Match[str]) -> str:
+        if link["target"] is None:  # code
+            return link[0]
+        target, _, anchor = link["target"].partition("#")
+        if not target or re.match(r"[a-z][a-z0-9+.-]*:", target):
+            return link[0]
+        path = Path(os.path.normpath(source.parent / target))
+        if not path.exists():
+            LOG.warning("%s links to `%s`, which is not in the repository", source.relative_to(ROOT), target)
+            return link[0]
+        home = homes.get(path) or (path.relative_to(DOCS).as_posix() if path.is_relative_to(DOCS) else None)
+        label = CODE_OR_LINK.sub(translated, link["label"])
+        if home:
+            relative = os.path.relpath(home, PurePosixPath(uri).parent).replace(os.sep, "/")
+            return f"{link['image']}[{label}]({relative}{anchor and '#' + anchor})"
+        if PUBLIC_ADDRESS:
+            return f"[{label}]({PUBLIC_ADDRESS}/blob/main/{path.relative_to(ROOT).as_posix()})"
+        return label
+
+    return CODE_OR_LINK.sub(translated, text)
