@@ -209,13 +209,13 @@ def test_the_best_model_is_the_one_with_the_highest_validation_scores(tmp_path, 
     assert store.read_card("best").name == "better"
 
 
-def test_a_card_says_what_its_network_learnt(tmp_path, networks):
-    assert "the mask B = (S > 0.5 * M)" in page.page(CARD)
-    shares = replace(CARD, network="mmdensenet-small")
-    assert "shares of the mixture" in page.page(shares)
+def test_a_card_says_what_its_network_predicts(tmp_path, networks):
+    assert "the binary mask B = (S > 0.5 * M)" in page.page(CARD)
+    ratio = replace(CARD, network="mmdensenet-small")
+    assert "each stem's share of the mixture" in page.page(ratio)
     measured = {"test": {"songs": 1, "waveform": {stem: {"sdr_db": 3.0} for stem in STEMS}}}
     text = page.page(replace(CARD, network="wavenet-small", mask="waveform", scores=measured))
-    assert "the stems' samples" in text
+    assert "waveforms of the stems" in text
     assert "3.00" in text
     assert "base rate" not in text
 

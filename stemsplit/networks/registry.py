@@ -1,4 +1,4 @@
-"""The networks there are, by name."""
+"""The registry of networks, by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PAPERS = {
     "binary-mask-cnn": NetworkInfo(
         "binary_mask_cnn",
         "BinaryMaskCNN",
-        "Binary-mask CNN: one small network a stem, after O. Tkachuk",
+        "Binary-mask CNN: one small network per stem (after O. Tkachuk)",
         context=Context(12, padding="valid"),
         output=OutputKind.LOGITS,
         bins=513,
@@ -25,7 +25,7 @@ _PAPERS = {
     "sub-band-unet": NetworkInfo(
         "sub_band_unet",
         "SubBandUNet",
-        "Sub-band U-Net: one small network for all stems, in stereo",
+        "Sub-band U-Net: one small stereo network for all stems",
         context=Context(147, stride=8),
         output=OutputKind.SCORES,
         input=InputFeatures.MID_SIDE,
@@ -47,7 +47,7 @@ _PAPERS = {
     "mmdensenet": NetworkInfo(
         "mmdensenet",
         "MMDenseNet",
-        "MMDenseNet: dense blocks of all bands and of each half (Takahashi, Mitsufuji 2017)",
+        "MMDenseNet: dense blocks for the full band and each half band (Takahashi, Mitsufuji 2017)",
         context=Context(98, stride=8),
         output=OutputKind.RATIO,
         input=InputFeatures.STEREO,
@@ -57,7 +57,7 @@ _PAPERS = {
     "deep-conv-sep": NetworkInfo(
         "deep_conv_sep",
         "DeepConvSep",
-        "DeepConvSep: an autoencoder of a third of a second (Chandna et al. 2017)",
+        "DeepConvSep: a convolutional autoencoder over a third of a second (Chandna et al. 2017)",
         context=Context(29, stride=15),
         output=OutputKind.RATIO,
         bins=513,
@@ -75,7 +75,7 @@ _PAPERS = {
     "blstm": NetworkInfo(
         "blstm",
         "BLSTM",
-        "BLSTM: three recurrent layers in both directions (Uhlich et al. 2017)",
+        "BLSTM: three bidirectional recurrent layers (Uhlich et al. 2017)",
         context=Context(96),
         output=OutputKind.RATIO,
         input=InputFeatures.STEREO,
@@ -95,7 +95,7 @@ _PAPERS = {
     "nug": NetworkInfo(
         "nug",
         "NUG",
-        "NUG: all sources' spectra for multichannel EM (Nugraha et al. 2016)",
+        "NUG: spectra of all sources for multichannel EM (Nugraha et al. 2016)",
         context=Context(8),
         output=OutputKind.RATIO,
         bins=1025,
@@ -111,7 +111,7 @@ _PAPERS = {
     "band-transformer": NetworkInfo(
         "band_transformer",
         "BandTransformer",
-        "Band-split Transformer: bands that attend to each other, and in time (after Lu et al. 2024)",
+        "Band-split Transformer: attention across bands and over time (after Lu et al. 2024)",
         context=Context(83),
         output=OutputKind.SCORES,
         input=InputFeatures.MID_SIDE,
@@ -124,7 +124,7 @@ _PAPERS = {
     "wave-u-net": NetworkInfo(
         "wave_unet",
         "WaveUNet",
-        "Wave-U-Net: a U-Net over samples (Stoller et al. 2018)",
+        "Wave-U-Net: a U-Net on waveforms (Stoller et al. 2018)",
         context=Context(65_536, stride=4096, padding="valid"),
         output=OutputKind.WAVEFORM,
         sample_rate=22_050,
@@ -133,7 +133,7 @@ _PAPERS = {
     "wavenet": NetworkInfo(
         "wavenet",
         "Wavenet",
-        "Wavenet: stacks of dilated convolutions over samples (Lluis, Pons, Serra 2019)",
+        "Wavenet: stacks of dilated convolutions on waveforms (Lluis, Pons, Serra 2019)",
         context=Context(4095, padding="valid"),
         output=OutputKind.WAVEFORM,
         channels=1,
@@ -155,7 +155,7 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "wave-u-net-small": {"context": Context(16_384, stride=1024, padding="valid")},
     "wavenet-small": {"context": Context(2049, padding="valid")},
 }
-"""Other configurations, of one network for all stems: what differs from the paper's."""
+"""Further configurations, each with one network for all stems: their differences from the paper's."""
 
 
 def _variant(name: str, changes: dict[str, Any]) -> NetworkInfo:
@@ -169,13 +169,14 @@ REGISTRY = _PAPERS | {name: _variant(name, changes) for name, changes in _VARIAN
 
 
 def find(network: str) -> NetworkInfo:
-    """Return what is known of a network.
+    """Return the registry entry of a network.
 
     Raises:
         BadWeights: no network has this name.
     """
     if network not in REGISTRY:
         raise BadWeights(
-            f"There is no network called `{network}` in this version", "see `stemsplit models --networks`"
+            f"No network called `{network}` in this version",
+            "`stemsplit models --networks` lists the networks",
         )
     return REGISTRY[network]

@@ -73,6 +73,7 @@ def _joined_card(name: str, cards: Sequence[ModelCard]) -> ModelCard:
         commit=_all(cards, "commit"),
         recipe=_recipes(cards),
         scores={},
+        intended_use=_all(cards, "intended_use"),
         limits=_all(cards, "limits"),
     )
 

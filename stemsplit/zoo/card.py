@@ -1,4 +1,4 @@
-"""The facts about a model, and what makes them valid."""
+"""The model card: the facts in the header of a weights file, and their validation."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MASKS = ("soft", "binary", "wiener")
-"""The rules that masks can be made by."""
+"""The masking methods."""
 
-# Facts of these are printed, or become sizes.
+# These facts are printed, or become sizes.
 _KINDS: dict[str, type] = {
-    **dict.fromkeys(("name", "title", "network", "mask", "data", "licence", "commit", "limits"), str),
+    **dict.fromkeys(("name", "title", "network", "mask", "data", "licence", "commit"), str),
+    **dict.fromkeys(("intended_use", "limits"), str),
     **dict.fromkeys(("sample_rate", "n_fft", "hop_length", "parameters", "seed"), int),
     **{"complete": bool, "recipe": dict, "scores": dict},
 }
@@ -20,7 +21,7 @@ _KINDS: dict[str, type] = {
 
 @dataclass(frozen=True)
 class ModelCard:
-    """The facts in a weights file."""
+    """The facts about a model, as stored in its weights file."""
 
     name: str
     title: str
@@ -30,34 +31,36 @@ class ModelCard:
     n_fft: int
     hop_length: int
     parameters: int
-    """Of all stems together."""
+    """Number of parameters for all stems together."""
     mask: str
-    """The default rule."""
+    """The default masking method, or `waveform` for networks without masks."""
     mask_power: float
     threshold: float
-    """T of the binary mask B = (S > T * M) that the network was trained on."""
+    """T of the training target B = (S > T * M), a binary mask."""
     data: str
     licence: str
     commit: str
     seed: int
     complete: bool = True
-    """Whether the stems are all that songs consist of, so that their masks add up to one."""
+    """Whether the stems make up the whole mixture, so that their masks sum to one."""
     combination: tuple[tuple[float, ...], ...] = ()
-    """The rows of the `scaling` of `masks.matrix_scaled_softmax`, one per stem; empty: not calibrated."""
+    """The rows of `scaling` for `masks.matrix_scaled_softmax`, one per stem; empty if not calibrated."""
     recipe: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
-    """Split to system (a kind of mask, mixture, oracle) to stem to measure: medians over songs."""
+    """split -> system (a kind of mask, the mixture, an oracle) -> stem -> measure: medians over songs."""
+    intended_use: str = ""
+    """What the model is for, in Markdown."""
     limits: str = ""
-    """What to expect of it, and what not, in markdown."""
+    """Known failures and limits, in Markdown."""
 
     def __post_init__(self) -> None:
-        # A file may come from anywhere: stems become file names, numbers become sizes.
+        # The file may be from an unknown source: stems become file names, numbers become sizes.
         if not self.stems or len(set(self.stems)) < len(self.stems):
             raise ValueError(f"stems={self.stems} must be one or more different names")
         for name in self.stems:
             if not re.fullmatch(r"[\w-]{1,64}", name):
                 raise ValueError(f"a stem cannot be called {name!r}")
-        # More than is sensible would take all memory.
+        # Larger values could exhaust the memory.
         if not (4_000 <= self.sample_rate <= 400_000 and 0 < self.hop_length <= self.n_fft <= 1 << 15):
             raise ValueError("sample_rate, n_fft or hop_length is out of range")
         if self.n_fft % self.hop_length or not 4 <= self.n_fft // self.hop_length <= 32:
@@ -72,10 +75,10 @@ class ModelCard:
 
     @classmethod
     def from_facts(cls, facts: dict[str, Any]) -> ModelCard:
-        """Return the card that a header holds as JSON.
+        """Return the card for the facts in a header.
 
         Raises:
-            ValueError, TypeError, KeyError, AttributeError, RecursionError: they are not those of a card.
+            ValueError, TypeError, KeyError, AttributeError, RecursionError: the facts are not a valid card.
         """
         _check_kinds(facts)
         rows = tuple(tuple(row) for row in facts.get("combination", ()))
@@ -84,7 +87,7 @@ class ModelCard:
 
 def _check_kinds(facts: dict[str, Any]) -> None:
     """Raise an error for facts that `page` could not print."""
-    json.dumps(facts, ensure_ascii=False).encode()  # JSON has characters that are none
+    json.dumps(facts, ensure_ascii=False).encode()  # JSON can hold lone surrogates
     for name, kind in _KINDS.items():
         if type(facts.get(name, kind())) is not kind:
             raise ValueError(f"{name} must be of type {kind.__name__}")

@@ -1,4 +1,4 @@
-"""The page about a model, made from its weights' header alone, so that the two cannot disagree."""
+"""The page of a model, generated from the header of its weights file alone, so that the two always agree."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SYSTEMS = {
     "soft": "soft mask",
     "wiener": "Wiener filter after the soft mask",
     "binary": "binary mask",
-    "waveform": "the network's own samples",
+    "waveform": "waveform",
     "mixture": "unprocessed mixture",
     "ideal binary": "ideal binary mask",
     "ideal ratio": "ideal ratio mask",
@@ -49,43 +49,52 @@ def rewrite(path: Path, **changes: Any) -> ModelCard:
 
 
 def page(card: ModelCard) -> str:
-    """Return the page in markdown."""
-    facts = {
+    """Return the page in Markdown: intended use and known failures first, then scores, facts and training."""
+    parts = [f"# {card.name}", card.title + "."]
+    parts += ["## Intended use", card.intended_use] if card.intended_use else []
+    parts += ["## Known failures and limits", card.limits] if card.limits else []
+    for split in sorted(card.scores, key=lambda name: not name.startswith("test")):
+        parts += _scores(card, split, card.scores[split])
+    model = {
         "Network": _size(card),
-        "Stems": ", ".join(card.stems) + ("" if card.complete else "; songs hold more than these"),
-        "Works at": f"{card.sample_rate / 1000:g} kHz, n_fft {card.n_fft}, hop {card.hop_length}",
-        "Learnt": _learnt(card),
+        "Stems": ", ".join(card.stems) + ("" if card.complete else " (songs contain more than these)"),
+        "STFT": f"n_fft {card.n_fft}, hop length {card.hop_length}, at {card.sample_rate / 1000:g} kHz",
+        "Output": _output(card),
         "Default mask": card.mask,
-        "Soft masks": "joint" if card.combination else f"power {card.mask_power:g}",
-        "Trained on": card.data,
+        "Soft masks": "calibrated (see below)" if card.combination else f"power {card.mask_power:g}",
         "Licence": card.licence,
-        "Made by": f"commit {card.commit}, seed {card.seed}",
-        "Recipe": _plain(card.recipe).removeprefix("(").removesuffix(")"),
     }
-    parts = [f"# {card.name}", card.title + ".", "\n".join(f"- **{k}**: {v}" for k, v in facts.items())]
-    for split, scores in card.scores.items():
-        parts += _scores(card, split, scores)
+    parts += ["## Model", _list(model)]
     if card.combination:
         rows = {
             stem: [f"{number:.2f}" for number in row]
             for stem, row in zip(card.stems, card.combination, strict=True)
         }
         parts += [
-            "## Joint masks",
-            "Softmax over stems of weighted sums of the networks' logits, fitted to the validation songs:",
+            "### Calibrated masks",
+            "Softmax over stems of weighted sums of the networks' logits. The weights are fitted to the "
+            "validation songs:",
             _table("Mask", (*card.stems, "offset"), rows),
         ]
-    parts += ["## Limits", card.limits] if card.limits else []
-    return "\n\n".join(parts) + "\n"
+    training = {
+        "Data": card.data,
+        "Code": f"commit {card.commit}, seed {card.seed}",
+        "Recipe": _plain(card.recipe).removeprefix("(").removesuffix(")"),
+    }
+    return "\n\n".join([*parts, "## Training", _list(training)]) + "\n"
 
 
-def _learnt(card: ModelCard) -> str:
+def _list(facts: Mapping[str, str]) -> str:
+    return "\n".join(f"- **{name}**: {value}" for name, value in facts.items())
+
+
+def _output(card: ModelCard) -> str:
     network = registry.find(card.network)
     if network.predicts_waveforms:
-        return "the stems' samples"
+        return "waveforms of the stems"
     if network.output is OutputKind.LOGITS:
-        return f"the mask B = (S > {card.threshold:g} * M)"
-    return "the stems' shares of the mixture's spectrum"
+        return f"logits of the binary mask B = (S > {card.threshold:g} * M)"
+    return "ratio masks: each stem's share of the mixture's magnitude"
 
 
 def _size(card: ModelCard) -> str:
@@ -93,7 +102,7 @@ def _size(card: ModelCard) -> str:
     if registry.find(card.network).joint:
         return f"{network}, {card.parameters:,} parameters for all stems"
     each = card.parameters // len(card.stems)
-    return f"{network}, {each:,} parameters a stem, {card.parameters:,} in all"
+    return f"{network}, {each:,} parameters per stem, {card.parameters:,} in all"
 
 
 def _plain(value: Any) -> str:
@@ -105,7 +114,7 @@ def _plain(value: Any) -> str:
 
 def _scores(card: ModelCard, split: str, scores: dict[str, Any]) -> list[str]:
     name, _, version = split.partition(", ")
-    songs = f"Medians over the {scores.get('songs', '?')} songs of the `{name}` split"
+    songs = f"Medians over the {scores.get('songs', '?')} excerpts of the `{name}` split"
     songs += f" ({version})." if version else "."
     sdr = {
         text + " (default)" * (name == card.mask): cells(scores.get(name, {}), card.stems, "sdr_db", 2)
@@ -114,7 +123,7 @@ def _scores(card: ModelCard, split: str, scores: dict[str, Any]) -> list[str]:
     }
     lines = [
         f"## Scores: {split}",
-        songs + " SDR in dB, over each whole excerpt; higher is better.",
+        songs + " SDR in dB over each whole excerpt; higher is better.",
         _table("SDR", card.stems, sdr),
     ]
     if "bins" not in scores:  # waveform networks have no masks
@@ -122,14 +131,13 @@ def _scores(card: ModelCard, split: str, scores: dict[str, Any]) -> list[str]:
     bins = {text: cells(scores["bins"], card.stems, name, 3) for name, text in BINS.items()}
     return [
         *lines,
-        "The binary mask over all bins alike, as the paper counts; the base rate is what an empty mask "
-        "reaches.",
+        "The binary mask, with all bins counted alike. The base rate is the accuracy of an empty mask.",
         _table("Bins", card.stems, bins),
     ]
 
 
 def cells(scores: Mapping[str, Any], stems: tuple[str, ...], measure: str, digits: int) -> list[str]:
-    """Return a measure of each stem as text, `-` for a stem that has none: in no song, or not told apart."""
+    """Return a measure of each stem as text, `-` for a stem without a value."""
     values = [scores.get(stem, {}).get(measure) for stem in stems]
     return ["-" if value is None else f"{value:.{digits}f}" for value in values]
 
