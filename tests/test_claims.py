@@ -566,7 +566,7 @@ def test_a_killed_run_leaves_nothing_that_the_next_one_does_not_remove(tmp_path)
 
 
 def test_a_remix_on_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
-    from stemsplit.remix import remix
+    from stemsplit.remix import remix, song
 
     for name in ("vocals", "drums"):
         write(tmp_path / "song" / f"{name}.wav")
@@ -584,7 +584,7 @@ def test_a_remix_on_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, mon
         def write(self, _):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(remix, "TemporaryFile", Full)
+    monkeypatch.setattr(song, "TemporaryFile", Full)
     with pytest.raises(EncodeError, match=r"Cannot write `.*remix\.wav`: the disk is full"):
         remix.remix(tmp_path / "song", "vocals=0", tmp_path / "new" / "remix.wav")
     assert not (tmp_path / "new").exists()

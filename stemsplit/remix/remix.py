@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import BinaryIO
 
 import numpy as np
 
-from stemsplit.audio import stem_folder
 from stemsplit.audio.loudness import Peaks
-from stemsplit.audio.reader import Block, Reader
 from stemsplit.audio.writer import Writer
-from stemsplit.errors import EncodeError
 from stemsplit.files.claims import claim
-from stemsplit.files.parts import cannot_write
 from stemsplit.options import Options, OutputOptions
 from stemsplit.output.plan import encoding_for
-from stemsplit.pipeline import Progress, fit, load
+from stemsplit.pipeline import Progress
 from stemsplit.remix.mixer import Mixer, parse
-from stemsplit.separation.separator import Samples
-from stemsplit.separation.stream import separate_stream
-from stemsplit.zoo.ref import ModelRef
+from stemsplit.remix.song import Song, check_output, limiting_gain, open_song, temporary_file
 
 CHUNK_FRAMES = 65_536
 DEFAULT_OPTIONS = Options()
@@ -45,17 +36,6 @@ class RemixResult:
     true_peak: float
     """Of the remix, after that gain."""
     warnings: list[str]
-
-
-@dataclass(frozen=True)
-class _Song:
-    """The source of stems: a folder that has them, or a song that is split for the remix."""
-
-    reader: Reader
-    """Reads the song, or one of its stems."""
-    stems: tuple[str, ...]
-    blocks: Callable[[], Iterable[Block]]
-    tags_from: Path | None
 
 
 def remix(
@@ -78,15 +58,15 @@ def remix(
         DecodeError, EncodeError: a file cannot be read or written.
         StemsplitError: the text is not a remix, or an error from loading the model.
     """
-    _check(source, out)
-    song = _from_folder(source) if source.is_dir() else _from_song(source, options)
+    check_output(source, out)
+    song = open_song(source, options)
     settings, reader = parse(text, song.stems), song.reader
     writer = _writer(song, out, options.output, title)
     mixer = Mixer(settings, song.stems, reader.sample_rate)
     # The gain depends on the peaks of the whole remix, which goes to a temporary file first.
-    with claim([out]), _temporary_file(out) as mixed:
+    with claim([out]), temporary_file(out) as mixed:
         before, after = _mix(song, mixer, mixed, progress)
-        gain = _gain(before, after)
+        gain = limiting_gain(before, after)
         _encode(mixed, reader.channels, gain, writer)
     return RemixResult(
         input=source,
@@ -100,15 +80,7 @@ def remix(
     )
 
 
-def _check(source: Path, out: Path) -> None:
-    """Raise EncodeError if the remix would replace the song or one of its stems."""
-    if out.exists() and source.exists() and out.samefile(source):
-        raise EncodeError(f"`{out}` would replace the song itself", "choose another file with --out")
-    if source.is_dir() and out.parent.resolve() == source.resolve():
-        raise EncodeError(f"`{out}` would be one of the stems", "choose another folder with --out")
-
-
-def _writer(song: _Song, out: Path, output: OutputOptions, title: str) -> Writer:
+def _writer(song: Song, out: Path, output: OutputOptions, title: str) -> Writer:
     reader = song.reader
     return Writer(
         out,
@@ -120,17 +92,7 @@ def _writer(song: _Song, out: Path, output: OutputOptions, title: str) -> Writer
     )
 
 
-@contextlib.contextmanager
-def _temporary_file(out: Path) -> Iterator[BinaryIO]:
-    """Yield a temporary file on the disk of `out`. Raises EncodeError if that disk is full."""
-    try:
-        with TemporaryFile(dir=out.parent) as file:
-            yield file
-    except OSError as error:
-        raise cannot_write(out, error) from error
-
-
-def _mix(song: _Song, mixer: Mixer, file: BinaryIO, progress: Progress | None) -> tuple[Peaks, Peaks]:
+def _mix(song: Song, mixer: Mixer, file: BinaryIO, progress: Progress | None) -> tuple[Peaks, Peaks]:
     """Write the remix into a file, as interleaved float32; return the peaks of the song and of the remix."""
     reader, frames = song.reader, 0
     before, after = (Peaks(reader.sample_rate, reader.channels) for _ in range(2))
@@ -153,29 +115,3 @@ def _encode(file: BinaryIO, channels: int, gain: float, writer: Writer) -> None:
         while data := file.read(CHUNK_FRAMES * channels * 4):
             block = np.frombuffer(data, np.float32).reshape(-1, channels).T
             writer.write(block if gain == 1 else np.float32(gain) * block)
-
-
-def _from_folder(folder: Path) -> _Song:
-    found = stem_folder.find(folder)
-    first = Reader(next(iter(found.stems.values())))
-    return _Song(first, tuple(found.stems), found.blocks, found.mixture)
-
-
-def _from_song(path: Path, options: Options) -> _Song:
-    reader = Reader(path, **options.split.reading)
-    split, ref = options.split, ModelRef.of(options.split)
-
-    def blocks() -> Iterator[Samples]:
-        yield from separate_stream(fit(load(options, ref), reader), reader, reader.sample_rate)
-
-    return _Song(reader, ref.output_stems(split.stems, split.two_stems), blocks, reader.path)
-
-
-def _gain(before: Peaks, after: Peaks) -> float:
-    """Return the gain that limits a remix's peaks to full scale, or to the song's if they are higher."""
-    room = [
-        max(1.0, song) / remix
-        for song, remix in ((before.sample, after.sample), (before.true, after.true))
-        if remix > 0
-    ]
-    return min([1.0, *room])

@@ -1,0 +1,86 @@
+"""The source of a remix: the stems of a song, on disk or split on the way."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import BinaryIO
+
+from stemsplit.audio import stem_folder
+from stemsplit.audio.loudness import Peaks
+from stemsplit.audio.reader import Block, Reader
+from stemsplit.errors import EncodeError
+from stemsplit.files.parts import cannot_write
+from stemsplit.options import Options
+from stemsplit.pipeline import fit, load
+from stemsplit.separation.separator import Samples
+from stemsplit.separation.stream import separate_stream
+from stemsplit.zoo.ref import ModelRef
+
+
+@dataclass(frozen=True)
+class Song:
+    """The source of stems: a folder that has them, or a song that is split for the remix."""
+
+    reader: Reader
+    """Reads the song, or one of its stems."""
+    stems: tuple[str, ...]
+    blocks: Callable[[], Iterable[Block]]
+    """Returns blocks `(stem, channel, time)` of all stems in step."""
+    tags_from: Path | None
+
+
+def open_song(source: Path, options: Options) -> Song:
+    """Return the stems of a folder, or those that splitting a song with `options` gives.
+
+    Raises:
+        DecodeError: there are no stems in the folder, or the song cannot be read.
+    """
+    return _from_folder(source) if source.is_dir() else _from_song(source, options)
+
+
+def _from_folder(folder: Path) -> Song:
+    found = stem_folder.find(folder)
+    first = Reader(next(iter(found.stems.values())))
+    return Song(first, tuple(found.stems), found.blocks, found.mixture)
+
+
+def _from_song(path: Path, options: Options) -> Song:
+    reader = Reader(path, **options.split.reading)
+    split, ref = options.split, ModelRef.of(options.split)
+
+    def blocks() -> Iterator[Samples]:
+        yield from separate_stream(fit(load(options, ref), reader), reader, reader.sample_rate)
+
+    return Song(reader, ref.output_stems(split.stems, split.two_stems), blocks, reader.path)
+
+
+def check_output(source: Path, out: Path) -> None:
+    """Raise EncodeError if the output would replace the song or one of its stems."""
+    if out.exists() and source.exists() and out.samefile(source):
+        raise EncodeError(f"`{out}` would replace the song itself", "choose another file with --out")
+    if source.is_dir() and out.parent.resolve() == source.resolve():
+        raise EncodeError(f"`{out}` would be one of the stems", "choose another folder with --out")
+
+
+@contextlib.contextmanager
+def temporary_file(out: Path) -> Iterator[BinaryIO]:
+    """Yield a temporary file on the disk of `out`. Raises EncodeError if that disk is full."""
+    try:
+        with TemporaryFile(dir=out.parent) as file:
+            yield file
+    except OSError as error:
+        raise cannot_write(out, error) from error
+
+
+def limiting_gain(before: Peaks, after: Peaks) -> float:
+    """Return the gain that limits a remix's peaks to full scale, or to the song's if they are higher."""
+    room = [
+        max(1.0, song) / remix
+        for song, remix in ((before.sample, after.sample), (before.true, after.true))
+        if remix > 0
+    ]
+    return min([1.0, *room])
