@@ -10,7 +10,7 @@ import pyloudnorm
 import pytest
 from typer.testing import CliRunner
 
-from stemsplit.analysis import analyse
+from stemsplit.analysis.sound import analyse
 from stemsplit.audio.loudness import Loudness, Peaks
 from stemsplit.audio.reader import Reader, Signal
 from stemsplit.audio.writer import Encoding, Writer

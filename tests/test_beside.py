@@ -123,7 +123,8 @@ def test_a_track_that_is_done_already_gets_no_page_and_says_so(song):
 
 WORKING = """
 import sys, time
-from stemsplit import analysis, cli
+from stemsplit import cli
+from stemsplit.analysis import sound
 
 def work(*_):
     print("working", file=sys.stderr, flush=True)
@@ -134,10 +135,10 @@ def half(session, path):
     path.write_text("half")
     work()
 
-analysis._Music.hear = lambda *_: None
-analysis._Music.rhythm = lambda *_: (120.0, 1.0, ())
+sound._Music.add = lambda *_: None
+sound._Music.rhythm = lambda *_: None
 if sys.argv[1] == "analysis":
-    analysis._Music.rhythm = work
+    sound._Music.rhythm = work
 else:
     from stemsplit.export import daw
     daw.WRITERS["reaper"] = half

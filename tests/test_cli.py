@@ -521,11 +521,11 @@ def test_a_bug_in_what_is_written_beside_the_stems_stops_no_other(pipeline, monk
 
 
 def test_a_bug_in_inspect_stops_no_other_sound(pipeline, monkeypatch):
-    from stemsplit import analysis
+    from stemsplit.analysis import sound
 
-    analyse = analysis.analyse
+    analyse = sound.analyse
     bugs = iter([bug])
-    monkeypatch.setattr(analysis, "analyse", lambda *words: next(bugs, analyse)(*words))
+    monkeypatch.setattr(sound, "analyse", lambda *words: next(bugs, analyse)(*words))
     result = run("inspect", "a.wav", "b.wav")
     assert result.exit_code == 1
     assert result.stdout.startswith("b.wav\n")

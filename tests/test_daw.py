@@ -17,7 +17,7 @@ import soundfile
 from lxml import etree
 from typer.testing import CliRunner
 
-from stemsplit import analysis
+from stemsplit.analysis.sound import Analysis, analyse
 from stemsplit.audio import stem_folder
 from stemsplit.audio.reader import Reader
 from stemsplit.audio.stem_mp4 import COLOURS, ORDER
@@ -28,7 +28,7 @@ from stemsplit.export import daw
 
 SCHEMAS = Path(__file__).parent / "data" / "dawproject"
 RATE, FRAMES = 44_100, 30_011
-SILENCE = analysis.analyse([np.zeros((1, RATE), np.float32)], RATE, 1, music=False)
+SILENCE = analyse([np.zeros((1, RATE), np.float32)], RATE, 1, music=False)
 HEARD = replace(SILENCE, bpm=97.0004, bpm_confidence=0.81, key="A minor", key_confidence=0.3)
 ODD = (
     'a <b> & "c" ]]>',
@@ -53,7 +53,7 @@ def write_stems(folder: Path, *names: str, rate: int = RATE, channels: int = 2, 
     return folder
 
 
-def write(kind: str, folder: Path, heard: analysis.Analysis = HEARD, **options: Any) -> Path:
+def write(kind: str, folder: Path, heard: Analysis = HEARD, **options: Any) -> Path:
     return daw.write(
         kind, stem_folder.find(folder), folder / f"session{daw.SUFFIXES[kind]}", heard, **options
     )

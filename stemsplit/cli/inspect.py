@@ -12,7 +12,7 @@ import typer
 from stemsplit.cli import console, sound
 
 if TYPE_CHECKING:
-    from stemsplit.analysis import Analysis
+    from stemsplit.analysis.sound import Analysis
     from stemsplit.audio.reader import Reader
 
 EXAMPLE = "stemsplit inspect song.mp3"
@@ -57,7 +57,7 @@ def command(
 
 
 def _tell_sound(reader: Reader, *, json: bool) -> None:
-    from stemsplit.analysis import analyse
+    from stemsplit.analysis.sound import analyse
 
     path = reader.path
     found = analyse(reader, reader.sample_rate, reader.channels)
@@ -93,7 +93,7 @@ def _facts(path: Path, reader: Reader, found: Analysis) -> dict[str, str]:
 
 
 def _tell_stems(folder: Path, *, json: bool) -> None:
-    from stemsplit.analysis import analyse
+    from stemsplit.analysis.sound import analyse
     from stemsplit.audio import stem_folder
     from stemsplit.audio.reader import Reader
 

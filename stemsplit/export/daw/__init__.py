@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from stemsplit import analysis
-from stemsplit.analysis import Analysis
+from stemsplit.analysis import sound
+from stemsplit.analysis.sound import Analysis
 from stemsplit.audio.reader import Reader
 from stemsplit.audio.stem_folder import Passes, StemSet
 from stemsplit.errors import EncodeError
@@ -27,7 +27,7 @@ def analyse(stems: StemSet, progress: Callable[[float], None] = lambda share: No
     form = Reader(stems.mixture) if stems.mixture else stems
     frames = stems.frames * form.sample_rate / stems.sample_rate
     blocks = Passes(1, frames, progress).watch(stems.mix())
-    return analysis.analyse(blocks, form.sample_rate, form.channels)
+    return sound.analyse(blocks, form.sample_rate, form.channels)
 
 
 def check(kind: str, path: Path, force: bool = False) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
-from stemsplit.analysis import Analysis
+from stemsplit.analysis.sound import Analysis
 from stemsplit.audio.reader import Reader
 from stemsplit.audio.stem_folder import StemSet
 from stemsplit.audio.stem_mp4 import COLOURS, ORDER

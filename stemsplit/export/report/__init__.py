@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from stemsplit import plots
-from stemsplit.analysis import analyse
+from stemsplit.analysis.sound import analyse
 from stemsplit.audio.reader import Block, Reader, Signal, resample
 from stemsplit.audio.stem_folder import MIXTURE, Passes, StemSet, in_step
 from stemsplit.audio.writer import Encoding, Writer

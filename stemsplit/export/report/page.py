@@ -10,7 +10,7 @@ from html import escape
 from importlib import resources
 from string import Template
 
-from stemsplit.analysis import Analysis
+from stemsplit.analysis.sound import Analysis
 from stemsplit.audio.stem_folder import MIXTURE, StemSet
 from stemsplit.audio.tags import read_tags
 from stemsplit.export.report import pictures

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from stemsplit.analysis.beats import Beats, find_beats
+from stemsplit.analysis.frames import RATE, Frames, Onsets
 from stemsplit.audio.loudness import Loudness, Peaks
 from stemsplit.audio.reader import Block, resample
 from stemsplit.files.scratch import librosa_caches
 
-MUSIC_RATE = 22_050
-"""What librosa's tempo and chroma are made for."""
-MUSIC_HOP = 256
 KEYS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 # fmt: off
 PROFILES = {
@@ -79,11 +78,11 @@ def analyse(blocks: Iterable[Block], sample_rate: int, channels: int, *, music: 
             band.add(middle)
             yield middle
 
-    for middle in resample(heard(), sample_rate, MUSIC_RATE, 1):
+    for middle in resample(heard(), sample_rate, RATE, 1):
         if music:
             notes.add(middle[0])
     peaks.add(np.zeros((channels, 0), np.float32), last=True)
-    bpm, sure, beats = notes.rhythm()
+    beats = notes.rhythm() if music else None
     key, key_sure = notes.key()
     return Analysis(
         seconds=frames / sample_rate,
@@ -95,28 +94,12 @@ def analyse(blocks: Iterable[Block], sample_rate: int, channels: int, *, music: 
         energy=energy,
         image="mono" if channels == 1 else "dual mono" if apart <= SAME * energy else "stereo",
         cutoff_hz=band.cutoff_hz(),
-        bpm=bpm,
-        bpm_confidence=sure,
-        beats=beats,
+        bpm=beats.bpm if beats else None,
+        bpm_confidence=beats.confidence if beats else 0.0,
+        beats=tuple(beats.times_seconds.tolist()) if beats else (),
         key=key,
         key_confidence=key_sure,
     )
-
-
-class _Frames:
-    """Cuts a sound into frames `(frame, n_fft)` that overlap, block by block."""
-
-    def __init__(self, n_fft: int, hop_length: int) -> None:
-        self._n_fft, self._hop_length = n_fft, hop_length
-        self._held = np.zeros(0, np.float32)
-
-    def cut(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
-        held = np.concatenate([self._held, block])
-        count = max(0, (len(held) - self._n_fft) // self._hop_length + 1)
-        self._held = held[count * self._hop_length :]
-        if not count:
-            return np.zeros((0, self._n_fft), np.float32)
-        return np.lib.stride_tricks.sliding_window_view(held, self._n_fft)[:: self._hop_length][:count]
 
 
 class _Band:
@@ -127,7 +110,7 @@ class _Band:
     def __init__(self, sample_rate: int) -> None:
         self._hz = np.fft.rfftfreq(self.N_FFT, 1 / sample_rate)
         self._power = np.zeros(len(self._hz))
-        self._frames = _Frames(self.N_FFT, self.N_FFT)
+        self._frames = Frames(self.N_FFT, self.N_FFT)
 
     def add(self, middle: Block) -> None:
         frames = self._frames.cut(middle[0])
@@ -152,55 +135,29 @@ class _Band:
 
 
 class _Music:
-    """The onsets and the pitch classes of a sound at `MUSIC_RATE`."""
+    """The onsets and the pitch classes of a sound at `frames.RATE`."""
 
-    N_FFT, CHROMA_N_FFT = 1024, 8192
-    FLOOR = 1e-5
+    CHROMA_N_FFT = 8192
 
     def __init__(self) -> None:
-        librosa_caches()
-        self._frames = _Frames(self.N_FFT, MUSIC_HOP)
-        self._long = _Frames(self.CHROMA_N_FFT, self.CHROMA_N_FFT // 2)
-        self._last: NDArray[np.float64] | None = None
-        self._onsets: list[NDArray[np.float64]] = []
+        self._onsets = Onsets()
+        self._long = Frames(self.CHROMA_N_FFT, self.CHROMA_N_FFT // 2)
         self._chroma = np.zeros(12)
 
     def add(self, samples: NDArray[np.float32]) -> None:
+        librosa_caches()
         import librosa
 
-        frames = self._frames.cut(samples)
-        if len(frames):
-            power = np.abs(np.fft.rfft(frames * np.hanning(self.N_FFT))) ** 2
-            mel = power @ librosa.filters.mel(sr=MUSIC_RATE, n_fft=self.N_FFT, n_mels=64).T
-            level = np.log10(np.maximum(mel, self.FLOOR))
-            before = level[:1] if self._last is None else self._last
-            rise = np.diff(np.concatenate([before, level]), axis=0)
-            self._onsets.append(np.maximum(rise, 0).mean(axis=1))
-            self._last = level[-1:]
+        self._onsets.add(samples)
         long = self._long.cut(samples)
         if len(long):
             power = np.abs(np.fft.rfft(long * np.hanning(self.CHROMA_N_FFT)))
-            chroma = librosa.filters.chroma(sr=MUSIC_RATE, n_fft=self.CHROMA_N_FFT)
+            chroma = librosa.filters.chroma(sr=RATE, n_fft=self.CHROMA_N_FFT)
             self._chroma += (power @ chroma.T).sum(axis=0)
 
-    def rhythm(self) -> tuple[float | None, float, tuple[float, ...]]:
-        """Return beats per minute, the confidence, and the beats in seconds."""
-        onsets = np.concatenate([*self._onsets, np.zeros(0)])
-        if not onsets.any():
-            return None, 0.0, ()
-        import librosa
-
-        _, frames = librosa.beat.beat_track(onset_envelope=onsets, sr=MUSIC_RATE, hop_length=MUSIC_HOP)
-        if len(frames) < 4:
-            return None, 0.0, ()
-        # The tracker's tempo is limited to its lags; a line fitted to the beats is not.
-        period, first = np.polyfit(np.arange(len(frames)), frames, 1)
-        centred = onsets - onsets.mean()
-        lags = [int(np.floor(period)), int(np.ceil(period))]
-        alike = max(float(centred[lag:] @ centred[:-lag]) for lag in lags) / float(centred @ centred)
-        # A frame shows an onset as soon as it reaches into its window.
-        beats = (frames * MUSIC_HOP + 0.75 * self.N_FFT) / MUSIC_RATE
-        return float(60 * MUSIC_RATE / (period * MUSIC_HOP)), min(1.0, max(0.0, alike)), tuple(beats.tolist())
+    def rhythm(self) -> Beats | None:
+        """Return the beats."""
+        return find_beats(self._onsets.envelopes())
 
     def key(self) -> tuple[str | None, float]:
         """Return the key whose profile is most like the sound's pitch classes, and the confidence."""

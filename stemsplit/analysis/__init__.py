@@ -1,0 +1,1 @@
+"""What a recording is like: levels and bandwidth, beats and key."""

@@ -1,0 +1,80 @@
+"""Features of a sound at 22,050 Hz, computed block by block: onsets and pitch classes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+RATE = 22_050
+"""In Hz; what features are computed from."""
+HOP = 256
+"""Between two frames of onsets: 11.6 ms."""
+
+
+class Frames:
+    """Cuts a sound into frames `(frame, n_fft)` that overlap, block by block."""
+
+    def __init__(self, n_fft: int, hop_length: int) -> None:
+        self._n_fft, self._hop_length = n_fft, hop_length
+        self._held = np.zeros(0, np.float32)
+
+    def cut(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the frames that a block `(time,)` completes."""
+        held = np.concatenate([self._held, block])
+        count = max(0, (len(held) - self._n_fft) // self._hop_length + 1)
+        self._held = held[count * self._hop_length :]
+        if not count:
+            return np.zeros((0, self._n_fft), np.float32)
+        return np.lib.stride_tricks.sliding_window_view(held, self._n_fft)[:: self._hop_length][:count]
+
+
+class Onsets:
+    """How much louder a sound becomes from frame to frame, in three ranges of frequency."""
+
+    N_FFT = 1024
+    FLOOR = 1e-3
+    BANDS = 36
+    EDGES_HZ = (0.0, 180.0, 2500.0, RATE / 2)
+    """Kick drum and bass; snare drum, and most of the other instruments; cymbals."""
+
+    def __init__(self) -> None:
+        self._frames = Frames(self.N_FFT, HOP)
+        self._window = np.hanning(self.N_FFT).astype(np.float32)
+        self._filters, centres = _bands(self.N_FFT, self.BANDS)
+        self._ranges = np.searchsorted(centres, self.EDGES_HZ[:-1])
+        self._last: NDArray[np.float64] | None = None
+        self._rises: list[NDArray[np.float64]] = []
+
+    def add(self, samples: NDArray[np.float32]) -> None:
+        """Append samples `(time,)`."""
+        frames = self._frames.cut(samples)
+        if not len(frames):
+            return
+        power = np.abs(np.fft.rfft(frames * self._window)) ** 2
+        level = np.log10(np.maximum(power @ self._filters, self.FLOOR))
+        before = level[:1] if self._last is None else self._last
+        rises = np.maximum(np.diff(np.concatenate([before, level]), axis=0), 0)
+        self._rises.append(np.add.reduceat(rises, self._ranges, axis=1) / self.BANDS)
+        self._last = level[-1:]
+
+    def envelopes(self) -> NDArray[np.float64]:
+        """Return the rises `(frame, range)`."""
+        return np.concatenate([*self._rises, np.zeros((0, len(self._ranges)))])
+
+    @classmethod
+    def seconds(cls, frames: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the times of onsets that begin in some frames."""
+        # A frame shows an onset as soon as it reaches into its window.
+        return (frames * HOP + 0.75 * cls.N_FFT) / RATE
+
+
+def _bands(n_fft: int, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return triangular filters `(bin, band)`, equally wide in mel, and the bands' centres in Hz."""
+    mels = np.linspace(0, 2595 * np.log10(1 + RATE / 2 / 700), count + 2)
+    corners = 700 * (10 ** (mels / 2595) - 1)
+    hz = np.fft.rfftfreq(n_fft, 1 / RATE)[:, None]
+    width = max(RATE / n_fft, 1.0)  # the lowest bands are narrower than a bin
+    up = (hz - corners[:-2]) / np.maximum(np.diff(corners)[:-1], width)
+    down = (corners[2:] - hz) / np.maximum(np.diff(corners)[1:], width)
+    filters = np.maximum(0, np.minimum(up, down))
+    return filters / np.maximum(filters.sum(axis=0), 1e-9), corners[1:-1]
