@@ -10,9 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from docs._generate import included
+from docs._generate import cli, docstrings, events, included
 
-GENERATED: dict[str, Callable[[], str]] = {}
+GENERATED: dict[str, Callable[[], str]] = {
+    "cli": cli.reference,
+    "errors": docstrings.table_of_errors,
+    "events": events.reference,
+}
 MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 
 

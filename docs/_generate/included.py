@@ -26,7 +26,8 @@ def pages() -> dict[str, Path]:
 
 def cards() -> dict[str, Path]:
     """Return the pages of the shipped models by their path on the site."""
-    return {f"models/{path.stem}.md": path for path in sorted(ROOT.glob("models*/**/*.md"))}
+    weights = sorted(ROOT.glob("models/**/*.safetensors"))
+    return {f"models/{path.stem}.md": path.with_suffix(".md") for path in weights}
 
 
 def pictures() -> dict[str, Path]:

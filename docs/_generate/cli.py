@@ -1,0 +1,86 @@
+"""The reference of the command line, from what `--help` prints."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import typer.main
+
+from stemsplit.cli import app
+
+PROGRAM = "stemsplit"
+EXTRA = re.compile(r"^(?P<text>.*?)(?:  \[(?P<extra>[^\]]*)\])?$", re.DOTALL)
+
+
+def reference() -> str:
+    """Return the page in markdown: all commands, then the arguments, options and examples of each."""
+    program: Any = typer.main.get_command(app)
+    context = program.make_context(PROGRAM, [], resilient_parsing=True)
+    rows = ["| command | |", "| --- | --- |"]
+    parts = []
+    for name, command in program.commands.items():
+        summary = paragraphs(command.help)[0]
+        rows.append(f"| [`{PROGRAM} {name}`](#{anchor(name)}) | {summary} |")
+        inner = command.context_class(command, info_name=name, parent=context)
+        parts.append(section(f"{PROGRAM} {name}", anchor(name), command, inner))
+    general = section("Options of the program", "program", program, context)
+    return "\n\n".join(["\n".join(rows), *parts, general])
+
+
+def section(title: str, name: str, command: Any, context: Any) -> str:
+    """Return what `--help` says of a command, with an anchor for each argument and option."""
+    usage = command.get_usage(context).removeprefix("Usage:").strip()
+    parts = [f"## {title} {{#{name}}}", f"```text\n{' '.join(usage.split())}\n```", *paragraphs(command.help)]
+    panels: dict[str, list[Any]] = {}
+    for parameter in command.get_params(context):
+        if not getattr(parameter, "hidden", False) and parameter.name != "help":
+            kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            panels.setdefault(getattr(parameter, "rich_help_panel", None) or kind, []).append(parameter)
+    for panel in sorted(panels, key=lambda panel: panel != "Arguments"):
+        items = "\n".join(item(parameter, name, context) for parameter in panels[panel])
+        parts += [f"**{panel}**", f'<dl class="options">\n{items}\n</dl>']
+    return "\n\n".join([*parts, *examples(command.epilog)])
+
+
+def item(parameter: Any, command: str, context: Any) -> str:
+    """Return an entry of a list of definitions: the option with its value, help, default and range."""
+    name, text = parameter.get_help_record(context)
+    if parameter.param_type_name == "argument":
+        name = name.partition(" <")[0]  # without Python's type
+    found = EXTRA.match(text)
+    assert found is not None
+    notes = "".join(f" <em>{html.escape(note)}</em>" for note in (found["extra"] or "").split("; ") if note)
+    return (
+        f'<dt id="{anchor(command)}-{anchor(parameter.name)}"><code>{html.escape(name)}</code></dt>'
+        f"<dd>{with_code(found['text'])}{notes}</dd>"
+    )
+
+
+def examples(epilog: str | None) -> Iterable[str]:
+    """Give the examples at the end of a command's help."""
+    lines = [line.strip().removeprefix("$ ") for line in re.sub(r"Examples?:", "", epilog or "").splitlines()]
+    commands = [line for line in lines if line not in ("", "\b")]
+    if commands:
+        yield "**Examples**"
+        yield "\n".join(["```console", *(f"$ {command}" for command in commands), "```"])
+
+
+def paragraphs(text: str | None) -> list[str]:
+    """Return the paragraphs of a command's help, each on one line, but for those that keep their lines."""
+    return [
+        "```text\n" + part.strip("\b\n") + "\n```" if part.startswith("\b") else " ".join(part.split())
+        for part in (text or "").split("\n\n")
+    ]
+
+
+def with_code(text: str) -> str:
+    """Return text as HTML, with code where it has backticks."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(" ".join(text.split()), quote=False))
+
+
+def anchor(name: str) -> str:
+    """Return the anchor of a command or an option, such as `models-add`."""
+    return re.sub(r"\W|_", "-", name.strip("_"))
