@@ -9,9 +9,10 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, get_args
 
-from stemsplit.audio.formats import LOSSLESS, STEM_FILE
+from stemsplit.audio.formats import LOSSLESS, STEM_FILE, StemCodec
+from stemsplit.audio.stem_labels import check_colours, check_names
 from stemsplit.defaults import DEFAULT_MODEL
 from stemsplit.errors import UsageError
 
@@ -59,7 +60,7 @@ def _is_lossless(format: Any, bitrate: Any) -> bool:
 
 
 def _is_float_flac(format: Any, depth: Any) -> bool:
-    return bool(format == "flac" and depth == "32f")
+    return bool(format in ("flac", "alac") and depth == "32f")
 
 
 def _in_stem_file(format: Any, other: Any) -> bool:
@@ -70,6 +71,11 @@ def _names_stems_in_stem_file(format: Any, template: Any) -> bool:
     return bool(format == STEM_FILE and "{stem}" in (template or ""))
 
 
+def _outside_stem_file(format: Any, other: Any) -> bool:
+    return bool(format != STEM_FILE and other)
+
+
+_STEM_FILES_ONLY = "{codec}, {stem_names} and {stem_colors} are for {format} stem.mp4"
 _ALL_STEMS = "a stem file holds all stems; leave out {stems}, {two_stems}, {then} and {stdout}"
 _STDOUT = "{stdout} leaves no room for {json} or {dry_run}"
 _PATHS = "{print0} is about paths, which {json} and {stdout} do not print"
@@ -77,6 +83,12 @@ _LOCAL_FILES = "{daw} and {report} need stems in files of this machine, one for 
 
 EXCLUSIONS = (
     Exclusion("stems", "two_stems", "{stems} and {two_stems} exclude each other", _both_named),
+    Exclusion("codec", "bitrate", "{bitrate} means nothing to {0}", _is_lossless),
+    Exclusion("codec", "depth", "{0} holds no floating point; choose {depth} 24", _is_float_flac),
+    *(
+        Exclusion("format", other, _STEM_FILES_ONLY, _outside_stem_file)
+        for other in ("codec", "stem_names", "stem_colors")
+    ),
     Exclusion("format", "bitrate", "{bitrate} means nothing to {0}", _is_lossless),
     Exclusion(
         "format",
@@ -172,7 +184,11 @@ class SplitOptions:
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """Which files to write. What a format cannot hold, its writer refuses."""
+    """Which files to write. What a format cannot hold, its writer refuses.
+
+    Raises:
+        UsageError: options of stem files are wrong, or the format is another.
+    """
 
     out: Path = Path("stems")
     """The folder."""
@@ -187,6 +203,30 @@ class OutputOptions:
     """Whether to replace files that exist already."""
     skip_existing: bool = False
     """Whether to skip tracks that are done, in a batch."""
+    codec: str | None = None
+    """Of the tracks of a stem file: `aac`, `alac` or `flac`. Default: `aac`."""
+    stem_names: Sequence[str] | None = None
+    """What players call the four stems of a stem file, in the order drums, bass, other, vocals."""
+    stem_colors: Sequence[str] | None = None
+    """Their colours, as `#RRGGBB`."""
+
+    def __post_init__(self) -> None:
+        of_stem_files = ("format", "codec", "stem_names", "stem_colors")
+        refuse_exclusions({name: getattr(self, name) for name in of_stem_files})
+        if self.codec and self.codec not in get_args(StemCodec):
+            raise UsageError(f"No codec `{self.codec}`", f"choose one of {', '.join(get_args(StemCodec))}")
+        if self.stem_names is not None:
+            object.__setattr__(self, "stem_names", check_names(self.stem_names))
+        if self.stem_colors is not None:
+            object.__setattr__(self, "stem_colors", check_colours(self.stem_colors))
+
+    @property
+    def of_stem_files(self) -> dict[str, Any]:
+        """The options of stem files that were given, for the manifest."""
+        given = {"codec": self.codec, "stem_names": self.stem_names, "stem_colors": self.stem_colors}
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in given.items() if value
+        }
 
 
 @dataclass(frozen=True)
@@ -271,6 +311,9 @@ class FileKeywords(MethodKeywords, total=False):
     format: str
     depth: str
     bitrate: str | None
+    codec: str | None
+    stem_names: Sequence[str] | None
+    stem_colors: Sequence[str] | None
     force: bool
 
 

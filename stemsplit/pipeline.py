@@ -85,9 +85,10 @@ def split_file(
     the path of each stem, or of some stems, in place of `out`, `template` and `format`.
 
     Options, with their defaults: `template=None`, as in `{artist}/{track}/{stem}.{ext}`; `format="wav"`;
-    `depth="same"`; `bitrate=None`; `force=False`; `start_seconds=0.0`; `duration_seconds=None`;
-    `audio_track=None` and `downmix=False`, see `Reader`; `gain_db=0.0`, the same for all stems. Without a
-    `separator`, those of `load_separator`, too, and `model`, `sources` and `azimuths`.
+    `depth="same"`; `bitrate=None`; for stem files `codec=None`, `stem_names=None` and `stem_colors=None`;
+    `force=False`; `start_seconds=0.0`; `duration_seconds=None`; `audio_track=None` and
+    `downmix=False`, see `Reader`; `gain_db=0.0`, the same for all stems. Without a `separator`, those of
+    `load_separator`, too, and `model`, `sources` and `azimuths`.
 
     For `progress` and `finished` see `Progress` and `Finished`; `finished` is called when all stems are
     complete, before they are renamed to their final paths.

@@ -39,7 +39,7 @@ MANY_PARAMETERS = {
 }
 """Typer commands, with one parameter per option."""
 LONG = {"options.py"}
-"""One table and three classes of options, a few lines above the limit."""
+"""One table and three classes of options."""
 
 
 def home(path: Path) -> str:

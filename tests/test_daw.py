@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from stemsplit.analysis.sound import Analysis, analyse
 from stemsplit.audio import stem_folder
 from stemsplit.audio.reader import Reader
-from stemsplit.audio.stem_mp4 import COLOURS, ORDER
+from stemsplit.audio.stem_labels import COLOURS, ORDER
 from stemsplit.audio.writer import Writer
 from stemsplit.cli import app
 from stemsplit.errors import DecodeError, EncodeError, OutputExists

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import stemsplit
 from stemsplit.audio import stem_folder
-from stemsplit.audio.stem_mp4 import read_stem_names
+from stemsplit.audio.stem_boxes import read_stem_names
 from stemsplit.cli import app, models, split
 from stemsplit.datasets.songs import find_songs
 from stemsplit.zoo import installed

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from stemsplit.audio import ffmpeg, output_formats
 from stemsplit.audio.rates import RateConverter
 from stemsplit.audio.reader import Block, Reader, Signal
-from stemsplit.audio.stem_mp4 import ORDER, StemFile
+from stemsplit.audio.stem_labels import ORDER, label_stems
+from stemsplit.audio.stem_mp4 import StemFile
 from stemsplit.audio.writer import Encoding, Writer, together
 from stemsplit.cli import app
 from tests.conftest import events
@@ -165,7 +166,7 @@ def test_the_nearest_bitrate_is_used_and_told(format, rate, channels, asked, use
 @pytest.mark.slow
 def test_a_stem_file_of_a_high_rate_is_converted_too(tmp_path):
     stems = np.stack([noise(192_000) * gain for gain in (0.5, 0.3, 0.2, 0.1)])
-    file = StemFile(tmp_path / "a.stem.mp4", ORDER, Signal(192_000, 2), bitrate="900k")
+    file = StemFile(tmp_path / "a.stem.mp4", label_stems(ORDER), Signal(192_000, 2), Encoding(bitrate="900k"))
     with together([file]):
         file.write_tracks(stems.sum(axis=0), stems)
     assert [warning[:23] for warning in file.warnings] == ["m4a cannot hold 192,000"]
@@ -202,7 +203,7 @@ def test_every_command_converts(command, tmp_path):
     if command == "unpack":
         path = tmp_path / "song.stem.mp4"
         stems = np.stack([noise(96_000) * 0.2] * 4)
-        file = StemFile(path, ORDER, Signal(96_000, 2))
+        file = StemFile(path, label_stems(ORDER), Signal(96_000, 2))
         with together([file]):
             file.write_tracks(stems.sum(axis=0), stems)
         arguments = ["unpack", str(path), "-f", "mp3", *options]

@@ -18,7 +18,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from stemsplit.audio.reader import Reader, Signal
-from stemsplit.audio.stem_mp4 import read_stem_names
+from stemsplit.audio.stem_boxes import read_stem_names
 from stemsplit.audio.writer import Writer
 from stemsplit.cli import app
 from tests.conftest import SAMPLE_RATE, STEMS, default_signals, events

@@ -7,6 +7,7 @@ import itertools
 import json
 import shutil
 import struct
+import subprocess
 import tracemalloc
 from pathlib import Path
 from random import Random
@@ -20,14 +21,18 @@ from typer.testing import CliRunner
 
 from stemsplit.audio import ffmpeg
 from stemsplit.audio.reader import Reader, Signal
-from stemsplit.audio.stem_mp4 import COLOURS, ORDER, Label, StemFile, read_stem_names
-from stemsplit.audio.writer import Writer, together
+from stemsplit.audio.stem_boxes import read_stem_names
+from stemsplit.audio.stem_labels import COLOURS, ORDER, Label, label_stems
+from stemsplit.audio.stem_mp4 import StemFile
+from stemsplit.audio.writer import Encoding, Writer, together
 from stemsplit.cli import app
 from stemsplit.datasets.songs import MUSDB18, find_songs
-from stemsplit.errors import DecodeError, EncodeError, OutputExists
+from stemsplit.errors import DecodeError, EncodeError, OutputExists, UsageError
 from stemsplit.export.unpack import unpack
+from stemsplit.options import OutputOptions
 from stemsplit.output.template import file_names
-from tests.conftest import events
+from stemsplit.pipeline import split_file
+from tests.conftest import events, quick_separator
 from tests.test_formats import lag, noise, run_ffmpeg
 
 NAMES = ("vocals", "drums", "bass", "other")  # not as the file has them
@@ -48,7 +53,7 @@ def song(channels: int = 2) -> np.ndarray:
 
 
 def write(path: Path, stems: np.ndarray, names: tuple[str, ...] = NAMES, **options: Any) -> StemFile:
-    file = StemFile(path, names, Signal(RATE, stems.shape[1]), **options)
+    file = StemFile(path, label_stems(names), Signal(RATE, stems.shape[1]), **options)
     with together([file]):
         for start in range(0, stems.shape[-1], 10_000):
             block = stems[..., start : start + 10_000]
@@ -166,8 +171,88 @@ def test_peaks_are_told_and_clipped(tmp_path):
 
 
 def test_a_lower_bitrate_makes_a_smaller_file(stem_file, tmp_path):
-    write(tmp_path / "a.stem.mp4", song(), bitrate="64k")
+    write(tmp_path / "a.stem.mp4", song(), encoding=Encoding(bitrate="64k"))
     assert (tmp_path / "a.stem.mp4").stat().st_size < stem_file.stat().st_size / 2
+
+
+@pytest.mark.parametrize("rate", [RATE, 96_000])
+@pytest.mark.parametrize("depth", ["16", "24"])
+@pytest.mark.parametrize("codec", ["alac", "flac"])
+def test_lossless_codecs_keep_every_sample(codec, depth, rate, tmp_path):
+    stems = song() * np.array([1, 1, 12, 1], np.float32)[:, None, None]  # the third is clipped
+    path = tmp_path / "a.stem.mp4"
+    file = StemFile(path, label_stems(NAMES), Signal(rate, 2), Encoding(depth, codec=codec))
+    with together([file]):
+        file.write_tracks(stems.sum(axis=0), stems)
+    assert file.clips
+    scale = 2.0 ** (int(depth) - 1)
+    for track, name in enumerate(TRACKS[1:], 1):
+        wanted = np.rint(stems[NAMES.index(name)] * np.float32(scale)).clip(-scale, scale - 1) / scale
+        assert np.array_equal(read(path, track), wanted.astype(np.float32))
+    assert Reader(path, track=1).sample_rate == rate
+
+
+@pytest.mark.parametrize(
+    ("codec", "kind", "delay"), [("aac", b"mp4a", 1024), ("alac", b"alac", 0), ("flac", b"fLaC", 0)]
+)
+def test_boxes_give_the_exact_length(codec, kind, delay, tmp_path):
+    write(tmp_path / "a.stem.mp4", song(), encoding=Encoding("16", codec=codec))
+    moov = boxes(dict(boxes((tmp_path / "a.stem.mp4").read_bytes()))[b"moov"])
+    assert struct.unpack(">II", dict(moov)[b"mvhd"][12:20]) == (RATE, FRAMES)
+    tracks = [dict(boxes(content)) for name, content in moov if name == b"trak"]
+    assert len(tracks) == 5
+    for track in tracks:
+        edits = dict(boxes(track[b"edts"]))[b"elst"]
+        assert struct.unpack(">IIi", edits[4:16]) == (1, FRAMES, delay), "one edit: play this long, from here"
+        media = dict(boxes(track[b"mdia"]))
+        assert struct.unpack(">I", media[b"mdhd"][12:16]) == (RATE,)
+        table = dict(boxes(dict(boxes(media[b"minf"]))[b"stbl"]))
+        assert table[b"stsd"][12:16] == kind
+        assert struct.unpack(">H", table[b"stsd"][32:34]) == (2,), "channels"
+    facts = json.loads(dict(boxes(dict(moov)[b"udta"]))[b"stem"])
+    assert [stem["name"] for stem in facts["stems"]] == list(ORDER)
+    for track in range(5):
+        assert read(tmp_path / "a.stem.mp4", track).shape == (2, FRAMES)
+
+
+def test_names_and_colours_are_as_given(tmp_path):
+    labels = label_stems(NAMES, ("Kit", "Sub", "Keys ä", "Vox"), ("#111111", "#222222", "#333333", "#444444"))
+    assert labels["vocals"] == Label("Vox", "#444444")
+    file = StemFile(tmp_path / "a.stem.mp4", labels, Signal(RATE, 2))
+    with together([file]):
+        file.write_tracks(song().sum(axis=0), song())
+    assert set(file.peaks) == {"mixture", *NAMES}
+    assert read_stem_names(tmp_path / "a.stem.mp4") == tuple(labels[name] for name in ORDER)
+    assert error_db(read(tmp_path / "a.stem.mp4", 4), song()[0]) < CODEC_DB
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"stem_names": ["Kit", "Bass", "Vox"]}, "names for four stems, not 3: Kit, Bass, Vox"),
+        ({"stem_names": ["Kit", "Bass", " ", "Vox"]}, "1 to 100 printable characters, not ''"),
+        ({"stem_names": ["Kit", "Bass", "a\nb", "Vox"]}, "printable characters"),
+        ({"stem_names": ["Kit", "Bass", "x" * 101, "Vox"]}, "1 to 100"),
+        ({"stem_names": ["Kit", "Bass", "kit", "Vox"]}, "must differ: Kit, Bass, kit, Vox"),
+        ({"stem_colors": ["009E73"]}, "colors for four stems, not 1: 009E73"),
+        ({"stem_colors": ["009E73", "red", "CC79A7", "56B4E9"]}, "six hexadecimal digits, not `red`"),
+        ({"codec": "opus"}, "No codec `opus`"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_at_once(options, words):
+    with pytest.raises(UsageError, match=words) as caught:
+        OutputOptions(format="stem.mp4", **options)
+    assert caught.value.hint
+    with pytest.raises(UsageError, match="are for format stem.mp4"):
+        OutputOptions(format="wav", **options)
+
+
+def test_options_of_stem_files_are_kept_in_one_form():
+    options = OutputOptions(format="stem.mp4", stem_names=["A ", "B", "C", "D"], stem_colors=["#aabbcc"] * 4)
+    assert options.stem_names == ("A", "B", "C", "D")
+    assert options.stem_colors == 4 * ("#AABBCC",)
+    assert options.of_stem_files == {"stem_names": ["A", "B", "C", "D"], "stem_colors": 4 * ["#AABBCC"]}
+    assert OutputOptions().of_stem_files == {}
 
 
 def test_tags_and_cover_are_carried_over(tmp_path):
@@ -189,12 +274,14 @@ def test_tags_and_cover_are_carried_over(tmp_path):
     [
         (NAMES[:3], {}, "four stems, not vocals, drums, bass"),
         (("vocals",) * 4, {}, "four stems"),
-        (NAMES, {"bitrate": "loud"}, "not a bitrate"),
+        (NAMES, {"encoding": Encoding(bitrate="loud")}, "not a bitrate"),
+        (NAMES, {"encoding": Encoding("32f", codec="alac")}, "ALAC holds no floating point"),
+        (NAMES, {"encoding": Encoding(bitrate="64k", codec="flac")}, "A bitrate means nothing to flac"),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(names, options, words, tmp_path):
     with pytest.raises(EncodeError, match=words) as caught:
-        StemFile(tmp_path / "a.stem.mp4", names, Signal(RATE, 2), **options)
+        StemFile(tmp_path / "a.stem.mp4", label_stems(names), Signal(RATE, 2), **options)
     assert caught.value.hint
     assert list(tmp_path.iterdir()) == []
 
@@ -202,7 +289,7 @@ def test_what_cannot_be_is_refused_before_any_work(names, options, words, tmp_pa
 def test_without_ffmpeg_it_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(ffmpeg, "executable", lambda: None)
     with pytest.raises(EncodeError, match="without ffmpeg"):
-        StemFile(tmp_path / "a.stem.mp4", NAMES, Signal(RATE, 2))
+        StemFile(tmp_path / "a.stem.mp4", label_stems(NAMES), Signal(RATE, 2))
 
 
 def test_a_file_that_is_there_is_kept_unless_forced(tmp_path):
@@ -218,7 +305,7 @@ def test_a_file_that_is_there_is_kept_unless_forced(tmp_path):
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit, ValueError])
 def test_an_interrupted_write_leaves_nothing(interruption, tmp_path):
-    file = StemFile(tmp_path / "new" / "a.stem.mp4", NAMES, Signal(RATE, 2))
+    file = StemFile(tmp_path / "new" / "a.stem.mp4", label_stems(NAMES), Signal(RATE, 2))
     with pytest.raises(interruption), together([file]):  # noqa: PT012
         file.write_tracks(song().sum(axis=0), song())
         raise interruption
@@ -226,7 +313,7 @@ def test_an_interrupted_write_leaves_nothing(interruption, tmp_path):
 
 
 def test_a_program_that_dies_is_an_error_and_leaves_nothing(tmp_path):
-    file = StemFile(tmp_path / "a.stem.mp4", NAMES, Signal(RATE, 2))
+    file = StemFile(tmp_path / "a.stem.mp4", label_stems(NAMES), Signal(RATE, 2))
     with pytest.raises(EncodeError, match="Cannot write"), together([file]):  # noqa: PT012
         file._file._process.popen.kill()
         file._file._process.popen.wait()
@@ -235,7 +322,7 @@ def test_a_program_that_dies_is_an_error_and_leaves_nothing(tmp_path):
 
 
 def test_a_block_of_another_shape_is_a_bug_of_the_caller(tmp_path):
-    file = StemFile(tmp_path / "a.stem.mp4", NAMES, Signal(RATE, 2))
+    file = StemFile(tmp_path / "a.stem.mp4", label_stems(NAMES), Signal(RATE, 2))
     with pytest.raises(ValueError, match="4 of the mixture's shape"), together([file]):
         file.write_tracks(song().sum(axis=0), song()[:3])
 
@@ -462,6 +549,26 @@ needs_ffprobe = pytest.mark.skipif(
 
 
 @needs_ffprobe
+@pytest.mark.slow
+@pytest.mark.parametrize("codec", ["alac", "flac"])
+def test_stempeg_and_ffprobe_read_lossless_tracks(codec, tmp_path):
+    import stempeg
+
+    path = tmp_path / "a.stem.mp4"
+    write(path, song(), encoding=Encoding("16", codec=codec))
+    sound, rate = stempeg.read_stems(str(path))
+    assert (rate, sound.shape) == (RATE, (5, FRAMES, 2))
+    stems = dict(zip(NAMES, song(), strict=True))
+    for name, decoded in zip(TRACKS[1:], sound[1:], strict=True):
+        assert np.abs(decoded.T - stems[name]).max() <= 0.5001 / 2**15
+    told = ["-show_entries", "stream=codec_name,duration_ts,start_pts,channels", "-of", "json"]
+    found = json.loads(subprocess.check_output(["ffprobe", "-v", "error", *told, str(path)]))
+    assert found["streams"] == 5 * [
+        {"codec_name": codec, "channels": 2, "start_pts": 0, "duration_ts": FRAMES}
+    ]
+
+
+@needs_ffprobe
 def test_stempeg_reads_the_tracks(stem_file):
     import stempeg
 
@@ -499,3 +606,24 @@ def test_our_own_data_reader_finds_the_stems(stem_file, tmp_path):
     assert loaded.length == FRAMES
     for stem, part in itertools.zip_longest(song(), loaded.parts[:-1]):
         assert error_db(part, stem) < CODEC_DB
+
+
+@pytest.mark.slow
+def test_a_split_takes_codec_names_and_colours(tmp_path):
+    soundfile.write(tmp_path / "a.wav", song().sum(axis=0).T, RATE, subtype="FLOAT")
+    result = split_file(
+        tmp_path / "a.wav",
+        tmp_path,
+        separator=quick_separator(),
+        format="stem.mp4",
+        codec="flac",
+        stem_names=["Kit", "Sub", "Keys", "Vox"],
+        stem_colors=["111111", "222222", "333333", "444444"],
+    )
+    path = tmp_path / "a.stem.mp4"
+    assert set(result.outputs.values()) == {path}
+    assert [label.name for label in read_stem_names(path)] == ["Kit", "Sub", "Keys", "Vox"]
+    assert [label.colour for label in read_stem_names(path)] == ["#111111", "#222222", "#333333", "#444444"]
+    tracks = [read(path, track) for track in range(5)]
+    assert tracks[0].shape == (2, FRAMES)
+    assert np.abs(sum(tracks[1:]) - tracks[0]).max() < 5 / 2**24, "24 bits, of a float track"

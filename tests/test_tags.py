@@ -24,7 +24,9 @@ from mutagen import wave as mutagen_wave
 from stemsplit.audio import tag_fields, tags
 from stemsplit.audio.formats import FORMATS
 from stemsplit.audio.reader import Reader, Signal
-from stemsplit.audio.stem_mp4 import StemFile, read_stem_names
+from stemsplit.audio.stem_boxes import read_stem_names
+from stemsplit.audio.stem_labels import label_stems
+from stemsplit.audio.stem_mp4 import StemFile
 from stemsplit.audio.tags import Tags, read_tags, write_tags
 from stemsplit.audio.writer import Writer
 from tests.mutate import run_ffmpeg
@@ -88,7 +90,7 @@ def write(path: Path, source: Path | None) -> None:
     signal = Signal(RATE, 2)
     if path.name.endswith(".stem.mp4"):
         names = ("vocals", "drums", "bass", "other")
-        with StemFile(path, names, signal, tags_from=source, force=True) as stem_file:
+        with StemFile(path, label_stems(names), signal, tags_from=source, force=True) as stem_file:
             stem_file.write_tracks(sound, np.stack([sound / 4] * 4))
     else:
         with Writer(path, signal, tags_from=source, force=True) as file:

@@ -28,6 +28,8 @@ LOCAL = ("-protocol_whitelist", "file,pipe,subfile", "-format_whitelist", _CONTA
 _NAMED = "IMAGEIO_FFMPEG_EXE"
 INSTALL = "install ffmpeg, or `pip install imageio-ffmpeg`, and try again"
 
+RAW = {"16": "s16le", "24": "s32le", "32f": "f32le"}
+"""What ffmpeg calls plain samples, by their depth; 24 bits are the upper ones of 32."""
 _CODECS = {
     "flac": ("-c:a", "flac", "-f", "flac"),
     "mp3": ("-c:a", "libmp3lame", "-id3v2_version", "3", "-f", "mp3"),

@@ -9,11 +9,13 @@ Format = Literal["wav", "flac", "mp3", "ogg", "m4a"]
 Depth = Literal["same", "16", "24", "32f"]
 """Bits per sample; `same` is that of the input."""
 FORMATS: tuple[str, ...] = get_args(Format)
-LOSSLESS = ("wav", "flac")
-"""Those of `FORMATS` that have a depth; the others have a bitrate."""
+LOSSLESS = ("wav", "flac", "alac")
+"""Formats and codecs that have a depth; the others have a bitrate."""
 DEPTHS: tuple[str, ...] = get_args(Depth)
 STEM_FILE = "stem.mp4"
 """The one format of which a file holds all stems of a track."""
+StemCodec = Literal["aac", "alac", "flac"]
+"""How its tracks are stored."""
 AnyFormat = Literal[Format, "stem.mp4"]
 
 SUFFIXES = frozenset(

@@ -47,19 +47,21 @@ _HIGHEST_AAC_BITS = 6  # per sample and channel: 6144 in a frame of 1024 samples
 
 
 def check(format: str, depth: str, bitrate: str | None) -> None:
-    """Raise an error for settings that the format does not support for any sound.
+    """Raise an error for settings that the format, or a codec of `LOSSLESS`, never supports.
 
     Raises:
         EncodeError: the format or depth is unknown, they do not go together, or the bitrate is malformed.
     """
-    if format not in FORMATS:
+    if format not in (*FORMATS, *LOSSLESS):
         raise EncodeError(f"Cannot write `.{format}` files", f"choose one of {', '.join(FORMATS)}")
     if format not in LOSSLESS and not ffmpeg.executable():
         raise EncodeError(f"Cannot write {format} without ffmpeg", f"{ffmpeg.INSTALL}, or choose wav or flac")
     if depth not in DEPTHS[1:]:
         raise EncodeError(f"No depth `{depth}`", f"choose one of {', '.join(DEPTHS)}")
-    if format == "flac" and depth == "32f":
-        raise EncodeError("FLAC holds no floating point samples", "use --depth 24, or --format wav")
+    if format in ("flac", "alac") and depth == "32f":
+        raise EncodeError(
+            f"{format.upper()} holds no floating point samples", "use --depth 24, or --format wav"
+        )
     if bitrate and format in LOSSLESS:
         raise EncodeError(f"A bitrate means nothing to {format}", "leave it out, or choose mp3, ogg or m4a")
     if bitrate and not re.fullmatch(r"\d{1,6}[kK]?", bitrate):

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from stemsplit import _compat
 from stemsplit.audio import ffmpeg, output_formats
 from stemsplit.audio.decoding.sndfile import native
+from stemsplit.audio.formats import LOSSLESS
 from stemsplit.audio.rates import RateConverter
 from stemsplit.audio.reader import Block, Signal
 from stemsplit.audio.tags import Tags, read_tags, write_tags
@@ -71,6 +72,8 @@ class Encoding:
     """Default: that of the file's name."""
     channels_per_track: int | None = None
     """Default: one track has all channels."""
+    codec: str | None = None
+    """Default: that of the format. An m4a holds `aac`; a stem file, `alac` or `flac` too."""
 
 
 DEFAULT_ENCODING = Encoding()
@@ -97,7 +100,8 @@ class Writer:
     ) -> None:
         self.path = Path(path)
         self.format = encoding.format or self.path.suffix.lower().lstrip(".")
-        output_formats.check(self.format, encoding.depth, encoding.bitrate)
+        self._codec = self.format if encoding.codec in (None, "aac") else encoding.codec
+        output_formats.check(self._codec, encoding.depth, encoding.bitrate)
         refuse_to_replace(self.path, force=force)
         if os.path.isdir(self.path):
             raise EncodeError(f"`{self.path}` is a folder", "choose another folder with --out")
@@ -107,12 +111,12 @@ class Writer:
         self.force = force
         rate, self._channels = signal.sample_rate, signal.channels
         per_track = encoding.channels_per_track or self._channels
-        fit = output_formats.fit(self.format, rate, per_track, encoding.bitrate)
+        fit = output_formats.fit(self._codec, rate, per_track, encoding.bitrate)
         self.sample_rate, self.warnings, self._bitrate = fit.sample_rate, fit.warnings, fit.bitrate
         self._converter: RateConverter | None = None
         if self.sample_rate != rate:
             self._converter = RateConverter(rate, self.sample_rate, self._channels)
-        self._depth = "32f" if self.format in ("mp3", "ogg", "m4a") else encoding.depth
+        self._depth = encoding.depth if self._codec in LOSSLESS else "32f"
         self._bytes_per_frame = self._channels * {"16": 2, "24": 3, "32f": 4}[self._depth]
         self._large = (signal.frames or 0) * self._bytes_per_frame > _RIFF_LIMIT
         self._tags_from, self._title_suffix = tags_from, title_suffix
@@ -151,7 +155,7 @@ class Writer:
             format=self.format,
             sample_rate=self.sample_rate,
             channels=self._channels,
-            raw={"16": "s16le", "24": "s32le", "32f": "f32le"}[self._depth],
+            raw=ffmpeg.RAW[self._depth],
             bitrate=self._bitrate,
         )
 
@@ -185,7 +189,7 @@ class Writer:
         large = self.frames_written * self._bytes_per_frame > _RIFF_LIMIT
         if large and self.format == "wav" and not self._large:
             raise EncodeError(f"`{self.path}` would exceed the 4 GiB of a WAV file", "choose --format flac")
-        if self.format == "m4a":  # above full scale ffmpeg's AAC encoder distorts far worse than this
+        if self._codec == "m4a":  # above full scale ffmpeg's AAC encoder distorts far worse than this
             block = block.clip(-1, 1)
         samples = np.ascontiguousarray(quantised(block, self._depth).T)
         try:
@@ -204,7 +208,7 @@ class Writer:
     @property
     def clips(self) -> bool:
         """Whether what is above full scale is lost in the file, not only where it is played."""
-        return self._depth != "32f" or self.format == "m4a"
+        return self._depth != "32f" or self._codec == "m4a"
 
     def finish(self) -> None:
         """End encoding and look at what lies on the disk, still under the part file's name."""

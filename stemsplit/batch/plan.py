@@ -69,6 +69,7 @@ class BatchOptions(Options):
             # Left out where they are not used, as in records of earlier versions.
             **({} if split.audio_track is None else {"audio_track": split.audio_track}),
             **({"downmix": True} if split.downmix else {}),
+            **output.of_stem_files,
         }
 
     def plan(self, tracks: Sequence[Track]) -> list[Job]:

@@ -155,6 +155,9 @@ def command(
     format: encoding.AnyFormat = "wav",
     depth: encoding.Depth = "same",
     bitrate: encoding.Bitrate = None,
+    codec: encoding.Codec = None,
+    stem_names: encoding.StemNames = None,
+    stem_colors: encoding.StemColors = None,
     stdout: Annotated[
         str | None,
         _where(
@@ -235,7 +238,18 @@ def command(
             downmix=downmix,
             gain_db=gain,
         ),
-        OutputOptions(remote.path_of(out), template, format, depth, bitrate, force, skip_existing),
+        OutputOptions(
+            remote.path_of(out),
+            template,
+            format,
+            depth,
+            bitrate,
+            force,
+            skip_existing,
+            codec,
+            encoding.listed(stem_names),
+            encoding.listed(stem_colors),
+        ),
         RuntimeOptions(runtime, device, precision, batch, threads, fast, overlap, shifts, offline),
     )
     run.start(options, console.Report(quiet=quiet, verbose=verbose, json=json, print0=print0))

@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from stemsplit.audio.reader import Reader
-from stemsplit.audio.stem_mp4 import MIXTURE, ORDER, read_stem_names
+from stemsplit.audio.stem_boxes import read_stem_names
+from stemsplit.audio.stem_labels import ORDER
+from stemsplit.audio.stem_mp4 import MIXTURE
 from stemsplit.audio.writer import Writer, together
 from stemsplit.errors import DecodeError, EncodeError
 from stemsplit.output.plan import encoding_for

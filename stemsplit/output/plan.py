@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from stemsplit.audio.raw import RawFormat, RawReader, StreamWriter
 from stemsplit.audio.reader import Reader
+from stemsplit.audio.stem_labels import label_stems
 from stemsplit.audio.stem_mp4 import SUFFIX, StemFile, kept_sounds
 from stemsplit.audio.writer import Encoding, Writer
 from stemsplit.errors import EncodeError
@@ -34,9 +35,9 @@ def plan_writers(reader: Reader, outputs: Mapping[str, Path], options: OutputOpt
     if len(shared) == 1 and (path := shared.pop()).name.endswith(SUFFIX):
         file = StemFile(
             path,
-            list(outputs),
+            label_stems(list(outputs), options.stem_names, options.stem_colors),
             reader.signal,
-            bitrate=options.bitrate,
+            _stem_encoding(reader, options),
             tags_from=reader.path,
             force=options.force,
         )
@@ -75,6 +76,12 @@ def encoding_for(reader: Reader, path: Path, depth: str, bitrate: str | None) ->
     if depth == "same":
         depth = "24" if (path.suffix.lower(), reader.depth) == (".flac", "32f") else reader.depth
     return Encoding(depth, bitrate)
+
+
+def _stem_encoding(reader: Reader, options: OutputOptions) -> Encoding:
+    """Return the encoding of a stem file's tracks; no codec of theirs holds floating point."""
+    depth = "24" if (options.depth, reader.depth) == ("same", "32f") else options.depth
+    return Encoding(reader.depth if depth == "same" else depth, options.bitrate, codec=options.codec)
 
 
 def write_stems(writers: Mapping[str, Writer], names: Sequence[str], stems: Samples) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from stemsplit.analysis.sound import Analysis
 from stemsplit.audio.reader import Reader
 from stemsplit.audio.stem_folder import StemSet
-from stemsplit.audio.stem_mp4 import COLOURS, ORDER
+from stemsplit.audio.stem_labels import COLOURS, ORDER
 
 DEFAULT_BPM = 120.0
 """If no tempo was detected: the default of DAWs."""
