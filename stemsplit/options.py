@@ -23,7 +23,7 @@ RUNTIMES = ("auto", "torch", "openvino")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 MOST_OVERLAP = 0.95
 FAST_FRAME_STRIDE = 3
-"""With `fast` the networks run on every third frame: the frames are 35 ms apart."""
+"""Of networks without a faster one for the same weights: with `fast` they run on every third frame."""
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,7 @@ class RuntimeOptions:
     threads: int | None = None
     """CPU cores to use."""
     fast: bool = False
-    """Run the networks on every third frame only."""
+    """Run the networks on every second or third frame only."""
     overlap: float | None = None
     """The fraction of a segment that the next one shares, for models that work in segments."""
     shifts: int = 1

@@ -76,7 +76,7 @@ Fast = Annotated[
     _run(
         "--fast",
         metavar="",
-        help="Run the networks on every third frame: faster, blurs drums slightly. For binary-mask-cnn.",
+        help="Run the networks on every second or third frame: faster, slightly worse. Not for all models.",
     ),
 ]
 

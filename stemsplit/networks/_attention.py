@@ -94,13 +94,13 @@ def silence_mask(silent: Tensor, padded: int, window: int) -> Tensor:
     return _three_windows(mask, window).transpose(-1, -2)
 
 
-def rotary(positions: int, size: int, device: torch.device) -> Tensor:
+def rotary(positions: int, size: int, device: torch.device, *, step: int = 1) -> Tensor:
     """Return cosines and sines `(2, position, feature)`, from doubles: far positions are as exact as near.
 
     Features are turned in pairs, one of the first half with one of the second, by angles that grow with the
-    position.
+    position, `step` times as fast.
     """
     pairs = torch.arange(size // 2, device=device, dtype=torch.float64)
     speeds = 10_000.0 ** (-2 / size * pairs)
-    angles = (torch.arange(positions, device=device)[:, None] * speeds).repeat(1, 2)
+    angles = (torch.arange(0, step * positions, step, device=device)[:, None] * speeds).repeat(1, 2)
     return torch.stack([angles.cos(), angles.sin()]).float()

@@ -20,6 +20,8 @@ paper's, and all sizes are its own (the paper's: some 60 bands, 384 features, 12
 * Positions: up to 5.9 kHz a position is a bin, 11 Hz wide. Above, two bins share one, and from 10.7 kHz four,
   where nothing is lost by it and half of all bins would be.
 * Bands: 33, the finer the lower as in both papers, and all bands of one size are one product of matrices.
+* Steps: `HALF` runs on every second frame, with the one after it as further views. Scores of frames between
+  are means of those beside them.
 * Masks: real ones from log magnitudes, where the papers make complex ones from complex spectra; these are
   between 0 and 1 and add up to one. One network gives all stems; the papers train one a stem.
 * A band's head is one linear layer (in the papers a perceptron with a hidden layer). But few features cannot
@@ -40,7 +42,7 @@ on a CPU that is more than twice as fast, for the same traffic in memory.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,7 +50,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stemsplit.dsp.features import FLOOR
+from stemsplit.networks import _frame_steps
 from stemsplit.networks._attention import TransformerBlock, rotary, silence_mask, window_mask
+from stemsplit.networks._growth import grown
 from stemsplit.networks._sides import with_side
 from stemsplit.networks.base import Network
 
@@ -85,7 +89,11 @@ class Config:
     blocks: int = 5
     """Pairs of Transformers, one across bands and one along time."""
     window: int = 16
-    """Frames on either side that a Transformer along time attends to."""
+    """Steps on either side that a Transformer along time attends to."""
+    step: int = 1
+    """Frames from one that has a token to the next; scores of those between are interpolated."""
+    seen: int = 1
+    """Frames of a step that are input, from its first on."""
     expansion: int = 2
     """How many times `width` the inner size of the feed-forward layers is."""
     details: int = 16
@@ -95,7 +103,12 @@ class Config:
 
     @property
     def context_frames(self) -> int:
-        """Frames on either side that an answer depends on: refinements pass on what the bands know."""
+        """Frames on either side that an answer depends on."""
+        return _frame_steps.context_frames(self.context_steps, step=self.step, seen=self.seen)
+
+    @property
+    def context_steps(self) -> int:
+        """Steps on either side that a token depends on: refinements pass on what the bands know."""
         passed_on = max(0, 2 * self.refinements - 1)
         return max(self.context_of_details, self.blocks * self.window + passed_on)
 
@@ -105,6 +118,9 @@ class Config:
         return 1 + 2 * self.refinements
 
 
+HALF = Config(window=8, step=2, seen=2)
+FAST = Config(window=8, step=2)
+"""Takes the weights of `Config`: no frame in between is input."""
 CONTEXT_FRAMES = Config().context_frames
 
 
@@ -121,13 +137,13 @@ class BandTransformer(Network):
             raise ValueError(f"bands={config.bands} must be of {BINS} bins together")
         if any(size % PAIR for _, size, _ in config.bands):
             raise ValueError(f"bands={config.bands} must have positions in pairs")
-        width, scores = config.width, stems * CHANNELS
+        width, scores, views = config.width, stems * CHANNELS, VIEWS * config.seen
         sizes = [(count, size) for count, size, _ in config.bands]
-        self.split = nn.ModuleList(_BandLinear(count, VIEWS * size, width) for count, size in sizes)
+        self.split = nn.ModuleList(_BandLinear(count, views * size, width) for count, size in sizes)
         self.across = nn.ModuleList(_block(config) for _ in range(config.blocks))
         self.along = nn.ModuleList(_block(config) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(width)
-        self.details = _convolution(PAIR * VIEWS, PAIR * config.details)
+        self.details = nn.Conv2d(PAIR * views, PAIR * config.details, 3, padding=1)
         self.refinements = nn.ModuleList(_Refinement(config) for _ in range(config.refinements))
         self.heads = nn.ModuleList(
             _BandLinear(count, width, (config.details + size) * scores) for count, size in sizes
@@ -138,30 +154,45 @@ class BandTransformer(Network):
 
         There are none for `margin` frames at either end, which only serve as context.
         """
-        return self.scores(self.prepare(features), margin=margin)
+        scores = self.scores(self.prepare(features), margin=margin)
+        return scores[:, :, :, : features.shape[2] - 2 * margin] if self.config.step > 1 else scores
 
     def prepare(self, features: Tensor) -> Tensor:
-        """Return normalized features `(example, view, frame, position)`; those of silent frames are 0.
+        """Return normalized features `(example, view, step, position)`; those of silent steps are 0.
 
         In float32, whatever the precision of the rest: features rounded to bfloat16 no longer tell which
         frames are silent, which costs 0.1 to 0.2 dB. Rounding what this returns costs nothing.
         """
-        features = features.float()
+        features, step, seen = features.float(), self.config.step, self.config.seen
+        if step > 1:
+            features = _frame_steps.in_steps(features, step=step, seen=seen)
         silent = features.amax((1, 3)) < SILENCE
         x = self._positions((with_side(features) - self.mean) / self.deviation)
+        if seen > 1:
+            x, silent = _frame_steps.as_views(x, silent, seen=seen)
         return x.masked_fill(silent[:, None, :, None], 0)
 
     def scores(self, prepared: Tensor, *, margin: int = 0) -> Tensor:
-        """Return what `forward` does, for features that are prepared."""
+        """Return what `forward` does, for features that are prepared, of whole steps."""
+        step, frames = self.config.step, self.config.step * prepared.shape[2]
+        if step == 1:
+            return self._step_scores(prepared, margin)
+        skipped = _frame_steps.steps_around(frames, step=step, margin=margin)
+        every = _frame_steps.interpolated(self._step_scores(prepared, skipped), step=step)
+        return every.narrow(3, margin - step * skipped, frames - 2 * margin)
+
+    def _step_scores(self, prepared: Tensor, margin: int) -> Tensor:
+        """Return scores of all steps but `margin` at either end."""
         x, config, frames = prepared, self.config, prepared.shape[2]
         silent = x.abs().amax((1, 3)) == 0
         tokens = self._split(F.pad(x, (0, 0, 0, -frames % config.window)))
         bands, padded, size = tokens.shape[1], tokens.shape[2], config.width // config.heads
-        rotary_across, rotary_along = rotary(bands, size, x.device), rotary(padded, size, x.device)
+        rotary_across = rotary(bands, size, x.device)
+        rotary_along = rotary(padded, size, x.device, step=config.step)
         mask = window_mask(padded, frames, config.window, x.device)
         mask = mask + silence_mask(silent, padded, config.window)
         # Of a margin that is long enough, each block needs a window less at either end than the one before.
-        cut = config.window if margin >= config.context_frames else 0
+        cut = config.window if margin >= config.context_steps else 0
         for across, along in zip(self.across, self.along, strict=True):
             tokens = along(across(tokens, rotary_across), rotary_along, mask)
             if cut:
@@ -179,6 +210,10 @@ class BandTransformer(Network):
         inner = slice(margin - skipped, frames - skipped - margin)
         details = torch.unflatten(details[:, :, inner].permute(0, 2, 3, 1), 3, (PAIR, -1)).flatten(2, 3)
         return self._scores(details, torch.split(tokens[:, :, inner], counts))
+
+    def start_from(self, tensors: Mapping[str, Tensor]) -> None:
+        """Load weights, also those of a network with fewer blocks or views: at steps, it is the same."""
+        self.load_state_dict(grown(self.state_dict(), tensors, pair=PAIR))
 
     def masks(self, outputs: Tensor) -> Tensor:
         """Return masks for scores, of one stem alone a sigmoid."""
@@ -229,7 +264,7 @@ class _Refinement(nn.Module):
         super().__init__()
         maps = PAIR * config.details
         self.sizes = [(count, size // PAIR) for count, size, _ in config.bands]
-        self.inner, self.outer = _convolution(maps, maps), _convolution(maps, maps)
+        self.inner, self.outer = (nn.Conv2d(maps, maps, 3, padding=1) for _ in range(2))
         nn.init.zeros_(self.outer.weight)  # at first it adds nothing
         self.offsets = nn.ModuleList(_BandLinear(count, config.width, maps) for count, _ in self.sizes)
 
@@ -247,10 +282,6 @@ class _Refinement(nn.Module):
 def _block(config: Config) -> TransformerBlock:
     inner = config.expansion * config.width
     return TransformerBlock(config.width, heads=config.heads, inner=inner, window=config.window)
-
-
-def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, padding=1)
 
 
 class _BandLinear(nn.Module):

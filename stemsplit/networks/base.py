@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -39,9 +39,17 @@ class Network(nn.Module):
         return features
 
     def scores(self, prepared: Tensor, *, margin: int = 0) -> Tensor:
-        """Return the outputs of `forward` for prepared features."""
+        """Return the outputs of `forward` for prepared features, without those of the margin."""
         outputs: Tensor = self(prepared, margin=margin)
         return outputs
+
+    def start_from(self, tensors: Mapping[str, Tensor]) -> None:
+        """Load weights to train on from: this network's, or those of a smaller one if that can be done.
+
+        Raises:
+            RuntimeError: they do not fit.
+        """
+        self.load_state_dict(tensors)
 
     @torch.no_grad()
     def normalize(self, mean: Tensor, deviation: Tensor) -> None:

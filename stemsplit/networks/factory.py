@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stemsplit.errors import BadWeights
 from stemsplit.networks.info import NetworkInfo
-from stemsplit.networks.registry import REGISTRY, find
+from stemsplit.networks.registry import find
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def source(network: str) -> bytes:
     """Return the program text of a network, and of those that it may be made of."""
     files = sorted(Path(__file__).parent.glob("*.py"))
-    return REGISTRY[network].config.encode() + b"".join(file.read_bytes() for file in files)
+    return find(network).config.encode() + b"".join(file.read_bytes() for file in files)
 
 
 def make(network: str, stems: int, **changes: Any) -> Network:

@@ -77,6 +77,8 @@ class NetworkInfo:
     """Whether its methods `prepare`, which needs float32, and `scores` together do what `forward` does."""
     frame_strides: tuple[int, ...] = (1,)
     """Supported distances in frames between outputs."""
+    fast: str = ""
+    """The network that runs faster with the same weights, if there is one: `--fast` runs it instead."""
     sample_rate: int = 44_100
     n_fft: int = 2048
     hop_length: int = 512

@@ -119,6 +119,7 @@ _PAPERS = {
         n_fft=4096,
         hop_length=1024,
         prepares=True,
+        fast="band-transformer-fast",
         batch=256,
     ),
     "wave-u-net": NetworkInfo(
@@ -152,6 +153,7 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "blend-small": {"input": InputFeatures.RMS, "bins": 744},
     "nug-small": {},
     "deep-nmf-small": {"context": Context(3)},
+    "band-transformer-half": {"context": Context(88, stride=2), "fast": "", "batch": 512},
     "wave-u-net-small": {"context": Context(16_384, stride=1024, padding="valid")},
     "wavenet-small": {"context": Context(2049, padding="valid")},
 }
@@ -167,6 +169,13 @@ def _variant(name: str, changes: dict[str, Any]) -> NetworkInfo:
 
 REGISTRY = _PAPERS | {name: _variant(name, changes) for name, changes in _VARIANTS.items()}
 
+_FAST: dict[str, dict[str, Any]] = {
+    "band-transformer-fast": {"context": Context(87, stride=2), "fast": "", "batch": 512},
+}
+"""Configurations for the weights of another network, see `NetworkInfo.fast`: these do not train."""
+
+_ALL = REGISTRY | {name: _variant(name, changes) for name, changes in _FAST.items()}
+
 
 def find(network: str) -> NetworkInfo:
     """Return the registry entry of a network.
@@ -174,9 +183,9 @@ def find(network: str) -> NetworkInfo:
     Raises:
         BadWeights: no network has this name.
     """
-    if network not in REGISTRY:
+    if network not in _ALL:
         raise BadWeights(
             f"No network called `{network}` in this version",
             "`stemsplit models --networks` lists the networks",
         )
-    return REGISTRY[network]
+    return _ALL[network]

@@ -41,10 +41,9 @@ class AllStems(nn.Module):
     def _outputs(self, network: Network, features: Tensor) -> Tensor:
         context = self.context.frames
         outputs: Tensor
-        if self.prepared:
-            outputs = network.scores(features, margin=context)
-        else:
-            outputs = network(features, margin=context, frame_stride=self.frame_stride)
+        if self.prepared:  # of whole steps, each of one frame or several
+            return network.masks(network.scores(features, margin=context).float())
+        outputs = network(features, margin=context, frame_stride=self.frame_stride)
         outputs = network.masks(outputs.float())
         if self.frame_stride == 1:
             margin = (features.shape[2] - outputs.shape[3]) // 2

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from stemsplit.errors import UsageError
+from stemsplit.errors import BadWeights, UsageError
 from stemsplit.networks import factory, registry
 from stemsplit.networks.info import OutputKind
 from stemsplit.training.config import TrainConfig, learning_rate
@@ -20,6 +20,8 @@ from stemsplit.training.losses import MASK_LOSSES, SIGNAL_LOSSES, Targets
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+    from stemsplit.networks.base import Network
 
 CLIP_NORM = 5.0
 
@@ -60,7 +62,7 @@ class NetworkTrainer:
         self.entry = registry.find(recipe.network)
         network = factory.make(recipe.network, stems, **_configured(recipe))
         if weights is not None:
-            network.load_state_dict(weights)
+            self._start_from(network, weights)
         average = deepcopy(network).eval().requires_grad_(False).to(fabric.device)
         self.networks = {
             "network": network,
@@ -71,6 +73,13 @@ class NetworkTrainer:
         module: Any = torch.compile(network, dynamic=False) if recipe.compiled else network
         self.module, self.optimizer = fabric.setup(module, optimizer)
         self.validation = ValidationState()
+
+    def _start_from(self, network: Network, weights: Mapping[str, Tensor]) -> None:
+        try:
+            network.start_from(weights)
+        except RuntimeError as error:
+            init, name = self.recipe.init, self.recipe.network
+            raise BadWeights(f"The weights of `{init}` do not fit {name}", "leave out --init") from error
 
     @property
     def stopped(self) -> bool:

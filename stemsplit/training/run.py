@@ -169,8 +169,9 @@ def _initial_weights(recipe: TrainConfig, stems: Sequence[str]) -> Mapping[str, 
     if not init:
         return None
     card, entry = store.read_card(init), registry.find(recipe.network)
-    ours = (recipe.network, entry.sample_rate, entry.n_fft, entry.hop_length)
-    if (card.network, card.sample_rate, card.n_fft, card.hop_length) != ours:
+    ours = (entry.module, entry.joint, entry.sample_rate, entry.n_fft, entry.hop_length)
+    theirs = registry.find(card.network)
+    if (theirs.module, theirs.joint, card.sample_rate, card.n_fft, card.hop_length) != ours:
         raise BadWeights(f"`{init}` is of another network, n_fft or hop_length", "leave out --init")
     for stem in stems:
         if stem not in card.stems:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -35,11 +36,22 @@ def load(
         DeviceUnavailable: the device or runtime does not exist.
         UsageError: the model cannot apply this mask.
     """
+    card, running = as_run(card, running)
     if not registry.find(card.network).predicts_waveforms:
         return _load_masks(card, path, stems, mask or card.mask, running)
     if mask:
         raise UsageError(f"{card.name} gives the stems themselves, without masks", "leave out --mask")
     return _load_waveforms(card, path, stems, running)
+
+
+def as_run(card: ModelCard, running: RuntimeOptions) -> tuple[ModelCard, RuntimeOptions]:
+    """Return with `fast` what runs instead, where that is another network with the same weights."""
+    fast = registry.find(card.network).fast
+    return (
+        (replace(card, network=fast), replace(running, fast=False))
+        if running.fast and fast
+        else (card, running)
+    )
 
 
 def _load_waveforms(
@@ -88,6 +100,7 @@ def _load_masks(
 
 def mask_plan(card: ModelCard, mask: str, running: RuntimeOptions) -> MaskPlan:
     """Return which frames a model's network needs around a segment, and the filter of the mask, if any."""
+    card, running = as_run(card, running)
     network = registry.find(card.network)
     wiener_frames = round(WIENER_SECONDS * card.sample_rate / card.hop_length) if mask == "wiener" else 0
     stft = Stft(card.n_fft, card.hop_length)
