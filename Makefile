@@ -3,7 +3,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SONG := caesium-30s
 
-.PHONY: setup help demo test test-fast check format docs docs-serve bench wheel clean lock
+.PHONY: setup help demo test test-fast check format docs docs-serve bench wheel release clean lock
 
 ## the development environment, in .venv
 setup: .venv/installed
@@ -73,18 +73,13 @@ build/peers/installed: bench/peers.txt
 	build/peers/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --requirement bench/peers.txt
 	@touch $@
 
-# A wheel in an environment of its own, in another folder, without a network where the system can take it away.
-## build the wheel and split the example with it
+## build the wheels of the program and of the other models, and try them
 wheel: setup
-	rm -rf build dist
-	$(PIP) wheel --no-deps --wheel-dir dist .
-	$(PYTHON) -m venv build/clean
-	build/clean/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt dist/*.whl
-	mkdir -p build/elsewhere
-	cp examples/$(SONG).mp3 build/elsewhere/
-	cd build/elsewhere && if unshare -rn true 2>/dev/null; then offline="unshare -rn"; fi; \
-		$$offline ../clean/bin/stemsplit $(SONG).mp3
-	@ls -1sh dist build/elsewhere/stems/$(SONG)
+	$(BIN)/python .ci/release.py wheels
+
+## build and check what a release uploads, with each Python that is installed
+release: setup
+	$(BIN)/python .ci/release.py release $(RELEASE_OPTIONS)
 
 ## pin what tests run with again, for every Python and system; pins that still fit stay
 lock: setup
@@ -94,4 +89,4 @@ lock: setup
 
 ## remove the environment, builds, stems and caches
 clean:
-	rm -rf .venv build dist stems *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv build dist stems *.egg-info models/more/*.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
