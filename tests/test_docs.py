@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import json
+import pkgutil
 import re
+import xml.etree.ElementTree
 from typing import Any
 
 import pytest
@@ -12,8 +14,10 @@ import typer.main
 from typer.testing import CliRunner
 
 import stemsplit
-from docs._generate import cli, docstrings, events, included
+from docs._generate import architecture, cli, docstrings, events, included, layers, models
 from stemsplit.cli import app
+from stemsplit.zoo import store
+from tests.test_architecture import LAYERS
 
 
 def test_links_of_the_repository_become_links_of_the_site():
@@ -96,3 +100,55 @@ def test_the_page_of_the_api_has_all_that_the_package_exports():
     named = set(re.findall(r"^::: stemsplit\.(\w+)$", page, re.MULTILINE))
     assert named == set(stemsplit.__all__) - {"__version__"}
     assert "| `UnknownStem` | `stem` | 2 |" in docstrings.table_of_errors()
+
+
+@pytest.mark.slow
+def test_what_the_architecture_names_exists():
+    text = (included.DOCS / "architecture.md").read_text(encoding="utf-8")
+    packages = "|".join(architecture.imports())
+    names = re.findall(rf"`((?:{packages})(?:\.\w+)+)`", text)
+    assert len(names) > 20
+    for name in names:
+        pkgutil.resolve_name(f"stemsplit.{name}")
+
+
+@pytest.mark.slow
+def test_the_picture_has_every_package_and_an_arrow_for_each_import_that_follows_from_no_other():
+    graph = architecture.imports()
+    text = architecture.picture()
+    assert {name for layer in LAYERS for name in layer} - architecture.HIDDEN == set(graph)
+    for name in graph:
+        assert f">{architecture.title(name)}</text>" in text
+    assert text.count('class="edge"') == sum(map(len, layers.reduced(graph).values()))
+    xml.etree.ElementTree.fromstring(text)
+
+
+def test_edges_that_follow_from_others_are_left_out():
+    graph = {"a": {"b", "c", "d"}, "b": {"c"}, "c": {"d"}, "d": set()}
+    assert layers.reduced(graph) == {"a": {"b"}, "b": {"c"}, "c": {"d"}, "d": set()}
+
+
+def test_boxes_do_not_overlap_and_long_edges_pass_between_them():
+    graph = {"a": {"b", "c", "z"}, "b": {"z"}, "c": {"z"}, "z": set()}
+    plan = layers.arranged(graph, [["a"], ["b", "c"], ["z"]])
+    (left, top), (right, also) = sorted([plan.boxes["b"], plan.boxes["c"]])
+    assert top == also
+    assert right - left > plan.box[0] + layers.GAP - 1e-6
+    assert left - plan.box[0] / 2 >= 0
+    assert right + plan.box[0] / 2 <= plan.width
+    assert [len(plan.edges[name]) for name in "abcz"] == [3, 1, 1, 0]
+
+
+def test_links_between_layers_are_uncrossed():
+    links = [("a", "z"), ("b", "y"), ("c", "x")]
+    assert layers.crossings([["a", "b", "c"], ["x", "y", "z"]], links) == 3
+    assert layers.crossings(layers.ordered([["a", "b", "c"], ["x", "y", "z"]], links), links) == 0
+
+
+def test_the_table_of_models_has_every_card_and_its_scores():
+    table = models.table()
+    for uri, path in included.cards().items():
+        card = store.read_card(path.with_suffix(".safetensors"))
+        (row,) = [line for line in table.splitlines() if line.startswith(f"| [`{card.name}`]({uri}) |")]
+        assert f"| {card.scores['test'][card.mask]['vocals']['sdr_db']:.2f} |" in row
+    assert table.splitlines()[2].startswith(f"| [`{stemsplit.DEFAULT_MODEL}`]")

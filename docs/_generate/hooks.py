@@ -10,12 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from docs._generate import cli, docstrings, events, included
+from docs._generate import architecture, cli, docstrings, events, included, models
 
 GENERATED: dict[str, Callable[[], str]] = {
+    "architecture": architecture.picture,
     "cli": cli.reference,
     "errors": docstrings.table_of_errors,
     "events": events.reference,
+    "models": models.table,
+    "packages": architecture.packages,
 }
 MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 
@@ -23,7 +26,7 @@ MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 def on_config(config: Any) -> Any:
     """Add the models' cards to the navigation."""
     (scores,) = [entry["Models and scores"] for entry in config.nav if "Models and scores" in entry]
-    scores.append({"Cards": list(included.cards())})
+    scores.append({"Cards": ["models/index.md", *included.cards(), "models/more.md"]})
     return config
 
 
