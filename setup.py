@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the README with absolute links, and the project's addresses.
+"""What pyproject.toml cannot say: all packages, the README with absolute links, the project's addresses.
 
 On the package index a link relative to the repository leads nowhere. Until the repository has a public
 address, `stemsplit.defaults.PUBLIC_ADDRESS` is empty, and the README stays as it is.
@@ -8,7 +8,7 @@ import ast
 import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 LINK = re.compile(r"(!?)(\[[^\]]*\])\((?!https?:|#)([^)\s]+)\)")
@@ -40,6 +40,7 @@ def with_absolute_links(text: str, address: str) -> str:
 if __name__ == "__main__":
     address = public_address()
     setup(
+        packages=[*find_packages(str(ROOT), include=["stemsplit", "stemsplit.*"]), "stemsplit.models"],
         long_description=with_absolute_links((ROOT / "README.md").read_text(encoding="utf-8"), address),
         long_description_content_type="text/markdown",
         project_urls={"Source": address, "Changelog": f"{address}/blob/main/CHANGELOG.md"} if address else {},

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from pathlib import Path
+from zipfile import ZipFile
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD, DIST = ROOT / "build" / "release", ROOT / "dist"
@@ -51,7 +52,7 @@ def main() -> None:
         run(sys.executable, "-m", "build", "--quiet", *kinds, "--outdir", DIST, folder)
     built = sorted(DIST.iterdir())
     run(sys.executable, "-m", "twine", "check", "--strict", *built)
-    stop_if(too_large(built))
+    stop_if(too_large(built) + left_out(source, sorted(DIST.glob("*.whl"))))
     for python in pythons:
         try_wheels(python, sorted(DIST.glob("*.whl")))
     for path in built:
@@ -140,6 +141,17 @@ def too_large(paths: Iterable[Path]) -> list[str]:
         for path, limit in limits.items()
         if path.stat().st_size > limit * 1e6
     ]
+
+
+def left_out(source: Path, wheels: Iterable[Path]) -> list[str]:
+    """Return a sentence for each file of the packages that no wheel holds."""
+    held = {name for wheel in wheels for name in ZipFile(wheel).namelist()}
+    files = [path for path in (source / "stemsplit").rglob("*") if path.is_file()]
+    wanted = {path.relative_to(source).as_posix() for path in files}
+    for folder, package in (("models", "stemsplit/models"), ("models/more", "stemsplit_models")):
+        wanted |= {f"{package}/{path.name}" for path in (source / folder).glob("*.safetensors")}
+        wanted |= {f"{package}/{path.name}" for path in (source / folder).glob("*.md")}
+    return [f"no wheel holds {name}" for name in sorted(wanted - held)]
 
 
 def try_wheels(python: str, wheels: Sequence[Path]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,24 @@ def test_a_wheel_above_its_limit_is_named(tmp_path):
     with wheel.open("wb") as file:
         file.truncate(10_000_000)
     assert RELEASE["too_large"]([wheel, archive]) == []
+
+
+def test_a_file_that_no_wheel_holds_is_named(tmp_path):
+    files = {
+        "stemsplit/a/b.json": "stemsplit/a/b.json",
+        "models/c.md": "stemsplit/models/c.md",
+        "models/more/d.safetensors": "stemsplit_models/d.safetensors",
+    }
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    whole, empty = tmp_path / "whole.whl", tmp_path / "empty.whl"
+    with zipfile.ZipFile(whole, "w") as wheel:
+        for held in files.values():
+            wheel.writestr(held, "")
+    zipfile.ZipFile(empty, "w").close()
+    assert RELEASE["left_out"](tmp_path, [empty, whole]) == []
+    assert RELEASE["left_out"](tmp_path, [empty]) == [f"no wheel holds {held}" for held in files.values()]
 
 
 def test_a_release_adds_the_line_that_installs_from_the_index():
