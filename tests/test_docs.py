@@ -14,7 +14,7 @@ import typer.main
 from typer.testing import CliRunner
 
 import stemsplit
-from docs._generate import architecture, cli, docstrings, events, included, layers, models
+from docs._generate import architecture, cli, docstrings, events, hooks, included, layers, models
 from stemsplit.cli import app
 from stemsplit.zoo import store
 from tests.test_architecture import LAYERS
@@ -46,6 +46,22 @@ def test_a_link_that_leads_nowhere_in_the_repository_is_a_warning(caplog):
 
 
 GROUP: Any = typer.main.get_command(app)
+PAGES = {path.relative_to(included.DOCS).as_posix(): path for path in sorted(included.DOCS.rglob("*.md"))}
+
+
+@pytest.mark.parametrize("uri", PAGES | included.pages())
+def test_links_of_a_page_lead_to_files_of_the_repository(uri, caplog):
+    source = (PAGES | included.pages())[uri]
+    included.with_links(source.read_text(encoding="utf-8"), source, uri)
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+def test_every_page_of_the_documentation_is_in_the_navigation():
+    configuration = (included.ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    named = re.findall(r"[\w/-]+\.md\b", configuration.partition("\nnav:")[2])
+    assert sorted(named) == sorted(set(PAGES | included.pages()) - {*included.cards(), *hooks.CARDS})
+
+
 VERBS = GROUP.commands
 PAGE = cli.reference()
 

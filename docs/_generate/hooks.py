@@ -20,13 +20,16 @@ GENERATED: dict[str, Callable[[], str]] = {
     "models": models.table,
     "packages": architecture.packages,
 }
+CARDS = ("models/index.md", "models/more.md")
+"""The pages before and after the models' cards."""
 MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 
 
 def on_config(config: Any) -> Any:
     """Add the models' cards to the navigation."""
     (scores,) = [entry["Models and scores"] for entry in config.nav if "Models and scores" in entry]
-    scores.append({"Cards": ["models/index.md", *included.cards(), "models/more.md"]})
+    first, last = CARDS
+    scores.append({"Cards": [first, *included.cards(), last]})
     return config
 
 

@@ -19,7 +19,7 @@ CODE_OR_LINK = re.compile(rf"{CODE}|{LINK}", re.MULTILINE | re.DOTALL)
 
 def pages() -> dict[str, Path]:
     """Return the files outside docs/ by their path on the site, such as `models/binary-mask-cnn.md`."""
-    found = {f"{path.stem.lower()}.md": path for path in (ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md")}
+    found = {name.lower(): ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")}
     found |= {f"research/{path.stem.lower()}.md": path for path in sorted(ROOT.glob("bench/*.md"))}
     found |= {"models/index.md": ROOT / "models/README.md", "models/more.md": ROOT / "models/more/README.md"}
     return found | cards()
