@@ -91,15 +91,15 @@ def test_every_anchor_of_the_reference_is_there_once():
 
 
 @pytest.mark.parametrize(
-    ("epilog", "commands"),
+    ("epilog", "block"),
     [
-        ("Example: stemsplit a.mp3", ["$ stemsplit a.mp3"]),
-        ("\b\nExamples:\n  stemsplit a.mp3\n  stemsplit b.mp3", ["$ stemsplit a.mp3", "$ stemsplit b.mp3"]),
-        (None, []),
+        ("Example: stemsplit a.mp3", "stemsplit a.mp3"),
+        ("Examples:\n\n  # A\n  stemsplit a\n\n  # B\n  stemsplit b", "# A\nstemsplit a\n\n# B\nstemsplit b"),
     ],
 )
-def test_examples_are_taken_from_the_help(epilog, commands):
-    assert [line for part in cli.examples(epilog) for line in part.splitlines() if line[0] == "$"] == commands
+def test_examples_are_taken_from_the_help(epilog, block):
+    assert list(cli.examples(epilog)) == ["**Examples**", f"```bash\n{block}\n```"]
+    assert list(cli.examples(None)) == []
 
 
 def test_the_page_of_events_has_every_field_of_the_schema():

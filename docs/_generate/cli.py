@@ -60,12 +60,11 @@ def item(parameter: Any, command: str, context: Any) -> str:
 
 
 def examples(epilog: str | None) -> Iterable[str]:
-    """Give the examples at the end of a command's help."""
-    lines = [line.strip().removeprefix("$ ") for line in re.sub(r"Examples?:", "", epilog or "").splitlines()]
-    commands = [line for line in lines if line not in ("", "\b")]
-    if commands:
+    """Give the examples at the end of a command's help: command lines, each below what it does."""
+    lines = [line.strip() for line in re.sub(r"Examples?:", "", epilog or "").splitlines()]
+    if shown := "\n".join(line for line in lines if line):
         yield "**Examples**"
-        yield "\n".join(["```console", *(f"$ {command}" for command in commands), "```"])
+        yield "```bash\n" + shown.replace("\n#", "\n\n#") + "\n```"
 
 
 def paragraphs(text: str | None) -> list[str]:
