@@ -25,6 +25,8 @@ def install_extra(extra: str) -> str:
 
 
 def install_models() -> str:
-    """Return a hint: the command that installs the other models, and the name of their wheel."""
+    """Return a hint: the command that installs the other models, from the package index or from a file."""
+    if PUBLIC_ADDRESS:
+        return f"run `pip install {MODELS_DISTRIBUTION}`"
     wheel = f"{MODELS_DISTRIBUTION.replace('-', '_')}-{VERSION}-py3-none-any.whl"
-    return f"run `pip install {MODELS_DISTRIBUTION}`, or `pip install` its file `{wheel}`"
+    return f"run `pip install {wheel}`, or `pip install ./models/more` in a checkout"

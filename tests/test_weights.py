@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from stemsplit.cli import app
-from stemsplit.defaults import DEFAULT_MODEL, LIVE_MODEL, MODELS_DISTRIBUTION, VERSION
+from stemsplit.defaults import DEFAULT_MODEL, LIVE_MODEL, MODELS_DISTRIBUTION, VERSION, install_models
 from stemsplit.errors import BadWeights, UnknownModel, UsageError
 from stemsplit.networks import factory, registry
 from stemsplit.networks.binary_mask_cnn import PARAMETERS
@@ -232,16 +232,19 @@ def test_the_list_of_models_in_the_other_package_is_complete():
     assert store.not_available() == []
 
 
-def test_a_model_whose_package_is_not_installed_is_named(without_more):
+def test_a_model_whose_package_is_not_installed_is_named(without_more, monkeypatch):
     assert store.not_available() == sorted(store.MORE)
     assert store.find("best") == MODELS / f"{DEFAULT_MODEL}.safetensors"
-    with pytest.raises(UnknownModel, match="`sub-band-unet` is not installed") as caught:
+    with pytest.raises(
+        UnknownModel, match=f"`sub-band-unet` is in the package {MODELS_DISTRIBUTION}, "
+    ) as caught:
         ModelRef.parse("sub-band-unet")
-    assert f"pip install {MODELS_DISTRIBUTION}" in caught.value.hint
-    assert f"stemsplit_audio_models-{VERSION}-py3-none-any.whl" in caught.value.hint
+    assert f"pip install stemsplit_audio_models-{VERSION}-py3-none-any.whl`" in caught.value.hint
     listed = CliRunner().invoke(app, ["models"]).stdout
     assert "Not installed: blend-small, " in listed
     assert caught.value.hint in listed
+    monkeypatch.setattr("stemsplit.defaults.PUBLIC_ADDRESS", "https://x.org/s")
+    assert install_models() == f"run `pip install {MODELS_DISTRIBUTION}`"
     with pytest.raises(UsageError, match="stemsplit's own"):
         install.check_name("sub-band-unet")
 

@@ -213,7 +213,7 @@ def _print_not_installed() -> None:
     from stemsplit.zoo import store
 
     if missing := store.not_available():
-        typer.echo(f"\nNot installed: {', '.join(missing)}.\nTo install them, {install_models()}.")
+        typer.echo(f"\nNot installed: {', '.join(missing)}.\nTo get them, {install_models()}.")
 
 
 def _print_markdown(text: str) -> None:

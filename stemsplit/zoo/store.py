@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stemsplit.defaults import install_models
+from stemsplit.defaults import MODELS_DISTRIBUTION, install_models
 from stemsplit.errors import BadWeights, UnknownModel
 from stemsplit.files.claims import writing
 from stemsplit.zoo import installed
@@ -97,7 +97,8 @@ def find(model: str | os.PathLike[str]) -> Path:
     if named and os.path.isfile(path):  # false, not an error, for a name that cannot be
         return path
     if str(model) in MORE:
-        raise UnknownModel(f"The model `{model}` is not installed", install_models())
+        said = f"The model `{model}` is in the package {MODELS_DISTRIBUTION}, which is not installed"
+        raise UnknownModel(said, install_models())
     raise UnknownModel(
         f"No model called `{model}`",
         f"choose one of {', '.join([*shipped, *installed.names()])}, or give a {SUFFIX} file",
