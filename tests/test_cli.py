@@ -640,14 +640,6 @@ def test_no_two_options_share_a_flag(command):
     assert len(flags) == len(set(flags))
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_shows_an_example_that_it_understands(verb):
-    command = typer.main.get_command(app).commands[verb]
-    known = {flag for parameter in command.params for flag in parameter.opts}
-    assert {word for word in VERBS[verb].EXAMPLE.split() if word.startswith("-")} <= known
-    assert VERBS[verb].EXAMPLE in re.sub(r"\s+", " ", run(verb, "--help").stdout)
-
-
 def test_the_defaults_and_choices_are_the_package_s():
     from stemsplit.audio import formats, tags
 

@@ -1,17 +1,18 @@
-"""The command line: each verb has its file here; it parses, calls the package, and prints.
+"""The command line: one file per verb, which parses, calls the package, and prints.
 
-This package loads only the standard library, typer, and modules of ours that load nothing else. What a verb
-needs beyond that it imports when it runs, so that `--help` and shell completion answer at once.
+At module level, this package imports only the standard library, Typer, and modules of stemsplit that import
+nothing else. A verb imports everything else when it runs, so that `--help` and shell completion are fast.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from stemsplit.cli import (
     config,
@@ -34,7 +35,8 @@ from stemsplit.cli import (
 )
 from stemsplit.errors import Interrupted, StemsplitError, UsageError, failure
 
-# Another verb: its file here, its name here. A file has a function `command` and an `EXAMPLE`.
+# To add a verb, add its file here. A file has a function `command`, and `EXAMPLES`: command lines of the
+# verb, or with it, and what each does.
 VERBS = {
     "split": split,
     "models": models,
@@ -53,14 +55,21 @@ VERBS = {
 }
 
 
+EXAMPLES = {
+    "stemsplit song.mp3": "Split a song into stems/song/vocals.wav, drums.wav, bass.wav and other.wav",
+    "stemsplit song.mp3 --two-stems vocals -o out": "Vocals and accompaniment, in out/song/",
+    "stemsplit remix song.mp3 karaoke": "The song without vocals",
+    "stemsplit help split": "All options of `stemsplit song.mp3`",
+}
+
 _WORDS = "stemsplit.words"
 
 
 class TracksFirst(TyperGroup):
-    """A group whose first word may be a track, with `split` implied; all errors are reported here."""
+    """A group of commands that defaults to `split` if the first word is a track. It reports all errors."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put `split` before a first word that is neither a command nor an option of ours."""
+        """Insert `split` before a first word that is neither a command nor an option of the group."""
         from stemsplit.cli.settings import expanded
 
         ctx.meta[_WORDS] = args = [expanded(word) for word in args]
@@ -73,21 +82,21 @@ class TracksFirst(TyperGroup):
         return super().parse_args(ctx, args)
 
     def _prints_json(self, verb: str) -> bool:
-        """Whether --json makes a verb print events to standard output; `live` writes sound there."""
+        """Whether --json makes a verb print events to standard output, where `live` writes sound."""
         parameters: list[Any] = self.commands[verb].params if verb in self.commands else []
         return verb != "live" and any(each.name == "json" and each.is_flag for each in parameters)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
-        """Offer commands and all options; at a word that begins neither, the shell then offers files."""
+        """Complete commands and options. For other words, the shell completes file names."""
         found = [item for item in super().shell_complete(ctx, incomplete) if " " not in item.value]
         if incomplete.startswith("-"):
             found += self.commands["split"].shell_complete(ctx, incomplete)
         return found
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb; what the user can mend ends in a sentence, a bug in its traceback.
+        """Run the verb. Print errors of the user as one sentence, and bugs as a traceback.
 
-        With --json, an event reports both.
+        With --json, both are also reported as an event.
         """
 
         def tell(error: StemsplitError) -> None:
@@ -118,21 +127,32 @@ class TracksFirst(TyperGroup):
 
 
 def _mistaken(words: list[str]) -> str | None:
-    """Return how to write the name of a file or folder that was taken for an option or a command."""
+    """Return how to write a file or folder whose name looks like an option or a command."""
     options = words[: words.index("--")] if "--" in words else words
     for word in options:
         if word.startswith("-") and len(word) > 1 and os.path.lexists(word):
-            return f"for the file `{word}` put `--` before it, or write `./{word}`"
+            return f"to name the file `{word}`, put `--` before it or write `./{word}`"
     if words and words[0] in VERBS and os.path.lexists(words[0]):
-        return f"for the file or folder `{words[0]}` write `./{words[0]}`"
+        return f"to name the file or folder `{words[0]}`, write `./{words[0]}`"
     return None
+
+
+def examples(lines: Mapping[str, str]) -> str:
+    """Return the last section of a command's help: command lines, each below what it does."""
+    return "\n\n".join(["Examples:", *(f"  # {what}\n  {line}" for line, what in lines.items())])
+
+
+def _add(name: str, command: Any, lines: Mapping[str, str], kind: type[TyperCommand] | None = None) -> None:
+    """Add a command. Its help is its docstring, whose paragraphs the terminal wraps."""
+    text = "\n\n".join(" ".join(part.split()) for part in command.__doc__.split("\n\n"))
+    app.command(name, cls=kind, help=text, epilog=examples(lines))(command)
 
 
 app = typer.Typer(
     cls=TracksFirst,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
-    epilog="Example: stemsplit song.mp3 -o out",
+    epilog=examples(EXAMPLES),
 )
 
 
@@ -151,20 +171,19 @@ def _stemsplit(
         typer.Option("--version", metavar="", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """Split music into stems: vocals, drums, bass and the rest.
+    """Split music into stems: vocals, drums, bass and other.
 
-    A first word that is not a command is a track: `stemsplit song.mp3` is short for
-    `stemsplit split song.mp3`, whose options are shown by `stemsplit split --help`.
+    `stemsplit song.mp3` is short for `stemsplit split song.mp3`.
+
+    `stemsplit split --help` shows its options.
     """
 
 
 for _name, _verb in VERBS.items():
     _class = config.Configured if _verb is split else None
-    app.command(_name, cls=_class, epilog=f"Example: {_verb.EXAMPLE}")(_verb.command)
-
-
-app.command("models add", epilog=f"Example: {models.ADD_EXAMPLE}")(models.add)
-app.command("models remove", epilog=f"Example: {models.REMOVE_EXAMPLE}")(models.remove)
+    _add(_name, _verb.command, _verb.EXAMPLES, _class)
+_add("models add", models.add, models.ADD_EXAMPLES)
+_add("models remove", models.remove, models.REMOVE_EXAMPLES)
 
 
 def main() -> None:

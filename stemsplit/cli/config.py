@@ -1,4 +1,4 @@
-"""`stemsplit config`: the user's defaults, and the class of commands that use them."""
+"""`stemsplit config`: the user's default options, and the class of commands that read them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from typer.core import TyperCommand
 from stemsplit.cli import console, settings
 from stemsplit.errors import BadConfig
 
-EXAMPLE = "stemsplit config --path"
+EXAMPLES = {
+    "stemsplit config": "Show each default of `stemsplit split` and its source",
+    "stemsplit config --path": "Show where the files are",
+    "STEMSPLIT_FORMAT=flac stemsplit song.mp3": "Set a default with an environment variable",
+}
 
 _META = "stemsplit.settings"
 JSON = "stemsplit.json"
@@ -22,11 +26,11 @@ USAGE_ERROR: Any = typer.BadParameter.__base__  # typer does not export it
 
 
 class Configured(TyperCommand):
-    """A command whose options may have their defaults from files and environment variables."""
+    """A command whose options can take their defaults from files and environment variables."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Look up defaults for options that the command line does not set."""
-        if not ctx.resilient_parsing:  # as for the shell's completion, which must not fail
+        if not ctx.resilient_parsing:  # shell completion must not fail
             try:
                 given, _, _ = self.make_parser(ctx).parse_args(args=list(args))
             except USAGE_ERROR:
@@ -81,7 +85,7 @@ def _effective(command: Any, ctx: Any, given: Mapping[str, Any]) -> dict[str, se
     A setting is overridden by one of higher precedence for the same option, or for one that excludes it.
 
     Raises:
-        BadConfig: a key or a value is wrong, whether it counts or not.
+        BadConfig: a key or a value is wrong, even if another setting overrides it.
     """
     options = options_of(command)
     layers = settings.layers({name: option.is_flag for name, option in options.items()})
@@ -94,13 +98,13 @@ def _effective(command: Any, ctx: Any, given: Mapping[str, Any]) -> dict[str, se
         fitting = {name: setting for name, setting in layer.items() if _fits(name, setting, chosen)}
         used |= fitting
         chosen |= {name: setting.value for name, setting in fitting.items()}
-    # So a bitrate waits for a format that has one.
+    # For example, a bitrate is used only if the format has one.
     rest = {name: option.default for name, option in options.items() if name not in chosen}
     return {name: setting for name, setting in used.items() if _fits(name, setting, rest)}
 
 
 def _words(option: Any, setting: settings.Setting) -> Any:
-    """Return a setting's value as the parser takes it: of a repeatable option a list, written with commas."""
+    """Return a setting's value for the parser: a list for a repeatable option, from comma-separated text."""
     if not option.multiple or not isinstance(setting.value, str):
         return setting.value
     return [word.strip() for word in setting.value.split(",")]
@@ -110,12 +114,12 @@ def meaning(option: Any, ctx: Any, setting: settings.Setting) -> Any:
     """Return a setting's value, converted as from the command line.
 
     Raises:
-        BadConfig: the command line would not take it.
+        BadConfig: the value is invalid for the option.
     """
     try:
         return option.process_value(ctx, _words(option, setting))
     except typer.BadParameter as problem:
-        hint = "see what it takes in `stemsplit split --help`"
+        hint = "`stemsplit split --help` shows the possible values"
         raise BadConfig(f"{setting}: {problem.message}", hint) from problem
 
 
@@ -138,7 +142,7 @@ def refuse_exclusions(ctx: Any) -> None:
 
 
 def _tell(used: Mapping[str, settings.Setting], *, verbose: bool) -> None:
-    """Say what others have set: a project's file may lie anywhere above, and be news to the user."""
+    """Print which options a project's file sets: it may be in any parent folder, unknown to the user."""
     by_place: dict[str, list[str]] = {}
     for name, setting in used.items():
         if verbose or setting.source == "project":
@@ -151,18 +155,20 @@ def command(
     ctx: typer.Context,
     *,
     path: Annotated[
-        bool, typer.Option("--path", metavar="", help="Only the files looked at, the first one first.")
+        bool,
+        typer.Option("--path", metavar="", help="Print only the paths of the files, in order of precedence."),
     ] = False,
-    json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object an option.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", metavar="", help="Print one JSON object per option.")
+    ] = False,
 ) -> None:
-    """Show the defaults of `stemsplit split`, and where each comes from.
+    """Show the default options of `stemsplit split`, and the source of each.
 
-    Options on the command line come first, then variables such as
-    `STEMSPLIT_FORMAT=flac`, then the file `stemsplit.toml` in this folder or the
-    nearest one above that has one, then the user's own (see --path), then what is
-    built in. `STEMSPLIT_CONFIG=FILE` reads that file instead of the two.
+    Sources, in order of precedence: the command line; environment variables such as `STEMSPLIT_FORMAT=flac`;
+    the file `stemsplit.toml` in the current folder or the nearest parent folder that has one; your own
+    `stemsplit.toml` (see --path); the built-in defaults. `STEMSPLIT_CONFIG=FILE` replaces both files by FILE.
 
-    A file has lines like `format = "flac"`, `two-stems = "vocals"`, `mask = "wiener"`.
+    A file has lines such as `format = "flac"`, `two-stems = "vocals"`, `mask = "wiener"`.
     """
     if path:
         _print_places()
@@ -189,7 +195,7 @@ def command(
 
 def _warn_of_unknown_variables(split: Any) -> None:
     for strange, near in settings.unknown_variables(dict.fromkeys(options_of(split), False)).items():
-        console.say(f"warning: no option goes by {strange}" + (f"; did you mean {near}?" if near else ""))
+        console.say(f"warning: {strange} sets no option" + (f"; did you mean {near}?" if near else ""))
 
 
 def _shown(value: Any) -> str:
@@ -209,4 +215,4 @@ def _print_places() -> None:
         if place.there:
             typer.echo(os.fsencode(place.path))  # as bytes: not every file name is text
         else:
-            console.say(f"not there: {place.path}")
+            console.say(f"does not exist: {place.path}")

@@ -1,4 +1,4 @@
-"""`stemsplit daw`: the stems of a track as a session to open in a DAW."""
+"""`stemsplit daw`: a DAW session of the stems of a track."""
 
 from __future__ import annotations
 
@@ -11,32 +11,45 @@ import typer
 from stemsplit.cli import console
 from stemsplit.cli.bars import Bars
 
-EXAMPLE = "stemsplit daw stems/song --format reaper"
+EXAMPLES = {
+    "stemsplit daw stems/song": "A DAWproject file in the folder of the stems",
+    "stemsplit daw stems/song --format reaper --out song.rpp": "A REAPER project",
+}
 
-_where = partial(typer.Option, rich_help_panel="What to write")
+_where = partial(typer.Option, rich_help_panel="Output")
 
 
 def command(
     stems: Annotated[
-        Path, typer.Argument(metavar="STEMS_FOLDER", help="The stems of one track, as `stems/song`.")
+        Path,
+        typer.Argument(metavar="STEMS_FOLDER", help="Folder with the stems of one track, e.g. `stems/song`."),
     ],
     *,
     format: Annotated[
         Literal["dawproject", "reaper"],
-        _where("--format", "-f", help="For Bitwig Studio, Studio One, Cubase and others, or for REAPER."),
+        _where(
+            "--format", "-f", help="Session format: dawproject (Bitwig Studio, Studio One, Cubase) or reaper."
+        ),
     ] = "dawproject",
     out: Annotated[
-        Path | None, _where("--out", "-o", metavar="FILE", help="Default: in the folder, by its name.")
+        Path | None,
+        _where(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Session file to write. Default: in the folder, with its name.",
+        ),
     ] = None,
-    force: Annotated[bool, _where("--force", metavar="", help="Replace a file already there.")] = False,
+    force: Annotated[bool, _where("--force", metavar="", help="Overwrite an existing file.")] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", metavar="", help="Only the path and errors.")
+        bool, typer.Option("--quiet", "-q", metavar="", help="Print only the path and errors.")
     ] = False,
 ) -> None:
-    """Make a session for a DAW: one track per stem, named and coloured, at the detected tempo.
+    """Create a DAW session of a folder of stems.
 
-    A DAWproject holds the stems; REAPER's names them, so keep them where they are. The session's path goes to
-    stdout, the tempo to stderr.
+    The session has one named, coloured track per stem, and the detected tempo. A DAWproject file contains
+    the stems. A REAPER project refers to them, so leave them where they are. The path of the session is
+    printed to stdout, the tempo to stderr.
     """
     from stemsplit.audio.stem_folder import find
     from stemsplit.export import daw

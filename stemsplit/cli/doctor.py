@@ -18,13 +18,16 @@ from stemsplit.errors import StemsplitError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-EXAMPLE = "stemsplit doctor"
+EXAMPLES = {
+    "stemsplit doctor": "Check the installation",
+    "stemsplit doctor --json": "The same for scripts: one JSON object per check",
+}
 PACKAGES = ("torch", "numpy", "soundfile", "soxr", "safetensors")
 
 
 @dataclass(frozen=True)
 class Check:
-    """Something that works here or does not; without an essential one nothing can be split."""
+    """The result of one check. If an essential one fails, nothing can be split."""
 
     name: str
     ok: bool
@@ -34,11 +37,14 @@ class Check:
 
 
 def command(
-    *, json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object a check.")] = False
+    *,
+    json: Annotated[
+        bool, typer.Option("--json", metavar="", help="Print one JSON object per check.")
+    ] = False,
 ) -> None:
-    """Say what works on this machine, and what to do about what does not.
+    """Check the installation, and suggest fixes.
 
-    The exit status is 1 if something is broken without which nothing can be split.
+    The exit status is 1 if an essential check fails, so that nothing can be split.
     """
     broken = False
     for check in all_checks():
@@ -50,12 +56,12 @@ def command(
             if check.hint and not check.ok:
                 typer.echo(f"{'':18}hint: {check.hint}")
     if not json:
-        typer.echo("\nSomething essential is broken" if broken else "\nAll that is needed works")
+        typer.echo("\nAn essential check failed" if broken else "\nAll essential checks passed")
     raise typer.Exit(1 if broken else 0)
 
 
 def _mark(check: Check) -> str:
-    """A tick, a cross, or a dash for what one can do without; in ASCII where there is nothing better."""
+    """Return a tick, a cross, or a dash for an optional check that failed; in ASCII where necessary."""
     which = 0 if check.ok else 1 if check.essential else 2
     try:
         "✓✗–".encode(sys.stdout.encoding)
@@ -79,7 +85,7 @@ def all_checks() -> Iterator[Check]:
 
 
 def _imported(name: str) -> Any:
-    """The module, or the error: a library that cannot be loaded is an OSError."""
+    """Return the module, or the error of importing it: OSError for a shared library that cannot be loaded."""
     try:
         return import_module(name)
     except (ImportError, OSError) as problem:
@@ -103,10 +109,10 @@ def _devices() -> Iterator[Check]:
         names = ", ".join(torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count()))
         yield Check("cuda", True, names)
     elif torch.version.cuda:
-        yield Check("cuda", False, "no NVIDIA card found", "if there is one, `nvidia-smi` must list it")
+        yield Check("cuda", False, "no NVIDIA GPU found", "if there is one, check that `nvidia-smi` lists it")
     else:
-        hint = "if there is an NVIDIA card, install torch as https://pytorch.org/get-started/locally says"
-        yield Check("cuda", False, "this torch is built without it", hint)
+        hint = "for an NVIDIA GPU, install torch as described at https://pytorch.org/get-started/locally"
+        yield Check("cuda", False, "torch is built without CUDA", hint)
     mps = torch.backends.mps.is_available()
     yield Check("mps", mps, "Apple GPU" if mps else "only on Apple silicon")
 
@@ -118,7 +124,7 @@ def _openvino() -> Check:
         return Check("openvino", True, metadata.version("openvino"))
     except metadata.PackageNotFoundError:
         return Check(
-            "openvino", False, "not installed", "`pip install openvino`: CPUs are twice as fast with it"
+            "openvino", False, "not installed", "`pip install openvino` makes CPUs about twice as fast"
         )
 
 
@@ -130,7 +136,7 @@ def _run() -> Check:
         separator = load_separator()
     except StemsplitError as problem:
         return Check("runs", False, problem.message, problem.hint, True)
-    return Check("runs", True, f"by {separator.spec.how}, with {cores()} cores", essential=True)
+    return Check("runs", True, f"{separator.spec.how}, {cores()} cores", essential=True)
 
 
 def _ffmpeg() -> Check:
@@ -142,7 +148,7 @@ def _ffmpeg() -> Check:
         return Check("ffmpeg", False, problem.message, problem.hint)
     hint = "install ffmpeg, or `pip install imageio-ffmpeg`: without it m4a, wma and videos cannot be read"
     if program is None:
-        return Check("ffmpeg", False, "there is none", hint)
+        return Check("ffmpeg", False, "not found", hint)
     try:
         said = subprocess.check_output([program, "-version"], text=True, timeout=20)
     except (OSError, subprocess.SubprocessError) as problem:
@@ -185,7 +191,7 @@ def _models() -> Iterator[Check]:
 
     found = store.available()
     if not found:
-        yield Check("models", False, "there are none", "install stemsplit again", True)
+        yield Check("models", False, "none found", "install stemsplit again", True)
     for name, path in found.items():
         try:
             card = store.read_card(path)

@@ -1,4 +1,4 @@
-"""`stemsplit evaluate`: scores on songs whose stems are known."""
+"""`stemsplit evaluate`: scores on songs with reference stems."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
     Plan: TypeAlias = EvaluationPlan | Comparison
 
-EXAMPLE = "stemsplit evaluate --data stems-of-songs --split test"
+EXAMPLES = {
+    "stemsplit evaluate --data songs --split test": "Score the default model on songs/test/SONG/STEM.wav",
+    "stemsplit evaluate --data musdb18:MUSDB18 --museval --json scores.json": "BSSEval v4 on MUSDB18",
+    "stemsplit evaluate --data songs --model band-transformer --model binary-mask-cnn": "Compare two models",
+}
 RATIOS = {
     "sdr_db": "SDR, dB",
     "si_sdr_db": "SI-SDR, dB",
@@ -37,7 +41,7 @@ PAPER_COLUMNS = ("", "accuracy", "paper", "MSE", "paper", "base rate", "balanced
 
 
 class OracleName(str, Enum):
-    """What an oracle is called here: typer takes no list of literals."""
+    """Names of the oracles. An Enum, because Typer has no lists of literals."""
 
     IBM = "ibm"
     IRM = "irm"
@@ -53,65 +57,80 @@ def command(
     data: Annotated[
         list[str],
         typer.Option(
-            metavar="DIR", help="Holds SPLIT/SONG/STEM.wav, or musdb18:DIR for MUSDB18; repeatable."
+            metavar="DIR", help="Folder with SPLIT/SONG/STEM.wav, or musdb18:DIR for MUSDB18. Repeatable."
         ),
     ],
     split: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Which part of the data; repeatable. [test]")
+        list[str] | None, typer.Option(metavar="NAME", help="Split of the data. Repeatable. Default: test.")
     ] = None,
     model: Annotated[
         list[str] | None,
-        models.option(help=f"See `stemsplit models`; repeat it to compare models. [{DEFAULT_MODEL}]"),
+        models.option(help=f"Model to score. Repeat it to compare models. Default: {DEFAULT_MODEL}."),
     ] = None,
     mask: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="As of `stemsplit split`; repeatable. [the model's default]"),
+        typer.Option(
+            metavar="NAME", help="Masking method: soft, binary or wiener. Repeatable. Default: the model's."
+        ),
     ] = None,
     width: Annotated[
         float,
-        typer.Option(min=0, metavar="W", help="Scale the songs' side signal first: 0 makes them mono."),
+        typer.Option(min=0, metavar="W", help="Factor for the side signal of the songs: 0 makes them mono."),
     ] = 1.0,
-    baseline: Annotated[Literal["mixture", "none"], typer.Option(help="What to beat.")] = "mixture",
+    baseline: Annotated[
+        Literal["mixture", "none"], typer.Option(help="Also score the unprocessed mixture, or not.")
+    ] = "mixture",
     oracle: Annotated[
         list[OracleName] | None,
-        typer.Option(help="Ideal binary mask, ratio mask, Wiener filter; repeatable. [all]"),
+        typer.Option(
+            help="Also score the ideal binary mask (ibm), ratio mask (irm) or Wiener filter (mwf). "
+            "Repeatable. Default: all."
+        ),
     ] = None,
     museval: Annotated[
-        bool, typer.Option("--museval", metavar="", help="Add BSSEval v4: SDR, ISR, SIR, SAR. Takes longer.")
+        bool,
+        typer.Option("--museval", metavar="", help="Also compute BSSEval v4: SDR, ISR, SIR, SAR (slow)."),
     ] = False,
     jobs: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Processes of --museval, each with a song. [one a core]"),
+        typer.Option(min=1, metavar="N", help="Parallel processes for --museval. Default: one per core."),
     ] = None,
     paper: Annotated[
         bool,
         typer.Option(
-            "--paper", metavar="", help="Accuracy of the masks in train and valid, beside the paper's."
+            "--paper",
+            metavar="",
+            help="Compare the accuracy of the masks with the paper's, on train and valid.",
         ),
     ] = False,
     fast: runtime_options.Fast = False,
     runtime: runtime_options.Runtime = "auto",
     device: runtime_options.Device = "auto",
     precision: runtime_options.Precision = "float32",
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="One row per song and stem.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a table with one row per song and stem.")
+    ] = None,
     json: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="All figures, song by song; `-` is stdout, without the tables."),
+        typer.Option(
+            metavar="FILE", help="Write all figures, per song. `-`: to stdout, instead of the tables."
+        ),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Boxes of SDR over the songs.")
+        Path | None, typer.Option(metavar="FILE.png", help="Plot the SDR over the songs as box plots.")
     ] = None,
     keep: Annotated[
-        bool, typer.Option("--keep", metavar="", help="Write the medians into the weights file and its plan.")
+        bool, typer.Option("--keep", metavar="", help="Store the medians in the card of the weights file.")
     ] = False,
 ) -> None:
-    """Measure a model, or a method, on songs whose stems are known.
+    """Score a model or method on songs with reference stems.
 
-    SDR, SI-SDR and SI-SNR in dB over each whole song, bleedless and fullness (0 to 100), of the model, of the
-    unprocessed mixture, and of masks and filters made from the true stems; accuracy of the masks over all
-    bins. Medians over the songs, with the means in brackets. Spatial methods do not name their sources: each
-    stem gets the source that is nearest to it. In float32, unless --precision is given, so that the scores
-    are the same on every machine.
+    Computes SDR, SI-SDR and SI-SNR in dB over each whole song, bleedless and fullness (0 to 100), and the
+    accuracy of the masks over all bins; for the model, the unprocessed mixture, and ideal masks and filters
+    made from the references. Prints medians over the songs, with means in brackets.
+
+    Sources of spatial methods have no names: each stem is compared with the nearest source. The default
+    precision is float32, so that all machines give the same scores.
     """
     from stemsplit import plots
     from stemsplit.datasets.songs import stems_in
@@ -131,9 +150,9 @@ def command(
     if others and (keep or paper):
         raise UsageError("--keep and --paper are for one --model")
     if keep and not isinstance(first, Trained):
-        raise EncodeError(f"{first.text} has no weights file of its own", "leave out --keep")
+        raise EncodeError(f"{first.text} has no weights file", "leave out --keep")
     if keep and installed.is_installed(first.text):
-        raise UsageError(f"{first.text} is installed, and its file must not change", "name its own file")
+        raise UsageError(f"{first.text} is installed, and its file must not change", "name the original file")
     splits = split or (["train", "valid"] if paper else ["test"])
     running = RuntimeOptions(runtime, device, precision, fast=fast)
     wanted: dict[str, Any] = {
@@ -164,7 +183,7 @@ def command(
 
 
 def _refuse(*paths: Path) -> None:
-    """Raise what would otherwise be raised an hour later."""
+    """Raise EncodeError at once for a folder that does not exist, rather than after an hour of work."""
     for path in paths:
         if not path.parent.is_dir():
             raise EncodeError(f"No folder `{path.parent}` for `{path}`", "make it first")
@@ -173,7 +192,7 @@ def _refuse(*paths: Path) -> None:
 def _measure(
     plan: Plan, data: Sequence[str], splits: Sequence[str], width: float, jobs: int
 ) -> list[SongScores]:
-    """Measure one song after the other, with BSSEval in further processes."""
+    """Score one song after the other, with BSSEval in further processes."""
     from contextlib import nullcontext
 
     from stemsplit.datasets.songs import find_songs
@@ -223,13 +242,13 @@ def _print(plan: Plan, songs: Sequence[SongScores], *, paper: bool) -> None:
             show([heading, *plan.stems], rows)
     if paper:
         screen.print(
-            f"All bins of a split together, T = {plan.threshold:g}; the paper: O. Tkachuk, trained on MUSDB18"
+            f"All bins of a split together, T = {plan.threshold:g}. Paper: O. Tkachuk, trained on MUSDB18"
         )
         show(PAPER_COLUMNS, _paper(plan, songs))
 
 
 def _tables(plan: Plan, songs: Sequence[SongScores]) -> dict[str, list[list[str]]]:
-    """Return the rows of each table of a split."""
+    """Return the tables of a split: heading to rows."""
     from stemsplit.evaluation import tables
     from stemsplit.zoo import page
 
@@ -252,7 +271,7 @@ def _tables(plan: Plan, songs: Sequence[SongScores]) -> dict[str, list[list[str]
 
 
 def _paper(plan: Plan, songs: Sequence[SongScores]) -> Iterator[list[str]]:
-    """Yield the rows of the paper's table, with ours."""
+    """Yield the rows of the table that compares the scores with the paper's."""
     from stemsplit.evaluation import evaluate, tables
     from stemsplit.zoo import page
 

@@ -1,4 +1,4 @@
-"""`stemsplit help`: the text of `--help`, of the program or of a command."""
+"""`stemsplit help`: the text of `--help`, for the program or a command."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import typer
 
 from stemsplit.errors import UsageError
 
-EXAMPLE = "stemsplit help split"
+EXAMPLES = {
+    "stemsplit help": "List the commands",
+    "stemsplit help split": "The same as `stemsplit split --help`",
+}
 
 
 def complete(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Give the commands whose names begin like this, to the shell."""
+    """Return the commands whose names start with `incomplete`, for shell completion."""
     program: Any = ctx.parent
     return [name for name in program.command.list_commands(program) if name.startswith(incomplete)]
 
@@ -21,10 +24,14 @@ def command(
     ctx: typer.Context,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="COMMAND", autocompletion=complete, help="Show the options of this command."),
+        typer.Argument(
+            metavar="COMMAND",
+            autocompletion=complete,
+            help="Command to explain. Default: the program itself.",
+        ),
     ] = None,
 ) -> None:
-    """Show how to use the program, or one of its commands."""
+    """Show the help of the program or of a command."""
     program: Any = ctx.parent
     if name is None:
         program.command.make_context(program.info_name, ["--help"])

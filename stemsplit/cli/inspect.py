@@ -1,4 +1,4 @@
-"""`stemsplit inspect`: properties of a recording, or of a set of stems."""
+"""`stemsplit inspect`: the properties of a recording or of a set of stems."""
 
 from __future__ import annotations
 
@@ -15,30 +15,37 @@ if TYPE_CHECKING:
     from stemsplit.analysis.sound import Analysis
     from stemsplit.audio.reader import Reader
 
-EXAMPLE = "stemsplit inspect song.mp3"
+EXAMPLES = {
+    "stemsplit inspect song.mp3": "Show format, levels, tempo and key",
+    "stemsplit inspect stems/song --plot stems.png": "Levels and spectrograms of a folder of stems",
+    "stemsplit inspect --json *.flac": "One JSON object per file",
+}
 LOSSLESS = (".wav", ".flac", ".aif", ".aiff", ".w64", ".caf", ".rf64")
 
 
 def command(
     sources: Annotated[
-        list[Path], typer.Argument(metavar="FILE|FOLDER", help="Sound files, or the folders of their stems.")
+        list[Path], typer.Argument(metavar="FILE|FOLDER", help="Audio files, or folders of stems.")
     ],
     *,
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.png", help="Draw the spectrogram; of stems, their masks too."),
+        typer.Option(metavar="FILE.png", help="Plot the spectrogram; for stems, also their masks."),
     ] = None,
     audio_track: sound.AudioTrack = None,
     downmix: sound.Downmix = False,
-    json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object a sound.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", metavar="", help="Print one JSON object per sound.")
+    ] = False,
 ) -> None:
-    """Tell format, length, levels, tempo and key, and whether a stereo file is mono or has been lossy.
+    """Show format, duration, levels, tempo and key of recordings.
 
-    Of a folder of stems: the levels of each, and its share of the energy of all. A file that cannot be read
-    does not stop the others; the exit status is then 1.
+    Also reports whether a stereo file is in fact mono, and whether a file was encoded with loss before. For a
+    folder of stems, shows the level of each stem and its share of the energy. If a file cannot be read, the
+    others continue, and the exit status is 1.
     """
     if plot and len(sources) > 1:
-        raise typer.BadParameter("--plot draws one sound, or the stems of one folder")
+        raise typer.BadParameter("--plot takes one file, or one folder of stems")
     from stemsplit.audio.reader import Reader
 
     track = sound.track(audio_track)
@@ -78,17 +85,17 @@ def _facts(path: Path, reader: Reader, found: Analysis) -> dict[str, str]:
         "format": f"{path.suffix[1:].upper() or 'sound'}, {reader.sample_rate:,} Hz{depth}",
         "length": _minutes(found.seconds),
         "image": found.image,
-        "peak": f"{_db(found.peak)} dBFS, {_db(found.true_peak)} dBTP between samples",
+        "peak": f"{_db(found.peak)} dBFS, true peak {_db(found.true_peak)} dBTP",
         "loudness": "silent" if found.lufs is None else f"{found.lufs:.1f} LUFS",
         "tempo": "none found",
         "key": "none found",
     }
     if found.bpm is not None:
-        facts["tempo"] = f"{found.bpm:.1f} BPM, {found.bpm_confidence:.0%} sure"
+        facts["tempo"] = f"{found.bpm:.1f} BPM, confidence {found.bpm_confidence:.0%}"
     if found.key is not None:
-        facts["key"] = f"{found.key}, {found.key_confidence:.0%} sure"
+        facts["key"] = f"{found.key}, confidence {found.key_confidence:.0%}"
     if found.cutoff_hz is not None:
-        facts["band"] = f"nothing above {found.cutoff_hz / 1000:.1f} kHz, as lossy encoders leave it"
+        facts["band"] = f"nothing above {found.cutoff_hz / 1000:.1f} kHz: probably lossy encoding"
     return facts
 
 

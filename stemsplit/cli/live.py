@@ -18,46 +18,68 @@ if TYPE_CHECKING:
     from stemsplit.live.pipe import Pipe
     from stemsplit.live.sound_card import SoundCard
 
-EXAMPLE = "play | stemsplit live --raw 44100:2:f32 --stem vocals | listen"
+EXAMPLES = {
+    "stemsplit live --devices": "List the sound cards",
+    "stemsplit live --input 3 --output default --remix karaoke": "Mute the vocals of a sound card's input",
+    "ffmpeg -i song.mp3 -f f32le - | stemsplit live --raw 44100:2:f32 --stem vocals | ffplay "
+    "-f f32le -": "In a pipe",
+}
 
-_what = partial(typer.Option, rich_help_panel="What to play")
+_what = partial(typer.Option, rich_help_panel="Sound")
 _card = partial(typer.Option, rich_help_panel="Sound cards")
-_how = partial(typer.Option, rich_help_panel="How to run")
-_tell = partial(typer.Option, rich_help_panel="What to print", metavar="")
+_how = partial(typer.Option, rich_help_panel="Device and speed")
+_tell = partial(typer.Option, rich_help_panel="Messages", metavar="")
 
 
 def command(
     *,
-    stem: Annotated[str | None, _what(metavar="NAME", help="This stem: only its network runs.")] = None,
+    stem: Annotated[
+        str | None,
+        _what(metavar="NAME", help="Output only this stem; if it has its own network, only that one runs."),
+    ] = None,
     remix: Annotated[
         str | None,
-        _what(metavar="TEXT", help="All of them, as `vocals=-6dB drums=mute`; or karaoke, practice:bass."),
+        _what(
+            metavar="TEXT",
+            help="Output a remix, e.g. `karaoke`, `practice:bass` or `vocals=-6dB drums=mute`.",
+        ),
     ] = None,
     raw: Annotated[
-        str | None, _what(metavar="FORM", help="Plain samples, as `44100:2:f32`; else a WAV stream.")
+        str | None, _what(metavar="FORM", help="Headerless PCM, e.g. `44100:2:f32`. Default: a WAV stream.")
     ] = None,
-    devices: Annotated[bool, _card("--devices", metavar="", help="List the sound cards, and end.")] = False,
+    devices: Annotated[bool, _card("--devices", metavar="", help="List the sound cards, and exit.")] = False,
     input: Annotated[
-        str | None, _card(metavar="DEVICE", help="From a sound card: its number, or a part of its name.")
+        str | None,
+        _card(metavar="DEVICE", help="Record from this sound card: its number, or part of its name."),
     ] = None,
     output: Annotated[
-        str | None, _card(metavar="DEVICE", help="To a sound card; `default` is the system's, for both.")
+        str | None,
+        _card(
+            metavar="DEVICE",
+            help="Play on this sound card. `default` is the system's sound card, also for --input.",
+        ),
     ] = None,
     block: Annotated[
-        float, _how(min=10, max=10_000, metavar="MS", help="Of sound at a time; shorter is more work.")
+        float,
+        _how(
+            min=10,
+            max=10_000,
+            metavar="MS",
+            help="Block length in ms. Shorter blocks have less delay and need more computation.",
+        ),
     ] = 100.0,
-    model: Annotated[str, models.option(rich_help_panel="How to run")] = LIVE_MODEL,
+    model: Annotated[str, models.option(rich_help_panel="Device and speed")] = LIVE_MODEL,
     fast: runtime_options.Fast = False,
     runtime: runtime_options.Runtime = "auto",
     device: runtime_options.Device = "auto",
     precision: runtime_options.Precision = "auto",
-    quiet: Annotated[bool, _tell("--quiet", "-q", help="Only errors.")] = False,
-    json: Annotated[bool, _tell("--json", help="The summary as one JSON object, on stderr too.")] = False,
+    quiet: Annotated[bool, _tell("--quiet", "-q", help="Print only errors.")] = False,
+    json: Annotated[bool, _tell("--json", help="Print the summary as one JSON object, to stderr.")] = False,
 ) -> None:
-    """Separate sound while it plays: standard input to standard output, or between sound cards.
+    """Separate sound in real time, in a pipe or between sound cards.
 
-    The output is delayed by one block and the look-ahead of the networks; the delay is printed.
-    It is the same sound as that of `stemsplit split` with this model.
+    The output is delayed by one block plus the look-ahead of the network; the delay is printed. It is
+    identical to that of `stemsplit split` with the same model.
     """
     from stemsplit.live import engine, sound_card
     from stemsplit.remix import mixer
@@ -72,9 +94,9 @@ def command(
     if cards and raw:
         raise typer.BadParameter("--raw is for standard input, not for sound cards")
     if not cards and sys.stdin.isatty():
-        raise typer.BadParameter("live needs a program before it, play | stemsplit live; or --input DEVICE")
+        raise typer.BadParameter("live needs piped input (play | stemsplit live) or --input DEVICE")
     if not cards and sys.stdout.isatty():
-        raise typer.BadParameter("live needs a program behind it, stemsplit live | play; or --output DEVICE")
+        raise typer.BadParameter("live needs piped output (stemsplit live | play) or --output DEVICE")
     ref = engine.find(model)
     settings = None if remix is None else mixer.parse(remix, ref.stems)
     options = {"runtime": runtime, "device": device, "precision": precision}
@@ -85,9 +107,10 @@ def command(
     live = engine.Live(separator, mix, block_ms=block)
     way = _between_cards(live, input, output) if cards else _through_pipes(live, raw)
     if not quiet:
-        ahead = f"of these {live.milliseconds(spec.context):.0f} ms look-ahead, the rest blocks of"
-        behind = f"{live.milliseconds(way.latency):.0f} ms behind, {ahead}"
-        console.say(f"{stem or remix}: {behind} {live.milliseconds(live.block):.0f} ms; {spec.how}")
+        ahead = f"{live.milliseconds(spec.context):.0f} ms of it look-ahead"
+        delay = f"delay {live.milliseconds(way.latency):.0f} ms, {ahead}"
+        block = f"blocks of {live.milliseconds(live.block):.0f} ms"
+        console.say(f"{stem or remix}: {delay}; {block}; {spec.how}")
     try:
         way.run()
     finally:
@@ -96,11 +119,11 @@ def command(
 
 
 def _through_pipes(live: Live, form: str | None) -> Pipe:
-    """Return the way from standard input to standard output, in the form of the former."""
+    """Return the connection of standard input to standard output, in the same sample format."""
     from stemsplit.audio.raw import StreamWriter, read_header
     from stemsplit.live.pipe import Pipe
 
-    # Not buffered: what has come is there at once, and no lock is held by a thread that waits for more.
+    # Unbuffered: data is available at once, and no thread holds a lock while it waits for more.
     stream = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
     given = runtime_options.raw_form(form)
     raw, length = (given, None) if given else read_header(stream)
@@ -126,9 +149,9 @@ def _sum_up(way: Pipe | SoundCard, *, quiet: bool, json: bool) -> None:
     elif not quiet:
         for warning in way.warnings:
             console.say(f"warning: {warning}")
-        behind = f"{summary.latency_ms:.0f} ms behind"
+        delay = f"delay {summary.latency_ms:.0f} ms"
         if summary.median_ms is not None:
-            behind += f", measured {summary.median_ms:.0f} ms (median) and {summary.worst_ms:.0f} ms (worst)"
+            delay += f", measured {summary.median_ms:.0f} ms (median) and {summary.worst_ms:.0f} ms (worst)"
         blocks = f"{summary.late} of {summary.blocks} blocks late"
         speed = f"{summary.times_real_time:.1f} x real time"
-        console.say(f"{summary.seconds:.1f} s; {behind}; {blocks}; {speed}")
+        console.say(f"{summary.seconds:.1f} s; {delay}; {blocks}; {speed}")

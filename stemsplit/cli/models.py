@@ -1,4 +1,4 @@
-"""`stemsplit models`: the list of models, and one model's card."""
+"""`stemsplit models`: list models, print a model's card, add and remove models."""
 
 from __future__ import annotations
 
@@ -18,13 +18,21 @@ if TYPE_CHECKING:
     from stemsplit.zoo.ref import ModelRef
     from stemsplit.zoo.variants import Trained
 
-EXAMPLE = "stemsplit models binary-mask-cnn"
-ADD_EXAMPLE = "stemsplit models add htdemucs.onnx"
-REMOVE_EXAMPLE = "stemsplit models remove htdemucs"
+EXAMPLES = {
+    "stemsplit models": "List all models with their scores",
+    "stemsplit models binary-mask-cnn": "Print the card of a model: its use, known failures and scores",
+    "stemsplit models --networks": "List the networks that `stemsplit train` can train",
+}
+ADD_EXAMPLES = {
+    "stemsplit models add htdemucs.onnx": "Add an ONNX file under its own name",
+    "stemsplit models add model.ckpt --config model.yaml --name "
+    "vocals-large": "Add a checkpoint and its settings",
+}
+REMOVE_EXAMPLES = {"stemsplit models remove htdemucs": "Remove an installed model"}
 
 
 def complete(incomplete: str) -> list[str]:
-    """Give the models whose names begin like this, to the shell."""
+    """Return the models whose names start with `incomplete`, for shell completion."""
     from stemsplit.zoo import catalogue
 
     return [name for name in catalogue.names() if name.startswith(incomplete)]
@@ -41,11 +49,11 @@ def _complete_installed(incomplete: str) -> list[str]:
 
 
 def option(**where: Any) -> Any:
-    """The option that chooses a model, the same for every verb."""
+    """Return the option that selects a model, shared by all verbs."""
     words: dict[str, Any] = {
         "metavar": "NAME|FILE",
         "autocompletion": complete,
-        "help": "See `stemsplit models`.",
+        "help": "Model to use: see `stemsplit models`. `A+B` averages two models.",
     }
     return typer.Option("--model", "-m", **(words | where))
 
@@ -57,11 +65,16 @@ def command(
     ] = None,
     *,
     networks: Annotated[
-        bool, typer.Option("--networks", metavar="", help="What `stemsplit train` can train instead.")
+        bool, typer.Option("--networks", metavar="", help="List the networks for `stemsplit train` instead.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object a model.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", metavar="", help="Print one JSON object per model.")
+    ] = False,
 ) -> None:
-    """List the models: their stems, sizes and scores."""
+    """List the models with their scores, or print the card of one.
+
+    A card says what a model is for, how it fails, how it scores, and what it was trained on.
+    """
     from stemsplit.zoo import catalogue
     from stemsplit.zoo.ref import ModelRef
 
@@ -84,26 +97,29 @@ def command(
         _print_installed(catalogue.installed_models())
         _print_plugins(catalogue.plugin_models())
         _print_not_installed()
-        typer.echo("\nNot trained, but fitted to each track:\n")
+        typer.echo("\nSpatial methods, fitted to each track without training:\n")
         for method in catalogue.spatial_methods():
             typer.echo(f"{method.name:10}{method.title}")
 
 
 def add(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The model: an .onnx file, or a checkpoint.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Model file: ONNX, or a checkpoint.")],
     *,
     name: Annotated[
-        str | None, typer.Option("--name", metavar="NAME", help="What to call it. Default: as the file.")
+        str | None,
+        typer.Option("--name", metavar="NAME", help="Name of the model. Default: that of the file."),
     ] = None,
     description: Annotated[
         Path | None,
-        typer.Option("--config", metavar="FILE", help="What describes it, where the file does not."),
+        typer.Option(
+            "--config", metavar="FILE", help="Description of the model (YAML or JSON), if the file has none."
+        ),
     ] = None,
 ) -> None:
-    """Check a model from elsewhere, and copy it into your folder of models.
+    """Install a third-party model, so that `--model NAME` can use it.
 
-    From then on `--model NAME` separates with it. The folder is that of the variable
-    `STEMSPLIT_MODELS_DIR`, if there is one. Nothing is downloaded.
+    The file is checked, and copied to your models folder: that of the variable `STEMSPLIT_MODELS_DIR`, if
+    set. Nothing is downloaded.
     """
     from stemsplit.zoo import install, installed
 
@@ -115,10 +131,10 @@ def add(
 def remove(
     name: Annotated[
         str,
-        typer.Argument(metavar="NAME", autocompletion=_complete_installed, help="An installed model."),
+        typer.Argument(metavar="NAME", autocompletion=_complete_installed, help="Installed model to remove."),
     ],
 ) -> None:
-    """Remove a model that was added with `stemsplit models add`."""
+    """Remove a model that `stemsplit models add` installed."""
     from stemsplit.zoo import install
 
     install.remove(name)
@@ -139,7 +155,7 @@ def _list_networks(*, json: bool) -> None:
 def _tell(model: ModelRef, *, json: bool) -> None:
     if json:
         console.event(**model.facts())
-    elif model.blind:  # plain text, whose lines are broken already
+    elif model.blind:  # plain text with line breaks
         typer.echo(model.describe())
     else:
         _print_markdown(model.describe())

@@ -1,10 +1,10 @@
-"""`stemsplit remix`: a song mixed anew, with gains, pans and delays for its stems."""
+"""`stemsplit remix`: a new mix of a song, with a gain, pan, width and delay for each stem."""
 
 from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -13,15 +13,19 @@ from stemsplit.cli.bars import Bars
 from stemsplit.defaults import DEFAULT_MODEL
 from stemsplit.errors import StemsplitError
 
-EXAMPLE = 'stemsplit remix song.mp3 "vocals=-6dB drums=+3dB"'
+EXAMPLES = {
+    "stemsplit remix song.mp3 karaoke": "The song without vocals, song-karaoke.mp3",
+    "stemsplit remix stems/song practice:bass -o practice.wav": "From stems: a quieter bass, to play along",
+    "stemsplit remix song.mp3 vocals=-6dB drums=+3dB bass=pan:-30": "Set gains and a pan",
+}
 
-_how = partial(typer.Option, rich_help_panel="How to split")
-_where = partial(typer.Option, rich_help_panel="What to write")
-_tell = partial(typer.Option, rich_help_panel="What to print", metavar="")
+
+_where = partial(typer.Option, rich_help_panel="Output")
+_tell = partial(typer.Option, rich_help_panel="Messages", metavar="")
 
 
 def _complete(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Give the presets that begin like this, to the shell."""
+    """Return the presets that start with `incomplete`, for shell completion."""
     from stemsplit.remix import mixer
     from stemsplit.zoo.ref import ModelRef
 
@@ -35,40 +39,46 @@ def _complete(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def command(
     source: Annotated[
-        Path, typer.Argument(metavar="SONG|FOLDER", help="A song, or the folder that its stems lie in.")
+        Path, typer.Argument(metavar="SONG|FOLDER", help="A song, or the folder with its stems.")
     ],
     words: Annotated[
         list[str],
         typer.Argument(
             metavar="REMIX",
             autocompletion=_complete,
-            help="karaoke, instrumental, acapella, drumless, practice:bass, or words such as vocals=-6dB.",
+            help="A preset (karaoke, instrumental, acapella, drumless, practice:STEM), or settings such "
+            "as vocals=-6dB.",
         ),
     ],
     *,
     out: Annotated[
-        Path | None, _where("--out", "-o", metavar="FILE", help="What to write; default: song-karaoke.mp3.")
+        Path | None,
+        _where(
+            "--out", "-o", metavar="FILE", help="File to write. Default: a name such as song-karaoke.mp3."
+        ),
     ] = None,
     depth: encoding.Depth = "same",
     bitrate: encoding.Bitrate = None,
-    force: Annotated[bool, _where("--force", metavar="", help="Replace a file already there.")] = False,
+    force: Annotated[bool, _where("--force", metavar="", help="Overwrite an existing file.")] = False,
     audio_track: sound.AudioTrack = None,
     downmix: sound.Downmix = False,
-    model: Annotated[str, models.option(rich_help_panel="How to split")] = DEFAULT_MODEL,
-    mask: Annotated[Literal["soft", "binary", "wiener"] | None, _how(help="As of `stemsplit split`.")] = None,
+    model: Annotated[str, models.option(rich_help_panel="Separation")] = DEFAULT_MODEL,
+    mask: runtime_options.Mask = None,
     fast: runtime_options.Fast = False,
     runtime: runtime_options.Runtime = "auto",
     device: runtime_options.Device = "auto",
     precision: runtime_options.Precision = "auto",
     threads: runtime_options.Threads = None,
-    quiet: Annotated[bool, _tell("--quiet", "-q", help="Only the path and errors.")] = False,
-    json: Annotated[bool, _tell("--json", help="One JSON object instead of the path.")] = False,
+    quiet: Annotated[bool, _tell("--quiet", "-q", help="Print only the path and errors.")] = False,
+    json: Annotated[bool, _tell("--json", help="Print one JSON object instead of the path.")] = False,
 ) -> None:
-    """Mix a song anew: `karaoke`, or `vocals=-6dB drums=mute other=pan:-30,width:50 bass=delay:20ms`.
+    """Remix a song: change the level, position and timing of its stems.
 
-    Of each stem: a gain in dB, mute, solo, pan from -100 to 100, width from 0 to 200 %, a delay. The folder
-    that a song was split to saves splitting it again. The balance is never changed: where peaks would be
-    too high, all of the remix is made softer, and it is said by how much.
+    Each stem takes a gain in dB, `mute`, `solo`, `pan:` from -100 (left) to 100 (right), `width:` from 0 to
+    200 %, and `delay:` in ms, e.g. `drums=mute other=-3dB,pan:-30,width:50 bass=delay:20ms`.
+
+    If you name the folder of a song that is split already, it is not split again. If the peaks would clip,
+    the whole remix is attenuated; the balance stays the same, and the attenuation is reported.
     """
     from dataclasses import asdict
 

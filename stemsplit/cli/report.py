@@ -1,4 +1,4 @@
-"""`stemsplit report`: a page that plays and shows stems."""
+"""`stemsplit report`: an HTML page with a player and spectrograms of stems."""
 
 from __future__ import annotations
 
@@ -10,25 +10,35 @@ import typer
 
 from stemsplit.cli.bars import Bars
 
-EXAMPLE = "stemsplit report stems/song --mixture song.mp3"
+EXAMPLES = {
+    "stemsplit report stems/song": "Write stems/song/report.html",
+    "stemsplit report stems/song --mixture song.mp3 --out song.html": "With the original song",
+}
 
 
 def command(
-    folder: Annotated[Path, typer.Argument(metavar="STEMS_FOLDER", help="The stems of one track.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="STEMS_FOLDER", help="Folder with the stems of one track.")
+    ],
     *,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE.html", help="Default: report.html among the stems."),
+        typer.Option(
+            "--out", "-o", metavar="FILE.html", help="Page to write. Default: report.html in the folder."
+        ),
     ] = None,
     mixture: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The song that was split; default: the stems' sum, or mixture.*."),
+        typer.Option(
+            metavar="FILE",
+            help="The original song. Default: mixture.* in the folder, or the sum of the stems.",
+        ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", metavar="", help="Replace a file already there.")] = False,
+    force: Annotated[bool, typer.Option("--force", metavar="", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Write a page that plays stems side by side and shows what is in them.
+    """Write an HTML report of stems, with a player, spectrograms and levels.
 
-    One file for any browser, which needs no network: the sounds are in it.
+    The report is one file that contains the sound. It opens in any browser, offline.
     """
     from stemsplit.audio import stem_folder
     from stemsplit.export import report

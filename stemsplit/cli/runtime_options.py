@@ -1,4 +1,4 @@
-"""The options that say where a model runs, the same for every verb."""
+"""Options for the device and speed of a model, shared by all verbs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,25 @@ from stemsplit.errors import StemsplitError
 if TYPE_CHECKING:
     from stemsplit.audio.raw import RawFormat
 
-_run = partial(typer.Option, rich_help_panel="How to run")
+_run = partial(typer.Option, rich_help_panel="Device and speed")
 
+Mask = Annotated[
+    Literal["soft", "binary", "wiener"] | None,
+    typer.Option(
+        rich_help_panel="Separation",
+        help="Masking method: soft (ratio masks), binary, or wiener (multichannel Wiener filter). "
+        "Default: the model's.",
+    ),
+]
 Overlap = Annotated[
     float | None,
     typer.Option(
         min=0.0,
         max=0.95,
         metavar="FRACTION",
-        rich_help_panel="How to split",
-        help="Of segments, for models that work in these: more is slower and slightly better. Default: 0.25.",
+        rich_help_panel="Separation",
+        help="Overlap of segments: more is slower and slightly better. Default: 0.25 "
+        "(segmented models only).",
     ),
 ]
 Shifts = Annotated[
@@ -30,21 +39,31 @@ Shifts = Annotated[
         min=1,
         max=100,
         metavar="N",
-        rich_help_panel="How to split",
-        help="Average N runs over shifted segments, for models that work in these: N times slower.",
+        rich_help_panel="Separation",
+        help="Average N runs on time-shifted input: N times slower (segmented models only).",
     ),
 ]
 Runtime = Annotated[
     Literal["auto", "torch", "openvino"],
-    _run(help="What runs the networks. Default: openvino on a CPU, where it is installed."),
+    _run(help="Inference runtime. auto: openvino on a CPU if it is installed, otherwise torch."),
 ]
-Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], _run("--device", "-d", help="Where they run.")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"],
+    _run("--device", "-d", help="Device to run on. auto: a GPU if there is one, otherwise the CPU."),
+]
 Precision = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
-    _run(help="Default: bfloat16 where the hardware has it, which is twice as fast; float32 elsewhere."),
+    _run(
+        help="Compute precision. auto: bfloat16 where the hardware supports it, which is about twice "
+        "as fast; otherwise float32."
+    ),
 ]
-Batch = Annotated[int | None, _run(min=1, metavar="N", help="How much at once; else what suits the device.")]
-Threads = Annotated[int | None, _run(min=1, metavar="N", help="CPU cores to use. Default: all, up to eight.")]
+Batch = Annotated[
+    int | None, _run(min=1, metavar="N", help="Network inputs per batch. Default: depends on the device.")
+]
+Threads = Annotated[
+    int | None, _run(min=1, metavar="N", help="Number of CPU cores to use. Default: all, up to 8.")
+]
 Workers = Annotated[
     int | None,
     _run(
@@ -52,14 +71,14 @@ Workers = Annotated[
         "-j",
         min=1,
         metavar="N",
-        help="Tracks side by side; else one, or what Ray has room for.",
+        help="Tracks to split in parallel. Default: 1; with --ray, as many as the cluster has room for.",
     ),
 ]
 Ray = Annotated[
     str | None,
     _run(
         metavar="ADDRESS",
-        help="Share the work out over a Ray cluster: HOST:PORT, `auto`, or `local`.",
+        help="Distribute the tracks over a Ray cluster: HOST:PORT, `auto` or `local`.",
     ),
 ]
 Gpus = Annotated[
@@ -68,7 +87,7 @@ Gpus = Annotated[
         "--gpus-per-worker",
         min=0.0,
         metavar="N",
-        help="GPUs for each Ray worker: 1, or a share such as 0.5.",
+        help="GPUs per Ray worker; a fraction such as 0.5 shares one GPU.",
     ),
 ]
 Fast = Annotated[
@@ -76,7 +95,7 @@ Fast = Annotated[
     _run(
         "--fast",
         metavar="",
-        help="Run the networks on every second or third frame: faster, slightly worse. Not for all models.",
+        help="Run the networks on every second or third frame only: faster, slightly worse (some models only).",
     ),
 ]
 
@@ -85,13 +104,13 @@ Offline = Annotated[
     _run(
         "--offline",
         metavar="",
-        help="Download nothing: refuse models of other packages whose weights are not there.",
+        help="Never download weights: fail if those of another package's model are not on disk.",
     ),
 ]
 
 
 def raw_form(text: str | None) -> RawFormat | None:
-    """Return the form of samples that --raw names. Raises BadParameter if it is none."""
+    """Return the sample format that --raw describes. Raises BadParameter if it is invalid."""
     if text is None:
         return None
     from stemsplit.audio.raw import RawFormat

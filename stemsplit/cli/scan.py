@@ -1,4 +1,4 @@
-"""`stemsplit scan`: the positions of sounds between left and right."""
+"""`stemsplit scan`: the stereo positions of the sounds in a recording."""
 
 from __future__ import annotations
 
@@ -9,24 +9,29 @@ import typer
 
 from stemsplit.cli import console, sound
 
-EXAMPLE = "stemsplit scan song.wav --plot positions.png"
+EXAMPLES = {
+    "stemsplit scan song.wav": "List the positions",
+    "stemsplit scan song.wav --plot positions.png": "Also plot the energy over azimuth",
+    "stemsplit song.wav --model adress --azimuth -30,0,25": "Then extract sources at such positions",
+}
 
 
 def command(
-    track: Annotated[Path, typer.Argument(metavar="TRACK", help="A sound file or video.")],
+    track: Annotated[Path, typer.Argument(metavar="TRACK", help="Audio or video file.")],
     *,
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.png", help="Draw energy over positions, and over levels and delays."),
+        typer.Option(metavar="FILE.png", help="Plot the energy over azimuth, and over level and delay."),
     ] = None,
     audio_track: sound.AudioTrack = None,
     downmix: sound.Downmix = False,
-    json: Annotated[bool, typer.Option("--json", metavar="", help="One JSON object.")] = False,
+    json: Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object.")] = False,
 ) -> None:
-    """Find the positions in the stereo image that a recording's sounds come from.
+    """Find the positions of sounds in the stereo image.
 
-    By level, as in ADRess: an azimuth for `stemsplit --model adress --azimuth`. By level and delay of
-    the right channel against the left, as in DUET.
+    Azimuths are found from the level difference of the channels, as in ADRess; they are the values that
+    `stemsplit --model adress --azimuth` takes. Pairs of azimuth and delay of the right channel are found as
+    in DUET.
     """
     from stemsplit import plots
     from stemsplit.audio.reader import Reader

@@ -1,4 +1,4 @@
-"""The options that choose the sound of a file, the same for every verb."""
+"""Options that select the sound in a file, shared by all verbs."""
 
 from __future__ import annotations
 
@@ -7,24 +7,27 @@ from typing import Annotated
 
 import typer
 
-_what = partial(typer.Option, rich_help_panel="What to read")
+_what = partial(typer.Option, rich_help_panel="Input")
 
 AudioTrack = Annotated[
     str | None,
     _what(
         "--audio-track",
         metavar="N|LANG",
-        help="Sound track of a video: `2`, or `en`. [the default track, as in players]",
+        help="Audio track of a video: a number such as `2`, or a language such as `en`. Default: the "
+        "file's default track.",
     ),
 ]
 Downmix = Annotated[
     bool,
-    _what("--downmix", metavar="", help="Mix surround sound down to stereo; otherwise it is refused."),
+    _what(
+        "--downmix", metavar="", help="Mix surround sound down to stereo. Without this option it is an error."
+    ),
 ]
 
 
 def track(text: str | None) -> int | str | None:
-    """Read a sound track as `Reader` takes it: a number counted from 1 becomes one counted from 0."""
+    """Return an audio track for `Reader`: a number that counts from 1 becomes one that counts from 0."""
     if text is None or not text.lstrip("+-").isdigit():
         return text or None
     if int(text) < 1:

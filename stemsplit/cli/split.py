@@ -16,12 +16,19 @@ from stemsplit.errors import StemsplitError
 if TYPE_CHECKING:
     from stemsplit.cli.split_run import Run
 
-EXAMPLE = "stemsplit song.mp3 -o out --stems vocals,drums"
+EXAMPLES = {
+    "stemsplit song.mp3": "Split a song into the four stems of the default model, in stems/song/",
+    "stemsplit album/*.flac --two-stems vocals --format flac -o karaoke": "Vocals and accompaniment, as FLAC",
+    "stemsplit --recursive music --skip-existing": (
+        "Split all tracks of a folder, or resume an interrupted run"
+    ),
+    "ffmpeg -i video.mp4 -f wav - | stemsplit - --stdout vocals > vocals.wav": "In a pipe",
+}
 
-_what = partial(typer.Option, rich_help_panel="What to split")
-_how = partial(typer.Option, rich_help_panel="How to split")
-_where = partial(typer.Option, rich_help_panel="What to write")
-_tell = partial(typer.Option, rich_help_panel="What to print", metavar="")
+_what = partial(typer.Option, rich_help_panel="Input")
+_how = partial(typer.Option, rich_help_panel="Separation")
+_where = partial(typer.Option, rich_help_panel="Output")
+_tell = partial(typer.Option, rich_help_panel="Messages", metavar="")
 
 
 def seconds(text: str) -> float:
@@ -31,7 +38,7 @@ def seconds(text: str) -> float:
     except ValueError:
         parts = [math.nan]
     if len(parts) > 3 or not all(0 <= part < math.inf for part in parts):
-        raise typer.BadParameter(f"{text!r} is no time; write seconds, or 1:30")
+        raise typer.BadParameter(f"{text!r} is not a time; write seconds, or 1:30")
     return sum(part * 60.0**power for power, part in enumerate(reversed(parts)))
 
 
@@ -39,16 +46,16 @@ def _angles(text: str | None) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(",")) if text is not None else ()
     except ValueError:
-        raise typer.BadParameter(f"--azimuth: {text!r} are no angles; write -30,0,30") from None
+        raise typer.BadParameter(f"--azimuth: {text!r} are not angles; write -30,0,30") from None
 
 
 def _then(words: list[str] | None) -> dict[str, str]:
-    """Read `vocals=NAME` as a model by stem."""
+    """Return the model for each stem, from words such as `vocals=NAME`."""
     found: dict[str, str] = {}
     for word in words or []:
         stem, _, model = (part.strip() for part in word.partition("="))
         if not stem or not model:
-            raise typer.BadParameter(f"--then takes STEM=NAME, as in vocals=karaoke, not {word!r}")
+            raise typer.BadParameter(f"--then takes STEM=NAME, e.g. vocals=karaoke, not {word!r}")
         if stem in found:
             raise typer.BadParameter(f"--then names {stem} twice")
         found[stem] = model
@@ -56,7 +63,7 @@ def _then(words: list[str] | None) -> dict[str, str]:
 
 
 def _stems(ctx: typer.Context) -> tuple[str, ...]:
-    """Return the stems of the models on a command line that is being typed."""
+    """Return the stems of the models on the command line, for shell completion."""
     from stemsplit.zoo.ref import ModelRef
 
     try:
@@ -81,63 +88,69 @@ def command(
     ctx: typer.Context,
     tracks: Annotated[
         list[str] | None,
-        typer.Argument(metavar="TRACK", help="Sound files or videos; folders; `*.mp3`; `-` is stdin."),
+        typer.Argument(
+            metavar="TRACK",
+            help="Audio or video files, folders, or patterns such as `*.mp3`. `-` reads standard input.",
+        ),
     ] = None,
     *,
-    recursive: Annotated[
-        bool, _what("--recursive", "-r", metavar="", help="Search the folders below a folder too.")
-    ] = False,
+    recursive: Annotated[bool, _what("--recursive", "-r", metavar="", help="Search subfolders too.")] = False,
     from_file: Annotated[
         str | None,
-        _what(
-            metavar="FILE",
-            help="A playlist or a list of tracks: one per line, or NULs between; `-` is stdin.",
-        ),
+        _what(metavar="FILE", help="Read a playlist, or a list with newlines or NULs between; `-` is stdin."),
     ] = None,
     raw: Annotated[
         str | None,
-        _what(metavar="FORM", help="Standard input and output are plain samples, as `44100:2:f32`."),
+        _what(
+            metavar="FORM",
+            help="Headerless PCM on stdin and stdout: RATE:CHANNELS:SAMPLES, e.g. `44100:2:f32`.",
+        ),
     ] = None,
     stems: Annotated[
         str | None,
         _what(
             metavar="NAMES",
             autocompletion=_complete_stems,
-            help="Write only these: `vocals,drums`. The networks of other stems, if separate, do not run.",
+            help="Write only these, e.g. `vocals,drums`. Models with one network per stem run only "
+            "those networks.",
         ),
     ] = None,
     two_stems: Annotated[
         str | None,
-        _what(metavar="NAME", autocompletion=_complete_stems, help="This, and the rest as `accompaniment`."),
+        _what(
+            metavar="NAME",
+            autocompletion=_complete_stems,
+            help="Write this, and the rest as `accompaniment`.",
+        ),
     ] = None,
     start: Annotated[
-        float | None, _what(parser=seconds, metavar="TIME", help="Begin here: seconds, or 1:30.")
+        float | None, _what(parser=seconds, metavar="TIME", help="Start position in seconds, or as `1:30`.")
     ] = None,
     duration: Annotated[
-        float | None, _what(parser=seconds, metavar="TIME", help="Split no more than this.")
+        float | None, _what(parser=seconds, metavar="TIME", help="Maximum duration in seconds, or as `1:30`.")
     ] = None,
     audio_track: sound.AudioTrack = None,
     downmix: sound.Downmix = False,
-    model: Annotated[str, models.option(rich_help_panel="How to split")] = DEFAULT_MODEL,
+    model: Annotated[str, models.option(rich_help_panel="Separation")] = DEFAULT_MODEL,
     then: Annotated[
         list[str] | None,
         _how(
             metavar="STEM=NAME",
             autocompletion=_complete_then,
-            help="Split this stem further by another model, into stems such as `vocals-lead`; repeatable.",
+            help="Split this stem further with another model, into stems such as `vocals-lead`. Repeatable.",
         ),
     ] = None,
-    mask: Annotated[
-        Literal["soft", "binary", "wiener"] | None,
-        _how(help="How masks divide sound: in shares, all to one stem, or by stereo position too."),
-    ] = None,
+    mask: runtime_options.Mask = None,
     sources: Annotated[
-        int | None,
-        _how(min=2, metavar="N", help="For models that need no training: how many sources to find."),
+        int | None, _how(min=2, metavar="N", help="Number of sources to find (spatial methods only).")
     ] = None,
     azimuth: Annotated[
         str | None,
-        _how(metavar="DEGREES", help="For these, too: what is at -30,0 and the rest. See `stemsplit scan`."),
+        _how(
+            metavar="DEGREES",
+            help="Azimuths to extract, -45 (left) to 45 (right), e.g. `-30,0`; the rest is one more stem "
+            "(spatial methods only). See `stemsplit scan`.",
+        ),
     ] = None,
     overlap: runtime_options.Overlap = None,
     shifts: runtime_options.Shifts = 1,
@@ -151,7 +164,7 @@ def command(
     jobs: runtime_options.Workers = None,
     ray: runtime_options.Ray = None,
     gpus_per_worker: runtime_options.Gpus = 0.0,
-    out: Annotated[str, _where("--out", "-o", metavar="DIR", help="Where to write.")] = "stems",
+    out: Annotated[str, _where("--out", "-o", metavar="DIR", help="Output folder.")] = "stems",
     format: encoding.AnyFormat = "wav",
     depth: encoding.Depth = "same",
     bitrate: encoding.Bitrate = None,
@@ -161,47 +174,48 @@ def command(
     stdout: Annotated[
         str | None,
         _where(
-            metavar="NAME",
-            autocompletion=_complete_stems,
-            help="Write this stem of one track to standard output, and nothing else.",
+            metavar="NAME", autocompletion=_complete_stems, help="Write only this stem, to standard output."
         ),
     ] = None,
     template: Annotated[
         str | None,
         _where(
             metavar="TEXT",
-            help="Names below DIR, as in `{artist} - {title}/{stem}.{ext}`. [{folder}/{track}/{stem}.{ext}]",
+            help="File names in the output folder, e.g. `{artist} - {title}/{stem}.{ext}`. Default: "
+            "`{folder}/{track}/{stem}.{ext}`.",
         ),
     ] = None,
-    gain: Annotated[float, _where(metavar="DB", help="Make all stems louder, or softer (below 0).")] = 0.0,
+    gain: Annotated[float, _where(metavar="DB", help="Gain for all stems, in dB.")] = 0.0,
     daw: Annotated[
         Literal["dawproject", "reaper"] | None,
-        _where(help="A session of the stems too, for Bitwig Studio, Cubase and others, or for REAPER."),
+        _where(help="Also write a DAW session: dawproject (Bitwig Studio, Studio One, Cubase) or reaper."),
     ] = None,
     with_report: Annotated[
-        bool, _where("--report", metavar="", help="Also write a web page that plays and shows the stems.")
+        bool, _where("--report", metavar="", help="Also write an HTML report with a player and spectrograms.")
     ] = False,
-    force: Annotated[bool, _where("--force", metavar="", help="Replace stems already there.")] = False,
+    force: Annotated[bool, _where("--force", metavar="", help="Overwrite existing files.")] = False,
     skip_existing: Annotated[
         bool,
-        _where("--skip-existing", metavar="", help="Leave out tracks that are done: go on with a batch."),
+        _where("--skip-existing", metavar="", help="Skip tracks that are already split: resumes a batch."),
     ] = False,
-    dry_run: Annotated[bool, _tell("--dry-run", help="Only say what would be written where.")] = False,
-    quiet: Annotated[bool, _tell("--quiet", "-q", help="Only paths and errors.")] = False,
+    dry_run: Annotated[bool, _tell("--dry-run", help="Print what would be written, and stop.")] = False,
+    quiet: Annotated[bool, _tell("--quiet", "-q", help="Print only paths and errors.")] = False,
     verbose: Annotated[
-        bool, _tell("--verbose", "-v", help="Also the model, the device and the peaks.")
+        bool, _tell("--verbose", "-v", help="Also print the model, the device and peak levels.")
     ] = False,
-    json: Annotated[bool, _tell("--json", help="One JSON object a line instead of paths.")] = False,
+    json: Annotated[
+        bool, _tell("--json", help="Print events as JSON, one object per line, instead of paths.")
+    ] = False,
     print0: Annotated[
-        bool, _tell("--print0", help="End each path with a NUL instead of a newline, for xargs -0.")
+        bool, _tell("--print0", help="End paths with NUL instead of newline, for `xargs -0`.")
     ] = False,
 ) -> None:
-    """Split each track into stems, written to `stems/<track>/<stem>.wav`.
+    """Split tracks into stems, written to `stems/<track>/<stem>.wav`.
 
-    Stems line up with the track sample for sample; all of them together add up to it.
+    Stems have the track's sample rate, channels and exact length, and sum to the track.
 
-    Paths go to stdout, all else to stderr. A track that fails does not stop the
-    others; the exit status is then 1. Defaults of your own: see `stemsplit config`.
+    Paths are printed to stdout, everything else to stderr. If a track fails, the others continue, and the
+    exit status is 1. To set your own defaults, see `stemsplit config --help`.
     """
     from stemsplit.batch.plan import BatchOptions
     from stemsplit.cli.split_run import Run
@@ -257,9 +271,9 @@ def command(
 
 def _refuse_values(gpus_per_worker: float, duration: float | None, gain: float) -> None:
     if gpus_per_worker > 1 and gpus_per_worker % 1:
-        raise typer.BadParameter("--gpus-per-worker takes whole cards, or a share of one")
+        raise typer.BadParameter("--gpus-per-worker takes a whole number of GPUs, or a fraction of one")
     if duration == 0:
-        raise typer.BadParameter("--duration must be more than nothing")
+        raise typer.BadParameter("--duration must be more than 0")
     if not -60 <= gain <= 60:
         raise typer.BadParameter("--gain takes -60 to 60 dB")
 
@@ -272,21 +286,21 @@ def _listed(source: str | None) -> list[str]:
 
 
 def _refuse_pipes(run: Run, from_file: str | None, out: str) -> None:
-    """Refuse what standard input and output, and remote folders, cannot do."""
+    """Raise BadParameter for combinations that standard streams and remote folders do not support."""
     from stemsplit.files import remote
 
     stdin = "-" in run.tracks
     if not run.tracks:
-        raise typer.BadParameter("no tracks were named")
+        raise typer.BadParameter("no tracks given")
     if stdin and sys.stdin.isatty():
-        raise typer.BadParameter("the track - needs a program or a file before it: play | stemsplit -")
+        raise typer.BadParameter("the track - needs piped or redirected input: play | stemsplit -")
     if run.ray and stdin:
-        raise typer.BadParameter("--ray works on files, not on standard input and output")
+        raise typer.BadParameter("--ray works on files only, not on standard input")
     if stdin and from_file == "-":
-        raise typer.BadParameter("standard input cannot be a track and a list of tracks")
+        raise typer.BadParameter("standard input cannot be both a track and a list of tracks")
     if run.raw and not (run.stdout or stdin):
-        raise typer.BadParameter("--raw is for standard input, as the track `-`, and for --stdout")
+        raise typer.BadParameter("--raw needs the track `-` or --stdout")
     if not run.ray and remote.is_remote(out):
         raise typer.BadParameter(
-            "--out takes addresses such as s3://bucket/music with --ray only; `--ray local` is enough"
+            "--out takes addresses such as s3://bucket/music only with --ray (`--ray local` will do)"
         )

@@ -1,4 +1,4 @@
-"""`stemsplit train`: weights from songs whose stems are known."""
+"""`stemsplit train`: train a network on songs with known stems."""
 
 from __future__ import annotations
 
@@ -11,27 +11,34 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from stemsplit.cli import console, models
+from stemsplit.cli import augmentation_options, console, models
 
-EXAMPLE = "stemsplit train --data stems-of-songs --run runs/mine"
+EXAMPLES = {
+    "stemsplit train --data songs --run runs/mine --minutes 60": (
+        "Train on songs/train/SONG/STEM.wav for an hour"
+    ),
+    "stemsplit train --data songs --run runs/tuned --init band-transformer --network band-transformer": (
+        "Fine-tune the default model"
+    ),
+    "stemsplit song.mp3 --model runs/mine/trained.safetensors": "Use the trained model",
+}
 
 DEFAULTS = {"examples": 8, "frames": 32, "loss": "weighted-bce", "learning_rate": 1.5e-3}
 """For networks without a preset."""
 
 
 def networks(incomplete: str) -> list[str]:
-    """Give the networks whose names begin like this, to the shell."""
+    """Return the networks whose names start with `incomplete`, for shell completion."""
     from stemsplit.networks import registry
 
     return [name for name in registry.REGISTRY if name.startswith(incomplete)]
 
 
 _what = partial(typer.Option, rich_help_panel="Training data")
-_varied = partial(typer.Option, rich_help_panel="How examples are varied")
-_how = partial(typer.Option, rich_help_panel="How to train")
-_stop = partial(typer.Option, rich_help_panel="When to slow down and stop")
-_where = partial(typer.Option, rich_help_panel="Where to train")
-_result = partial(typer.Option, rich_help_panel="What to write")
+_how = partial(typer.Option, rich_help_panel="Loss and optimiser")
+_stop = partial(typer.Option, rich_help_panel="Schedule")
+_where = partial(typer.Option, rich_help_panel="Device and speed")
+_result = partial(typer.Option, rich_help_panel="Output")
 
 
 def command(
@@ -40,61 +47,51 @@ def command(
         list[str] | None,
         _what(
             metavar="DIR",
-            help="Holds train/SONG/STEM.wav and valid/SONG/...; `musdb18:DIR` for that layout. Repeatable.",
+            help="Folder with train/SONG/STEM.wav and valid/SONG/STEM.wav, or musdb18:DIR for MUSDB18. "
+            "Repeatable.",
         ),
     ] = None,
     stems: Annotated[
-        str, _what(metavar="NAMES", help="What to give, in this order.")
+        str, _what(metavar="NAMES", help="Stems that the model separates, in this order.")
     ] = "vocals,drums,bass,other",
     network: Annotated[
         str,
         _what(
             autocompletion=networks,
             metavar="NAME",
-            help="The network, see `stemsplit models --networks`.",
+            help="Network to train: see `stemsplit models --networks`.",
         ),
     ] = "binary-mask-cnn",
     examples: Annotated[
-        int | None, _what(min=1, metavar="N", help="Excerpts of songs in a batch. [as suits the network]")
+        int | None,
+        _what(
+            min=1,
+            metavar="N",
+            help="Batch size: excerpts per training step. Default: depends on the network.",
+        ),
     ] = None,
     frames: Annotated[
         int | None,
-        _what(min=1, metavar="N", help="Frames, or samples, of an excerpt. [as suits the network]"),
+        _what(
+            min=1,
+            metavar="N",
+            help="Length of an excerpt in STFT frames, or in samples for waveform networks. Default: "
+            "depends on the network.",
+        ),
     ] = None,
-    validation: Annotated[int, _what(min=1, metavar="N", help="Excerpts in a validation.")] = 48,
-    seed: Annotated[int, _what(metavar="N", help="The same seed draws the same examples.")] = 0,
-    across: Annotated[
-        float, _varied(min=0, max=1, metavar="SHARE", help="Examples whose stems are of different songs.")
-    ] = 0.6,
-    gain: Annotated[
-        float, _varied(min=0, metavar="DB", help="Deviation of the stems' gains in such examples.")
-    ] = 6.0,
-    swap: Annotated[
-        float, _varied(min=0, max=1, metavar="SHARE", help="Songs with left and right swapped.")
-    ] = 0.5,
-    width: Annotated[
-        float,
-        _varied(min=0, max=1, metavar="SHARE", help="Songs made mono, narrower, wider or one-sided."),
-    ] = 0.5,
-    polarity: Annotated[
-        float, _varied(min=0, max=1, metavar="SHARE", help="Share of stems with inverted polarity.")
-    ] = 0.0,
-    drop: Annotated[float, _varied(min=0, max=1, metavar="SHARE", help="Stems left out.")] = 0.0,
-    equalise: Annotated[
-        float, _varied(min=0, metavar="DB", help="Deviation of a random curve over frequency.")
-    ] = 0.0,
-    pitch: Annotated[
-        float, _varied(min=0, max=12, metavar="SEMITONES", help="Greatest change of pitch.")
-    ] = 0.0,
-    stretch: Annotated[
-        float, _varied(min=0, max=1, metavar="SHARE", help="Greatest change of tempo: 0.1 is a tenth.")
-    ] = 0.0,
-    voiced: Annotated[
-        float, _varied(min=0, max=1, metavar="SHARE", help="Examples in which the first stem must sound.")
-    ] = 0.0,
-    noise: Annotated[
-        float | None, _varied(metavar="DB", help="Greatest level of white noise, over the mixture's.")
-    ] = None,
+    validation: Annotated[int, _what(min=1, metavar="N", help="Number of excerpts for validation.")] = 48,
+    seed: Annotated[int, _what(metavar="N", help="Random seed: the same seed gives the same examples.")] = 0,
+    across: augmentation_options.Across = 0.6,
+    gain: augmentation_options.Gain = 6.0,
+    swap: augmentation_options.Swap = 0.5,
+    width: augmentation_options.Width = 0.5,
+    polarity: augmentation_options.Polarity = 0.0,
+    drop: augmentation_options.Drop = 0.0,
+    equalise: augmentation_options.Equalise = 0.0,
+    pitch: augmentation_options.Pitch = 0.0,
+    stretch: augmentation_options.Stretch = 0.0,
+    voiced: augmentation_options.Voiced = 0.0,
+    noise: augmentation_options.Noise = None,
     loss: Annotated[
         Literal[
             "mse",
@@ -111,82 +108,111 @@ def command(
             "l1-dissimilar",
         ]
         | None,
-        _how(help="What is made small. [as suits the network]"),
+        _how(help="Training loss. Default: depends on the network."),
     ] = None,
     weighting: Annotated[
-        float, _how(min=0, metavar="POWER", help="Weights of bins in the weighted losses: magnitude to this.")
+        float,
+        _how(
+            min=0,
+            metavar="POWER",
+            help="Exponent of the magnitude, as the weight of a bin in weighted losses.",
+        ),
     ] = 1.0,
-    threshold: Annotated[float, _how(min=0, max=1, metavar="T", help="T of the mask B = (S > T * M).")] = 0.5,
+    threshold: Annotated[
+        float, _how(min=0, max=1, metavar="T", help="T of the binary target mask B = (S > T * M).")
+    ] = 0.5,
     learning_rate: Annotated[
         float | None,
-        _how(min=0, metavar="RATE", help="Of AdamW, at its highest. [as suits the network]"),
+        _how(min=0, metavar="RATE", help="Peak learning rate of AdamW. Default: depends on the network."),
     ] = None,
-    dropout: Annotated[float, _how(min=0, max=0.9, metavar="SHARE", help="After each pooling.")] = 0.0,
+    dropout: Annotated[
+        float, _how(min=0, max=0.9, metavar="SHARE", help="Dropout after each pooling layer.")
+    ] = 0.0,
     dropout_dense: Annotated[
-        float, _how(min=0, max=0.9, metavar="SHARE", help="Before the last layer.")
+        float, _how(min=0, max=0.9, metavar="SHARE", help="Dropout before the last layer.")
     ] = 0.0,
     init: Annotated[
         str,
         _how(
             metavar="NAME|FILE",
             autocompletion=models.complete,
-            help="Begin with a model's weights, not random ones: fine-tune it.",
+            help="Fine-tune: start from this model's weights instead of random ones.",
         ),
     ] = "",
-    steps: Annotated[int, _stop(min=1, metavar="N", help="Training steps (batches).")] = 4000,
+    steps: Annotated[int, _stop(min=1, metavar="N", help="Number of training steps (batches).")] = 4000,
     minutes: Annotated[
         float,
-        _stop(min=0, metavar="M", help="Training time, instead of --steps. [0: use --steps]"),
+        _stop(min=0, metavar="M", help="Training time in minutes, instead of --steps. 0: use --steps."),
     ] = 0,
-    warmup: Annotated[int, _stop(min=0, metavar="N", help="Steps over which the rate rises.")] = 100,
+    warmup: Annotated[int, _stop(min=0, metavar="N", help="Steps over which the learning rate rises.")] = 100,
     schedule: Annotated[
         Literal["linear", "cosine", "plateau"],
-        _stop(help="The rate falls over the last steps, or all along, or when validations get no better."),
+        _stop(
+            help="Learning rate decay: linear over the last steps, cosine over all steps, or plateau: "
+            "when validation stops improving."
+        ),
     ] = "linear",
     validate_every: Annotated[int, _stop(min=1, metavar="N", help="Steps between validations.")] = 250,
     patience: Annotated[
-        int, _stop(min=0, metavar="N", help="Stop a network after N validations no better; 0: never.")
+        int,
+        _stop(min=0, metavar="N", help="Stop a network after N validations without improvement. 0: never."),
     ] = 0,
     device: Annotated[
-        Literal["auto", "cpu", "cuda", "mps"], _where("--device", "-d", help="Where the networks train.")
+        Literal["auto", "cpu", "cuda", "mps"],
+        _where("--device", "-d", help="Device to train on. auto: a GPU if there is one, otherwise the CPU."),
     ] = "auto",
     precision: Annotated[
         Literal["float32", "bfloat16", "float16"],
-        _where(help="bfloat16 is fast on recent CPUs and GPUs."),
+        _where(help="Compute precision; bfloat16 is fast on recent CPUs and GPUs."),
     ] = "float32",
     compiled: Annotated[
         bool,
         _where(
-            "--compile", metavar="", help="Translate each step first, for minutes: pays in runs of an hour."
+            "--compile",
+            metavar="",
+            help="Use torch.compile: adds minutes at the start, pays off in runs of an hour or more.",
         ),
     ] = False,
     devices: Annotated[int, _where(min=1, metavar="N", help="Number of devices on this machine.")] = 1,
     nodes: Annotated[
-        int, _where(min=1, metavar="N", help="Number of machines, started by torchrun or SLURM.")
+        int,
+        _where(
+            min=1, metavar="N", help="Number of machines; start the command on each with torchrun or SLURM."
+        ),
     ] = 1,
-    workers: Annotated[int, _where(min=1, metavar="N", help="Threads that make examples.")] = 1,
+    workers: Annotated[int, _where(min=1, metavar="N", help="Number of threads that make examples.")] = 1,
     run: Annotated[
-        Path, _result(metavar="DIR", help="Checkpoint, log, curves, weights; the same again resumes.")
+        Path,
+        _result(
+            metavar="DIR",
+            help="Folder for checkpoint, log, learning curves and weights. Run the same command again to "
+            "resume.",
+        ),
     ],
-    name: Annotated[str, _result(metavar="NAME", help="What the model will be called.")] = "trained",
-    licence: Annotated[str, _result(metavar="TEXT", help="Of the weights, for their card.")] = "",
-    source: Annotated[str, _result(metavar="TEXT", help="What the data is, for the card.")] = "",
+    name: Annotated[str, _result(metavar="NAME", help="Name of the model, and of its file.")] = "trained",
+    licence: Annotated[str, _result(metavar="TEXT", help="Licence of the weights, for the card.")] = "",
+    source: Annotated[
+        str, _result(metavar="TEXT", help="Description of the training data, for the card.")
+    ] = "",
     join: Annotated[
         list[str] | None,
         _result(
             metavar="NAME|FILE",
-            help="No training: join models of different stems; with --data, fit their masks. Repeatable.",
+            help="Do not train: join models of different stems into one; with --data, calibrate their "
+            "masks. Repeatable.",
         ),
     ] = None,
-    quiet: Annotated[bool, _result("--quiet", "-q", metavar="", help="Only the path and errors.")] = False,
+    quiet: Annotated[
+        bool, _result("--quiet", "-q", metavar="", help="Print only the path and errors.")
+    ] = False,
 ) -> None:
-    """Train a network on your own songs: a binary-mask CNN for each stem, or another one.
+    """Train a model on your own songs.
 
-    Interrupt it whenever you like: the same command goes on from the last
-    checkpoint, no more than a minute old, and more --steps or --minutes go on for longer.
+    You can interrupt it at any time: the same command resumes from the last checkpoint, which is at most a
+    minute old. With more --steps or --minutes, a finished run continues.
 
-    At the end `RUN/NAME.safetensors`, with each network as it was at its best
-    validation, can be given to --model, and to `stemsplit evaluate`.
+    The result is `RUN/NAME.safetensors`, with the weights of the best validation. Use it with --model, and
+    score it with `stemsplit evaluate`.
     """
     if not data and not join:
         raise typer.BadParameter("give --data, or --join, or both")

@@ -1,4 +1,4 @@
-"""`stemsplit unpack`: the tracks of a stem file, each to a file of its own."""
+"""`stemsplit unpack`: extract the song and the stems of a stem file (.stem.mp4)."""
 
 from __future__ import annotations
 
@@ -10,35 +10,41 @@ import typer
 
 from stemsplit.cli import console, encoding
 
-EXAMPLE = "stemsplit unpack song.stem.mp4 -o out"
+EXAMPLES = {
+    "stemsplit unpack song.stem.mp4": "Write stems/song/mixture.wav, stems/song/drums.wav and so on",
+    "stemsplit unpack *.stem.mp4 --format flac --out out": "Several files, as FLAC",
+}
 
-_where = partial(typer.Option, rich_help_panel="What to write")
-_tell = partial(typer.Option, rich_help_panel="What to print", metavar="")
+_where = partial(typer.Option, rich_help_panel="Output")
+_tell = partial(typer.Option, rich_help_panel="Messages", metavar="")
 
 
 def command(
-    tracks: Annotated[list[Path], typer.Argument(metavar="TRACK", help="Stem files, as DJ programs have.")],
+    tracks: Annotated[
+        list[Path], typer.Argument(metavar="TRACK", help="Stem files (.stem.mp4), as DJ software uses them.")
+    ],
     *,
-    out: Annotated[Path, _where("--out", "-o", metavar="DIR", help="Where to write.")] = Path("stems"),
+    out: Annotated[Path, _where("--out", "-o", metavar="DIR", help="Output folder.")] = Path("stems"),
     format: encoding.Format = "wav",
     depth: encoding.Depth = "same",
     bitrate: encoding.Bitrate = None,
-    force: Annotated[bool, _where("--force", metavar="", help="Replace files already there.")] = False,
-    quiet: Annotated[bool, _tell("--quiet", "-q", help="Only paths and errors.")] = False,
-    verbose: Annotated[bool, _tell("--verbose", "-v", help="Also the peaks.")] = False,
-    json: Annotated[bool, _tell("--json", help="One JSON object a track instead of paths.")] = False,
+    force: Annotated[bool, _where("--force", metavar="", help="Overwrite existing files.")] = False,
+    quiet: Annotated[bool, _tell("--quiet", "-q", help="Print only paths and errors.")] = False,
+    verbose: Annotated[bool, _tell("--verbose", "-v", help="Also print peak levels.")] = False,
+    json: Annotated[bool, _tell("--json", help="Print one JSON object per track instead of paths.")] = False,
 ) -> None:
-    """Take stem files apart: `stems/<song>/mixture.wav`, and the stems under their names.
+    """Extract the song and the stems from stem files.
 
-    Paths go to stdout, all else to stderr. A track that fails does not stop the
-    others; the exit status is then 1.
+    The song is written to `stems/<song>/mixture.wav`, the stems beside it under their own names. Paths are
+    printed to stdout, everything else to stderr. If a file fails, the others continue, and the exit status
+    is 1.
     """
     from stemsplit.batch.discovery import Track
     from stemsplit.export.unpack import unpack
     from stemsplit.output.template import track_name
 
     if len({track_name(track).casefold() for track in tracks}) < len(tracks):
-        raise typer.BadParameter("two tracks have the same name; unpack them one by one, each with its --out")
+        raise typer.BadParameter("two files have the same name; unpack each with a different --out")
     report = console.Report(quiet=quiet, verbose=verbose, json=json)
     report.start(len(tracks))
     for track in tracks:
