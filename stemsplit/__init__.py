@@ -37,7 +37,7 @@ __all__ = [
     "split_file",
 ]
 
-# Resolved when they are first used, so that `import stemsplit` costs nothing.
+# Imported on first use, so that `import stemsplit` is fast.
 _HOMES = {
     "StemsplitError": "errors",
     "estimate_masks": "arrays",

@@ -1,6 +1,6 @@
-"""Every use of what other packages keep private, and every change to them: what for, and with which version.
+"""All uses of other packages' private names, and all patches of other packages, with reason and version.
 
-`tests/test_compat.py` says which of these a new version of a package has broken.
+`tests/test_compat.py` shows which of these a new version of a package breaks.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _called = threading.Event()
 def read_frames(file: soundfile.SoundFile, samples: NDArray[np.float32]) -> tuple[int, str]:
     """Read into `samples` `(time, channel)`; return how many frames were read, and libsndfile's complaint.
 
-    soundfile 0.14: `SoundFile.read` seeks after each block, which some codecs cannot do and damage prevents;
-    and when libsndfile reports an error it does not return the number of frames that were read.
+    soundfile 0.14: `SoundFile.read` seeks after each block, which fails for some codecs and for damaged
+    files; and when libsndfile reports an error, it does not return the number of frames that were read.
     """
     import soundfile
 
@@ -46,7 +46,7 @@ def read_frames(file: soundfile.SoundFile, samples: NDArray[np.float32]) -> tupl
 
 
 def leave_out_peak_chunk(file: soundfile.SoundFile) -> None:
-    """Write no PEAK chunk, which holds the time of day: the same stems would not make the same file.
+    """Leave out the PEAK chunk: it contains a time stamp, so that equal stems would give different files.
 
     soundfile 0.14 has no option for it.
     """
@@ -58,8 +58,8 @@ def leave_out_peak_chunk(file: soundfile.SoundFile) -> None:
 def pydub_with(converter: str | None) -> ModuleType:
     """Return pydub, which uses the program `converter`.
 
-    pydub 0.25 looks for ffmpeg on the PATH alone, warns when it is imported if none is there, and takes
-    another one only as an attribute of its class.
+    pydub 0.25 looks for ffmpeg on the PATH only, warns at import if there is none, and accepts another
+    program only as a class attribute.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -81,10 +81,10 @@ def loudness_filters(sample_rate: int) -> list[Any]:
 
 
 def never_reuse_numba_cache_names() -> None:
-    """Give each file in numba's cache a name of its own.
+    """Give each file in numba's cache a unique name.
 
-    numba 0.68 counts them: two programs that compile at once give one name to different code, and a third
-    crashes that loads the code of one by the index of the other.
+    numba 0.68 numbers them. Two programs that compile at the same time give the same name to different code;
+    a third one then loads the code of one with the index of the other, and crashes.
     """
     from numba.core import caching
 
@@ -99,11 +99,11 @@ def never_reuse_numba_cache_names() -> None:
 def museval_metrics(replaced: dict[str, Callable[..., Any]]) -> ModuleType | None:
     """Return museval's `metrics.py` alone, with some of its functions replaced; None if it is not installed.
 
-    museval 0.4: importing the package fails where the PATH has no ffprobe, which its data sets need and its
-    measures do not. What is replaced takes most of the time, and has no option.
+    museval 0.4: importing the package fails if there is no ffprobe on the PATH, which only its data sets
+    need. The replaced functions take most of the computing time, and there is no option for it.
 
     Raises:
-        AttributeError: it has no such function.
+        AttributeError: it has no function of this name.
     """
     package = importlib.util.find_spec("museval")
     if package is None or not package.submodule_search_locations:
@@ -120,7 +120,7 @@ def museval_metrics(replaced: dict[str, Callable[..., Any]]) -> ModuleType | Non
 def openvino() -> Any:
     """Return the openvino package.
 
-    OpenVINO 2026.4 reports its own import over the network, by a package that is optional to it.
+    OpenVINO 2026.4 reports its own import over the network, with an optional package.
     """
     telemetry = "openvino_telemetry"
     before = sys.modules.get(telemetry)
@@ -136,11 +136,11 @@ def openvino() -> Any:
 
 @contextlib.contextmanager
 def openvino_call() -> Iterator[None]:
-    """Let one thread finish its first call before any other thread begins one.
+    """Let one thread finish its first call before any other thread starts one.
 
-    OpenVINO 2026.4: its Python bindings fill tables of types on first use. A thread that does so releases the
-    interpreter's lock while it holds the lock of the table; a second thread can then wait for the table with
-    the interpreter's lock held, and neither goes on.
+    OpenVINO 2026.4: the Python bindings fill type tables on first use. A thread that does so releases the GIL
+    while it holds the lock of a table; a second thread can then wait for the table while it holds the GIL,
+    which is a deadlock.
     """
     if _called.is_set():
         yield
@@ -153,8 +153,8 @@ def openvino_call() -> Iterator[None]:
 def openunmix() -> Any:
     """Return the openunmix package.
 
-    openunmix 1.3 imports torchaudio, to resample and for its data sets, which stemsplit does not use. Beside
-    torch for CPUs alone, torchaudio from the package index does not load.
+    openunmix 1.3 imports torchaudio for resampling and for its data sets, which stemsplit does not use.
+    torchaudio from the package index does not load with the CPU-only build of torch.
     """
     placeholders = {}
     try:
@@ -172,9 +172,9 @@ def openunmix() -> Any:
 
 @contextlib.contextmanager
 def openunmix_weights(fetch: Callable[[str], Any]) -> Iterator[Any]:
-    """Give the openunmix package, whose weights for an address are what `fetch` returns meanwhile.
+    """Yield the openunmix package; until exit, it takes its weights from `fetch`.
 
-    openunmix 1.3 has torch unpickle whatever an address gives, code included, and checks no digest.
+    openunmix 1.3 unpickles whatever it downloads, including code, and checks no digest.
     """
     import torch
 

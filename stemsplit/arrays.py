@@ -1,4 +1,4 @@
-"""Sound in arrays: split it, or compute the masks that split it."""
+"""Functions on arrays: split a mixture, or compute its masks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 Progress = Callable[[int, int], None]
-"""Is called with the frames (samples per channel) done, and their total."""
+"""A function called with the number of frames (samples per channel) done, and their total."""
 
 
 def split(
@@ -89,10 +89,13 @@ def estimate_masks(
     method = separator or load(Options.of(MethodKeywords, **options))
     if not isinstance(method, MaskSeparator):
         raise UsageError(
-            "Only a single model that works by masks gives masks", "choose another model, without two_stems"
+            "Masks are available from a single mask-based model only",
+            "choose another model, without two_stems",
         )
     if sample_rate != method.sample_rate:
-        raise ValueError(f"masks are for {method.sample_rate} Hz, got {sample_rate}: resample the mixture")
+        raise ValueError(
+            f"the model works at {method.sample_rate} Hz, got {sample_rate}: resample the mixture"
+        )
     return _masks(method, mixture, progress)
 
 

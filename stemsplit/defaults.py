@@ -1,4 +1,4 @@
-"""Names that the whole program shares: its version, its distribution, its default models."""
+"""Names shared by the whole program: version, distributions, default models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PUBLIC_ADDRESS = ""
 
 DEFAULT_MODEL = "band-transformer"
 LIVE_MODEL = "binary-mask-cnn"
-"""For live separation: its look-ahead is a fifth of a second, the default model's nearly three seconds."""
+"""The model for live separation. Its look-ahead is 0.2 s; that of the default model is almost 3 s."""
 
 
 def install_extra(extra: str) -> str:

@@ -1,8 +1,8 @@
-"""What can go wrong in a way that the user can mend.
+"""Errors that the user can fix.
 
-Everything here is one sentence and, where there is one, a hint; the command line prints both and ends with
-`exit_status`. Any other exception is a bug. In a track, `failure` turns it into an error, so that the other
-tracks are split; elsewhere it keeps its traceback.
+Each error has a message of one sentence, and mostly a hint. The command line prints both and exits with
+`exit_status`. Any other exception is a bug: in a track, `failure` turns it into an error, so that the other
+tracks are split; elsewhere it ends the program with a traceback.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import traceback
 
 
 class StemsplitError(Exception):
-    """A failure the user can act on: `message` says what, `hint` what to do, `code` is for programs."""
+    """An error: `message` says what is wrong, `hint` how to fix it, and `code` identifies it for programs."""
 
     code = "error"
     exit_status = 1
@@ -47,7 +47,7 @@ class EncodeError(StemsplitError):
 
 
 class OutputExists(EncodeError):
-    """An output is already there and `force` was not given."""
+    """An output file exists, and `force` was not given."""
 
     code = "exists"
 
@@ -90,7 +90,7 @@ class UnknownStem(UsageError):
 
 
 class BadWeights(StemsplitError):
-    """A weights file is damaged, or is not one of ours."""
+    """A weights file is damaged, or is not a file of stemsplit."""
 
     code = "weights"
 
@@ -102,7 +102,7 @@ class BadPlugin(StemsplitError):
 
 
 class DownloadFailed(StemsplitError):
-    """Weights must be downloaded, and cannot be, or must not."""
+    """Weights are missing, and the download failed or is not allowed."""
 
     code = "download"
 
@@ -114,7 +114,7 @@ class DeviceUnavailable(StemsplitError):
 
 
 class ClusterUnavailable(StemsplitError):
-    """There is no Ray cluster, or none that works."""
+    """There is no Ray cluster, or it does not work."""
 
     code = "cluster"
 
@@ -129,7 +129,7 @@ class TooFewPositions(StemsplitError):
 
 
 class WorkerLost(StemsplitError):
-    """A track was given up because every worker that had it was lost."""
+    """A track was given up because all workers that processed it were lost."""
 
     code = "lost"
 
@@ -141,7 +141,7 @@ class BadConfig(UsageError):
 
 
 class Interrupted(StemsplitError):
-    """The user, or the system, has ended the program."""
+    """The user or the system interrupted the program."""
 
     code = "interrupted"
 
@@ -153,21 +153,21 @@ class OutOfMemory(StemsplitError):
 
 
 class InternalError(StemsplitError):
-    """An error of the program itself; `traceback` is for its authors."""
+    """A bug in the program; `traceback` is for its developers."""
 
     code = "internal"
     traceback = ""
 
 
 def failure(error: Exception, track: object) -> StemsplitError:
-    """Return any error in a track as one that can be reported to the user."""
+    """Return an error in a track as a StemsplitError, to report it to the user."""
     if isinstance(error, StemsplitError):
         return error
     if isinstance(error, MemoryError) or "allocate memory" in str(error):  # torch's, and the system's
         hint = "close other programs, or choose a smaller --batch, fewer --threads and --jobs 1"
         return OutOfMemory(f"Not enough memory for `{track}`", hint)
     said, _, _ = f"{type(error).__name__}: {error}".strip().partition("\n")
-    hint = "this is a fault of stemsplit; please report it, with the traceback that -v shows"
+    hint = "this is a bug in stemsplit; please report it, with the traceback that -v prints"
     problem = InternalError(f"Unexpected error in `{track}`: {said.removesuffix(':')}", hint)
     problem.traceback = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     return problem

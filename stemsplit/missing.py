@@ -1,4 +1,4 @@
-"""Why a name stands for no file or stem: one sentence for each reason, and what to do."""
+"""Errors for names of files and stems that do not exist: the reason, and a hint."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _IN_OTHER = {
     *("brass", "flute", "guitar", "guitars", "horns", "keys", "organ", "piano", "sax", "saxophone"),
     *("strings", "synth", "synths", "trumpet", "violin"),
 }
-"""Instruments that are in the stem `other` of a model that has no stem of their own."""
+"""Instruments that belong to the stem `other`, if a model has no separate stem for them."""
 
 
 def is_address(name: str) -> bool:
-    """Whether a name is that of a page or a file on the web."""
+    """Whether a name is a web address."""
     return bool(_ADDRESS.match(name))
 
 
 def not_found(path: str | os.PathLike[str]) -> NotFound:
-    """Return the error for a path at which there is nothing."""
+    """Return the error for a path that does not exist."""
     name = os.fspath(path)
     if not name.strip():
-        return NotFound("The name of a file is empty", "check the variables of your script")
+        return NotFound("A file name is empty", "check the variables of your script")
     if is_address(name):
-        return NotFound(f"`{name}` is a web address, and not a file", DOWNLOAD)
+        return NotFound(f"`{name}` is a web address, not a file", DOWNLOAD)
     if os.path.islink(name):
         return NotFound(f"`{name}` is a link to `{os.readlink(name)}`, which does not exist")
     return NotFound(f"No such file: `{name}`", _hint(Path(name)))
@@ -45,7 +45,7 @@ def _hint(path: Path) -> str | None:
     except NotADirectoryError:
         return f"`{path.parent}` is a file, not a folder"
     except OSError:
-        return f"there is no folder `{path.parent}` either"
+        return f"the folder `{path.parent}` does not exist either"
     near = difflib.get_close_matches(path.name, names, n=3)
     return f"did you mean {' or '.join(f'`{name}`' for name in near)}?" if near else None
 
@@ -57,7 +57,7 @@ def recomposed(name: str) -> str:
 
 
 def no_stem(name: str, there: Sequence[str], where: str) -> UnknownStem:
-    """Return the error for a stem that is not among those of `where`, a model or a folder."""
+    """Return the error for a stem that `where`, a model or a folder, does not have."""
     hint = f"choose from {', '.join(there)}"
     if near := difflib.get_close_matches(name.lower(), there, n=1):
         hint = f"did you mean `{near[0]}`? {hint}"

@@ -1,6 +1,6 @@
-"""The options of a split: what, to which files, and where it runs; and which of them exclude each other.
+"""The options of a split: input and stems, output files, and runtime; and which of them exclude each other.
 
-Three frozen objects pass unchanged from the command line, or from the keywords of the API, to the writers.
+Three frozen objects pass unchanged from the command line, or from the API's keywords, to the writers.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ FAST_FRAME_STRIDE = 3
 
 @dataclass(frozen=True)
 class Exclusion:
-    """Two options that exclude each other: together they are an error, and a setting gives way to the other.
+    """Two options that exclude each other. Together on the command line, they are an error; a setting yields.
 
     `excludes` is called with both values. The message has names of options in braces, and `{0}` and `{1}` for
-    the values. Without a message both may be given, and only a setting gives way.
+    the values. Without a message, both may be given on the command line, and only a setting yields.
     """
 
     first: str
@@ -77,9 +77,9 @@ def _outside_stem_file(format: Any, other: Any) -> bool:
 
 _STEM_FILES_ONLY = "{codec}, {stem_names} and {stem_colors} are for {format} stem.mp4"
 _ALL_STEMS = "a stem file holds all stems; leave out {stems}, {two_stems}, {then} and {stdout}"
-_STDOUT = "{stdout} leaves no room for {json} or {dry_run}"
-_PATHS = "{print0} is about paths, which {json} and {stdout} do not print"
-_LOCAL_FILES = "{daw} and {report} need stems in files of this machine, one for each"
+_STDOUT = "{stdout} cannot be combined with {json} or {dry_run}"
+_PATHS = "{print0} formats paths, but {json} and {stdout} print none"
+_LOCAL_FILES = "{daw} and {report} need one local file per stem"
 
 EXCLUSIONS = (
     Exclusion("stems", "two_stems", "{stems} and {two_stems} exclude each other", _both_named),
@@ -93,7 +93,7 @@ EXCLUSIONS = (
     Exclusion(
         "format",
         "depth",
-        "flac holds no floating point; choose {depth} 24, or {format} wav",
+        "flac cannot store float samples; choose {depth} 24 or {format} wav",
         _is_float_flac,
     ),
     Exclusion("two_stems", "then", "{two_stems} and {then} exclude each other"),
@@ -105,7 +105,7 @@ EXCLUSIONS = (
     *(Exclusion(beside, to, _LOCAL_FILES) for beside in ("daw", "report") for to in ("stdout", "ray")),
     *(Exclusion("stdout", other, _STDOUT) for other in ("json", "dry_run")),
     *(Exclusion("print0", other, _PATHS) for other in ("json", "stdout")),
-    Exclusion("ray", "stdout", "{ray} works on files, not on standard input and output"),
+    Exclusion("ray", "stdout", "{ray} works on files only, not on standard input and output"),
     Exclusion("format", "template", None, _names_stems_in_stem_file),  # the template itself is refused
     Exclusion("quiet", "verbose"),
     Exclusion("force", "skip_existing"),
@@ -141,21 +141,21 @@ class SplitOptions:
     two_stems: str | None = None
     """One stem; everything else is written as `accompaniment`."""
     then: Mapping[str, str] = field(default_factory=dict)
-    """Models that split some of these stems further, by stem. What they give is called `vocals-lead`."""
+    """Stem -> model that splits it further, into stems such as `vocals-lead`."""
     mask: str | None = None
-    """`soft`, `binary` or `wiener`. Default: set by the model."""
+    """Masking method: `soft`, `binary` or `wiener`. Default: the model's."""
     sources: int | None = None
-    """How many sources to find (spatial methods only)."""
+    """Number of sources to find (spatial methods only)."""
     azimuths: Sequence[float] = ()
     """Azimuths of the sources in degrees, from -45 (left) to 45 (right) (spatial methods only)."""
     start_seconds: float = 0.0
     duration_seconds: float | None = None
     audio_track: int | str | None = None
-    """Of each file: an index counted from 0, or a language. Default: the track that players choose."""
+    """The audio track of each file: an index from 0, or a language. Default: the file's default track."""
     downmix: bool = False
     """Whether to mix more than two channels down to stereo."""
     gain_db: float = 0.0
-    """The gain of all stems."""
+    """Gain for all stems."""
 
     def __post_init__(self) -> None:
         if isinstance(self.stems, str):
@@ -178,7 +178,7 @@ class SplitOptions:
 
     @property
     def whole(self) -> bool:
-        """Whether the stems are of the same sound that other programs find in the file."""
+        """Whether the stems sum to the sound that other programs read from the file."""
         return self.reading == SplitOptions().reading and not self.gain_db
 
 
@@ -191,16 +191,16 @@ class OutputOptions:
     """
 
     out: Path = Path("stems")
-    """The folder."""
+    """The output folder."""
     template: str | None = None
-    """Names of the stems below it. Default: `{folder}/{track}/{stem}.{ext}`, or one file for `stem.mp4`."""
+    """File names in this folder. Default: `{folder}/{track}/{stem}.{ext}`; for `stem.mp4`, one file."""
     format: str = "wav"
     depth: str = "same"
-    """Bits per sample: `16`, `24`, `32f`, or `same` as the track."""
+    """Bits per sample: `16`, `24`, `32f` (float), or `same` as the track."""
     bitrate: str | None = None
-    """Of lossy formats, as in `192k`."""
+    """Bitrate of lossy formats, e.g. `192k`."""
     force: bool = False
-    """Whether to replace files that exist already."""
+    """Whether to overwrite existing files."""
     skip_existing: bool = False
     """Whether to skip tracks that are done, in a batch."""
     codec: str | None = None
@@ -231,27 +231,27 @@ class OutputOptions:
 
 @dataclass(frozen=True)
 class RuntimeOptions:
-    """Where and how a model's networks run. Defaults: what suits the machine.
+    """Where and how a model's networks run. The defaults depend on the machine.
 
     Raises:
-        ValueError: there is no such choice.
+        ValueError: a value is invalid.
     """
 
     runtime: str = "auto"
     device: str = "auto"
     precision: str = "auto"
     batch: int | None = None
-    """Frames or samples to compute at a time."""
+    """Network inputs (frames or samples) per batch."""
     threads: int | None = None
     """CPU cores to use."""
     fast: bool = False
     """Run the networks on every second or third frame only."""
     overlap: float | None = None
-    """The fraction of a segment that the next one shares, for models that work in segments."""
+    """Overlap of segments as a fraction (segmented models only)."""
     shifts: int = 1
-    """How many runs over shifted segments to average, for models that work in segments."""
+    """Number of runs on time-shifted input to average (segmented models only)."""
     offline: bool = False
-    """Whether to refuse models whose weights would have to be downloaded."""
+    """Whether to fail rather than download weights."""
 
     def __post_init__(self) -> None:
         for name, among in (("runtime", RUNTIMES), ("precision", PRECISIONS)):
@@ -266,7 +266,7 @@ class RuntimeOptions:
 
     @property
     def frame_stride(self) -> int:
-        """Distance in frames between those that the networks run on."""
+        """The networks run on every `frame_stride`-th frame."""
         return FAST_FRAME_STRIDE if self.fast else 1
 
 
@@ -337,7 +337,7 @@ class Options:
 
     @classmethod
     def of(cls, known: type = BatchKeywords, /, **keywords: Unpack[BatchKeywords]) -> Self:
-        """Return the options that keywords stand for. Raises TypeError for one that is not `known`."""
+        """Return the options for some keywords. Raises TypeError for a keyword that is not `known`."""
         if unknown := [name for name in keywords if name not in known.__annotations__]:
             raise TypeError(f"unknown options: {', '.join(unknown)}")
         given: dict[str, Any] = dict(keywords)
@@ -349,5 +349,5 @@ class Options:
         return cls(take(SplitOptions), take(OutputOptions), take(RuntimeOptions))
 
     def with_output(self, **changes: Any) -> Self:
-        """Return the same with other fields of `output`."""
+        """Return a copy with other fields of `output`."""
         return replace(self, output=replace(self.output, **changes))

@@ -35,24 +35,24 @@ class SplitResult:
     input: Path
     outputs: dict[str, Path]
     sample_rate: int
-    """Of each stem, in Hz: the input's, unless the format does not support it."""
+    """Sample rate of the stems in Hz: the input's, unless the format does not support it."""
     channels: int
     frames: int
-    """Samples per channel of each stem, at this sample rate."""
+    """Length of the stems in samples per channel, at this sample rate."""
     peaks: dict[str, float]
     """The largest absolute sample of each stem, before clipping."""
     elapsed_seconds: float
     warnings: list[str]
     sha256: dict[str, str] = field(default_factory=dict)
-    """A digest of each stem's file, if the manifest has it."""
+    """SHA-256 of each stem's file, if the manifest has it."""
     how: str = ""
-    """A description: what the model ran on, or the positions of sources."""
+    """A description: the runtime of the model, or the positions of the sources."""
 
 
 Progress = Callable[[int, "int | None"], None]
-"""Is called with the frames (samples per channel) done and, if known, their total."""
+"""A function called with the number of frames (samples per channel) done and, if known, their total."""
 Finished = Callable[[SplitResult, Mapping[Path, Path]], None]
-"""Is called with a result, and a mapping from each file's final path to the path it is written to."""
+"""A function called with a result, and a mapping from each final path to the path of its part file."""
 
 
 def load(options: Options, ref: ModelRef | None = None) -> Method:
@@ -61,7 +61,7 @@ def load(options: Options, ref: ModelRef | None = None) -> Method:
     `ref` is the options' model, if it has been looked up already.
 
     Raises:
-        StemsplitError: as of `ModelRef.parse` and `ModelRef.load`.
+        StemsplitError: see `ModelRef.parse` and `ModelRef.load`.
     """
     split = options.split
     ref = ref or ModelRef.of(split)
@@ -78,11 +78,11 @@ def split_file(
     finished: Finished | None = None,
     **options: Unpack[FileKeywords],
 ) -> SplitResult:
-    """Split a sound file into `OUT/<track>/<stem>.<format>`, in memory that does not grow with its length.
+    """Split a sound file into `OUT/<track>/<stem>.<format>`. Memory does not grow with its length.
 
-    Stems have the file's sample rate, channels and exact length, and a complete set sums to it. They appear
-    all together or not at all; with `format="stem.mp4"` in one file, `OUT/<track>.stem.mp4`. `outputs` gives
-    the path of each stem, or of some stems, in place of `out`, `template` and `format`.
+    Stems have the file's sample rate, channels and exact length, and a complete set sums to the file. They
+    appear all together or not at all. With `format="stem.mp4"` they are in one file, `OUT/<track>.stem.mp4`.
+    `outputs` sets the path of some or all stems, instead of `out`, `template` and `format`.
 
     Options, with their defaults: `template=None`, as in `{artist}/{track}/{stem}.{ext}`; `format="wav"`;
     `depth="same"`; `bitrate=None`; for stem files `codec=None`, `stem_names=None` and `stem_colors=None`;
@@ -149,7 +149,7 @@ def split_track(
 def _added_to_other(spec: Spec, written: Container[str]) -> list[str]:
     """Return a warning about stems that a stem file adds to `other`; EncodeError if they are not complete."""
     if not spec.complete:
-        raise EncodeError("The stems of this model do not add up to the song", "choose another --format")
+        raise EncodeError("The stems of this model do not sum to the song", "choose another --format")
     extra = [name for name in spec.stems if name not in written]
     return [f"{' and '.join(extra)} were added to other: a stem file holds four stems"] if extra else []
 
@@ -208,22 +208,22 @@ def split_to_stream(
 
 
 def fit(method: Method, reader: Reader | RawReader, progress: Progress | None = None) -> AnySeparator:
-    """Return a separator, which some methods fit to the whole track first.
+    """Return a separator; some methods are first fitted to the whole track.
 
-    Meanwhile `progress` is told of no frames done: it may end the work.
+    Meanwhile `progress` is called with 0 frames, so that it can cancel the work.
     """
     if not isinstance(method, FittedMethod):
         return method
     if isinstance(reader, RawReader):
         raise StemsplitError(
-            "This model needs a whole track before it separates any of it", "save it to a file"
+            "This model needs the whole track before it can start", "save the input to a file"
         )
     return method.fit(_Watched(reader, progress) if progress else reader, reader.sample_rate)
 
 
 @dataclass(frozen=True)
 class _Watched:
-    """A track that calls `progress` at every block, as often as it is iterated."""
+    """A track that calls `progress` for every block, in every iteration."""
 
     reader: Reader
     progress: Progress

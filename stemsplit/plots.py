@@ -1,4 +1,4 @@
-"""Pictures of scores and of positions. matplotlib is imported in the functions: it takes a second."""
+"""Plots of scores and of positions. matplotlib is imported in the functions, because that takes a second."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def check() -> None:
-    """Raise early what a picture would raise late.
+    """Raise the error for a missing matplotlib before any work.
 
     Raises:
         StemsplitError: matplotlib is not installed.
@@ -45,7 +45,7 @@ def box_plot(
 
     Raises:
         StemsplitError: matplotlib is not installed.
-        EncodeError: the file cannot be written, or its suffix is of no format that matplotlib writes.
+        EncodeError: the file cannot be written, or matplotlib does not support its format.
     """
     check()
     from matplotlib import colormaps
@@ -80,7 +80,7 @@ def box_plot(
 
 
 def positions(path: Path, survey: Survey, *, title: str) -> None:
-    """Write a picture of where sounds sit: energy over azimuths, and over levels and delays.
+    """Plot the positions of sounds: energy over azimuth, and over level and delay.
 
     Raises:
         StemsplitError: matplotlib is not installed.
@@ -127,8 +127,8 @@ def _save(figure: Figure, path: Path) -> None:
     try:
         with writing(path) as part:
             figure.savefig(part, dpi=150, format=path.suffix.lstrip(".") or "png")
-    except ValueError as error:  # matplotlib knows no such kind of file
-        raise EncodeError(f"Cannot write `{path}`: {error}", "choose another --plot, a PNG") from error
+    except ValueError as error:  # matplotlib does not support the file format
+        raise EncodeError(f"Cannot write `{path}`: {error}", "use --plot FILE.png") from error
 
 
 def _finite(values: Sequence[float]) -> list[float]:

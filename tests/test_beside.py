@@ -107,7 +107,7 @@ def test_without_matplotlib_there_is_no_page(song, tmp_path, monkeypatch):
 def test_files_of_this_machine_are_needed(song, words):
     result = run("--report", *words)
     assert result.exit_code == 2
-    assert "stems in files" in result.stderr
+    assert "one local file per stem" in result.stderr
 
 
 def test_what_would_be_written_is_told(song):

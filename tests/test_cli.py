@@ -805,8 +805,8 @@ def test_json_gives_the_code_of_a_stem_that_the_model_lacks(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("words", "name", "hint"),
     [
-        (["-rf.wav"], "-rf.wav", "put `--` before it, or write `./-rf.wav`"),
-        (["split", "-x.wav"], "-x.wav", "put `--` before it, or write `./-x.wav`"),
+        (["-rf.wav"], "-rf.wav", "put `--` before it or write `./-rf.wav`"),
+        (["split", "-x.wav"], "-x.wav", "put `--` before it or write `./-x.wav`"),
         (["live"], "live", "write `./live`"),
         (["models", "a.wav"], "models", "write `./models`"),
     ],

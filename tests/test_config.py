@@ -368,14 +368,14 @@ def test_the_files_looked_at(user, project, home):
     assert result.exit_code == 0
     assert result.stdout == f"{project}\n"
     assert result.stderr.splitlines() == [
-        f"not there: {home / 'music' / 'album' / settings.NAME}",
-        f"not there: {user}",
+        f"does not exist: {home / 'music' / 'album' / settings.NAME}",
+        f"does not exist: {user}",
     ]
 
 
 def test_a_mistyped_variable_is_told(monkeypatch):
     monkeypatch.setenv("STEMSPLIT_FROMAT", "flac")
-    warning = "warning: no option goes by STEMSPLIT_FROMAT; did you mean STEMSPLIT_FORMAT?\n"
+    warning = "warning: STEMSPLIT_FROMAT sets no option; did you mean STEMSPLIT_FORMAT?\n"
     assert run("config").stderr == warning
     assert run("missing.wav").stderr.startswith(warning)
     assert warning not in run("missing.wav", "--quiet").stderr
@@ -427,7 +427,7 @@ def test_a_broken_file_does_not_hinder_completion():
 
 def test_the_help_of_config_tells_the_ranks():
     said = run("config", "--help").stdout
-    places = [said.index(word) for word in ("command line", "variables", "this folder", "own", "built in")]
+    places = [said.index(word) for word in ("command line", "variables", "current folder", "own", "built-in")]
     assert places == sorted(places)
 
 

@@ -96,7 +96,7 @@ def test_a_damaged_model_is_essential(model, monkeypatch):
             [
                 "✓ here            1.0",
                 "– spare           no",
-                f"{'':18}hint: do without",
+                f"{'':18}hint: install it",
                 "✗ needed          no",
             ],
         ),
@@ -105,7 +105,7 @@ def test_a_damaged_model_is_essential(model, monkeypatch):
             [
                 "+ here            1.0",
                 "- spare           no",
-                f"{'':18}hint: do without",
+                f"{'':18}hint: install it",
                 "x needed          no",
             ],
         ),
@@ -114,11 +114,11 @@ def test_a_damaged_model_is_essential(model, monkeypatch):
 def test_each_line_has_a_mark_and_each_fault_a_remedy(monkeypatch, charset, lines):
     checks = [
         doctor.Check("here", True, "1.0", "not shown"),
-        doctor.Check("spare", False, "no", "do without"),
+        doctor.Check("spare", False, "no", "install it"),
         doctor.Check("needed", False, "no", essential=True),
     ]
     monkeypatch.setattr(doctor, "all_checks", lambda: iter(checks))
     result = CliRunner(charset=charset).invoke(app, ["doctor"])
     assert result.exit_code == 1
     assert result.stdout.splitlines()[:-2] == lines
-    assert result.stdout.endswith("\nSomething essential is broken\n")
+    assert result.stdout.endswith("\nAn essential check failed\n")

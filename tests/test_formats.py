@@ -202,10 +202,10 @@ def test_float_wav_keeps_what_is_above_full_scale(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("a.flac", {"depth": "32f"}, "no floating point"),
+        ("a.flac", {"depth": "32f"}, "cannot store float samples"),
         ("a.wav", {"depth": "12"}, "No depth `12`"),
         ("a.xyz", {}, r"Cannot write `\.xyz`"),
-        ("a.wav", {"bitrate": "320k"}, "bitrate means nothing to wav"),
+        ("a.wav", {"bitrate": "320k"}, "bitrate does not apply to wav"),
         ("a.mp3", {"bitrate": "-y"}, "`-y` is not a bitrate"),
     ],
 )

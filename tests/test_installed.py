@@ -207,7 +207,7 @@ def test_a_stem_file_adds_further_stems_to_other(song):
 def test_a_stem_file_of_two_stems_is_refused(song):
     refused = run("song.wav", "--model", "acapella", "--format", "stem.mp4")
     assert refused.exit_code == 1
-    assert "A stem file holds four stems, not vocals, instrumental" in refused.stderr
+    assert "A stem file has four stems, not vocals, instrumental" in refused.stderr
     assert not Path("stems").exists()
 
 
@@ -320,7 +320,7 @@ def test_a_pipe_that_has_no_end_cannot_be_normalized(song, monkeypatch):
     monkeypatch.setattr(sys, "stdin", Pipe())
     refused = run("-", "--raw", "44100:2:f32", "--stdout", "guitar", "--model", "six")
     assert refused.exit_code == 1
-    assert "save it to a file" in refused.stderr
+    assert "save the input to a file" in refused.stderr
 
 
 def test_an_interruption_ends_the_first_model_of_a_chain(song):

@@ -419,7 +419,7 @@ def test_plain_samples_through_the_program(shipped, music):
     expected = offline(mask_separator("soft", ("drums",)), music)[0]
     np.testing.assert_allclose(RAW.decode(result.stdout_bytes), expected, atol=1e-5, strict=True)
     first, last = result.stderr.strip().splitlines()
-    assert first.startswith("drums: 279 ms behind")
+    assert first.startswith("drums: delay 279 ms")
     assert "blocks late" in last
 
 
@@ -443,7 +443,7 @@ def test_cards_through_the_program(shipped, music, monkeypatch):
     result = run("--input", "default", "--output", "Speak", "--stem", "bass")
     assert result.exit_code == 0, result.stderr
     assert FakeStream.opened.options["device"] == (None, "Speak")
-    assert "bass: 343 ms behind" in result.stderr
+    assert "bass: delay 343 ms" in result.stderr
     assert "0 of 14 blocks late" in result.stderr
     assert run("--devices").stdout.splitlines() == [
         "  0 Microphone (2 in, 0 out)",
@@ -463,7 +463,7 @@ def test_cards_through_the_program(shipped, music, monkeypatch):
         (["--remix", "karaoke", "--model", "projet"], 2, "a whole track"),
         (["--stem", "vocals", "--raw", "48000:2:f32"], 1, "48000 Hz"),
         (["--remix", "bass=pan:30", "--raw", "44100:1:f32"], 1, "no left and right"),
-        (["--stem", "vocals"], 1, "before any sound"),
+        (["--stem", "vocals"], 1, "before the sound starts"),
         (["--stem", "vocals", "--input", "1"], 1, "package sounddevice"),
         (["--devices"], 1, "package sounddevice"),
     ],

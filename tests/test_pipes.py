@@ -97,7 +97,7 @@ def test_nothing_is_an_error(data):
 
 def test_what_is_no_number_is_an_error():
     data = np.full(8, np.nan, "<f4").tobytes()
-    with pytest.raises(DecodeError, match="standard input holds NaN"):
+    with pytest.raises(DecodeError, match="standard input contains NaN"):
         list(RawReader(io.BytesIO(data), RawFormat(SAMPLE_RATE, 2, "f32")))
 
 
@@ -307,7 +307,7 @@ def wav_stream(stated: int, sound: bytes, trailer: bytes = b"") -> io.BytesIO:
         (0x7FFF_FFFF, b"", None),
         (4_000, b"LIST\x04\0\0\0INFO", None),
         (4_000, b"", None),
-        (1_000, b"", "went on beyond the length"),
+        (1_000, b"", "is longer than the length"),
         (5_000, b"", "ended 1000 bytes before"),
     ],
 )

@@ -48,7 +48,7 @@ def test_a_flac_shorter_than_its_header_holds_only_its_own_sound(tmp_path):
     sound = tone()
     found, warnings = read(flac(tmp_path / "a.flac", sound, 10 * RATE))
     np.testing.assert_allclose(found, sound, atol=2.0**-15)
-    assert "is cut short: it should last 10.00 s but ends after 0.50 s" in warnings[0]
+    assert "is truncated: it should be 10.00 s long but ends after 0.50 s" in warnings[0]
 
 
 @pytest.mark.parametrize("blocks", [100, 65_536])
@@ -113,7 +113,7 @@ def test_all_sound_is_read_whatever_the_header_states(format, lie, tmp_path):
     rewritten(path, mark, offset, form, stated[lie])
     found, warnings = read(path)
     np.testing.assert_allclose(found, sound, atol=2.0**-15)
-    told = {"double": "is cut short: it should last 1.00 s", "half": "only 0.25 s", "zero": "no length"}
+    told = {"double": "is truncated: it should be 1.00 s long", "half": "only 0.25 s", "zero": "no length"}
     assert len(warnings) == (lie in told)
     assert told.get(lie, "") in "".join(warnings)
     part, _ = read(path, start_seconds=0.3, duration_seconds=0.1)
@@ -204,7 +204,7 @@ def test_a_flac_file_longer_than_its_header_is_read_to_its_end(tmp_path):
     reader = Reader(path, block_frames=1_000)
     assert reader.frames is None
     np.testing.assert_allclose(np.concatenate(list(reader), axis=1), sound, atol=2.0**-15)
-    assert "states only 0.11 s, but the file holds 0.50 s" in reader.warnings[0]
+    assert "states only 0.11 s, but the file contains 0.50 s" in reader.warnings[0]
     soundfile.write(path, sound.T, RATE)
     path.write_bytes(path.read_bytes() * 2)
     twice, warnings = read(path)
@@ -378,7 +378,7 @@ def test_chained_ogg_is_read_to_its_end(codec, oggs, tmp_path):
     reader = Reader(tmp_path / "a.ogg", block_frames=10_000)
     for _ in range(2):
         np.testing.assert_allclose(np.concatenate(list(reader), axis=1), np.tile(whole, 3), rtol=0, atol=1e-6)
-        assert reader.warnings == ["`a.ogg` holds 3 recordings, one after the other; all were used."]
+        assert reader.warnings == ["`a.ogg` holds 3 recordings in a row; all were used."]
     part, _ = read(tmp_path / "a.ogg", start_seconds=2.5, duration_seconds=1)
     first = round(2.5 * reader.sample_rate)
     wanted = np.tile(whole, 2)[:, first : first + reader.sample_rate]
@@ -405,7 +405,9 @@ def test_ogg_with_a_page_missing_says_so_and_a_stream_tuned_in_to_does_not(codec
     found = pages(oggs[codec])
     path, middle = tmp_path / "a.ogg", len(found) // 2
     path.write_bytes(b"".join(found[:middle] + found[middle + 1 :]))
-    assert read(path)[1] == ["`a.ogg` is damaged (pages are missing or broken); what decodes was used."]
+    assert read(path)[1] == [
+        "`a.ogg` is damaged (pages are missing or broken); the part that decodes was used."
+    ]
     path.write_bytes(b"".join(found[:2] + found[middle:]))
     assert read(path)[1] == []
 
@@ -436,7 +438,7 @@ def test_compressed_sound_is_read_to_its_end_whatever_the_header_states(subtype,
 def test_a_file_without_samples_holds_no_sound(trailer, tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros((0, 2)), RATE)
     (tmp_path / "a.wav").write_bytes((tmp_path / "a.wav").read_bytes() + trailer)
-    with pytest.raises(DecodeError, match="a.wav` holds no sound: its length is 0"):
+    with pytest.raises(DecodeError, match="a.wav` contains no sound: its length is 0"):
         read(tmp_path / "a.wav")
 
 

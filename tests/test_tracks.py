@@ -82,10 +82,10 @@ def test_the_default_track_is_read_or_the_one_asked_for(tracks, wanted, hz, fold
     assert pitch(sound) == pytest.approx(hz, abs=1)
     assert (len(sound), sound.shape[1]) == (2 if hz == 600 else 1, SECONDS * RATE)
     told = " ".join(reader.warnings)
-    assert ("has the sound tracks" in told) == (len(tracks) > 1 and wanted is None)
+    assert ("has the audio tracks" in told) == (len(tracks) > 1 and wanted is None)
 
 
-@pytest.mark.parametrize(("wanted", "words"), [("fra", "no sound track in `fra`"), (2, "fewer than 3")])
+@pytest.mark.parametrize(("wanted", "words"), [("fra", "no audio track in `fra`"), (2, "fewer than 3")])
 def test_a_track_that_is_not_there_is_refused(wanted, words, folder):
     path = film(folder, "film.mkv", (300, "eng", "0"), (600, "deu", "default"))
     with pytest.raises(DecodeError, match=words) as refusal:

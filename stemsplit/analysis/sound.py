@@ -1,6 +1,6 @@
 """Analysis of a recording: length, levels, stereo image, bandwidth, tempo and key.
 
-It works block by block, in memory that hardly grows with the length of the file.
+It works block by block; memory hardly grows with the length of the file.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ PROFILES = {
 # fmt: on
 """The weight of each degree: C. Krumhansl, "Cognitive foundations of musical pitch", 1990."""
 CUT_DB = 18.0
-"""How much less there must be above a frequency than below for it to be a cut."""
+"""A frequency is a cut-off if the level above it is lower by at least this much."""
 SAME = 1e-7
-"""Of the energy: where the channels differ by less, they are the same but for rounding."""
+"""Relative to the energy: channels that differ by less are equal except for rounding."""
 
 
 @dataclass(frozen=True)
@@ -39,25 +39,25 @@ class Analysis:
     sample_rate: int
     channels: int
     peak: float
-    """The largest absolute sample, full scale being 1."""
+    """The largest absolute sample; full scale is 1."""
     true_peak: float
-    """The same between samples."""
+    """The largest absolute value between samples."""
     lufs: float | None
-    """Integrated loudness; None of silence."""
+    """Integrated loudness; None for silence."""
     energy: float
     """The sum of all squared samples."""
     image: str
     """mono, dual mono (both channels the same) or stereo."""
     cutoff_hz: float | None
-    """Where the sound ends below half the sample rate, as encoders cut it."""
+    """The cut-off frequency of a lossy encoder, if one is found."""
     bpm: float | None
     bpm_confidence: float
-    """From 0 to 1: how alike the sound's onsets are a beat later."""
+    """From 0 to 1: the autocorrelation of the onsets at a lag of one beat."""
     beats: tuple[float, ...]
     """In seconds."""
     key: str | None
     key_confidence: float
-    """From 0 to 1: by how much its profile fits better than the next one's."""
+    """From 0 to 1: how much better this key's profile fits than the second best."""
 
 
 def analyse(blocks: Iterable[Block], sample_rate: int, channels: int, *, music: bool = True) -> Analysis:
@@ -66,7 +66,7 @@ def analyse(blocks: Iterable[Block], sample_rate: int, channels: int, *, music: 
     band, notes = _Band(sample_rate), _Music()
     frames, energy, apart = 0, 0.0, 0.0
 
-    def heard() -> Iterable[Block]:
+    def mono() -> Iterable[Block]:
         nonlocal frames, energy, apart
         for block in blocks:
             frames += block.shape[-1]
@@ -78,7 +78,7 @@ def analyse(blocks: Iterable[Block], sample_rate: int, channels: int, *, music: 
             band.add(middle)
             yield middle
 
-    for middle in resample(heard(), sample_rate, RATE, 1):
+    for middle in resample(mono(), sample_rate, RATE, 1):
         if music:
             notes.add(middle[0])
     peaks.add(np.zeros((channels, 0), np.float32), last=True)
@@ -103,7 +103,7 @@ def analyse(blocks: Iterable[Block], sample_rate: int, channels: int, *, music: 
 
 
 class _Band:
-    """The mean spectrum of a sound, and where it ends."""
+    """The mean spectrum of a sound, and its cut-off frequency."""
 
     N_FFT = 4096
 

@@ -1,1 +1,1 @@
-"""Sound in and out of files and pipes, without any model."""
+"""Reading and writing sound in files and pipes, without any model."""

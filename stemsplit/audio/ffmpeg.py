@@ -1,7 +1,8 @@
 """The ffmpeg program: finding it, running it, and encoding through a pipe.
 
-It serves what libsndfile cannot do. Arguments are lists, never a shell; input names carry the `file:`
-prefix, so that a leading `-` or a colon means nothing, and no input may open the network or another file.
+ffmpeg handles the formats that libsndfile does not. Arguments are lists, never a shell. Input names have the
+`file:` prefix, so that a leading `-` or a colon has no meaning, and inputs cannot open the network or other
+files.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from stemsplit.errors import StemsplitError
 
 _COMMON = ("-hide_banner", "-nostdin", "-nostats")
-# What holds its sound itself. Playlists, session descriptions and sequences of pictures name other files.
+# Formats that contain their sound. Playlists, session descriptions and image sequences refer to other files.
 _CONTAINERS = (
     "aac,ac3,ac4,aiff,amr,ape,apc,asf,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,gsm,iff,ircam,loas,matroska,mlp,mov,"
     "mp3,mpc,mpc8,mpeg,mpegts,mxf,nut,ogg,oma,qoa,rm,shn,swf,tak,truehd,tta,voc,vqf,w64,wav,wtv,wv,xwma"
@@ -36,7 +37,7 @@ _CODECS = {
     "ogg": ("-c:a", "libvorbis", "-f", "ogg"),
     "m4a": ("-c:a", "aac", "-f", "ipod"),
 }
-# Near transparent: a separated stem is often mixed again, which uncovers what a codec hid.
+# Nearly transparent: stems are often mixed again, which can expose codec artefacts.
 _DEFAULT_QUALITY = {"mp3": ("-b:a", "320k"), "ogg": ("-q:a", "8"), "m4a": ("-b:a", "256k")}
 
 
@@ -51,11 +52,11 @@ def _bundled() -> str | None:
 
 
 def executable() -> str | None:
-    """Return the ffmpeg to run: the one that imageio-ffmpeg brings, else the one on the PATH.
+    """Return the ffmpeg to run: that of imageio-ffmpeg or, without it, the one on the PATH.
 
-    Not the other way round: which version decodes a lossy file decides where it ends. 5.1 leaves the
-    encoder's padding there. `IMAGEIO_FFMPEG_EXE` in the environment names another one. Raises StemsplitError
-    if that one cannot be run.
+    This order makes results reproducible: decoded lengths depend on the version, and 5.1 keeps the encoder's
+    padding. The environment variable `IMAGEIO_FFMPEG_EXE` selects another program. Raises StemsplitError if
+    that cannot be run.
     """
     named = os.environ.get(_NAMED)
     if named and not shutil.which(named):
@@ -66,10 +67,10 @@ def executable() -> str | None:
 
 
 class Process:
-    """A running ffmpeg; a thread drains its stderr, so that it never blocks on a full pipe."""
+    """A running ffmpeg. A thread reads its stderr, so that it never blocks on a full pipe."""
 
     def __init__(self, program: str, *arguments: str, stdin: int, stdout: int) -> None:
-        # In a session of its own Ctrl-C reaches only us, and we end it in good order.
+        # In a separate session, Ctrl-C does not reach ffmpeg, which is then ended in order.
         try:
             self.popen = subprocess.Popen(
                 [program, *_COMMON, *arguments],
@@ -85,7 +86,7 @@ class Process:
         self._drain.start()
 
     def end(self, *, kill: bool = False) -> int:
-        """Wait for the program, or `kill` it; return its exit status. May be called again."""
+        """Wait for the program, or `kill` it; return its exit status. Can be called repeatedly."""
         if kill:
             self.popen.kill()
         for pipe in (self.popen.stdin, self.popen.stdout):
@@ -100,20 +101,20 @@ class Process:
 
     @property
     def log(self) -> str:
-        """All it has said; complete only after `end`."""
+        """All its messages; complete after `end`."""
         return b"".join(self._lines).decode("utf-8", "replace")
 
     @property
     def complaint(self) -> str | None:
-        """Its first error, which names the cause where the later ones name consequences."""
-        # A cover's faults are not the sound's, and time stamps do not matter to plain samples.
+        """Its first error, which states the cause; later ones are mostly consequences."""
+        # Errors of covers do not concern the sound, and headerless samples have no time stamps.
         told = r"^(?!\[(?:mjpeg|png) @).*\[(?:error|fatal)\] (?!Application provided invalid)(.+)"
         found = re.search(told, self.log, re.MULTILINE)
         return found[1].strip() if found else None
 
 
 class Encoder:
-    """Raw samples in, a sound file out."""
+    """Encodes raw samples to a sound file."""
 
     def __init__(
         self,
@@ -136,7 +137,7 @@ class Encoder:
         self._process = Process(program, *arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
 
     def write(self, data: bytes) -> None:
-        """Send interleaved samples; OSError if ffmpeg has gone away, with its reason."""
+        """Send interleaved samples. Raises OSError with the reason if ffmpeg has stopped."""
         assert self._process.popen.stdin is not None
         try:
             self._process.popen.stdin.write(data)
@@ -145,12 +146,12 @@ class Encoder:
             raise OSError(self._process.complaint or f"ffmpeg stopped ({error.strerror})") from error
 
     def finish(self) -> None:
-        """Let ffmpeg write the rest; OSError with its reason if that fails."""
+        """Let ffmpeg finish the file. Raises OSError with the reason if that fails."""
         status = self._process.end()
         self.close()
         if status:
             raise OSError(self._process.complaint or f"ffmpeg stopped with status {status}")
 
     def close(self) -> None:
-        """End the program and reap it, wherever it stands."""
+        """End the program, whatever its state, and reap it."""
         self._process.end(kill=True)

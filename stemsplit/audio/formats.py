@@ -1,11 +1,11 @@
-"""The kinds of files that stemsplit reads and writes, by the ends of their names."""
+"""The file formats that stemsplit reads and writes, by file name suffix."""
 
 from __future__ import annotations
 
 from typing import Literal, get_args
 
 Format = Literal["wav", "flac", "mp3", "ogg", "m4a"]
-"""The formats of files with one sound that are written, by the ends of their names."""
+"""The output formats with one sound per file, by suffix."""
 Depth = Literal["same", "16", "24", "32f"]
 """Bits per sample; `same` is that of the input."""
 FORMATS: tuple[str, ...] = get_args(Format)
@@ -25,7 +25,7 @@ SUFFIXES = frozenset(
         *(".mpc", ".mpga", ".nist", ".oga", ".ogg", ".oma", ".omg", ".opus", ".paf", ".pvf", ".qoa"),
         *(".ra", ".rf64", ".sds", ".shn", ".snd", ".sph", ".spx", ".tak", ".tta", ".voc", ".vqf"),
         *(".w64", ".wav", ".wave", ".weba", ".wma", ".wv", ".wve", ".xwma"),
-        # Coded for films, discs and telephones.
+        # Formats of films, discs and telephones.
         *(".3ga", ".aa3", ".ac3", ".ac4", ".amr", ".awb", ".dts", ".dtshd", ".ec3", ".eac3", ".gsm"),
         *(".ircam", ".loas", ".m2a", ".mlp", ".thd", ".truehd"),
         # Videos.
@@ -34,25 +34,25 @@ SUFFIXES = frozenset(
         *(".qt", ".rm", ".rmvb", ".trp", ".ts", ".vob", ".webm", ".wmv", ".wtv"),
     }
 )
-"""What a folder is searched for, in lower case; a file that is named may have any name.
+"""The suffixes that a folder is searched for, in lower case. A file named explicitly can have any suffix.
 
-Names that mostly mean something else are not among them, although such a file may hold sound: `.dat`,
+Suffixes that usually mean something else are not included, although such files can contain sound: `.dat`,
 `.iff`, `.mac`, `.mat`, `.mod`, `.sf`, `.swf`.
 """
 MAYBE_TEXT = frozenset({".mts", ".ts"})
-"""Of these a file of text is TypeScript, and not an MPEG transport stream."""
+"""Suffixes of MPEG transport streams that are TypeScript if the file is text."""
 
 STEM_FILES = (f".{STEM_FILE}", ".stem.m4a")
-"""How the names of stem files end, which hold a song and its stems in one; the first is what is written."""
+"""The suffixes of stem files, which contain a song and its stems. The first one is used for writing."""
 
 
 def song_of(name: str) -> str | None:
-    """Return the song that a stem file is named after, `song` of `song.stem.mp4`; None for another file."""
+    """Return the name of the song of a stem file: `song` for `song.stem.mp4`; None for another file."""
     suffix = next((suffix for suffix in STEM_FILES if name.lower().endswith(suffix)), None)
     return name[: -len(suffix)] if suffix else None
 
 
-_NOTES = "notes and not a recording"
+_NOTES = "notes, not a recording"
 _OTHERS = {
     (".m3u", ".m3u8"): ("a playlist", "write `--from-file` before its name"),
     (".it", ".mod", ".mptm", ".s3m", ".xm"): (
@@ -67,5 +67,5 @@ _OTHERS = {
 
 
 def other_kind(name: str) -> tuple[str, str] | None:
-    """Return what a file is that by its name is not sound, and what to do; None for another file."""
+    """Return what a file is, if its suffix is not that of sound, and a hint; None for another file."""
     return next((kind for suffixes, kind in _OTHERS.items() if name.lower().endswith(suffixes)), None)

@@ -1,4 +1,4 @@
-"""Languages by the codes of ISO 639: two letters, or three, of which some languages have two kinds."""
+"""Language codes of ISO 639: two letters, or three; some languages have two codes of three letters."""
 
 from __future__ import annotations
 

@@ -9,13 +9,13 @@ from stemsplit import _compat
 from stemsplit.audio.reader import Block
 
 OVERSAMPLING = 4
-"""For true peaks: ITU-R BS.1770-4, annex 2."""
+"""Oversampling for true peaks: ITU-R BS.1770-4, annex 2."""
 GATE_SECONDS, STEP_SECONDS = 0.4, 0.1
 ABSOLUTE_GATE_LUFS, RELATIVE_GATE_LU = -70.0, -10.0
 
 
 class Peaks:
-    """The largest absolute sample so far, and the largest value between samples, full scale being 1."""
+    """The largest absolute sample so far, and the largest value between samples; full scale is 1."""
 
     def __init__(self, sample_rate: int, channels: int) -> None:
         self.sample = self.true = 0.0
@@ -24,7 +24,7 @@ class Peaks:
         )
 
     def add(self, block: Block, *, last: bool = False) -> None:
-        """Take the next block `(channel, time)` in; the `last` may be empty."""
+        """Add the next block `(channel, time)`; the `last` one can be empty."""
         between = self._stream.resample_chunk(np.ascontiguousarray(block.T), last=last)
         self.sample = max(self.sample, float(np.abs(block).max(initial=0)))
         self.true = max(self.sample, self.true, float(np.abs(between).max(initial=0)))
@@ -41,7 +41,7 @@ class Loudness:
         self._energies: list[float] = []
 
     def add(self, block: Block) -> None:
-        """Take the next block `(channel, time)` in."""
+        """Add the next block `(channel, time)`."""
         from scipy.signal import lfilter
 
         weighted = block.astype(np.float64)
@@ -56,7 +56,7 @@ class Loudness:
 
     @property
     def lufs(self) -> float | None:
-        """The loudness so far; None for silence, and for less than a gate of 0.4 s."""
+        """The loudness so far; None for silence and for less than one gating block (0.4 s)."""
         gates = round(GATE_SECONDS / STEP_SECONDS)
         if len(self._energies) < gates:
             return None

@@ -19,7 +19,7 @@ _HIGHEST_LIBSNDFILE_FLAC_RATE = 655_350
 _USUAL_RATES = (*_RATES["m4a"], 176_400, 192_000, 352_800, 384_000, 705_600, 768_000)
 
 _MP3_BITRATES = ((32_000, 32_000, 320_000), (16_000, 8_000, 160_000), (0, 8_000, 64_000))
-"""Sample rates from here on in Hz, their lowest and highest bitrate: MPEG-1, MPEG-2, MPEG-2.5."""
+"""Rows of (minimum sample rate in Hz, lowest bitrate, highest bitrate): MPEG-1, MPEG-2, MPEG-2.5."""
 _VORBIS_BITRATES = {
     1: (
         (50_001, 0, 0),
@@ -42,7 +42,7 @@ _VORBIS_BITRATES = {
         (0, 0, 0),
     ),
 }
-"""The same of Vorbis in mono and stereo; 0: only a quality can be chosen, not a bitrate."""
+"""The same for Vorbis in mono and stereo. 0: a bitrate cannot be chosen, only a quality."""
 _HIGHEST_AAC_BITS = 6  # per sample and channel: 6144 in a frame of 1024 samples
 
 
@@ -50,7 +50,7 @@ def check(format: str, depth: str, bitrate: str | None) -> None:
     """Raise an error for settings that the format, or a codec of `LOSSLESS`, never supports.
 
     Raises:
-        EncodeError: the format or depth is unknown, they do not go together, or the bitrate is malformed.
+        EncodeError: the format or depth is unknown, they cannot be combined, or the bitrate is malformed.
     """
     if format not in (*FORMATS, *LOSSLESS):
         raise EncodeError(f"Cannot write `.{format}` files", f"choose one of {', '.join(FORMATS)}")
@@ -63,15 +63,15 @@ def check(format: str, depth: str, bitrate: str | None) -> None:
             f"{format.upper()} holds no floating point samples", "use --depth 24, or --format wav"
         )
     if bitrate and format in LOSSLESS:
-        raise EncodeError(f"A bitrate means nothing to {format}", "leave it out, or choose mp3, ogg or m4a")
+        raise EncodeError(f"A bitrate does not apply to {format}", "leave it out, or choose mp3, ogg or m4a")
     if bitrate and not re.fullmatch(r"\d{1,6}[kK]?", bitrate):
         raise EncodeError(f"`{bitrate}` is not a bitrate", "write it like 192k")
 
 
 def rate_for(format: str, sample_rate: int) -> int:
-    """Return the sample rate that a file of this format has: the sound's own, if the format can hold it.
+    """Return the sample rate of a file of this format: the sound's own, if the format supports it.
 
-    Otherwise the lowest rate above it, which loses nothing, or the format's highest.
+    Otherwise the lowest supported rate above it, which loses nothing, or the format's highest.
     """
     rates = _RATES.get(format)
     if rates is None:
@@ -91,7 +91,7 @@ def _bits_per_second(bitrate: str) -> int:
 
 
 def _nearest_bitrate(format: str, sample_rate: int, channels: int, wanted: int) -> int | None:
-    """Return the nearest bitrate that the format can have, or None if it takes none at this rate."""
+    """Return the nearest bitrate that the format supports, or None if none can be chosen at this rate."""
     if format == "m4a":
         return max(1_000, min(wanted, _HIGHEST_AAC_BITS * sample_rate * channels))
     table = _MP3_BITRATES if format == "mp3" else _VORBIS_BITRATES[channels]
@@ -101,28 +101,28 @@ def _nearest_bitrate(format: str, sample_rate: int, channels: int, wanted: int) 
 
 @dataclass(frozen=True)
 class Fit:
-    """The settings of a sound in a format: its own, or the nearest ones, with `warnings`."""
+    """The settings for a sound in a format: its own, or the nearest supported ones, with `warnings`."""
 
     sample_rate: int
     bitrate: int | None
-    """In bit/s; None is the format's default quality."""
+    """In bit/s. None: the format's default quality."""
     warnings: list[str]
 
 
 def fit(format: str, sample_rate: int, channels: int, bitrate: str | None) -> Fit:
-    """Return the sample rate and bitrate that this format has in place of unsupported ones."""
+    """Return the sample rate and bitrate that replace unsupported ones."""
     rate, warnings = rate_for(format, sample_rate), []
     if rate != sample_rate:
         able = [name for name in FORMATS if rate_for(name, sample_rate) == sample_rate]
         kept = f"{' and '.join(able)} keep{'s' if len(able) == 1 else ''} the rate"
-        warnings.append(f"{format} cannot hold {sample_rate:,} Hz: resampled to {rate:,} Hz; {kept}")
+        warnings.append(f"{format} does not support {sample_rate:,} Hz: resampled to {rate:,} Hz; {kept}")
     if bitrate is None:
         return Fit(rate, None, warnings)
     wanted = _bits_per_second(bitrate)
     nearest = _nearest_bitrate(format, rate, channels, wanted)
     if nearest is None:
-        warnings.append(f"{format} takes no bitrate at {rate:,} Hz: its default quality was used")
+        warnings.append(f"{format} has no choice of bitrates at {rate:,} Hz: its default quality was used")
     elif nearest != wanted:
         limit = f"{wanted / 1000:g} kbit/s at {rate:,} Hz: {nearest / 1000:g} kbit/s was used"
-        warnings.append(f"{format} cannot have {limit}")
+        warnings.append(f"{format} does not support {limit}")
     return Fit(rate, nearest, warnings)

@@ -1,4 +1,4 @@
-"""Converting sound to another sample rate while it is written."""
+"""Sample rate conversion while sound is written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stemsplit.audio.reader import Block
 class RateConverter:
     """Converts blocks `(channel, time)` to another sample rate (in Hz) without delay.
 
-    Of N frames it makes round(N * target / source), however they are cut into blocks.
+    N frames become round(N * target / source) frames, whatever the block sizes.
     """
 
     def __init__(self, source: int, target: int, channels: int) -> None:
@@ -20,10 +20,10 @@ class RateConverter:
         self._taken = self._given = 0
 
     def push(self, block: Block, *, last: bool = False) -> Block:
-        """Return the output that is ready after another block; after the `last` one, all the rest."""
+        """Return the output that is ready after a block; after the `last` one, all remaining output."""
         self._taken += block.shape[1]
         made = self._stream.resample_chunk(np.ascontiguousarray(block.T), last=last).T
-        if last:  # the filter's own count may be one frame off
+        if last:  # the resampler's own count can be off by one frame
             missing = round(self._taken * self._target / self._source) - self._given - made.shape[1]
             made = np.pad(made, ((0, 0), (0, max(0, missing))))[:, : made.shape[1] + missing]
         self._given += made.shape[1]

@@ -1,4 +1,4 @@
-"""Sound through pipes: plain samples and WAV as streams; a stream that must be read twice is stored."""
+"""Sound in pipes: headerless PCM and WAV streams. A stream that must be read twice is stored."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from stemsplit.audio.writer import Encoding, Writer, quantised
 from stemsplit.errors import DecodeError, StemsplitError, UnsupportedChannels
 
 NAME = "stdin"
-"""The name of a track from standard input."""
+"""The name of the track from standard input."""
 _DEPTHS = {"s16": "16", "s24": "24", "s32": "24", "f32": "32f"}
 _SUBTYPES = {"PCM_16": "s16", "PCM_24": "s24", "PCM_32": "s32", "FLOAT": "f32"}
 _LONGEST_CHUNK = 1 << 24
-"""Limit of what comes before the samples: tags and a cover."""
+"""Limit in bytes of a chunk before the samples, such as tags and a cover."""
 _UNKNOWN_BYTES = (1 << 32) - 1
-"""The length in a WAV header when it is unknown, or too large."""
+"""The length in a WAV header if it is unknown or too large."""
 
 
 @dataclass(frozen=True)
 class RawFormat:
-    """Plain samples, little-endian, channels interleaved: `44100:2:f32`."""
+    """Headerless PCM samples, little-endian and interleaved: `44100:2:f32`."""
 
     sample_rate: int
     channels: int
@@ -39,11 +39,11 @@ class RawFormat:
 
     @classmethod
     def parse(cls, text: str) -> RawFormat:
-        """Read `RATE:CHANNELS:SAMPLES`. Raises StemsplitError if it is something else."""
+        """Parse `RATE:CHANNELS:SAMPLES`. Raises StemsplitError if that fails."""
         found = re.fullmatch(rf"(\d{{1,7}}):(\d{{1,3}}):({'|'.join(_DEPTHS)})", text)
         if not found or not RATES[0] <= int(found[1]) <= RATES[1] or found[2] == "0":
-            wanted = f"write RATE:CHANNELS:SAMPLES, as in 44100:2:f32; samples are {', '.join(_DEPTHS)}"
-            raise StemsplitError(f"`{text}` says nothing of samples", wanted)
+            wanted = f"write RATE:CHANNELS:SAMPLES, e.g. 44100:2:f32; SAMPLES is one of {', '.join(_DEPTHS)}"
+            raise StemsplitError(f"`{text}` is not a sample format", wanted)
         if int(found[2]) > 2:
             raise UnsupportedChannels(
                 f"`{text}` has {found[2]} channels", "only mono and stereo can be split"
@@ -55,12 +55,12 @@ class RawFormat:
 
     @property
     def depth(self) -> str:
-        """The depth of its samples, see `Writer`."""
+        """The bit depth of the samples, see `Writer`."""
         return _DEPTHS[self.samples]
 
     @property
     def bytes_per_frame(self) -> int:
-        """Of all channels together."""
+        """Bytes of one sample of all channels."""
         return self.channels * int(self.samples[1:]) // 8
 
     def decode(self, data: bytes) -> Block:
@@ -85,7 +85,7 @@ class RawFormat:
 
 
 class RawReader:
-    """Reads plain samples as blocks `(channel, time)`, like `audio.Reader`, but only once."""
+    """Reads headerless samples as blocks `(channel, time)`, like `audio.Reader`, but only once."""
 
     path = Path("-")
     frames = frames_estimate = None
@@ -107,14 +107,14 @@ class RawReader:
             self._end = self._start + max(1, round(duration_seconds * raw.sample_rate))
 
     def __iter__(self) -> Iterator[Block]:
-        """Yield blocks as they arrive; DecodeError at nothing, or at samples that are not finite."""
+        """Yield blocks as they arrive. Raises DecodeError for an empty stream or non-finite samples."""
         width, position = self._raw.bytes_per_frame, 0
         while position < self._end:
             data = self._stream.read(width * int(min(self._block_frames, self._end - position)))
             whole = len(data) // width * width
             if whole < len(data):
                 self.warnings.append(
-                    f"The last {len(data) - whole} bytes of standard input are no whole frame."
+                    f"The last {len(data) - whole} bytes of standard input are not a complete frame."
                 )
             block = self._raw.decode(data[:whole])
             if not block.shape[1]:
@@ -126,34 +126,38 @@ class RawReader:
                 yield wanted
         if position <= self._start:
             start = f" after {position / self.sample_rate:g} s" if position else ""
-            raise DecodeError(f"Nothing came through standard input{start}")
+            raise DecodeError(f"Standard input is empty{start}")
 
 
 def read_header(stream: BinaryIO) -> tuple[RawFormat, int | None]:
-    """Read a WAV file up to its samples; return their form and, where it is known, how many bytes they are.
+    """Read a WAV stream up to its samples; return their format and, if known, their size in bytes.
 
-    Raises DecodeError if it is not a WAV file, or one of samples that `Raw` does not have.
+    Raises DecodeError if it is not a WAV stream, or has a sample format that `RawFormat` does not support.
     """
     if not re.fullmatch(b"(RIFF|RF64|BW64)....WAVE", _exactly(stream, 12), re.DOTALL):
-        raise DecodeError("Standard input is no WAV file", "say what its samples are: --raw 44100:2:f32")
+        raise DecodeError(
+            "Standard input is not a WAV file", "describe its samples with --raw, e.g. --raw 44100:2:f32"
+        )
     form, large = b"", None
     while True:
         name, size = struct.unpack("<4sI", _exactly(stream, 8))
         if name == b"data":
             break
         if size > _LONGEST_CHUNK:
-            raise DecodeError("The WAV file on standard input is damaged", "send plain samples, with --raw")
+            raise DecodeError(
+                "The WAV file on standard input is damaged", "send headerless samples, with --raw"
+            )
         chunk = _exactly(stream, size + size % 2)
         form = chunk if name == b"fmt " else form
         large = int.from_bytes(chunk[8:16], "little") if name == b"ds64" else large
     if len(form) < 16:
-        raise DecodeError("The WAV file on standard input does not say what its samples are", "use --raw")
+        raise DecodeError("The WAV file on standard input does not state its sample format", "use --raw")
     found = wave_samples(form)
     if found is None or found.subtype not in _SUBTYPES:
         kind, bits = int.from_bytes(form[:2], "little"), int.from_bytes(form[14:16], "little")
         raise DecodeError(
-            f"The WAV file on standard input has samples of {bits} bits and kind {kind}",
-            f"send one of {', '.join(_DEPTHS)}, as in ffmpeg -i FILE -c:a pcm_f32le -f wav -",
+            f"The WAV file on standard input has an unsupported sample format: {bits} bits, code {kind}",
+            f"send one of {', '.join(_DEPTHS)}, e.g. with ffmpeg -i FILE -c:a pcm_f32le -f wav -",
         )
     stated = size if large is None or size < _UNKNOWN_BYTES else large
     raw = RawFormat.parse(f"{found.sample_rate}:{found.channels}:{_SUBTYPES[found.subtype]}")
@@ -161,17 +165,17 @@ def read_header(stream: BinaryIO) -> tuple[RawFormat, int | None]:
 
 
 class WavSamples:
-    """The bytes of a WAV stream's samples: as many as its header states, and more where sound follows."""
+    """Reads the sample bytes of a WAV stream: as many as its header states, and more if sound follows."""
 
     def __init__(self, stream: BinaryIO, stated: int | None) -> None:
         self._stream, self._stated = stream, stated
         self._left: float = math.inf if stated is None else stated
         self._ahead = b""
         self.remark: str | None = None
-        """Errors in the header, complete once all is read."""
+        """Errors in the header; complete once all is read."""
 
     def read(self, count: int) -> bytes:
-        """Return what comes next, at most `count` bytes, and nothing at the end."""
+        """Return the next bytes, at most `count`; empty at the end."""
         if self._left <= 0 and self._stated is not None:
             self._look_ahead()
         if self._ahead:
@@ -180,13 +184,11 @@ class WavSamples:
         data = self._stream.read(int(min(count, self._left)))
         self._left -= len(data)
         if not data and 0 < self._left < math.inf:
-            self.remark = (
-                f"Standard input ended {self._left:.0f} bytes before the end that its header states."
-            )
+            self.remark = f"Standard input ended {self._left:.0f} bytes before the length in its header."
         return data
 
     def _look_ahead(self) -> None:
-        """Go on unless the stream ends here or another chunk begins."""
+        """Continue unless the stream ends or another chunk starts."""
         while len(self._ahead) < 8:
             more = self._stream.read(8 - len(self._ahead))
             if not more:
@@ -199,22 +201,25 @@ class WavSamples:
             self._ahead = b""
         else:
             self._left = math.inf
-            self.remark = "Standard input went on beyond the length in its header; all of it was used."
+            self.remark = "Standard input is longer than the length in its header; all of it was used."
 
 
 def _exactly(stream: BinaryIO, count: int) -> bytes:
-    """Read `count` bytes of a stream that may return fewer at a time."""
+    """Read `count` bytes from a stream that can return fewer at a time."""
     data = b""
     while len(data) < count:
         more = stream.read(count - len(data))
         if not more:
-            raise DecodeError("Standard input ends before any sound", "see what the program before it says")
+            raise DecodeError(
+                "Standard input ends before the sound starts",
+                "check the messages of the program that writes to the pipe",
+            )
         data += more
     return data
 
 
 def spool(stream: BinaryIO, folder: Path, raw: RawFormat | None = None) -> Path:
-    """Keep all of a stream in a folder, as a sound file. Raises EncodeError or OSError if that fails."""
+    """Store a stream as a sound file in a folder. Raises EncodeError or OSError if that fails."""
     if raw is None:
         path = folder / NAME
         with path.open("wb") as file:
@@ -228,10 +233,10 @@ def spool(stream: BinaryIO, folder: Path, raw: RawFormat | None = None) -> Path:
 
 
 class StreamWriter:
-    """Writes sound to a stream: plain samples or, with `wav`, a WAV file.
+    """Writes sound to a stream: headerless samples or, with `wav`, a WAV file.
 
-    A WAV file begins with its length. If `frames` is not known, and the stream is not a file in which
-    it can be corrected at the end, the length is 4 GiB, as in other programs.
+    A WAV header contains the length. If `frames` is not known, and the header cannot be corrected at the end
+    because the stream is not a file, the length is 4 GiB, as other programs write it.
     """
 
     def __init__(self, stream: BinaryIO, raw: RawFormat, *, wav: bool, frames: int | None = None) -> None:
@@ -240,7 +245,7 @@ class StreamWriter:
         self.peak = 0.0
 
     def write(self, block: Block) -> None:
-        """Append a block `(channel, time)`. Raises BrokenPipeError if the reader has gone."""
+        """Append a block `(channel, time)`. Raises BrokenPipeError if the pipe has no reader any more."""
         if self._wav and not self._bytes:
             self._stream.write(self._header(self._promised))
         data = self.raw.encode(block)
@@ -256,7 +261,7 @@ class StreamWriter:
             self._stream.write(padding)
         if self._wav and frames != self._promised and self._stream.seekable():
             header = self._header(frames)
-            # Not at the end of what was there before: that is another file.
+            # Not when appending to an existing file: the header at its start is another one.
             if self._stream.tell() == len(header) + self._bytes + len(padding):
                 self._stream.seek(0)
                 self._stream.write(header)

@@ -1,4 +1,4 @@
-"""Sound files as blocks `(channel, time)`: reading and resampling in bounded memory."""
+"""Reading and resampling sound files as blocks `(channel, time)`, in bounded memory."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ if TYPE_CHECKING:
 Block = NDArray[np.float32]
 
 RATES = (1_000, 1_500_000)
-"""Plausible sample rates in Hz; others come from wrong headers, and resampling would take all memory."""
+"""Plausible sample rates in Hz. Others are from wrong headers, and resampling could exhaust the memory."""
 LOUDEST = 1e15
-"""Samples beyond this (300 dB above full scale) are not sound, and their squares overflow float32."""
+"""Larger samples (300 dB above full scale) are not sound, and their squares overflow float32."""
 
 
 @dataclass(frozen=True)
 class Signal:
-    """The sample rate, channels and length of sound that comes in blocks."""
+    """The sample rate, channels and length of sound in blocks."""
 
     sample_rate: int
     channels: int
     frames: int | None = None
-    """As far as it is known beforehand."""
+    """The length, if known beforehand."""
 
 
 class Reader:
-    """A sound file as float32 blocks `(channel, time)`; may be iterated any number of times.
+    """A sound file as float32 blocks `(channel, time)`, which can be iterated repeatedly.
 
-    Of a file with several sound tracks it reads number `track`, counted from 0, or the one in the language
-    `track`, such as `eng`; without it, the one that players choose. `downmix` makes stereo of more channels.
-    `frames` is exact, or None where only decoding tells (all that ffmpeg decodes); `frames_estimate` is then
-    what the container says, rounded to 10 ms, for progress bars. `warnings` holds sentences about the last
-    iteration.
+    For a file with several audio tracks, `track` is an index from 0 or a language such as `eng`; by default,
+    the default track is read. `downmix` mixes more than two channels down to stereo. `frames` is the exact
+    length, or None if it is known only after decoding, as for all that ffmpeg decodes; `frames_estimate` is
+    then the length that the container states, rounded to 10 ms, for progress bars. `warnings` are sentences
+    about the last iteration.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Reader:
         self._block_frames = block_frames
         sensible = 0 <= start_seconds < math.inf  # false for NaN too
         if not (sensible and (duration_seconds is None or 0 < duration_seconds < math.inf)):
-            raise DecodeError("The start must not be negative, and the duration must be more than nothing")
+            raise DecodeError("The start must not be negative, and the duration must be more than 0")
         self._state = self._current_state()
         source = open_source(self.path, self._track, downmix=self._downmix)
         source.close()
@@ -79,7 +79,7 @@ class Reader:
             )
         if not RATES[0] <= self.sample_rate <= RATES[1]:
             raise DecodeError(
-                f"`{shown(self.path)}` says that it has {self.sample_rate:,} Hz, which no sound has",
+                f"`{shown(self.path)}` states an impossible sample rate of {self.sample_rate:,} Hz",
                 "export the file again",
             )
         self._start = round(start_seconds * self.sample_rate)
@@ -95,14 +95,14 @@ class Reader:
 
     @property
     def signal(self) -> Signal:
-        """What the blocks make up; its length is the estimate."""
+        """The signal of all blocks together; its length is the estimate."""
         return Signal(self.sample_rate, self.channels, self.frames_estimate)
 
     def _part_of(self, frames: int | None) -> int | None:
         return None if frames is None else int(max(0, min(frames - self._start, self._limit)))
 
     def __iter__(self) -> Iterator[Block]:
-        """Yield the blocks, none longer than `block_frames`; DecodeError at samples that are not finite."""
+        """Yield blocks of up to `block_frames` frames. Raises DecodeError for samples that are not finite."""
         self.warnings.clear()
         source = open_source(self.path, self._track, downmix=self._downmix)
         try:
@@ -124,40 +124,42 @@ class Reader:
         finally:
             source.close()
         if self._current_state() != self._state:
-            self.warnings.append(f"`{self.path.name}` changed while it was read; what was found was used.")
+            self.warnings.append(
+                f"`{self.path.name}` changed while it was read; the part that was read was used."
+            )
         if position < end:
             self._check_end(source, position)
         if source.remark:
             self.warnings.append(f"`{self.path.name}` {source.remark}")
 
     def _current_state(self) -> tuple[int, ...]:
-        """Return what changes when the file is written or replaced."""
+        """Return a value that changes when the file is written or replaced."""
         with contextlib.suppress(OSError):
             state = self.path.stat()
             return state.st_ino, state.st_size, state.st_mtime_ns
         return ()
 
     def _check_end(self, source: Source, position: int) -> None:
-        """Warn about a file that ended early, or is damaged."""
+        """Warn about a file that is truncated or damaged."""
         promised = source.promised_seconds
         reason = f" ({source.complaint})" if source.complaint else ""
         if not position and source.frames == 0:
-            raise DecodeError(f"`{shown(self.path)}` holds no sound: its length is 0")
+            raise DecodeError(f"`{shown(self.path)}` contains no sound: its length is 0")
         if not position:
-            raise DecodeError(f"Nothing in `{shown(self.path)}` can be decoded{reason}")
+            raise DecodeError(f"No part of `{shown(self.path)}` can be decoded{reason}")
         seconds, slack = position / self.sample_rate, source.slack_seconds + 1e-6
         if promised is not None and seconds < promised - slack:
             digits = 2 if promised - seconds >= 0.01 else 5
             self.warnings.append(
-                f"`{self.path.name}` is cut short: it should last {promised:.{digits}f} s but ends after "
-                f"{seconds:.{digits}f} s{reason}; what is there was used."
+                f"`{self.path.name}` is truncated: it should be {promised:.{digits}f} s long but ends after "
+                f"{seconds:.{digits}f} s{reason}; this part was used."
             )
         elif source.complaint:
-            self.warnings.append(f"`{self.path.name}` is damaged{reason}; what decodes was used.")
+            self.warnings.append(f"`{self.path.name}` is damaged{reason}; the part that decodes was used.")
         elif promised is not None and not source.slack_seconds and seconds > promised + slack:
             stated = f"only {promised:.2f} s" if promised else "no length"
             self.warnings.append(
-                f"The header of `{self.path.name}` states {stated}, but the file holds {seconds:.2f} s; "
+                f"The header of `{self.path.name}` states {stated}, but the file contains {seconds:.2f} s; "
                 "all of it was used."
             )
         if position <= self._start:
@@ -174,13 +176,13 @@ def check_finite(block: Block, name: str, position: int, sample_rate: int) -> No
     if not sound.all():
         seconds = (position + int(np.argmin(sound))) / sample_rate
         raise DecodeError(
-            f"{name} holds NaN, infinite or absurd samples from {seconds:.3f} s on",
+            f"{name} contains NaN, infinite or absurdly large samples from {seconds:.3f} s on",
             "export the file again, or split the part before with --duration",
         )
 
 
 def resample(blocks: Iterable[Block], source_rate: int, target_rate: int, channels: int) -> Iterator[Block]:
-    """Yield the same sound at another rate, equal to one call over the whole, without delay."""
+    """Yield the sound at another sample rate, without delay, as if it were resampled in one call."""
     if source_rate == target_rate:
         yield from blocks
         return
@@ -195,7 +197,7 @@ def resample(blocks: Iterable[Block], source_rate: int, target_rate: int, channe
 
 
 def to_segment(samples: Block, sample_rate: int) -> AudioSegment:
-    """Return `(channel, time)` samples as a pydub segment of 16 bit, for those who go on in pydub."""
+    """Return samples `(channel, time)` as a 16-bit pydub segment."""
     pydub = _compat.pydub_with(ffmpeg.executable())
     full_scale = 2.0**15
     data = np.clip(np.rint(samples * full_scale), -full_scale, full_scale - 1).astype("<i2").T.tobytes()

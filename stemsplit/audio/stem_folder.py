@@ -20,10 +20,10 @@ USUAL = ("vocals", "drums", "bass", "other")
 
 @dataclass(frozen=True)
 class StemSet:
-    """Stems of one song, all of one sample rate, and the mixture if the folder has it."""
+    """The stems of one song, all with the same sample rate, and the mixture if the folder has it."""
 
     name: str
-    """The track's."""
+    """The name of the track."""
     stems: dict[str, Path]
     mixture: Path | None
     sample_rate: int
@@ -31,7 +31,7 @@ class StemSet:
 
     @cached_property
     def frames(self) -> int:
-        """The samples per channel of the longest stem; some formats only tell once they are decoded."""
+        """Samples per channel of the longest stem; for some formats, stems must be decoded to find it."""
         readers = (Reader(path) for path in self.stems.values())
         return max(
             sum(block.shape[-1] for block in reader) if reader.frames is None else reader.frames
@@ -39,7 +39,7 @@ class StemSet:
         )
 
     def blocks(self) -> Iterator[Block]:
-        """Yield blocks `(stem, channel, time)` of all stems in step; silence follows those that end early."""
+        """Yield blocks `(stem, channel, time)` of all stems; shorter stems are padded with silence."""
         yield from in_step([Reader(path) for path in self.stems.values()])
 
     def mix(self) -> Iterable[Block]:
@@ -48,7 +48,7 @@ class StemSet:
 
 
 def find(folder: Path) -> StemSet:
-    """Return the stems in a folder such as `stems/song`: each a sound file with the stem's name.
+    """Return the stems in a folder such as `stems/song`, which has one sound file per stem, with its name.
 
     Raises:
         DecodeError: it is not a folder, has no stems, or has stems that do not match.
@@ -61,7 +61,7 @@ def find(folder: Path) -> StemSet:
             continue
         if path.stem in paths:
             both = f"`{paths[path.stem]}` and `{path}`"
-            raise DecodeError(f"{both} are the same stem twice", "move one of them elsewhere")
+            raise DecodeError(f"{both} are the same stem", "move one of them elsewhere")
         paths[path.stem] = path
     mixture = paths.pop(MIXTURE, None)
     if not paths:
@@ -78,9 +78,9 @@ def find(folder: Path) -> StemSet:
 
 
 class Passes:
-    """The progress of work that goes over a track several times.
+    """The progress of work that reads a track several times.
 
-    `progress` is called with the share of all passes that is done, from 0 to 1.
+    `progress` is called with the fraction of all passes that is done, from 0 to 1.
     """
 
     def __init__(self, passes: int, frames: float, progress: Callable[[float], None]) -> None:
@@ -96,7 +96,7 @@ class Passes:
 
 
 def in_step(sounds: Sequence[Iterable[Block]]) -> Iterator[Block]:
-    """Yield `(sound, channel, time)` of several sounds, each in blocks `(channel, time)` of any length."""
+    """Yield blocks `(sound, channel, time)` of several sounds, given in blocks of any length."""
     sources = [iter(sound) for sound in sounds]
     held: list[Block | None] = [next(source, None) for source in sources]
     while any(block is not None for block in held):

@@ -1,4 +1,4 @@
-"""Stem files as Native Instruments has them: a mixture and its four stems as sound tracks of one MP4.
+"""Native Instruments stem files: a mixture and its four stems as audio tracks of one MP4.
 
 DJ programs and decks play the stems, and know them by what `stem_boxes` writes. All other players play the
 first track, which alone is enabled. Made after the file that comes with stempeg, and after what Mixxx
@@ -27,14 +27,14 @@ AAC = Encoding("32f")
 
 
 def kept_stems(names: Sequence[str]) -> tuple[str, ...]:
-    """Return which of a model's stems a stem file holds: of those that go beyond ORDER, just these four."""
+    """Return the model's stems for a stem file: if it has more than those of ORDER, only these four."""
     return tuple(name for name in names if name in ORDER) if set(ORDER) < set(names) else tuple(names)
 
 
 def kept_sounds(names: Sequence[str], stems: Block) -> Block:
     """Return the sounds of `kept_stems`; those of the others are added to `other`.
 
-    Shapes: stems `(stem, channel, time)`, and as many of them as there are names.
+    Shapes: stems `(stem, channel, time)`, in the order of the names.
     """
     kept = kept_stems(names)
     if len(kept) == len(names):
@@ -47,7 +47,7 @@ def kept_sounds(names: Sequence[str], stems: Block) -> Block:
 
 
 class StemFile(Writer):
-    """A mixture and its four stems in one file, which appears whole or not at all.
+    """Writes a mixture and its four stems to one file, which appears whole or not at all.
 
     The stems may be in any order; in the file they have `ORDER`, followed by others. They should sum
     to the mixture, which decks do not play. A mono song is written as two equal channels, because players
@@ -106,7 +106,7 @@ class StemFile(Writer):
 
 
 class _Encoder(ffmpeg.Encoder):
-    """Raw samples of all tracks in, one behind the other; an MP4 out, its index at the end."""
+    """Encodes raw samples of all tracks, frame by frame, to an MP4 with its index at the end."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class _Encoder(ffmpeg.Encoder):
         self._process = ffmpeg.Process(program, *arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
 
     def finish(self) -> None:
-        """Let ffmpeg write the rest, and make a stem file of it; OSError with the reason if that fails."""
+        """Let ffmpeg finish, and make a stem file of its output. Raises OSError if that fails."""
         super().finish()
         make_stem_file(self._path, self._labels)
 

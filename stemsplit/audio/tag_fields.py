@@ -1,7 +1,7 @@
-"""The fields of a tag, and how ID3, MP4, Vorbis comments and RIFF INFO store them.
+"""The fields of tags, and how ID3, MP4, Vorbis comments and RIFF INFO store them.
 
-The names of fields, frames and atoms are those of TagLib and MusicBrainz Picard, which DJ programs read too.
-A field has one or more texts. A field without a standard frame keeps its name as a user-defined one.
+The names of fields, frames and atoms are those of TagLib and MusicBrainz Picard, which DJ software also uses.
+A field has one or more texts. A field without a standard frame becomes a user-defined frame with its name.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 Fields: TypeAlias = dict[str, list[str]]
 Pictures: TypeAlias = list[tuple[int, bytes]]
-"""The type of each picture and its bytes; all formats number the types as ID3 does."""
+"""The type and bytes of each picture; all formats use the picture types of ID3."""
 FRONT_COVER = 3
 SEPARATOR = ", "
-"""Between the texts of a field where there is room for one."""
+"""Separates the texts of a field in formats with one text per field."""
 MOST_CHARACTERS = 1 << 22
-"""Of all texts of a file: at four bytes each they fit into the 16 MiB of FLAC's comment block."""
-_OVERHEAD = 64  # characters that each text counts for besides its own: thousands of texts take time
+"""Limit of all texts in characters: at four bytes each, they fit into FLAC's comment block of 16 MiB."""
+_OVERHEAD = 64  # additional characters to count for each text, because thousands of texts take time
 
 _ITUNES = "----:com.apple.iTunes:"
 # ID3 frame, MP4 atom and RIFF INFO chunk. Vorbis comments use the field's name.
@@ -90,7 +90,7 @@ _ALIASES = {
     "description": "comment",
     "unsyncedlyrics": "lyrics",
 }
-# Facts about the source's own encoding, and levels that the stems do not have.
+# Facts about the source's encoding, and levels, which do not apply to the stems.
 _STALE = re.compile(
     r"encoder|encoded[_-]?by|encod(er|ing)[ _-]?settings|tsse|tlen|length|major_brand|minor_version"
     r"|compatible_brands|handler_name|vendor_id|language|creation_time|duration|itun(smpb|norm|pgap)"
@@ -100,10 +100,10 @@ _STALE = re.compile(
 
 
 def collect(pairs: Iterable[tuple[str, Iterable[object]]]) -> Fields:
-    """Return the fields that stems can carry, from names and texts in any spelling.
+    """Return the fields for the stems, from names and texts in any spelling.
 
-    Leaves out what is empty, or says something of the source's encoding. The standard name of a field wins
-    over other names; then the first one wins. Track and disc numbers become `3/9`.
+    Fields that are empty or describe the source's encoding are left out. The standard name of a field takes
+    precedence over other names, then the first one. Track and disc numbers become `3/9`.
     """
     fields: Fields = {}
     known: set[str] = set()
@@ -131,7 +131,7 @@ def collect(pairs: Iterable[tuple[str, Iterable[object]]]) -> Fields:
 
 
 def _plain(text: object) -> str:
-    """Return what every format can hold: NUL ends a text in some, and lone surrogates are not Unicode."""
+    """Return text that every format can store: without NULs, which end a text, or lone surrogates."""
     return str(text).replace("\0", " ").strip().encode("utf-8", "replace").decode("utf-8")
 
 
@@ -140,7 +140,7 @@ def from_id3(tags: ID3) -> tuple[Fields, Pictures]:
 
     def pairs() -> Iterator[tuple[str, Sequence[object]]]:
         for name, (frame_id, _, _) in _STORED.items():
-            # Programs keep their private notes in comments that have a description.
+            # Programs store private notes in comments with a description.
             frames = [frame for frame in tags.getall(frame_id) if not getattr(frame, "desc", "")]
             for frame in frames[:1]:
                 texts = frame.genres if frame_id == "TCON" else frame.text
@@ -170,7 +170,7 @@ def to_id3(fields: Mapping[str, list[str]], cover: bytes | None) -> ID3:
         tags.add(id3.APIC(encoding=0, mime=mime(cover), type=FRONT_COVER, desc="", data=cover))
     later = [frame for name in ("TSOA", "TSOP", "TSOT", "TMOO") for frame in tags.getall(name)]
     tags.update_to_v23()
-    for frame in later:  # part of 2.4 only, but iTunes and others write and read them in 2.3
+    for frame in later:  # part of ID3v2.4 only, but iTunes and others use them in 2.3
         tags.add(frame)
     return tags
 
@@ -191,7 +191,7 @@ def from_mp4(tags: MP4Tags) -> tuple[Fields, Pictures]:
                 yield name, [f"{n}/{total}" if total else n for n, total in values if n]
             elif atom == "cpil":
                 yield name, ["1"]
-            else:  # zero is what iTunes writes for an unknown tempo
+            else:  # iTunes writes zero for an unknown tempo
                 yield name, [value for value in values if value]
 
     return collect(pairs()), [(FRONT_COVER, bytes(picture)) for picture in tags.get("covr", [])]
@@ -213,7 +213,7 @@ def to_mp4(fields: Mapping[str, list[str]], cover: bytes | None) -> MP4Tags:
         elif atom == "tmpo":
             if numbers and re.fullmatch(r"\d{1,4}(\.\d*)?", texts[0]):
                 tags[atom] = [round(float(texts[0]))]
-            if not texts[0].isdecimal():  # the atom holds whole numbers: Mixxx reads the rest here
+            if not texts[0].isdecimal():  # the atom stores whole numbers; Mixxx reads the fraction here
                 tags[f"{_ITUNES}BPM"] = [texts[0].encode()]
         elif atom == "cpil":
             tags[atom] = texts[0] != "0"
@@ -226,7 +226,7 @@ def to_mp4(fields: Mapping[str, list[str]], cover: bytes | None) -> MP4Tags:
 
 
 def from_vorbis(tags: VComment) -> tuple[Fields, Pictures]:
-    """Return the fields of Vorbis comments, and the pictures in them: FLAC keeps its own elsewhere."""
+    """Return the fields of Vorbis comments, and the pictures in them. FLAC stores pictures elsewhere."""
     from mutagen.flac import Picture, error
 
     found: dict[str, list[object]] = {}
@@ -244,7 +244,7 @@ def from_vorbis(tags: VComment) -> tuple[Fields, Pictures]:
 
 
 def to_vorbis(fields: Mapping[str, list[str]]) -> list[tuple[str, str]]:
-    """Return fields as Vorbis comments, without names that those cannot have."""
+    """Return fields as Vorbis comments, without those whose names are invalid there."""
     pairs: list[tuple[str, str]] = []
     for name, texts in fields.items():
         if name in ("tracknumber", "discnumber") and re.fullmatch(r"[^/]+/[^/]+", texts[0]):
@@ -256,7 +256,7 @@ def to_vorbis(fields: Mapping[str, list[str]]) -> list[tuple[str, str]]:
 
 
 def to_info(fields: Mapping[str, list[str]]) -> bytes:
-    """Return the `LIST` of a WAV: the few fields that it has names for, as UTF-8."""
+    """Return the `LIST` chunk of a WAV: the few fields that RIFF INFO defines, as UTF-8."""
     chunks = b"INFO"
     for name, texts in fields.items():
         if name in _STORED and _STORED[name][2]:
@@ -265,7 +265,7 @@ def to_info(fields: Mapping[str, list[str]]) -> bytes:
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
-    """Return a RIFF chunk: name, size, content, and a byte that makes its size even."""
+    """Return a RIFF chunk: name, size, content, and a padding byte if the size is odd."""
     return struct.pack("<4sI", kind, len(content)) + content + bytes(len(content) % 2)
 
 
@@ -275,7 +275,7 @@ def mime(cover: bytes) -> str:
 
 
 def picture_block(cover: bytes) -> Any:
-    """Return a front cover as FLAC and, in base64, Vorbis comments hold it."""
+    """Return a front cover as FLAC stores it and, in base64, Vorbis comments."""
     from mutagen.flac import Picture
 
     block = Picture()

@@ -1,7 +1,7 @@
 """Tags and cover of a song, read from any format and written to each format that stems have.
 
-mutagen reads and writes ID3, MP4 and Vorbis comments; ffmpeg reads what other containers have. No tag and no
-picture makes a file fail: what a format cannot hold is left out.
+mutagen reads and writes ID3, MP4 and Vorbis comments; ffmpeg reads the tags of other containers. A tag or
+picture never makes a file fail: whatever a format cannot store is left out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from types import SimpleNamespace
 from stemsplit.audio import ffmpeg, tag_fields
 from stemsplit.audio.tag_fields import FRONT_COVER, SEPARATOR, Fields, Pictures
 
-_LARGEST_COVER = (1 << 24) - 64  # what a FLAC picture block can hold
+_LARGEST_COVER = (1 << 24) - 64  # limit of a FLAC picture block
 _PICTURES = ("-format_whitelist", "jpeg_pipe,png_pipe,gif,gif_pipe,webp_pipe,bmp_pipe,tiff_pipe")
 _TO_JPEG = ("-frames:v", "1", "-c:v", "mjpeg", "-q:v", "2", "-pix_fmt", "yuvj444p", "-fflags", "+bitexact")
 
@@ -33,11 +33,11 @@ class Tags:
     cover: bytes | None = None
 
     def text(self, name: str) -> str:
-        """Return a field as one text, empty if it is missing."""
+        """Return a field as one text; empty if it is missing."""
         return SEPARATOR.join(self.fields.get(name, []))
 
     def with_title(self, title: str) -> Tags:
-        """Return the same tags under another title."""
+        """Return the same tags with another title."""
         return replace(self, fields=self.fields | tag_fields.collect([("title", [title])]))
 
 
@@ -61,7 +61,7 @@ def _read_tags(path: Path, changed: int, size: int) -> Tags:
 
 
 def _through_mutagen(path: Path) -> tuple[Fields, Pictures]:
-    """Return what ID3, MP4 and Vorbis comments say, or nothing."""
+    """Return the tags in ID3, MP4 or Vorbis comments, if any."""
     import mutagen
     from mutagen import _vorbis, aiff, dsf, flac, id3, mp3, mp4, oggflac, oggopus, oggspeex, oggvorbis, wave
 
@@ -71,7 +71,7 @@ def _through_mutagen(path: Path) -> tuple[Fields, Pictures]:
     kinds += [oggvorbis.OggVorbis, oggopus.OggOpus, oggflac.OggFLAC, oggspeex.OggSpeex]
     try:
         file = mutagen.File(path, options=kinds)
-    except (mutagen.MutagenError, LookupError, ValueError):  # of damaged files it raises all of these
+    except (mutagen.MutagenError, LookupError, ValueError):  # the errors that it raises for damaged files
         return {}, []
     tags = getattr(file, "tags", None)
     if isinstance(tags, id3.ID3):
@@ -90,9 +90,9 @@ def _refuse(_: bytes) -> bytes:
 
 
 def _through_ffmpeg(path: Path) -> tuple[Fields, Pictures]:
-    """Return the tags of any other container that ffmpeg reads, or nothing."""
+    """Return the tags of any other container that ffmpeg reads, if any."""
     source = (*ffmpeg.LOCAL, "-i", f"file:{path}")
-    # Some keep their tags on the stream, which follows the file's own in the answer; `-t 0` reads no sound.
+    # Some store tags in the stream; these follow the file's own in the output. `-t 0` reads no sound.
     nothing = ("-map", "0:a:0", "-c", "copy", "-t", "0", "-map_chapters", "-1", "-f", "ffmetadata", "-")
     notes, log = _run(*source, *nothing)
     pictures = re.findall(r"Stream #0:(\d+).*\(attached pic\)((?:\n {4,}.*)*)", log)
@@ -104,14 +104,14 @@ def _through_ffmpeg(path: Path) -> tuple[Fields, Pictures]:
 
 
 def _parse(notes: bytes) -> Fields:
-    """Return the fields in ffmpeg's text format; the file's own come first and win."""
+    """Return the fields in ffmpeg's text format; the file's own come first and take precedence."""
     pairs = re.findall(rb"^((?:\\.|[^=\\\n])+)=((?:\\.|[^\\\n])*)", notes, re.DOTALL | re.MULTILINE)
     plain = [[re.sub(rb"\\(.)", rb"\1", word, flags=re.DOTALL) for word in pair] for pair in pairs]
     return tag_fields.collect((_text(name), [_text(value)]) for name, value in plain)
 
 
 def _text(data: bytes) -> str:
-    """Decode UTF-8, or the Latin-1 of older programs."""
+    """Decode UTF-8, or Latin-1 as older programs wrote it."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
@@ -119,8 +119,8 @@ def _text(data: bytes) -> str:
 
 
 def _usable(picture: bytes) -> bytes | None:
-    """Return a picture as all players show it: JPEG or PNG as it is, others as JPEG, none if damaged."""
-    limits = ("-max_pixels", str(1 << 26))  # a small file may unpack to gigabytes
+    """Return a picture for all players: JPEG or PNG unchanged, others as JPEG; None if damaged."""
+    limits = ("-max_pixels", str(1 << 26))  # a small file can unpack to gigabytes
     whole = ("-frame_size", str(len(picture)))  # TIFF is decoded in one piece
     jpeg, _ = _run(
         *limits, *_PICTURES, *whole, "-i", "pipe:0", *_TO_JPEG, "-f", "image2pipe", "-", stdin=picture
@@ -132,7 +132,7 @@ def _usable(picture: bytes) -> bytes | None:
 
 
 def _run(*arguments: str, stdin: bytes = b"") -> tuple[bytes, str]:
-    """Return what a short run of ffmpeg prints and says, or nothing if it fails."""
+    """Return the output and the messages of a short run of ffmpeg; empty if it fails."""
     program = ffmpeg.executable()
     if program is None:
         return b"", ""
@@ -145,7 +145,7 @@ def _run(*arguments: str, stdin: bytes = b"") -> tuple[bytes, str]:
 
 
 def write_tags(path: Path, format: str, tags: Tags) -> None:
-    """Put tags and cover into a finished file of one of `FORMATS`; the same tags give the same bytes.
+    """Write tags and cover into a finished file of one of `FORMATS`; the same tags give the same bytes.
 
     Raises:
         OSError: the file cannot be written.
@@ -167,7 +167,7 @@ def _no_padding(_: object) -> int:
 
 def _save_id3(tags: Tags, to: Path | io.BytesIO) -> None:
     tag = tag_fields.to_id3(tags.fields, tags.cover)
-    # ID3v2.3, which all programs read, has one text in a frame.
+    # ID3v2.3, which all programs read, has one text per frame.
     tag.save(to, v1=0, v2_version=3, v23_sep=SEPARATOR, padding=_no_padding)
 
 
@@ -203,7 +203,7 @@ def _write_ogg(path: Path, tags: Tags) -> None:
 
 
 def _write_wav(path: Path, tags: Tags) -> None:
-    """Append a LIST with the few fields that INFO has, and all of them as ID3, which DJ programs read."""
+    """Append a LIST chunk with the fields that INFO defines, and an ID3 chunk with all, for DJ software."""
     content = io.BytesIO()
     _save_id3(tags, content)
     info = tag_fields.chunk(b"LIST", tag_fields.to_info(tags.fields))
@@ -211,7 +211,7 @@ def _write_wav(path: Path, tags: Tags) -> None:
 
 
 def _append_chunks(path: Path, chunks: Iterable[bytes]) -> None:
-    """Append chunks to a RIFF or RF64, as far as its size can be told."""
+    """Append chunks to a RIFF or RF64 file, if its size field allows it."""
     with path.open("r+b") as file:
         large = file.read(4) == b"RF64"
         for data in chunks:

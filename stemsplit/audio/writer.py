@@ -1,6 +1,6 @@
 """Writing sound files that appear whole or not at all, in bounded memory.
 
-libsndfile encodes WAV, the ffmpeg program everything else. Tags and covers go into the finished part file.
+libsndfile encodes WAV, and ffmpeg all other formats. Tags and covers are added to the finished part file.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from stemsplit.files.parts import cannot_write, part_of, publish_together, refus
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_RIFF_LIMIT = (1 << 32) - (1 << 20)  # bytes of samples, with room for the tags
+_RIFF_LIMIT = (1 << 32) - (1 << 20)  # limit of the samples in bytes, with space for tags
 
 
 @contextlib.contextmanager
 def together(writers: Sequence[Writer], finished: Callable[[], None] | None = None) -> Iterator[None]:
-    """Open writers whose files all appear when the work is done, or none of them.
+    """Open writers whose files appear all together when the work is done, or not at all.
 
-    `finished` is called when they are complete, and lie under their parts' names still.
+    `finished` is called when they are complete, but still have the names of their part files.
 
     Raises:
         OutputBusy: another program writes one of the files.
-        EncodeError: a file cannot be written, or is there already.
+        EncodeError: a file cannot be written, or exists already.
     """
     with claim(writer.path for writer in writers):
         try:
@@ -62,14 +62,14 @@ def together(writers: Sequence[Writer], finished: Callable[[], None] | None = No
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a file stores its samples. What its format does not support, the writer refuses."""
+    """How a file stores its samples. The writer refuses values that its format does not support."""
 
     depth: str = "16"
     """Bits per sample of lossless formats: `16`, `24` or `32f`."""
     bitrate: str | None = None
-    """Of lossy formats, as in `192k`. Default: mp3 320k, m4a 256k, ogg quality 8 (about 256k)."""
+    """Bitrate of lossy formats, e.g. `192k`. Default: mp3 320k, m4a 256k, ogg quality 8 (about 256k)."""
     format: str | None = None
-    """Default: that of the file's name."""
+    """Default: the suffix of the file name."""
     channels_per_track: int | None = None
     """Default: one track has all channels."""
     codec: str | None = None
@@ -80,12 +80,12 @@ DEFAULT_ENCODING = Encoding()
 
 
 class Writer:
-    """One file that appears whole or not at all: a hidden part, renamed on success, removed on failure.
+    """Writes one file, which appears whole or not at all: a hidden part file is renamed or removed.
 
-    Integer depths (rounded to the nearest value) and m4a clip at full scale; `32f`, mp3 and ogg keep what is
-    above it. The signal's expected length decides whether a WAV must be an RF64 (above 4 GiB). Where the
-    format cannot hold the signal's sample rate, the file has another, `sample_rate`, and `warnings` say so.
-    `tags_from` names the file whose tags and cover are carried over.
+    Integer depths (rounded to the nearest value) and m4a clip at full scale; `32f`, mp3 and ogg do not. The
+    signal's expected length decides whether a WAV must be an RF64 (above 4 GiB). If the format does not
+    support the signal's sample rate, `sample_rate` is the one of the file, and `warnings` report it.
+    `tags_from` is the file whose tags and cover are copied.
     """
 
     def __init__(
@@ -134,11 +134,13 @@ class Writer:
         return tags
 
     def open(self) -> None:
-        """Create the part file in a folder that is there, and start encoding."""
-        refuse_to_replace(self.path, force=self.force)  # it may have appeared since
-        self._tags = self._source_tags()  # now: the source may be gone when the work is done
+        """Create the part file in its folder, and start encoding."""
+        refuse_to_replace(self.path, force=self.force)  # it may have appeared in the meantime
+        self._tags = (
+            self._source_tags()
+        )  # read now, because the source may not exist any more when the work is done
         try:
-            self.part.open("wb").close()  # the clearest message about a folder that cannot be written
+            self.part.open("wb").close()  # gives the clearest message about a folder without write permission
             self._file = self._encoder()
         except BaseException as error:
             self.abandon()
@@ -147,7 +149,7 @@ class Writer:
             raise
 
     def _encoder(self) -> Any:
-        """Return what takes the samples, writing to the part file."""
+        """Return the encoder that writes the samples to the part file."""
         if self.format == "wav" or (self.format == "flac" and not ffmpeg.executable()):
             return self._open_libsndfile()
         return ffmpeg.Encoder(
@@ -179,7 +181,7 @@ class Writer:
         if not block.shape[1]:
             return
         if not np.isfinite(block).all():
-            raise ValueError(f"block for {self.path.name} holds NaN or infinite samples")
+            raise ValueError(f"block for {self.path.name} contains NaN or infinite samples")
         self._append(block if self._converter is None else self._converter.push(block))
 
     def _append(self, block: Block) -> None:
@@ -211,7 +213,7 @@ class Writer:
         return self._depth != "32f" or self._codec == "m4a"
 
     def finish(self) -> None:
-        """End encoding and look at what lies on the disk, still under the part file's name."""
+        """Finish encoding, and check the part file on the disk."""
         try:
             self._finish()
         except (OSError, soundfile.LibsndfileError) as error:
@@ -223,16 +225,16 @@ class Writer:
         if isinstance(self._file, soundfile.SoundFile):
             self._file.close()
             if soundfile.info(native(self.part)).frames != self.frames_written:
-                raise OSError(errno.EIO, "the file came out incomplete")
+                raise OSError(errno.EIO, "the file is incomplete")
         else:
             self._file.finish()
         write_tags(self.part, self.format, self._tags)
         if not self.part.stat().st_size:
-            raise OSError(errno.EIO, "the file came out empty")
+            raise OSError(errno.EIO, "the file is empty")
 
     def abandon(self) -> None:
-        """Close open files and remove the part file; after success, do nothing."""
-        # Closing may fail on a full disk, which the caller reports already.
+        """Close open files and remove the part file. After success, do nothing."""
+        # Closing can fail on a full disk, which the caller already reports.
         with contextlib.suppress(OSError, soundfile.LibsndfileError):
             if self._file is not None:
                 self._file.close()
@@ -241,10 +243,10 @@ class Writer:
 
 
 def quantised(block: Block, depth: str) -> NDArray[Any]:
-    """Return samples as little-endian numbers of a depth: 24 bits are the upper ones of 32."""
+    """Return samples as little-endian integers of a bit depth; 24 bits are the upper bits of 32."""
     if depth == "32f":
         return block.astype("<f4", copy=False)
-    # A power of two, as readers divide by: 16-bit samples that nothing changed come out unchanged.
+    # The power of two that readers divide by, so that unmodified 16-bit samples stay the same.
     full_scale = 2.0 ** (int(depth) - 1)
     rounded: Block = np.clip(np.rint(block * np.float32(full_scale)), -full_scale, full_scale - 1)
     if depth == "16":

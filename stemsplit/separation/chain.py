@@ -16,13 +16,13 @@ from stemsplit.separation.separator import AnySeparator, FittedMethod, Method, S
 from stemsplit.separation.stream import resampled, separate_blocks, separate_stream
 
 BLOCK_FRAMES = 1 << 16
-"""Of what is read from a temporary file at a time."""
+"""Number of frames to read from a temporary file at a time."""
 
 
 def chained(first: Method, second: Method, parent: str, names: tuple[str, ...]) -> Method:
-    """Return a method that gives, in place of the `parent` stem of the first, the stems of the second.
+    """Return a method that replaces the `parent` stem of the first method by the stems of the second.
 
-    These are called by `names`. The second gets the very stem that the first would give by itself.
+    The new stems are called `names`. The second method's input is exactly the stem of the first.
     """
     link = Link(parent, names)
     if isinstance(first, FittedMethod) or isinstance(second, FittedMethod):
@@ -32,20 +32,20 @@ def chained(first: Method, second: Method, parent: str, names: tuple[str, ...]) 
 
 @dataclass(frozen=True)
 class Link:
-    """Which stem is split further, and what its parts are called."""
+    """Which stem is split further, and the names of its parts."""
 
     parent: str
     names: tuple[str, ...]
 
     def stems(self, first: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the stems of a chain: those of its first separator, with the parts for the parent."""
+        """Return the stems of a chain: those of the first separator, with parts in place of the parent."""
         index = first.index(self.parent)
         return (*first[:index], *self.names, *first[index + 1 :])
 
 
 @dataclass(frozen=True)
 class Chained:
-    """Two separators, of which the second takes a stem of the first as its mixture, both block by block."""
+    """Two separators that run block by block: the second splits a stem of the first."""
 
     first: AnySeparator
     second: AnySeparator
@@ -53,7 +53,7 @@ class Chained:
 
     @property
     def spec(self) -> Spec:
-        """The first one's, with other stems."""
+        """The spec of the first separator, with the chain's stems."""
         first, second = self.first.spec, self.second.spec
         stems, complete = self.link.stems(first.stems), first.complete and second.complete
         return replace(first, stems=stems, context=0, stride=1, segment=0, complete=complete)
@@ -70,10 +70,10 @@ class Chained:
 
 @dataclass(frozen=True)
 class FittedChain:
-    """Two methods in a chain, of which one at least must be fitted.
+    """Two methods in a chain, at least one of which must be fitted.
 
-    The second is fitted to the stem that it splits. For that all stems of the first go to a temporary file,
-    so that the first runs only once.
+    The second is fitted to the stem that it splits. Until then, the stems of the first are kept in a
+    temporary file, so that the first runs only once.
     """
 
     first: Method
@@ -88,10 +88,10 @@ class FittedChain:
         )
 
     def fit(self, mixture: Iterable[Samples], sample_rate: int) -> AnySeparator:
-        """Fit the first to the mixture and the second to its stem, whichever must be.
+        """Fit the first to the mixture and the second to its stem, where necessary.
 
         Raises:
-            EncodeError: there is no room for the temporary file.
+            EncodeError: there is no space for the temporary file.
         """
         first = self.first.fit(mixture, sample_rate) if isinstance(self.first, FittedMethod) else self.first
         if not isinstance(self.second, FittedMethod):
@@ -104,7 +104,7 @@ class FittedChain:
 
 
 class Kept:
-    """The stems that a separator gave for a track, in a temporary file: in place of the separator.
+    """The stems of a track in a temporary file, used in place of the separator that made them.
 
     Raises:
         EncodeError: the file cannot be made.
@@ -121,7 +121,7 @@ class Kept:
         weakref.finalize(self, self._file.close)
 
     def append(self, stems: Samples) -> None:
-        """Keep the next stems `(stem, channel, time)`. Raises EncodeError if there is no room."""
+        """Append the next stems `(stem, channel, time)`. Raises EncodeError if there is no space."""
         self._channels = stems.shape[1]
         try:
             self._file.write(np.ascontiguousarray(np.moveaxis(stems, -1, 0), np.float32).tobytes())
@@ -130,7 +130,7 @@ class Kept:
             raise _no_room(error) from error
 
     def read(self, start: int, frames: int) -> Samples:
-        """Return the stems `(stem, channel, time)` from a frame on; fewer frames at the end."""
+        """Return up to `frames` frames of the stems `(stem, channel, time)`, from frame `start` on."""
         shape = (len(self.spec.stems), self._channels)
         width = 4 * shape[0] * shape[1]
         self._file.seek(start * width)
@@ -138,7 +138,7 @@ class Kept:
         return np.ascontiguousarray(np.moveaxis(interleaved, 0, -1))
 
     def stream(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
-        """Yield the stems `(stem, channel, time)` of the track, given again in blocks `(channel, time)`."""
+        """Yield the stems `(stem, channel, time)` of the track, whose blocks are passed again."""
         start = 0
         for block in blocks:
             yield self.read(start, block.shape[-1])
@@ -147,7 +147,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class KeptStem:
-    """One of the stems, in blocks `(channel, time)`, which may be iterated again."""
+    """One of the stems, as blocks `(channel, time)` that can be iterated repeatedly."""
 
     kept: Kept
     stem: str

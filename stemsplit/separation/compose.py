@@ -1,4 +1,4 @@
-"""Separators made of others: the mean of several, and one with a residual."""
+"""Separators that combine others: the mean of several, and one with a residual stem."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from stemsplit.separation.stream import separate_blocks
 
 
 def ensemble(methods: Sequence[Method]) -> Method:
-    """Return the mean of what several methods give: where they err in different ways, it errs less than any.
+    """Return a method that averages several methods, whose errors partly cancel.
 
-    They have the same stems, in the same order, at the same sample rate.
+    All have the same stems in the same order, and the same sample rate.
     """
     return _composed(methods, _mean)
 
@@ -43,7 +43,7 @@ def with_residual(method: Method, name: str) -> Method:
 
 
 def shifted(method: Method, shifts: int, seconds: float) -> Method:
-    """Return the mean of `shifts` runs, each of which begins a little earlier, by up to `seconds` in all."""
+    """Return a method that averages `shifts` runs on input delayed by 0 to `seconds`."""
 
     def repeat(separators: Sequence[AnySeparator]) -> AnySeparator:
         (separator,) = separators
@@ -72,14 +72,14 @@ def _mean(separators: Sequence[AnySeparator]) -> AnySeparator:
 
 @dataclass(frozen=True)
 class Composed:
-    """A method made of others, of which some must be fitted to a track first."""
+    """A combination of methods, some of which must be fitted to a track first."""
 
     stems: tuple[str, ...]
     methods: tuple[Method, ...]
     combine: Combine
 
     def fit(self, mixture: Iterable[Samples], sample_rate: int) -> AnySeparator:
-        """Fit those methods that need it, and combine the separators."""
+        """Fit the methods that need it, and combine the separators."""
         return self.combine(
             [
                 method.fit(mixture, sample_rate) if isinstance(method, FittedMethod) else method
@@ -90,14 +90,14 @@ class Composed:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The mean of what several separators give: where they err in different ways, it errs less than any."""
+    """The mean of several separators, whose errors partly cancel."""
 
     separators: tuple[Separator, ...]
-    """Of the same stems, in the same order, at the same sample rate."""
+    """All have the same stems in the same order, and the same sample rate."""
 
     @cached_property
     def spec(self) -> Spec:
-        """The context is the longest that any of them needs, the stride the least common multiple."""
+        """The context is the longest of theirs, the stride the least common multiple."""
         specs = [separator.spec for separator in self.separators]
         stride = math.lcm(*(spec.stride for spec in specs))
 
@@ -134,7 +134,7 @@ class WithResidual:
 
     @property
     def spec(self) -> Spec:
-        """The separator's own, with the stem added."""
+        """The separator's spec, with the residual added."""
         spec = self.separator.spec
         return replace(spec, stems=(*spec.stems, self.name), complete=True)
 
@@ -148,7 +148,7 @@ class WithResidual:
 
 @dataclass(frozen=True)
 class StreamMean:
-    """The mean of what several separators give, of which some take a whole stream."""
+    """The mean of several separators, some of which process a whole stream."""
 
     separators: tuple[AnySeparator, ...]
 
@@ -169,14 +169,14 @@ class StreamMean:
 
 @dataclass(frozen=True)
 class StreamWithResidual:
-    """A separator of a whole stream with one more stem, the residual."""
+    """A separator of whole streams with one more stem, the residual."""
 
     separator: StreamSeparator
     name: str
 
     @property
     def spec(self) -> Spec:
-        """The separator's own, with the stem added."""
+        """The separator's spec, with the residual added."""
         spec = self.separator.spec
         return replace(spec, stems=(*spec.stems, self.name), complete=True)
 
@@ -189,14 +189,14 @@ class StreamWithResidual:
 
 @dataclass(frozen=True)
 class Shifted:
-    """A separator that finds its stream `samples` later, after silence."""
+    """A separator whose input is delayed by `samples` samples of silence."""
 
     separator: AnySeparator
     samples: int
 
     @property
     def spec(self) -> Spec:
-        """The separator's own."""
+        """The separator's spec."""
         return self.separator.spec
 
     def stream(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
@@ -216,9 +216,9 @@ class Shifted:
 
 
 def copies(blocks: Iterable[Samples], count: int) -> list[Iterator[Samples]]:
-    """Return iterators over the same blocks, each of which is kept until all have had it.
+    """Return iterators over the same blocks. A block is kept until all iterators have yielded it.
 
-    `itertools.tee` keeps up to 57 of them: minutes of several stems.
+    `itertools.tee` keeps up to 57 blocks, which is minutes of several stems.
     """
     source, waiting = iter(blocks), [deque[Samples]() for _ in range(count)]
 
@@ -237,7 +237,7 @@ def copies(blocks: Iterable[Samples], count: int) -> list[Iterator[Samples]]:
 
 
 def in_step(streams: Sequence[Iterable[Samples]]) -> Iterator[list[Samples]]:
-    """Yield parts `(..., time)` of several streams of the same length, of equal length each time."""
+    """Yield parts `(..., time)` of several streams in step: the parts have the same length each time."""
     iterators = [iter(stream) for stream in streams]
     held: list[Samples | None] = [None] * len(iterators)
     while True:

@@ -1,4 +1,4 @@
-"""From the samples of a segment to the stems' samples, by a network that takes and gives spectra."""
+"""Separation of a segment by a network whose inputs and outputs are waveforms, spectra or magnitudes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OUTPUTS = ("waveform", "spectrum", "magnitude", "mask")
 
 @dataclass(frozen=True)
 class GraphNetwork:
-    """A graph with one segment as its input: as `waveform`, `spectrum`, `magnitude`, or several of them.
+    """A graph whose inputs are one segment as `waveform`, `spectrum`, `magnitude`, or several of these.
 
     Shapes, all with a first axis of length 1: waveform `(channel, time)`, magnitude `(channel, bin, frame)`,
     spectrum `(2 * channel, bin, frame)` with the real and the imaginary part of one channel after another.
@@ -50,12 +50,12 @@ class GraphNetwork:
         return stems
 
     def _spectra(self, kind: str, array: Samples, mixture: Spectra) -> Spectra:
-        """Return the stems' spectra `(stem, channel, bin, frame)` that an output stands for."""
+        """Return the spectra `(stem, channel, bin, frame)` of the stems for an output."""
         if kind == "spectrum":
             parts = array.reshape(self.stems, CHANNELS, 2, *mixture.shape[1:])
             spectra: Spectra = parts[:, :, 0] + np.complex64(1j) * parts[:, :, 1]
             return spectra
-        magnitudes = array.reshape(self.stems, -1, *mixture.shape[1:])  # of one channel, or of each
+        magnitudes = array.reshape(self.stems, -1, *mixture.shape[1:])  # for one channel or for each
         if kind == "mask":
             masked: Spectra = magnitudes * mixture
             return masked

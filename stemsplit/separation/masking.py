@@ -24,8 +24,8 @@ class MaskSeparator:
     `network` maps log magnitudes `(view, frame + 2 * context, bin)` to probabilities `(stem, channel, frame,
     bin)` of every `frame_stride`-th frame and the lowest `bins` bins; `rule` turns these into masks. Where
     the network gives the same mask for all channels, a stem keeps the mixture's position in the stereo image,
-    unless the plan has a Wiener filter, which estimates a position for each stem. Mono stays mono. There may
-    be masks of more stems than are wanted: the filter needs all.
+    unless the plan has a Wiener filter, which estimates a position for each stem. Mono stays mono. There can
+    be masks for more stems than requested, because the filter needs all of them.
     """
 
     stems: tuple[str, ...]
@@ -37,7 +37,7 @@ class MaskSeparator:
     input: InputFeatures = InputFeatures.RMS
     complete: bool = True
     stem_indices: tuple[int, ...] = ()
-    """The stems' indices among those that there are masks of; empty where these are the same."""
+    """Indices of the stems among the masks; empty if both are the same."""
     execution: Execution = Execution()
 
     @property
@@ -47,7 +47,7 @@ class MaskSeparator:
 
     @cached_property
     def spec(self) -> Spec:
-        """The context is the input of network and filter around the frames that overlap with a segment."""
+        """The context covers the input of network and filter around the frames that overlap a segment."""
         return Spec(
             stems=self.stems,
             sample_rate=self.sample_rate,
@@ -65,7 +65,7 @@ class MaskSeparator:
         segment = window[:, context : window.shape[-1] - context]
         masks, spectra = self._masks_and_spectra(window)
         stems = np.empty((len(self.stems), *segment.shape), np.float32)
-        # All stems of a complete set add up to the mixture, so that the last one needs no inverse of its own.
+        # A complete set sums to the mixture, so that the last stem needs no inverse transform.
         inverted = stems[:-1] if self.complete else stems
         wanted = (self.stem_indices or range(len(masks)))[: len(inverted)]
         if plan.wiener_context_frames:

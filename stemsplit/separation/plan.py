@@ -1,4 +1,4 @@
-"""Frame arithmetic of masks: which frames a network and a Wiener filter need around a segment."""
+"""Frame arithmetic for masks: the frames that a network and a Wiener filter need around a segment."""
 
 from __future__ import annotations
 
@@ -9,45 +9,48 @@ from functools import cached_property
 from stemsplit.dsp.stft import Stft
 
 SEGMENT_FRAMES = 450
-"""About how many frames to separate at a time: at a hop of 512 five seconds, to keep all workers busy."""
+"""Approximate length of a segment in frames: 5 s at a hop of 512, enough to keep all workers busy."""
 
 
 @dataclass(frozen=True)
 class MaskPlan:
-    """What a segment needs. Lengths are in frames unless they are named samples or outputs.
+    """The frames that a segment needs. Lengths are in frames unless their names say samples or outputs.
 
-    Inputs of the network begin at a multiple of `stride` frames, and depend on `context` frames on either
-    side. With a `frame_stride` the network runs for every such frame only, and its outputs are interpolated.
+    Inputs of the network start at a multiple of `stride` frames, and outputs depend on `context` frames on
+    either side. With a `frame_stride`, the network runs for every `frame_stride`-th frame only, and its
+    outputs are interpolated.
     """
 
     stft: Stft
     context: int = 0
     stride: int = 1
     wiener_context_frames: int = 0
-    """Frames on either side from which the Wiener filter estimates covariances; 0: there is no filter."""
+    """Frames on either side from which the Wiener filter estimates covariances. 0: no filter."""
     frame_stride: int = 1
 
     @cached_property
     def edge(self) -> int:
-        """Frames on either side of a segment that need masks, too."""
-        interpolated = 1 if self.frame_stride > 1 else 0  # the last output lies beyond the last frame
+        """Frames on either side of a segment that also need masks."""
+        interpolated = (
+            1 if self.frame_stride > 1 else 0
+        )  # for interpolation, the last output is beyond the last frame
         needed = self._overlapping + interpolated + self.wiener_context_frames
         edge = self.frame_stride * math.ceil(needed / self.frame_stride)
         return edge + -(self.context + edge) % self.stride
 
     @cached_property
     def extra_outputs(self) -> int:
-        """Network outputs beyond one for every `frame_stride` frames of the segment."""
+        """Number of network outputs in addition to one per `frame_stride` frames of the segment."""
         return (2 * self.edge - self._overlapping - 1) // self.frame_stride + 1
 
     @property
     def context_samples(self) -> int:
-        """Samples on either side that a segment depends on."""
+        """Number of samples on either side that a segment depends on."""
         return (self.context + self.edge) * self.stft.hop_length
 
     @property
     def stride_samples(self) -> int:
-        """What a segment's start and length must be multiples of."""
+        """The start and length of a segment are multiples of this number of samples."""
         return self.frame_stride * self.stride * self.stft.hop_length
 
     @property
@@ -56,7 +59,7 @@ class MaskPlan:
         return (self.edge - self.wiener_context_frames) * self.stft.hop_length
 
     def segment_samples(self, batch: int) -> int:
-        """Return the length of a segment for whole batches of network outputs, of about the usual length."""
+        """Return a segment length near the usual one that gives whole batches of network outputs."""
         outputs = SEGMENT_FRAMES / self.frame_stride + self.extra_outputs
         batches = max(1, round(outputs / batch))
         strides = (batches * batch - self.extra_outputs) // self.stride
@@ -71,11 +74,11 @@ class MaskPlan:
         return (frames - 2 * self.context - 1) // self.frame_stride + 1
 
     def centred(self, window_samples: int) -> slice:
-        """Return which frames with masks are centred on the segment of a window."""
+        """Return the indices of the frames with masks that are centred in the segment of a window."""
         first = self.edge - self.stft.n_fft // 2 // self.stft.hop_length
         return slice(first, first + (window_samples - 2 * self.context_samples) // self.stft.hop_length)
 
     @property
     def _overlapping(self) -> int:
-        """Frames that begin before a segment and end in it."""
+        """Number of frames that start before a segment and end in it."""
         return self.stft.n_fft // self.stft.hop_length - 1

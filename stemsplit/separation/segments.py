@@ -1,8 +1,8 @@
-"""Separation by networks that take segments of a fixed length, in which everything depends on everything.
+"""Separation by networks that process segments of a fixed length as a whole.
 
-Segments lie on a fixed grid from the first sample on, and overlap. Their estimates are added up with
-triangular weights, because a network estimates the middle of a segment best, with context on both sides. The
-grid depends on nothing but the stream, so any block size gives the same samples.
+Segments overlap, on a fixed grid that starts at the first sample. Their estimates are averaged with
+triangular weights, because a network estimates the middle of a segment best, where it has context on both
+sides. The grid depends on the stream only, so that any block size gives the same samples.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from stemsplit.separation.stream import resampled, side_by_side
 from stemsplit.separation.waveform import in_channel_groups
 
 CHANNELS = 2
-"""Of a network's input. Mono is doubled; more channels are separated two by two."""
+"""Channels of a network's input. Mono is doubled; more channels are separated in pairs."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A part of a stream `(channel, time)`, to be given to a network with `before` zeros ahead of it.
+    """A part of a stream `(channel, time)`: the input of a network, after `before` zeros.
 
     `count` samples of the network's output from `start` on are used; `kept` of them are final.
     """
@@ -37,14 +37,14 @@ class Segment:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Segments of `length` samples, of which one begins every `stride` samples."""
+    """Segments of `length` samples that start every `stride` samples."""
 
     length: int
     stride: int
 
     @classmethod
     def of(cls, length: int, overlap: float) -> Segmentation:
-        """Return segments that share a fraction `overlap` of their length with the next one."""
+        """Return segments with this `overlap`, as a fraction of their length."""
         return cls(length, max(1, int((1 - overlap) * length)))
 
     @cached_property
@@ -57,11 +57,11 @@ class Segmentation:
     def cut(self, blocks: Iterable[Samples]) -> Iterator[Segment]:
         """Yield the segments of a stream.
 
-        Those that reach beyond its end begin earlier instead, so that what is used of them is in their
-        middle, as in the demucs package.
+        Segments that would extend beyond its end start earlier instead, so that their middle is used, as in
+        the demucs package.
         """
         held: Samples | None = None
-        first = start = 0  # of what is held, and of the next segment, in samples of the stream
+        first = start = 0  # start of the samples held, and of the next segment, in samples of the stream
         for block in blocks:
             held = block if held is None else np.concatenate([held, block], axis=-1)
             while start + self.length <= first + held.shape[-1]:
@@ -82,7 +82,7 @@ class Segmentation:
             start += self.stride
 
     def add_up(self, estimates: Iterable[tuple[Segment, Samples]]) -> Iterator[Samples]:
-        """Yield the weighted means of the segments' estimates `(..., time)`, stride by stride."""
+        """Yield the weighted means of the segments' estimates `(..., time)`, one stride at a time."""
         total, weight = np.zeros(0, np.float32), np.zeros(self.length, np.float32)
         for segment, estimate in estimates:
             if not total.size:
@@ -105,11 +105,10 @@ class SegmentSeparator:
     """Runs a network on overlapping segments.
 
     `network` maps a segment `(channel, time)` of two channels to estimates `(output, channel, time)` of its
-    `outputs`; its input is `(mixture - offset) / scale`. What the mixture has beyond the sum of the estimates
-    is added to the stem called `residual`, or is that stem if it is not among the outputs; without a
-    `residual`, all outputs get equal shares. So all stems together sum to the mixture. `stems` are those
-    wanted. With `any_length`, a segment that reaches beyond the end is given to the network as it is, and not
-    with sound from before it.
+    `outputs`; its input is `(mixture - offset) / scale`. The mixture minus the sum of the estimates is added
+    to the stem called `residual`, or is that stem if it is not among the outputs; without a `residual`, it is
+    divided equally among all outputs. So all stems sum to the mixture. `stems` are the requested stems. With
+    `any_length`, the last segment of a stream is shortened rather than extended with earlier sound.
     """
 
     stems: tuple[str, ...]
@@ -125,7 +124,7 @@ class SegmentSeparator:
 
     @property
     def spec(self) -> Spec:
-        """Without context: the separator cuts the stream itself."""
+        """The context is 0, because the separator cuts the stream itself."""
         return Spec(
             stems=self.stems,
             sample_rate=self.sample_rate,
@@ -143,7 +142,7 @@ class SegmentSeparator:
         yield from self.segmentation.add_up(estimates)
 
     def _estimate(self, segment: Segment) -> tuple[Segment, Samples]:
-        """Return the stems `(stem, channel, time)` of a segment, for the samples that are used."""
+        """Return the stems `(stem, channel, time)` of a segment, for the used samples."""
         mixture = segment.samples
         target = mixture[:, segment.start - segment.before :][:, : segment.count]
         if not mixture.any():  # silence in, silence out
@@ -156,12 +155,12 @@ class SegmentSeparator:
             found = in_channel_groups(self.network, window[:, used], CHANNELS)
         else:
             found = in_channel_groups(self.network, window, CHANNELS)[..., used]
-        if len(mixture) == CHANNELS and np.array_equal(*mixture):  # what is the same left and right stays so
+        if len(mixture) == CHANNELS and np.array_equal(*mixture):  # equal channels stay equal
             found = np.broadcast_to(found.mean(axis=1, keepdims=True), found.shape)
         return segment, self._stems(found * np.float32(self.scale) + np.float32(self.offset), target)
 
     def _stems(self, estimates: Samples, mixture: Samples) -> Samples:
-        """Return the wanted stems; all of them would sum to the mixture."""
+        """Return the requested stems; all stems together sum to the mixture."""
         stems = dict(zip(self.outputs, estimates, strict=True))
         if self.residual:
             stems[self.residual] = mixture - sum(
@@ -174,13 +173,13 @@ class SegmentSeparator:
 
 
 def all_stems(outputs: tuple[str, ...], residual: str) -> tuple[str, ...]:
-    """Return the names of all stems of a network: its outputs, and the residual if it is none of them."""
+    """Return the names of all stems of a network: its outputs, and the residual if it is not one of them."""
     return outputs if residual in ("", *outputs) else (*outputs, residual)
 
 
 @dataclass(frozen=True)
 class NormalizedSegments:
-    """A separator whose network expects the track at mean 0 and deviation 1, so it needs a pass over it."""
+    """A separator whose network expects a track with mean 0 and deviation 1; a first pass measures them."""
 
     separator: SegmentSeparator
 

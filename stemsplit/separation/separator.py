@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 Samples = NDArray[np.float32]
-"""Sound, `(channel, time)`; of several stems `(stem, channel, time)`."""
+"""Sound `(channel, time)`, or several stems `(stem, channel, time)`."""
 
 
 @dataclass(frozen=True)
 class Spec:
     """The facts about a separator that the engine needs.
 
-    `context` is how many samples on either side a segment depends on, and `stride` what its start and length
-    must be multiples of, for streamed output to equal the whole file's; both in samples.
+    Both in samples: a segment depends on `context` samples on either side, and its start and length must be
+    multiples of `stride`. Then the streamed output equals that of the whole file.
     """
 
     stems: tuple[str, ...]
@@ -26,13 +26,13 @@ class Spec:
     context: int
     stride: int
     complete: bool = True
-    """Whether the stems add up to the mixture."""
+    """Whether the stems sum to the mixture."""
     segment: int = 0
-    """The best length of a segment, in samples; 0: any."""
+    """The best segment length in samples. 0: any."""
     workers: int = 1
-    """How many segments are best separated in parallel."""
+    """The best number of segments to separate in parallel."""
     how: str = ""
-    """A description of what it runs on."""
+    """A description of the runtime."""
 
     def __post_init__(self) -> None:
         if not self.stems or len(set(self.stems)) < len(self.stems):
@@ -58,14 +58,14 @@ class Separator(Protocol):
 
 @runtime_checkable
 class StreamSeparator(Protocol):
-    """Separates a stream from its first sample to its last, where no part can be separated by itself."""
+    """Separates a whole stream, for methods that cannot separate a part of it independently."""
 
     @property
     def spec(self) -> Spec:
-        """What the engine needs to know; there is no context."""
+        """What the engine needs to know; the context is 0."""
 
     def stream(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
-        """Yield stems `(stem, channel, time)`, in all as long as the mixture.
+        """Yield stems `(stem, channel, time)`; together they are as long as the mixture.
 
         Shapes: blocks `(channel, time)` at `spec.sample_rate`, of any length.
         """
@@ -76,27 +76,27 @@ AnySeparator = Separator | StreamSeparator
 
 @runtime_checkable
 class FittedMethod(Protocol):
-    """A method that needs the whole mixture before it separates any of it."""
+    """A method that needs the whole mixture before it can separate."""
 
     @property
     def stems(self) -> tuple[str, ...]:
-        """The names of the stems that its separators give."""
+        """The names of its stems."""
 
     def fit(self, mixture: Iterable[Samples], sample_rate: int) -> AnySeparator:
-        """Return a separator for a mixture given as blocks `(channel, time)`, which may be iterated again."""
+        """Return a separator for a mixture of blocks `(channel, time)` that can be iterated repeatedly."""
 
 
 Method = Separator | StreamSeparator | FittedMethod
-"""A separator that is ready, or a method that is fitted to each track first."""
+"""A separator, or a method that is first fitted to each track."""
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How a separator's network runs: what its runtime reports."""
+    """How a separator's network runs, as its runtime reports it."""
 
     batch: int = 1
-    """Frames or samples that the network gives at a time: segments are made for whole batches."""
+    """Network outputs (frames or samples) per batch; segments consist of whole batches."""
     workers: int = 1
-    """How many segments are best separated in parallel."""
+    """The best number of segments to separate in parallel."""
     how: str = ""
-    """Runtime, device and precision, in words."""
+    """Runtime, device and precision, as text."""

@@ -1,4 +1,4 @@
-"""Separation of each frame's spectrum by itself, without a network."""
+"""Separation of each frame's spectrum independently, without a network."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from stemsplit.separation.separator import Samples, Spec
 
 @dataclass(frozen=True)
 class SpectralSeparator:
-    """Shares out the mixture's spectrum, each frame by itself.
+    """Divides the mixture's spectrum among the stems, each frame independently.
 
     `share` maps spectra `(channel, frame, bin)` to those of the stems, `(stem, channel, frame, bin)`, which
-    add up to them.
+    sum to them.
     """
 
     stems: tuple[str, ...]
@@ -25,11 +25,11 @@ class SpectralSeparator:
     share: Callable[[Spectra], Spectra]
     how: str = ""
     frames: int = 0
-    """About how many frames to separate at a time; 0 where it does not matter."""
+    """Approximate number of frames to separate at a time. 0: any."""
 
     @property
     def spec(self) -> Spec:
-        """The context is as long as frames reach over the ends of a segment."""
+        """The context is the part of a frame that extends beyond the ends of a segment."""
         hop_length = self.stft.hop_length
         return Spec(
             stems=self.stems,
@@ -48,5 +48,7 @@ class SpectralSeparator:
         stems = np.empty((len(self.stems), *segment.shape), np.float32)
         for stem, spectrum in zip(stems, shares, strict=False):
             stem[:] = self.stft.inverse(spectrum)[:, context : context + segment.shape[-1]]
-        stems[-1] = segment - stems[:-1].sum(axis=0)  # no inverse of its own: they add up
+        stems[-1] = segment - stems[:-1].sum(
+            axis=0
+        )  # no inverse transform needed: the stems sum to the mixture
         return stems

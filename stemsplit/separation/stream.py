@@ -1,9 +1,9 @@
-"""Overlap-save: any separator over a stream of blocks, in memory that does not grow with its length.
+"""Overlap-save: runs any separator on a stream of blocks. Memory does not grow with its length.
 
 The stream is cut into segments whose length is a multiple of the separator's stride. Each is separated with
-its context on both sides, silence before the start and after the end, and only the segment is kept. There is
-nothing to cross-fade, because each sample equals the one that separating the whole stream would give. For the
-same reason segments may be separated in parallel.
+context on both sides (silence before the start and after the end), and only the segment is kept. Cross-fades
+are not needed, because each sample equals that of separating the whole stream at once. For the same reason,
+segments can be separated in parallel.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stemsplit.separation.separator import AnySeparator, Samples, StreamSeparato
 _Made = TypeVar("_Made")
 
 SEGMENT_SECONDS = 10.0
-"""Of separators that do not care."""
+"""Segment length for separators that have no preference."""
 
 
 def separate_stream(
@@ -30,8 +30,9 @@ def separate_stream(
 ) -> Iterator[Samples]:
     """Yield stems `(stem, channel, time)` of blocks `(channel, time)` at their own sample rate.
 
-    Where the separator works at another rate, what resampling loses (all above half the lower rate) goes in
-    equal parts to all stems of a complete set, so that they still add up, and exactly as long as the blocks.
+    If the separator works at another rate, the part of the mixture that resampling loses (all above half the
+    lower rate) is divided equally among the stems of a complete set, so that they still sum to the mixture.
+    The stems are exactly as long as the mixture.
     """
     inner = separator.spec.sample_rate
     if sample_rate == inner:
@@ -53,7 +54,7 @@ def separate_stream(
     mixture = resample(map(remember, chain([first], blocks)), sample_rate, inner, channels)
     flat = (stems.reshape(names * channels, -1) for stems in separate_blocks(separator, mixture))
     for piece in chain(resample(flat, inner, sample_rate, names * channels), [None]):
-        if piece is None:  # what rounding to whole samples left over
+        if piece is None:  # the remainder after rounding to whole samples
             piece = np.zeros((names * channels, held.shape[-1]), np.float32)
         piece = piece[:, : held.shape[-1]]
         stems = piece.reshape(names, channels, -1)
@@ -80,8 +81,8 @@ def separate_blocks(
 ) -> Iterator[Samples]:
     """Yield stems `(stem, channel, time)` of a mixture in blocks `(channel, time)`, segment by segment.
 
-    Together they are exactly as long as the mixture. Else than as the separator likes it, segments are
-    `segment_seconds` long, and `workers` of them are separated at a time.
+    Together they are exactly as long as the mixture. `segment_seconds` and `workers` replace the segment
+    length and the number of parallel segments that the separator prefers.
     """
     if isinstance(separator, StreamSeparator):
         yield from separator.stream(blocks)
@@ -100,7 +101,7 @@ def separate_blocks(
 
 
 def side_by_side(work: Callable[..., _Made], cut: Iterator[tuple[Any, ...]], workers: int) -> Iterator[_Made]:
-    """Yield the results of the windows in order, computed in parallel, a few of them ahead."""
+    """Yield the results for the windows in order, computed in parallel and a few ahead."""
     if workers == 1:
         yield from (work(*window) for window in cut)
         return
@@ -121,7 +122,7 @@ def side_by_side(work: Callable[..., _Made], cut: Iterator[tuple[Any, ...]], wor
 def windows(
     blocks: Iterable[Samples], segment: int, context: int, stride: int
 ) -> Iterator[tuple[Samples, int]]:
-    """Yield each segment with its context, and how many samples of it there are in the stream."""
+    """Yield each segment with its context, and the number of its samples within the stream."""
     pending: list[Samples] = []
     held = 0
     for block in blocks:

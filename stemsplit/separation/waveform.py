@@ -18,8 +18,8 @@ class WaveformSeparator:
     """Runs a network that predicts the stems' samples.
 
     `network` maps a mixture `(channel, time + 2 * context)` to stems `(stem, channel, time)`, with its
-    `channels`; where that is one, each channel by itself. `stem_indices` are those of the network's stems
-    that are wanted; `context` and `stride` are in samples.
+    `channels`; if that is one, each channel separately. `stem_indices` are the indices of the requested stems
+    among the network's; `context` and `stride` are in samples.
     """
 
     stems: tuple[str, ...]
@@ -34,7 +34,7 @@ class WaveformSeparator:
 
     @cached_property
     def spec(self) -> Spec:
-        """The context is the network's, in whole strides."""
+        """The context is the network's, rounded up to whole strides."""
         return Spec(
             stems=self.stems,
             sample_rate=self.sample_rate,
@@ -59,7 +59,7 @@ class WaveformSeparator:
         def near(marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
             return _near(marked, self.context)[edge:][: segment.shape[-1]]
 
-        if len(window) == 2 == self.channels:  # what is the same left and right stays so
+        if len(window) == 2 == self.channels:  # equal channels stay equal
             stems = np.where(near(window[0] != window[1]), stems, stems.mean(axis=1, keepdims=True))
         # Bias terms can produce output for silent input: force it to zero.
         found: Samples = np.where(near((window != 0).max(axis=0)), stems, np.float32(0))
@@ -69,7 +69,7 @@ class WaveformSeparator:
 
 
 def _near(marked: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
-    """Return for each sample but the first and last `distance` whether any within `distance` is marked."""
+    """Return for each sample, except `distance` at both ends, whether one within `distance` is marked."""
     counts = np.concatenate([[0], np.cumsum(marked)])
     near: NDArray[np.bool_] = counts[2 * distance + 1 :] > counts[: -2 * distance - 1]
     return near

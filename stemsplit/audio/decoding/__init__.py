@@ -1,1 +1,1 @@
-"""From any file to exact samples: libsndfile, ffmpeg, and the handling of wrong headers."""
+"""Decoding any file to exact samples, with libsndfile and ffmpeg, even if headers are wrong."""

@@ -1,4 +1,4 @@
-"""Decoding with the ffmpeg program, through a pipe."""
+"""Decoding with the ffmpeg program through a pipe."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from stemsplit.files.scratch import shown
 
 
 class Decoder:
-    """A sound track of a file, counted from 0, as float32 blocks; what ffmpeg says is known once closed.
+    """Decodes one audio track of a file to float32 blocks; ffmpeg's messages are complete once it is closed.
 
-    `part` is the bytes of the file to read. Before the sound come `delay_seconds` of silence; with `timed`,
-    gaps between the time stamps are filled with silence. `downmix` gives two channels.
+    `track` counts from 0; `part` is the range of bytes to read. The sound is preceded by `delay_seconds` of
+    silence; with `timed`, gaps between time stamps are filled with silence. `downmix` gives two channels.
     """
 
     frames = None
@@ -40,11 +40,11 @@ class Decoder:
         program = ffmpeg.executable()
         if program is None:
             raise _other_kind(path) or DecodeError(
-                f"Cannot decode `{shown(path)}`: it needs ffmpeg", ffmpeg.INSTALL
+                f"Cannot decode `{shown(path)}` without ffmpeg", ffmpeg.INSTALL
             )
         name = f"subfile,,start,{part.start},end,{part.stop},,:file:{path}" if part else f"file:{path}"
         arguments = ["-v", "level+info", *ffmpeg.LOCAL, "-i", name, "-map", f"0:a:{track}"]
-        # Float, for the downmix may exceed full scale; rounded and wavering time stamps are left alone.
+        # Float, because the downmix can exceed full scale. Small errors of time stamps are ignored.
         options = ["osf=flt", *["async=1:min_hard_comp=0.05"] * timed, *["ochl=stereo"] * downmix]
         arguments += ["-af", f"aresample={':'.join(options)}"] if timed or downmix else []
         self._process = ffmpeg.Process(
@@ -75,15 +75,15 @@ class Decoder:
         data = self._bytes(frames * width)
         samples = np.frombuffer(data[: len(data) // width * width], ">f4").reshape(-1, self.channels)
         if len(samples) < frames:
-            self._process.popen.wait()  # it has reached its end; read its last message
+            self._process.popen.wait()  # at the end: read ffmpeg's last messages
         return np.ascontiguousarray(samples.T, np.float32)
 
     def seek(self, frames: int) -> bool:
-        """Nothing but decoding from the start is exact in every format."""
+        """Return False: only decoding from the start is exact in every format."""
         return False
 
     def close(self) -> None:
-        """End the program and reap it, in any state."""
+        """End the program, whatever its state, and reap it."""
         self._process.end(kill=True)
 
     @property
@@ -93,48 +93,51 @@ class Decoder:
 
     @property
     def depth(self) -> str:
-        """The samples' depth, see `Writer`; lossy decoders give planar floats (fltp), which is "16"."""
+        """The bit depth, see `Writer`. Lossy decoders return planar floats (fltp), which count as "16"."""
         found = re.search(r" Audio: .*, (s32p?|flt|dbl)\b", self._description)
         return "16" if not found else "24" if found[1].startswith("s") else "32f"
 
     @property
     def _description(self) -> str:
-        """What ffmpeg says of the input before it starts."""
+        """ffmpeg's description of the input, before it starts decoding."""
         return self._process.log.partition("Stream mapping")[0]
 
     @property
     def seconds(self) -> float | None:
-        """What the container says, rounded; good enough for a progress bar."""
+        """The duration that the container states, rounded; good enough for a progress bar."""
         found = re.search(r"Duration: (\d+):(\d+):([\d.]+)", self._process.log)
         return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else None
 
     @property
     def promised_seconds(self) -> float | None:
-        """`seconds` if it is not an estimate and is that of the sound, not of a longer picture."""
+        """`seconds`, unless it is an estimate or the duration of a longer video stream."""
         log = self._description
         tracks = [line for line in log.splitlines() if "  Stream #0:" in line and "attached pic" not in line]
         if len(tracks) != 1 or "Estimating duration" in log or self.seconds is None:
             return None
-        late = re.search(r"Duration: [\d:.]+, start: ([\d.]+)", log)  # of less it may be the encoder's delay
+        late = re.search(
+            r"Duration: [\d:.]+, start: ([\d.]+)", log
+        )  # a shorter start can be the encoder's delay
         start = float(late[1]) if late else 0.0
         return self.seconds - (start if start > self.slack_seconds else 0.0)
 
 
 def _refusal(path: Path, track: int, log: str, complaint: str | None) -> DecodeError:
-    """Return the error for a file in which ffmpeg found no sound, from what it said."""
+    """Return the error for a file in which ffmpeg found no sound, from its messages."""
     if other := _other_kind(path):
         return other
     if "matches no streams" in log:
-        missing = f"fewer than {track + 1} sound tracks" if track else "no sound in it"
+        missing = f"fewer than {track + 1} audio tracks" if track else "no sound in it"
         return DecodeError(f"`{shown(path)}` has {missing}")
     if "moov atom not found" in log:
         return DecodeError(f"`{shown(path)}` is incomplete: its index, at the end, is missing")
     if "not on whitelist" in log:
-        hint = "it is a playlist, a picture or a text; give the sound files themselves"
-        return DecodeError(f"`{shown(path)}` has no sound of its own", hint)
+        hint = "it is a playlist, a picture or a text; name the audio files instead"
+        return DecodeError(f"`{shown(path)}` contains no sound itself", hint)
     said = f"; ffmpeg says: {complaint}" if complaint else ""
     return DecodeError(
-        f"`{shown(path)}` is not a sound file that can be decoded", f"see whether it plays elsewhere{said}"
+        f"`{shown(path)}` is not a sound file that can be decoded",
+        f"check whether other programs play it{said}",
     )
 
 

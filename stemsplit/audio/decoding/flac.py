@@ -1,4 +1,4 @@
-"""Sound in a FLAC file beyond the length that its header states."""
+"""Detects sound in a FLAC file beyond the length that its header states."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import re
 from pathlib import Path
 
 _LONGEST_FRAME = 1 << 20
-"""Bytes; frames of 65,535 samples in 8 channels are longer, but stereo is not."""
+"""Limit of a frame in bytes; only frames with many more channels than stereo can be longer."""
 _FIRST_BYTES = re.compile(rb"\xff[\xf8\xf9][\x10-\xff][\x00-\xaf]", re.DOTALL)
 
 
 def continues(path: Path, frames: int) -> bool:
-    """Return whether sound follows after `frames`: another stream, or later frames of this one.
+    """Return whether more sound follows `frames`: another stream, or later frames of the same stream.
 
-    It may be wrong where sound looks like a frame's header by chance; decoding tells.
+    It can be wrong if data looks like a frame header by chance; decoding shows.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         first = data.find(b"fLaC")

@@ -1,6 +1,6 @@
-"""The position of the samples in WAV, AIFF, AU, CAF and Wave64 files, even if headers state a wrong length.
+"""Finds the samples in WAV, AIFF, AU, CAF and Wave64 files, even if headers state a wrong length.
 
-Recorders that lose power leave sizes of 0, pipes leave the largest number, and 32 bits wrap at 4 GiB.
+Recorders that lose power leave a size of 0, pipes leave the largest number, and 32 bits wrap at 4 GiB.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 _GUID = bytes.fromhex("f3acd3118cd100c04f8edb8a")
-"""What Wave64 puts behind four letters."""
+"""The bytes that follow the four letters in a Wave64 chunk name."""
 _PLACEHOLDERS = (0x7FFF_F000, 0x7FFF_FFFF), (0xFFFF_F000, 1 << 64)
-"""Sizes that programs write before they know the length; for what Wave64 counts in, a page less."""
+"""Placeholder sizes, which programs write before they know the length; in Wave64, up to a page less."""
 _JUNK = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"<?x")
 _SHORT_JUNK = 1 << 16
 _MOST_CHUNKS = 10_000
@@ -47,7 +47,7 @@ _KINDS = {
 }
 """WAV's codes of sample formats, and their sizes in bytes."""
 _EXTENSIBLE = 0xFFFE
-"""The kind of samples is told further on in the header."""
+"""The sample format is stated later in the header."""
 
 
 @dataclass(frozen=True)
@@ -62,32 +62,32 @@ class Samples:
 
 @dataclass(frozen=True)
 class Extent:
-    """Bytes of a file that hold its sound."""
+    """The range of bytes that contains the sound of a file."""
 
     start: int
     end: int
     stated: int | None
-    """The bytes that the header states, or None where it leaves them open."""
+    """The size that the header states, in bytes, or None if it is a placeholder."""
     endian: str
     size_field: tuple[int, bytes] | None = None
-    """Position of the size of the sound in the header, and the bytes that it should have."""
+    """Position of the size field in the header, and the bytes that it should contain."""
     samples: Samples | None = None
-    """Known of WAV and Wave64 files whose samples are uncompressed."""
+    """Known for WAV and Wave64 files with uncompressed samples."""
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a kind of file divides into chunks."""
+    """The chunk structure of a file format."""
 
     header: str
-    """A name and a size."""
+    """Format of a name and a size."""
     counted: int = 0
-    """Bytes of the header that the size counts in."""
+    """Number of header bytes that are included in the size."""
     align: int = 2
 
     @property
     def size(self) -> str:
-        """The form of the size alone."""
+        """Format of the size alone."""
         return self.header[:1] + self.header[-1:]
 
 
@@ -98,9 +98,9 @@ class _Stated:
     start: int
     size: int
     field: int
-    """Position of the size."""
+    """Position of the size field."""
     outer: int
-    """Where the whole file ends."""
+    """Position of the end of the file."""
     endian: str
     samples: Samples | None = None
 
@@ -110,7 +110,7 @@ _W64, _CAF, _BARE = _Layout("<16sQ", 24, 8), _Layout(">4sQ", align=1), _Layout("
 
 
 def find_sound(path: Path) -> Extent | None:
-    """Return the position of a file's samples, or None if it is of another kind or has none."""
+    """Return the position of a file's samples, or None if it has none or is of another format."""
     with path.open("rb") as file:
         start, size = after_id3(file), path.stat().st_size
         file.seek(start)
@@ -137,7 +137,7 @@ def find_sound(path: Path) -> Extent | None:
 
 
 def after_id3(file: BinaryIO) -> int:
-    """Return where a file begins, behind an ID3 tag if there is one."""
+    """Return where a file starts: after its ID3 tag, if it has one."""
     file.seek(0)
     head = file.read(10)
     if len(head) < 10 or head[:3] != b"ID3":
@@ -146,7 +146,7 @@ def after_id3(file: BinaryIO) -> int:
 
 
 def _chunks(file: BinaryIO, layout: _Layout, position: int, size: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield each chunk's name, where its content begins, and its size."""
+    """Yield the name of each chunk, the position of its content, and its size."""
     width = struct.calcsize(layout.header)
     for _ in range(_MOST_CHUNKS):
         if position + width > size:
@@ -188,10 +188,10 @@ def _chunked(file: BinaryIO, layout: _Layout, position: int, size: int, outer: i
 
 
 def _extent(file: BinaryIO, layout: _Layout, stated: _Stated, size: int) -> Extent:
-    """Weigh what the header states against the size of the file."""
+    """Compare the size in the header with the size of the file."""
     start = stated.start
     if start > size:
-        raise struct.error("the header says that the sound begins beyond the end of the file")
+        raise struct.error("according to its header, the sound starts beyond the end of the file")
     end = size if start + stated.size >= size else _end(file, layout, stated, size)
     known: int | None = stated.size
     if end == size and is_placeholder(stated.size):
@@ -202,9 +202,9 @@ def _extent(file: BinaryIO, layout: _Layout, stated: _Stated, size: int) -> Exte
 
 
 def _size_field(layout: _Layout, stated: _Stated, end: int) -> tuple[int, bytes] | None:
-    """Return the position of the size and what it should be, or None if that does not fit."""
+    """Return the position of the size field and its correct content, or None if that does not fit."""
     form, size = layout.size, end - stated.start + layout.counted
-    if layout.header:  # the size counts all of the chunk's content
+    if layout.header:  # the size includes all of the chunk's content
         size += stated.start - stated.field - struct.calcsize(form)
     else:
         form = ">I" if stated.endian == "BIG" else "<I"
@@ -212,7 +212,7 @@ def _size_field(layout: _Layout, stated: _Stated, end: int) -> tuple[int, bytes]
 
 
 def _end(file: BinaryIO, layout: _Layout, stated: _Stated, size: int) -> int:
-    """Return the end of sound that is followed by other chunks, junk, or more sound."""
+    """Return the end of the sound, which other chunks, junk, or more sound can follow."""
     stated_end = stated.start + stated.size
     wrapped = (size - stated_end) >> 32 << 32
     for end in (stated_end, stated_end + wrapped):
@@ -229,7 +229,7 @@ def _end(file: BinaryIO, layout: _Layout, stated: _Stated, size: int) -> int:
 
 
 def _chunk_follows(file: BinaryIO, layout: _Layout, position: int, size: int) -> bool:
-    """Whether at a position the file ends, or another chunk begins."""
+    """Whether a position is the end of the file, or the start of another chunk."""
     position += -position % layout.align if layout.align == 8 else 0
     width = struct.calcsize(layout.header or "8s")
     if size - position < width:
@@ -246,7 +246,7 @@ def _chunk_follows(file: BinaryIO, layout: _Layout, position: int, size: int) ->
 
 
 def _caf_samples(description: bytes) -> Samples | None:
-    """Return what a CAF file's `desc` chunk says of its samples, or None if they are compressed."""
+    """Return the sample format in the `desc` chunk of a CAF file, or None if it is compressed."""
     rate, kind, flags, _, _, channels, bits = struct.unpack(">d4s5I", description)
     kinds = {b"lpcm": _FLOATS if flags & 1 else _INTEGERS, b"alaw": _ALAW, b"ulaw": _ULAW}
     name = kinds.get(kind, {}).get(bits // 8)
@@ -260,7 +260,7 @@ def is_placeholder(stated: int) -> bool:
 
 
 def wave_samples(form: bytes, endian: str = "LITTLE") -> Samples | None:
-    """Return what a WAV file's `fmt ` chunk says of its samples, or None if they are compressed."""
+    """Return the sample format in the `fmt ` chunk of a WAV file, or None if it is compressed."""
     if len(form) < 16:
         return None
     order = ">" if endian == "BIG" else "<"

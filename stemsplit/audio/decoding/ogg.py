@@ -1,4 +1,4 @@
-"""The streams of an Ogg file, from the headers of its pages."""
+"""The streams of an Ogg file, found from its page headers."""
 
 from __future__ import annotations
 
@@ -19,48 +19,48 @@ _FIRST, _LAST = 2, 4
 
 @dataclass
 class Link:
-    """Streams that begin together; files of several links are chained."""
+    """Streams that start together. A file with several links is chained."""
 
     start: int
     end: int
-    """Bytes of the file."""
+    """Range of bytes in the file."""
     streams: int = 1
     codec: str = ""
-    """Of the first stream of sound, which the rest is about too."""
+    """Serial number of the first audio stream; the other fields describe this stream."""
     serial: int | None = None
     sample_rate: int = 0
     pages: int = 0
     first: int = 0
     last: int = 0
-    """The last sample of the first page with sound, and of the last one."""
+    """Positions of the last sample of the first page with sound, and of the last page."""
     ordered: bool = True
-    """Whether the file ends where its highest position is, and nowhere before."""
+    """Whether the highest position is that of the last page."""
     complete: bool = False
-    """Whether its last page is marked as such."""
+    """Whether the last page is marked as the last."""
     gaps: bool = False
-    """Whether pages are missing in between, or damaged: decoders leave those out."""
+    """Whether pages in between are missing or damaged; decoders skip those."""
 
     @property
     def seconds(self) -> float:
-        """Its length, to about a page."""
+        """Its length in samples, accurate to about a page."""
         begin = self.first if self.first > self.sample_rate else 0
         return max(0, self.last - begin) / self.sample_rate if self.sample_rate else 0.0
 
     @property
     def fault(self) -> str | None:
-        """What is wrong with its pages."""
+        """A description of what is wrong with its pages."""
         if self.gaps:
             return "pages are missing or broken"
         return None if self.complete else "its last page is missing"
 
     @property
     def suits_libsndfile(self) -> bool:
-        """Whether libsndfile decodes all of it; what it takes for the end may be a wrong position."""
+        """Whether libsndfile decodes all of it. If positions are wrong, it can stop early."""
         return self.codec == "vorbis" and self.streams == 1 and self.ordered and not self.gaps
 
 
 def links(path: Path) -> tuple[Link, ...]:
-    """Return the links of a file, none if it is not an Ogg file."""
+    """Return the links of a file; an empty list if it is not an Ogg file."""
     state = path.stat()
     return _links(path, state.st_size, state.st_mtime_ns)
 
@@ -89,7 +89,7 @@ def _links(path: Path, size: int, changed: int) -> tuple[Link, ...]:
 
 
 def _pages(data: mmap.mmap) -> Iterator[tuple[int, int, int]]:
-    """Yield start, end and first byte of the content of each whole page."""
+    """Yield the start, the end and the first content byte of each complete page."""
     start = data.find(b"OggS")
     while 0 <= start <= len(data) - _HEADER.size:
         body = start + _HEADER.size + data[start + 26]
@@ -101,7 +101,7 @@ def _pages(data: mmap.mmap) -> Iterator[tuple[int, int, int]]:
 
 
 def _is_whole(page: bytes) -> bool:
-    """Whether a page's checksum is right: zlib's, but with the bits of each byte the other way round."""
+    """Whether a page's checksum is correct: CRC-32 as in zlib, but with reversed bits in each byte."""
     wanted = int.from_bytes(page[22:26], "little")
     mirrored = (page[:22] + bytes(4) + page[26:]).translate(_MIRRORED)
     found = ~zlib.crc32(mirrored, 0xFFFF_FFFF) & 0xFFFF_FFFF
@@ -125,7 +125,7 @@ def _identify(link: Link, serial: int, packet: bytes) -> None:
 def _add(link: Link, flags: int, position: int, number: int) -> None:
     """Add a page after the first one of the stream."""
     link.pages += 1
-    link.gaps |= bool(link.last) and number != link.pages  # before, someone tuned in to a stream
+    link.gaps |= bool(link.last) and number != link.pages  # the recording of a live stream started later
     link.pages = number
     link.ordered &= not link.complete and position >= -1
     link.complete = bool(flags & _LAST)

@@ -1,4 +1,4 @@
-"""Sources that read a file with one decoder after another."""
+"""Sources that read one file with several decoders in turn."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _SKIPPED_AT_ONCE = 65_536
 
 
 class Relay:
-    """libsndfile up to where it fails, then ffmpeg from the very next frame.
+    """Decodes with libsndfile until it fails, then with ffmpeg from the next frame on.
 
-    With `continues` ffmpeg looks for more behind the length that the header states, too.
+    With `continues`, ffmpeg also looks for sound beyond the length in the header.
     """
 
     remark = None
@@ -71,7 +71,7 @@ class Relay:
         return None
 
     def seek(self, frames: int) -> bool:
-        """Nothing but decoding from the start is exact in every format."""
+        """Return False: only decoding from the start is exact in every format."""
         return False
 
     def close(self) -> None:
@@ -82,12 +82,12 @@ class Relay:
 
     @property
     def complaint(self) -> str | None:
-        """The first fault found; ffmpeg's only where it found sound that libsndfile did not."""
+        """The first fault found; ffmpeg's counts only if it found sound that libsndfile did not find."""
         return self._first.complaint or (self._second.complaint if self._second and self._relayed else None)
 
 
 class Chain:
-    """The links of an Ogg file, each decoded by itself: their headers may differ in everything."""
+    """Decodes the links of an Ogg file one by one, because all their headers can differ."""
 
     slack_seconds = 0.0
 
@@ -102,7 +102,7 @@ class Chain:
         self.seconds: float | None = sum(link.seconds for link in links)
         self.frames = self.promised_seconds = None
         if len(links) > 1:
-            self.remark = f"holds {len(links)} recordings, one after the other; all were used."
+            self.remark = f"contains {len(links)} recordings in a row; all were used."
         elif isinstance(self._source, Relay):
             self.frames, self.seconds = self._source.frames, self._source.seconds
             self.promised_seconds = self._source.promised_seconds
@@ -136,7 +136,7 @@ class Chain:
         return block
 
     def _next(self) -> bool:
-        """Go on to the next link; return whether there is one that continues the sound."""
+        """Open the next link; return whether there is one that continues the sound."""
         for link in self._rest:
             try:
                 source = self._open(link)
@@ -157,11 +157,11 @@ class Chain:
         return False
 
     def seek(self, frames: int) -> bool:
-        """Nothing but decoding from the start is exact in every format."""
+        """Return False: only decoding from the start is exact in every format."""
         return False
 
     def close(self) -> None:
-        """Close the link's decoder, and note what it found."""
+        """Close the link's decoder, and keep its complaint."""
         self._source.close()
         if self._source.complaint:
             self._faults.append(self._source.complaint)

@@ -15,7 +15,7 @@ from stemsplit import _compat
 from stemsplit.audio.decoding.headers import BYTES, Samples
 
 _BARE = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "RAW")
-"""Formats that hold samples of these kinds uncompressed."""
+"""Formats with uncompressed samples."""
 
 
 def native(path: Path) -> str | bytes:
@@ -26,8 +26,8 @@ def native(path: Path) -> str | bytes:
 class Libsndfile:
     """A `Source` that decodes with libsndfile. Raises LibsndfileError if it cannot open the file.
 
-    `part` is the bytes of the file to read, `samples` what they are, if they are uncompressed and bare.
-    `patch` is a position in the part, and the bytes that replace the file's own there.
+    `part` is the range of bytes to read, and `samples` their format, if they are uncompressed samples without
+    a header. `patch` is a position in the part, and the bytes that replace the file's own there.
     """
 
     remark = None
@@ -62,22 +62,22 @@ class Libsndfile:
         )
         self.seconds: float = self._file.frames / self.sample_rate
         self.promised_seconds: float | None = self.seconds
-        estimated = self.subtype.startswith("MPEG")  # from the bitrate if there is no Xing header
+        estimated = self.subtype.startswith("MPEG")  # without a Xing header, an estimate from the bitrate
         self.frames: int | None = None if estimated else self._file.frames
         self.slack_seconds = 0.25 if estimated else 0.0
         self.complaint: str | None = None
         self.failed = False
-        """Whether it stopped at something that it does not understand."""
+        """Whether it stopped at data that it does not understand."""
         self._position = 0
 
     @property
     def plain(self) -> bool:
-        """Whether its samples are uncompressed: each has the same number of bytes, and seeking is exact."""
+        """Whether the samples are uncompressed and of equal size, so that seeking is exact."""
         return self.subtype in BYTES and self.format in _BARE
 
     @property
     def samples(self) -> Samples:
-        """The format of its samples; the byte order is that of most files."""
+        """The format of its samples, in the usual byte order of its file format."""
         return Samples(self.sample_rate, self.channels, self.subtype, "LITTLE")
 
     def read(self, frames: int) -> NDArray[np.float32]:
@@ -87,12 +87,12 @@ class Libsndfile:
         self._position += count
         if complaint and not self.failed:
             self.failed = True
-            if self._position < self._file.frames:  # behind the end it is a tag, or another stream
+            if self._position < self._file.frames:  # after the end, it is a tag or another stream
                 self.complaint = complaint
         return np.ascontiguousarray(samples[:count].T)
 
     def seek(self, frames: int) -> bool:
-        """Go to a frame if that is exact and cannot fail; return whether it did."""
+        """Seek to a frame if that is exact and cannot fail; return whether it was done."""
         if self.plain:
             self._position = self._file.seek(min(frames, self._file.frames))
         return self.plain
@@ -105,7 +105,7 @@ class Libsndfile:
 
 
 class _Part:
-    """Some bytes of a file, as a file of its own."""
+    """A range of bytes of a file, as a file object."""
 
     def __init__(self, path: Path, part: range, patch: tuple[int, bytes] | None = None) -> None:
         self._file = path.open("rb")

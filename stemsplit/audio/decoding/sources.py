@@ -1,9 +1,9 @@
-"""Which decoder reads a file.
+"""Selects the decoder for a file.
 
-libsndfile reads what it can; the ffmpeg program does the rest, and goes on where libsndfile fails. MP3
-and Opus go through ffmpeg where there is one. libsndfile's MP3 decoder (mpg123) prints its complaints
-straight to the terminal, and gives up at damage that ffmpeg skips; its Opus decoder gives up at time stamps
-that are not exact. Both honour the encoder's delay and padding.
+libsndfile reads the formats that it supports; ffmpeg reads all others, and continues where libsndfile fails.
+If ffmpeg is installed, it also reads MP3 and Opus: libsndfile's MP3 decoder (mpg123) prints messages to the
+terminal and stops at damage that ffmpeg skips, and its Opus decoder stops at inexact time stamps. Both remove
+the encoder's delay and padding.
 """
 
 from __future__ import annotations
@@ -26,38 +26,38 @@ from stemsplit.files.scratch import shown
 from stemsplit.missing import not_found
 
 _UNKNOWN_FRAMES = 1 << 62
-"""libsndfile says 2**63 - 1 of a FLAC stream without a length."""
+"""libsndfile reports 2**63 - 1 frames for a FLAC stream without a length."""
 _OTHERS = {b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"FORM", b"fLaC", b"caff", b".snd", b"dns."}
-"""The first bytes of files that are not MP3, despite an ID3 tag or their names."""
+"""The first bytes of files that are not MP3, despite an ID3 tag or their suffix."""
 
 
 class Source(Protocol):
-    """One decoder at the start of one file. What is not set by opening is known once it is closed."""
+    """A decoder for one file. Attributes that are not set at the start are set once it is closed."""
 
     sample_rate: int
     channels: int
     slack_seconds: float
-    """How inexact `promised_seconds` is."""
+    """Tolerance of `promised_seconds`."""
 
     @property
     def frames(self) -> int | None:
-        """The exact length, where it is known before decoding."""
+        """The exact length, if it is known before decoding."""
 
     @property
     def depth(self) -> str:
-        """The depth that holds the samples, see `Writer`."""
+        """The bit depth that can store the samples, see `Writer`."""
 
     @property
     def seconds(self) -> float | None:
-        """The length that the file states; good enough for a progress bar."""
+        """The stated length; good enough for a progress bar."""
 
     @property
     def promised_seconds(self) -> float | None:
-        """The length that the file states, where less sound means that it is cut short."""
+        """The stated length, if less sound than this means that the file is truncated."""
 
     @property
     def remark(self) -> str | None:
-        """The end of a sentence about the file, which begins with its name."""
+        """A remark about the file: the end of a sentence that starts with its name."""
 
     @property
     def complaint(self) -> str | None:
@@ -67,16 +67,16 @@ class Source(Protocol):
         """Return the next `(channel, time)` block, shorter at damage or the end, then empty."""
 
     def seek(self, frames: int) -> bool:
-        """Go to a frame if that is exact; return whether it did."""
+        """Seek to a frame if that is exact; return whether it was done."""
 
     def close(self) -> None:
-        """Free what decoding holds."""
+        """Release the resources of the decoder."""
 
 
 def open_source(path: Path, track: int | str | None = None, *, downmix: bool = False) -> Source:
-    """Open a sound track of a file: by index, counted from 0, by language, or the one that players choose.
+    """Open an audio track of a file: by index from 0, by language, or the default track.
 
-    `downmix` gives two channels of more.
+    `downmix` mixes more than two channels down to two.
 
     Raises:
         DecodeError: the file cannot be read, or has no such track.
@@ -94,7 +94,7 @@ def _open(path: Path, track: int | str | None) -> Source:
             raise DecodeError(f"`{shown(path)}` is a folder, not a sound file")
         if path.exists() and not path.is_file():  # a pipe can be read only once
             raise DecodeError(
-                f"`{shown(path)}` is no regular file", "send it through `-`: stemsplit - < PIPE"
+                f"`{shown(path)}` is not a regular file", "send it through `-`: stemsplit - < PIPE"
             )
         with path.open("rb") as file:
             empty = not path.stat().st_size
@@ -109,7 +109,7 @@ def _open(path: Path, track: int | str | None) -> Source:
     chain = ogg.links(path) if head == b"OggS" else ()
     if chain:
         return Chain(path, chain, track if isinstance(track, int) else 0)
-    # libsndfile knows of one track only.
+    # libsndfile reads one track only.
     number = track if isinstance(track, int) else 0
     if number or (_may_be_mp3(path, head) and ffmpeg.executable()):
         return _decode(path, track)
@@ -117,7 +117,7 @@ def _open(path: Path, track: int | str | None) -> Source:
 
 
 def _decode(path: Path, track: int | str | None, *, downmix: bool = False) -> Decoder:
-    """Decode a sound track with ffmpeg, where players play it."""
+    """Decode an audio track with ffmpeg, at the time at which players play it."""
     there = tracks.contents(path)
     chosen = tracks.choose(path, there.tracks, track, downmix=downmix)
     decoder = Decoder(
@@ -133,7 +133,7 @@ def _decode(path: Path, track: int | str | None, *, downmix: bool = False) -> De
 
 
 def _open_libsndfile(path: Path, track: int | str | None) -> Source:
-    """Open a file with libsndfile, or with ffmpeg where that does better."""
+    """Open a file with libsndfile, or with ffmpeg if that is better for its format."""
     source = _try_libsndfile(path)
     extent = headers.find_sound(path)
     if extent:
@@ -141,7 +141,7 @@ def _open_libsndfile(path: Path, track: int | str | None) -> Source:
     if source is None:
         decoder = _decode(path, track)
         if extent and extent.stated == 0 and extent.start < extent.end:
-            decoder.remark = "states no length in its header; all that follows was used."
+            decoder.remark = "states no length in its header; all of its sound was used."
         return decoder
     unknown = source.frames is None or source.frames >= _UNKNOWN_FRAMES
     if unknown and ffmpeg.executable():
@@ -165,7 +165,7 @@ def _try_libsndfile(
 
 
 def _within(path: Path, extent: headers.Extent, source: Libsndfile | None) -> Libsndfile | None:
-    """Return what reads all of the sound that lies in a file, if anything does."""
+    """Return a source for all sound in a file, or None if there is none."""
     samples = extent.samples
     if source:
         samples = replace(source.samples, endian=extent.endian) if source.plain else None
@@ -193,7 +193,7 @@ def _within(path: Path, extent: headers.Extent, source: Libsndfile | None) -> Li
 
 
 def _may_be_mp3(path: Path, head: bytes) -> bool:
-    """Whether libsndfile would use mpg123: by eleven set bits of a frame header, an ID3 tag, or the name."""
+    """Whether libsndfile would use mpg123: it looks for a frame header, an ID3 tag, or the suffix."""
     if head in _OTHERS:
         return False
     sync = head[0] == 0xFF and len(head) > 1 and head[1] >= 0xE0

@@ -1,4 +1,4 @@
-"""The sound tracks of a container, and the choice of one."""
+"""The audio tracks of a container, and the choice of one."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from stemsplit.files.scratch import shown
 _TIMED = frozenset(
     {"asf", "avi", "flv", "live_flv", "matroska", "mov", "mpeg", "mpegts", "mxf", "nut", "rm", "wtv"}
 )
-"""Containers that say when each piece of sound is played; elsewhere one follows the other."""
+"""Containers with time stamps; in other formats, sound is continuous."""
 _SMALL_LAYOUTS = frozenset({"mono", "stereo", "downmix", "binaural", "1 channels", "2 channels"})
 _ROUNDING_SECONDS = 0.0011
-"""Time stamps in whole milliseconds are up to 0.5 ms off, and so is the start of the container."""
+"""Time stamps in whole milliseconds have errors of up to 0.5 ms, as has the start of the container."""
 _LONGEST_SILENCE_SECONDS = 600
-"""Before the sound: a longer one is a faulty time stamp, as of recordings of live streams."""
+"""Longest delay of the sound: longer ones are wrong time stamps, e.g. from recorded live streams."""
 
 
 @dataclass(frozen=True)
 class SoundTrack:
-    """One sound track; `index` counts from 0."""
+    """One audio track; `index` counts from 0."""
 
     index: int
     language: str
-    """As in the file, mostly three letters; empty where it is not stated."""
+    """The language code in the file, usually three letters; empty if not stated."""
     layout: str
     default: bool
 
@@ -47,19 +47,19 @@ class SoundTrack:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a container holds, as ffmpeg sees it."""
+    """The contents of a container, as ffmpeg reports them."""
 
     tracks: tuple[SoundTrack, ...]
     timed: bool
-    """Whether it has time stamps, so that sound may begin late, or have gaps."""
+    """Whether it has time stamps, so that sound can start late or have gaps."""
     start_seconds: float
-    """The time stamp at which players begin."""
+    """The time stamp at which players start."""
     others: bool
-    """Whether it holds more than one stream, covers not counted."""
+    """Whether it has more than one stream, not counting covers."""
 
 
 def contents(path: Path) -> Contents:
-    """Return what a file holds; no tracks at all if ffmpeg cannot read it."""
+    """Return the contents of a file; no tracks if ffmpeg cannot read it."""
     state = path.stat()
     return _contents(path, state.st_mtime_ns, state.st_size)
 
@@ -89,10 +89,10 @@ def _contents(path: Path, changed_ns: int, size: int) -> Contents:
 
 
 def choose(path: Path, tracks: Sequence[SoundTrack], wanted: int | str | None, *, downmix: bool) -> int:
-    """Return the index of the track to read: the one of that number or language, else the default one.
+    """Return the index of the track to read: by number, by language, or the default track.
 
-    Of several that fit, it is the one marked as default, as in players, else the first. If that is surround
-    sound, and there is no `downmix`, it is a mono or stereo track of the same language, if there is one.
+    If several tracks match, the one marked as default is used, as in players, or else the first. If that is
+    surround sound and `downmix` is off, a mono or stereo track of the same language is used, if there is one.
 
     Raises:
         DecodeError: there is no track in this language.
@@ -104,7 +104,7 @@ def choose(path: Path, tracks: Sequence[SoundTrack], wanted: int | str | None, *
         fitting = list(tracks)
     if not fitting:
         there = ", ".join(map(str, tracks))
-        raise DecodeError(f"`{shown(path)}` has no sound track in `{wanted}`", f"it has the tracks {there}")
+        raise DecodeError(f"`{shown(path)}` has no audio track in `{wanted}`", f"it has the tracks {there}")
     first = next((track for track in fitting if track.default), fitting[0])
     if first.surround and not downmix:
         same = (track for track in fitting if not track.surround and track.language == first.language)
@@ -113,16 +113,16 @@ def choose(path: Path, tracks: Sequence[SoundTrack], wanted: int | str | None, *
 
 
 def remark(path: Path, tracks: Sequence[SoundTrack], chosen: int) -> str | None:
-    """Return the end of a sentence that says which of several tracks was chosen; not of a stem file."""
+    """Return a remark about which of several tracks was chosen; none for a stem file."""
     if len(tracks) < 2 or song_of(path.name):
         return None
-    return f"has the sound tracks {', '.join(map(str, tracks))}: {chosen + 1} was used (see --audio-track)."
+    return f"has the audio tracks {', '.join(map(str, tracks))}: {chosen + 1} was used (see --audio-track)."
 
 
 def alternatives(path: Path) -> str:
-    """Return the end of a hint: which other tracks of a file are mono or stereo, if any."""
+    """Return the end of a hint that lists the mono and stereo tracks of a file, if any."""
     found = [str(track) for track in contents(path).tracks if not track.surround]
-    return f", or choose another sound track with --audio-track: {', '.join(found)}" if found else ""
+    return f", or choose another audio track with --audio-track: {', '.join(found)}" if found else ""
 
 
 @lru_cache(maxsize=256)
@@ -135,7 +135,7 @@ def _first_stamp(path: Path, track: int, changed_ns: int, size: int) -> float | 
 
 
 def delay_seconds(path: Path, there: Contents, track: int) -> float:
-    """Return for how long players show the other streams before the sound of a track begins."""
+    """Return the delay of a track's sound after the start of the other streams, as in players."""
     if not (there.timed and there.others):
         return 0.0
     state = path.stat()
@@ -145,7 +145,7 @@ def delay_seconds(path: Path, there: Contents, track: int) -> float:
 
 
 def _log(*arguments: str) -> str:
-    """Return all that ffmpeg says, or nothing without ffmpeg."""
+    """Return all messages of ffmpeg; an empty text without ffmpeg."""
     program = ffmpeg.executable()
     if program is None:
         return ""
