@@ -83,13 +83,13 @@ _LOCAL_FILES = "{daw} and {report} need one local file per stem"
 
 EXCLUSIONS = (
     Exclusion("stems", "two_stems", "{stems} and {two_stems} exclude each other", _both_named),
-    Exclusion("codec", "bitrate", "{bitrate} means nothing to {0}", _is_lossless),
-    Exclusion("codec", "depth", "{0} holds no floating point; choose {depth} 24", _is_float_flac),
+    Exclusion("codec", "bitrate", "{bitrate} does not apply to {0}", _is_lossless),
+    Exclusion("codec", "depth", "{0} cannot store float samples; choose {depth} 24", _is_float_flac),
     *(
         Exclusion("format", other, _STEM_FILES_ONLY, _outside_stem_file)
         for other in ("codec", "stem_names", "stem_colors")
     ),
-    Exclusion("format", "bitrate", "{bitrate} means nothing to {0}", _is_lossless),
+    Exclusion("format", "bitrate", "{bitrate} does not apply to {0}", _is_lossless),
     Exclusion(
         "format",
         "depth",

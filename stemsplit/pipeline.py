@@ -84,7 +84,7 @@ def split_file(
     appear all together or not at all. With `format="stem.mp4"` they are in one file, `OUT/<track>.stem.mp4`.
     `outputs` sets the path of some or all stems, instead of `out`, `template` and `format`.
 
-    Options, with their defaults: `template=None`, as in `{artist}/{track}/{stem}.{ext}`; `format="wav"`;
+    Options, with their defaults: `template=None`, e.g. `{artist}/{track}/{stem}.{ext}`; `format="wav"`;
     `depth="same"`; `bitrate=None`; for stem files `codec=None`, `stem_names=None` and `stem_colors=None`;
     `force=False`; `start_seconds=0.0`; `duration_seconds=None`; `audio_track=None` and
     `downmix=False`, see `Reader`; `gain_db=0.0`, the same for all stems. Without a `separator`, those of

@@ -275,8 +275,8 @@ def test_tags_and_cover_are_carried_over(tmp_path):
         (NAMES[:3], {}, "four stems, not vocals, drums, bass"),
         (("vocals",) * 4, {}, "four stems"),
         (NAMES, {"encoding": Encoding(bitrate="loud")}, "not a bitrate"),
-        (NAMES, {"encoding": Encoding("32f", codec="alac")}, "ALAC holds no floating point"),
-        (NAMES, {"encoding": Encoding(bitrate="64k", codec="flac")}, "A bitrate means nothing to flac"),
+        (NAMES, {"encoding": Encoding("32f", codec="alac")}, "ALAC cannot store float samples"),
+        (NAMES, {"encoding": Encoding(bitrate="64k", codec="flac")}, "A bitrate does not apply to flac"),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(names, options, words, tmp_path):

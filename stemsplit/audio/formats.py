@@ -13,7 +13,7 @@ LOSSLESS = ("wav", "flac", "alac")
 """Formats and codecs that have a depth; the others have a bitrate."""
 DEPTHS: tuple[str, ...] = get_args(Depth)
 STEM_FILE = "stem.mp4"
-"""The one format of which a file holds all stems of a track."""
+"""The output format with all stems of a track in one file."""
 StemCodec = Literal["aac", "alac", "flac"]
 """How its tracks are stored."""
 AnyFormat = Literal[Format, "stem.mp4"]

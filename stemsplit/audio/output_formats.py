@@ -59,9 +59,7 @@ def check(format: str, depth: str, bitrate: str | None) -> None:
     if depth not in DEPTHS[1:]:
         raise EncodeError(f"No depth `{depth}`", f"choose one of {', '.join(DEPTHS)}")
     if format in ("flac", "alac") and depth == "32f":
-        raise EncodeError(
-            f"{format.upper()} holds no floating point samples", "use --depth 24, or --format wav"
-        )
+        raise EncodeError(f"{format.upper()} cannot store float samples", "use --depth 24, or --format wav")
     if bitrate and format in LOSSLESS:
         raise EncodeError(f"A bitrate does not apply to {format}", "leave it out, or choose mp3, ogg or m4a")
     if bitrate and not re.fullmatch(r"\d{1,6}[kK]?", bitrate):

@@ -40,7 +40,7 @@ def label_stems(
     """
     if len(stems) != len(ORDER) or len(set(stems)) != len(ORDER):
         raise EncodeError(
-            f"A stem file holds four stems, not {', '.join(stems) or 'none'}",
+            f"A stem file has four stems, not {', '.join(stems) or 'none'}",
             "choose a model of four stems, or another --format",
         )
     ordered = in_file_order(stems)

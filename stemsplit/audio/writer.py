@@ -71,7 +71,7 @@ class Encoding:
     format: str | None = None
     """Default: the suffix of the file name."""
     channels_per_track: int | None = None
-    """Default: one track has all channels."""
+    """Default: one track with all channels."""
     codec: str | None = None
     """Default: that of the format. An m4a holds `aac`; a stem file, `alac` or `flac` too."""
 
@@ -191,7 +191,9 @@ class Writer:
         large = self.frames_written * self._bytes_per_frame > _RIFF_LIMIT
         if large and self.format == "wav" and not self._large:
             raise EncodeError(f"`{self.path}` would exceed the 4 GiB of a WAV file", "choose --format flac")
-        if self._codec == "m4a":  # above full scale ffmpeg's AAC encoder distorts far worse than this
+        if (
+            self._codec == "m4a"
+        ):  # above full scale, ffmpeg's AAC encoder distorts far more than clipping does
             block = block.clip(-1, 1)
         samples = np.ascontiguousarray(quantised(block, self._depth).T)
         try:
@@ -209,7 +211,7 @@ class Writer:
 
     @property
     def clips(self) -> bool:
-        """Whether what is above full scale is lost in the file, not only where it is played."""
+        """Whether the file itself is clipped at full scale, not only its playback."""
         return self._depth != "32f" or self._codec == "m4a"
 
     def finish(self) -> None:

@@ -109,8 +109,8 @@ def command(
     if not quiet:
         ahead = f"{live.milliseconds(spec.context):.0f} ms of it look-ahead"
         delay = f"delay {live.milliseconds(way.latency):.0f} ms, {ahead}"
-        block = f"blocks of {live.milliseconds(live.block):.0f} ms"
-        console.say(f"{stem or remix}: {delay}; {block}; {spec.how}")
+        blocks = f"blocks of {live.milliseconds(live.block):.0f} ms"
+        console.say(f"{stem or remix}: {delay}; {blocks}; {spec.how}")
     try:
         way.run()
     finally:

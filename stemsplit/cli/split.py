@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-import sys
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from stemsplit.cli import config, console, encoding, models, runtime_options, sound
+from stemsplit.cli import config, console, encoding, models, runtime_options, sound, split_checks
 from stemsplit.defaults import DEFAULT_MODEL
 from stemsplit.errors import StemsplitError
-
-if TYPE_CHECKING:
-    from stemsplit.cli.split_run import Run
 
 EXAMPLES = {
     "stemsplit song.mp3": "Split a song into the four stems of the default model, in stems/song/",
@@ -224,7 +220,7 @@ def command(
     from stemsplit.options import OutputOptions, RuntimeOptions, SplitOptions
 
     config.refuse_exclusions(ctx)
-    _refuse_values(gpus_per_worker, duration, gain)
+    split_checks.refuse_values(gpus_per_worker, duration, gain)
     run = Run(
         tracks=[*(tracks or []), *_listed(from_file)],
         recursive=recursive,
@@ -236,7 +232,7 @@ def command(
         gpus_per_worker=gpus_per_worker,
         dry_run=dry_run,
     )
-    _refuse_pipes(run, from_file, out)
+    split_checks.refuse_pipes(run, from_file, out)
     options = BatchOptions(
         SplitOptions(
             model=model,
@@ -269,38 +265,8 @@ def command(
     run.start(options, console.Report(quiet=quiet, verbose=verbose, json=json, print0=print0))
 
 
-def _refuse_values(gpus_per_worker: float, duration: float | None, gain: float) -> None:
-    if gpus_per_worker > 1 and gpus_per_worker % 1:
-        raise typer.BadParameter("--gpus-per-worker takes a whole number of GPUs, or a fraction of one")
-    if duration == 0:
-        raise typer.BadParameter("--duration must be more than 0")
-    if not -60 <= gain <= 60:
-        raise typer.BadParameter("--gain takes -60 to 60 dB")
-
-
 def _listed(source: str | None) -> list[str]:
     """Return the tracks in a list."""
     from stemsplit.batch import tracklist
 
     return [] if source is None else tracklist.read(source)
-
-
-def _refuse_pipes(run: Run, from_file: str | None, out: str) -> None:
-    """Raise BadParameter for combinations that standard streams and remote folders do not support."""
-    from stemsplit.files import remote
-
-    stdin = "-" in run.tracks
-    if not run.tracks:
-        raise typer.BadParameter("no tracks given")
-    if stdin and sys.stdin.isatty():
-        raise typer.BadParameter("the track - needs piped or redirected input: play | stemsplit -")
-    if run.ray and stdin:
-        raise typer.BadParameter("--ray works on files only, not on standard input")
-    if stdin and from_file == "-":
-        raise typer.BadParameter("standard input cannot be both a track and a list of tracks")
-    if run.raw and not (run.stdout or stdin):
-        raise typer.BadParameter("--raw needs the track `-` or --stdout")
-    if not run.ray and remote.is_remote(out):
-        raise typer.BadParameter(
-            "--out takes addresses such as s3://bucket/music only with --ray (`--ray local` will do)"
-        )
