@@ -168,3 +168,16 @@ def test_the_table_of_models_has_every_card_and_its_scores():
         (row,) = [line for line in table.splitlines() if line.startswith(f"| [`{card.name}`]({uri}) |")]
         assert f"| {card.scores['test'][card.mask]['vocals']['sdr_db']:.2f} |" in row
     assert table.splitlines()[2].startswith(f"| [`{stemsplit.DEFAULT_MODEL}`]")
+
+
+@pytest.mark.parametrize(
+    ("element", "elsewhere"),
+    [
+        ('<script src="https://x.org/a.js">', True),
+        ("<link rel=stylesheet href=//x.org/a.css>", True),
+        ('<img src="../pictures/a.png">', False),
+        ('<a href="https://x.org">', False),
+    ],
+)
+def test_what_a_page_loads_from_another_host_is_seen(element, elsewhere):
+    assert bool(hooks.ELSEWHERE.search(element)) == elsewhere

@@ -5,6 +5,7 @@ A page of docs/ holds a line `<!-- generated: NAME -->` where the text of `GENER
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from docs._generate import architecture, cli, docstrings, events, included, models
 
+LOG = logging.getLogger("mkdocs.hooks.generate")
 GENERATED: dict[str, Callable[[], str]] = {
     "architecture": architecture.picture,
     "cli": cli.reference,
@@ -22,6 +24,7 @@ GENERATED: dict[str, Callable[[], str]] = {
 }
 CARDS = ("models/index.md", "models/more.md")
 """The pages before and after the models' cards."""
+ELSEWHERE = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^>]*>")
 MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 
 
@@ -47,3 +50,10 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
     source, uri = Path(page.file.abs_src_path), page.file.src_uri
     markdown = MARK.sub(lambda mark: GENERATED[mark[1]](), markdown)
     return included.with_links(markdown, source, uri)
+
+
+def on_post_page(output: str, *, page: Any, config: Any) -> str:
+    """Warn of a page that loads anything from another host: the site works without a network."""
+    for element in ELSEWHERE.findall(output):
+        LOG.warning("%s loads from another host: %s", page.file.src_uri, element)
+    return output
