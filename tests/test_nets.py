@@ -197,6 +197,17 @@ def test_batch_norms_are_of_the_weights_that_are_kept_and_of_songs_as_they_are(s
 
 
 @pytest.mark.slow
+def test_networks_in_stereo_are_validated_on_mono_versions_too(songs):
+    scores, narrow = (
+        tiny("mdensenet-small", found, frames=8).validate()["network"]
+        for found in (songs, [song.with_width(0) for song in songs])
+    )
+    assert narrow["mono_sdr_db"] == pytest.approx(narrow["sdr_db"], abs=1e-4)
+    assert abs(scores["mono_sdr_db"] - scores["sdr_db"]) > 1e-3
+    assert "mono_sdr_db" not in tiny("fnn-small", songs, frames=8).validate()["network"]
+
+
+@pytest.mark.slow
 def test_a_blend_finds_its_weights_in_the_end(songs):
     trainer = tiny("blend-small", songs, frames=16)
     trainer.start()

@@ -36,7 +36,7 @@ from stemsplit.training.network_trainer import NetworkTrainer
 from stemsplit.training.presets import preset
 from stemsplit.training.progress import Lines, LiveTable
 from stemsplit.training.run import Settings, train
-from stemsplit.training.sampler import Batch, MixtureSampler, map_songs
+from stemsplit.training.sampler import Batch, MixtureSampler, map_songs, splits
 from stemsplit.zoo import store
 from tests.conftest import NOISES, SAMPLE_RATE
 
@@ -346,6 +346,31 @@ def test_a_run_ends_with_weights_a_log_and_curves(data, tmp_path):
     assert [entry["step"] for entry in logger.read(run / "log.jsonl")] == [2, 3]
 
 
+@pytest.mark.parametrize("shares", [(0.9, 0.1), (1.0, 3.0), ()])
+def test_examples_come_from_each_folder_by_its_share(noise_songs, shares):
+    songs = [replace(noise_songs[0], name=f"{folder}", data=folder) for folder in (0, 0, 0, 1)]
+    sampler = MixtureSampler(songs, Stft(), 513, 8, 1, shares=shares)
+    drawn = [
+        excerpt.song.data
+        for seed in range(300)
+        for excerpt in sampler._draw_excerpts(np.random.default_rng(seed))[0]
+    ]
+    expected = shares[1] / sum(shares) if shares else 0.25
+    assert abs(np.mean(drawn) - expected) < 0.06
+
+
+def test_songs_know_their_folder_and_the_card_the_shares(data, tmp_path):
+    words = ["--data", data, "--data", data, "--stems", "high", "--steps", "1", "--examples", "1"]
+    words += ["--validation", "1", "--quiet", "--run", str(tmp_path / "run")]
+    refused = CliRunner().invoke(app, ["train", *words, "--share", "1"])
+    assert refused.exit_code == 2
+    assert "one share above 0 for each" in refused.output
+    assert [song.data for song in splits([data, data], ("high",))["train"]] == [0, 0, 1, 1]
+    CliRunner().invoke(app, ["train", *words, "--share", "0.6", "--share", "0.4"], catch_exceptions=False)
+    card = store.read_card(tmp_path / "run" / "trained.safetensors")
+    assert card.recipe["shares"] == [0.6, 0.4]
+
+
 def test_training_can_begin_with_a_model(data, tmp_path):
     first = train(settings(data, tmp_path / "a"), TrainConfig(steps=1), say=str)
     quiet = TrainConfig(steps=1, learning_rate=0.0, init=str(first))
@@ -492,6 +517,13 @@ def test_a_line_is_said_for_each_line_of_the_log():
     assert len(said) == 2
 
 
+def test_a_line_has_the_scores_of_mono_versions():
+    said = []
+    scores = {"high": {"loss": 0.4, "sdr_db": 5.123, "mono_sdr_db": 4.567}}
+    Lines(said.append)({**ENTRY, "valid": scores}, True)
+    assert said[0].endswith("(validation 0.4000, 5.12 dB, mono 4.57 dB)")
+
+
 def test_the_live_table_shows_the_last_validation_and_the_best(monkeypatch):
     from rich.console import Console
     from rich.live import Live
@@ -518,7 +550,7 @@ def test_the_command_line_has_the_package_s_defaults_and_choices():
         "validate_every": "validate_steps",
     }
     ours |= dict.fromkeys(DEFAULTS)  # as suits the network
-    for name in parameters.keys() - {"data", "run", "name", "stems", "join", "quiet", "device"}:
+    for name in parameters.keys() - {"data", "share", "run", "name", "stems", "join", "quiet", "device"}:
         assert parameters[name].default == ours[renamed.get(name, name)], name
     assert DEFAULTS.items() <= {**asdict(Settings((), None, "", ())), **asdict(TrainConfig())}.items()
     hints = get_type_hints(command)

@@ -51,6 +51,13 @@ def command(
             "Repeatable.",
         ),
     ] = None,
+    share: Annotated[
+        list[float] | None,
+        _what(
+            metavar="SHARE",
+            help="Examples drawn from each --data, in their order: 0.6 and 0.4. [more from longer songs]",
+        ),
+    ] = None,
     stems: Annotated[
         str, _what(metavar="NAMES", help="Stems that the model separates, in this order.")
     ] = "vocals,drums,bass,other",
@@ -216,6 +223,8 @@ def command(
     """
     if not data and not join:
         raise typer.BadParameter("give --data, or --join, or both")
+    if share and (len(share) != len(data or ()) or min(share) <= 0):
+        raise typer.BadParameter("give one share above 0 for each --data", param_hint="--share")
     if join:
         from stemsplit.training import merge
 
@@ -243,6 +252,7 @@ def command(
         run=run,
         name=name,
         stems=names,
+        shares=tuple(share or ()),
         examples=chosen["examples"],
         frames=chosen["frames"],
         validation=validation,

@@ -56,12 +56,13 @@ MUSDB18_VALID = frozenset(
 class Song:
     """One song: `parts` `(stem + 1, channel, time)`; the last part is the residual.
 
-    `known[i]` is false where stem i is in the residual.
+    `known[i]` is false where stem i is in the residual. `data` is the index of the folder that it is from.
     """
 
     name: str
     parts: Samples
     known: tuple[bool, ...]
+    data: int = 0
 
     @property
     def length(self) -> int:
@@ -104,6 +105,8 @@ class SongSource:
     name: str
     stems: tuple[str, ...]
     sounds: tuple[Sound, ...]
+    data: int = 0
+    """The index of the folder that it is from, where there are several."""
 
     @property
     def known(self) -> tuple[bool, ...]:
@@ -146,7 +149,7 @@ class SongSource:
         parts = np.zeros((len(signals), CHANNELS, max(signal.shape[-1] for signal in signals)), np.float32)
         for part, signal in zip(parts, signals, strict=True):
             part[:, : signal.shape[-1]] = signal
-        return Song(self.name, parts, self.known)
+        return Song(self.name, parts, self.known, self.data)
 
 
 def find_songs(
@@ -160,15 +163,16 @@ def find_songs(
         UnknownStem: no song has any of the stems.
     """
     found: list[SongSource] = []
-    for entry in data:
+    for number, entry in enumerate(data):
         folder = Path(entry.removeprefix(MUSDB18))
         if not folder.is_dir():
             raise DecodeError(f"No such folder: `{folder}`", f"data is DIR or {MUSDB18}DIR")
         if entry.startswith(MUSDB18):
-            found += _musdb18_songs(folder, split, stems)
+            songs = _musdb18_songs(folder, split, stems)
         else:
-            for path in _folders(folder / split):
-                found += _folder_songs(path, folder / split, stems)
+            below = folder / split
+            songs = [song for path in _folders(below) for song in _folder_songs(path, below, stems)]
+        found += [replace(song, data=number) for song in songs]
     if not found and not required:
         return []
     if not found:

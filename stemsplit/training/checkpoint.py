@@ -75,6 +75,7 @@ def identity(trainer: Trainer) -> str:
         "validation": (validation.size, validation.frames, samplers.validation_batches),
         "songs": [song.name for song in sampler.songs],
         "processes": trainer.fabric.world_size,
+        **({"shares": sampler.shares} if sampler.shares else {}),
     }
     return json.dumps(facts, sort_keys=True)
 

@@ -143,6 +143,11 @@ class Trainer:
         return self.samplers.training.frames - 2 * self.entry.context.margin
 
     @property
+    def in_stereo(self) -> bool:
+        """Whether the networks tell the channels apart, and are validated on mono versions as well."""
+        return self.entry.input_shape[0] > 1
+
+    @property
     def parameters(self) -> int:
         """Number of trained weights, of all networks together."""
         networks = [each.networks["network"] for each in self.network_trainers.values()]
@@ -204,6 +209,7 @@ class Trainer:
         """Return the averages' scores, of the networks still in training whose stems are known."""
         active = self._active()
         names = ("loss", "sdr_db", *(() if self.entry.predicts_waveforms else MEASURES))
+        names += ("mono_sdr_db",) if self.in_stereo else ()
         sums = torch.zeros(len(active), len(names) + 1, device=self.fabric.device)
         for network_trainer in active:
             # The statistics of batch norms come from the weights that went into the average, not from the
@@ -212,7 +218,8 @@ class Trainer:
                 update_bn(self._inputs(self.unaugmented_sampler), network_trainer.networks["average"])
         fabric, samplers = self.fabric, self.samplers
         for number in range(fabric.global_rank, samplers.validation_batches, fabric.world_size):
-            inputs, all_targets = self._tensors(samplers.validation(number))
+            batch = samplers.validation(number)
+            inputs, all_targets = self._tensors(batch)
             for row, network_trainer in zip(sums, active, strict=True):
                 targets = all_targets[network_trainer.name]
                 outputs = network_trainer.predict(inputs, averaged=True)
@@ -220,6 +227,8 @@ class Trainer:
                 found = [network_trainer.loss(outputs, targets), sdr_db(estimates, targets)]
                 if not self.entry.predicts_waveforms:
                     found += measure(network_trainer.logits(outputs), targets).values()
+                if self.in_stereo:
+                    found.append(self._sdr_db(network_trainer, batch.mono()))
                 row += targets.known.sum() * torch.stack([*found, torch.ones_like(found[0])])
         total = self.fabric.all_reduce(sums, reduce_op="sum")
         assert isinstance(total, Tensor)
@@ -228,6 +237,12 @@ class Trainer:
             for each, row in zip(active, total, strict=True)
             if row[-1] > 0
         }
+
+    def _sdr_db(self, network_trainer: NetworkTrainer, batch: Batch) -> Tensor:
+        """Return the mean SDR of the average network's estimates."""
+        inputs, all_targets = self._tensors(batch)
+        outputs, targets = network_trainer.predict(inputs, averaged=True), all_targets[network_trainer.name]
+        return sdr_db(network_trainer.estimates(outputs, targets), targets)
 
     def _tensors(self, batch: Batch) -> tuple[Tensor, dict[str, Targets]]:
         """Return the networks' input `(example, view, ...)` and the targets of each, on the device."""

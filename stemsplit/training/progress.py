@@ -41,7 +41,8 @@ def _validated(entry: LogEntry, stem: str) -> str:
         return ""
     accuracy = f", {scores['weighted_accuracy']:.3f}" if "weighted_accuracy" in scores else ""
     sdr = f", {scores['sdr_db']:.2f} dB" if "sdr_db" in scores else ""
-    return f" (validation {scores['loss']:.4f}{accuracy}{sdr})"
+    mono = f", mono {scores['mono_sdr_db']:.2f} dB" if "mono_sdr_db" in scores else ""
+    return f" (validation {scores['loss']:.4f}{accuracy}{sdr}{mono})"
 
 
 def summary(entry: LogEntry) -> str:

@@ -50,6 +50,8 @@ class Settings:
     run: Path
     name: str
     stems: tuple[str, ...]
+    shares: tuple[float, ...] = ()
+    """Of examples, how many are drawn from each of `data`; empty: as the songs' lengths have it."""
     examples: int = 8
     """Excerpts in a batch, on each device."""
     frames: int = 32
@@ -205,6 +207,7 @@ def _trainer(
         recipe.seed,
         settings.augmentation,
         fabric.device,
+        settings.shares,
     )
     validation = replace(
         sampler,
@@ -212,6 +215,7 @@ def _trainer(
         frames=frames + 2 * entry.context.margin,
         size=min(VALIDATION_SIZE, settings.validation),
         augmentation=Augmentation.none(),
+        shares=(),
     )
     samplers = Samplers(sampler, validation, settings.validation // validation.size, settings.workers)
     return Trainer(settings.stems, samplers, recipe, fabric, weights=weights)
@@ -226,6 +230,7 @@ def _card(settings: Settings, trainer: Trainer) -> ModelCard:
         "frames": settings.frames,
         "processes": trainer.fabric.world_size,
         "augmentation": asdict(settings.augmentation),
+        **({"shares": settings.shares} if settings.shares else {}),
         "trained_steps": trainer.step,
         "trained_frames": trainer.step * frames,
         "trained_hours": round(trainer.seconds / 3600, 2),

@@ -95,7 +95,7 @@ def _map_song(source: SongSource, sample_rate: int, cache: Path) -> Song:
     path = cache / f"{key}.npy"
     if not path.exists():
         _decode(source, sample_rate, path)
-    return Song(source.name, np.load(path, mmap_mode="c"), source.known)
+    return Song(source.name, np.load(path, mmap_mode="c"), source.known, source.data)
 
 
 def _decode(source: SongSource, sample_rate: int, path: Path) -> None:
@@ -130,6 +130,11 @@ class Batch:
     """`(example, stem, channel, ...)`; with the residual they sum to the mixture."""
     known: Tensor
     """`(example, stem)`: false where a stem is not separate from another one."""
+
+    def mono(self) -> Batch:
+        """Return the same mixtures and stems with both channels alike."""
+        mixture, stems = self.mixture.mean(1, True), self.stems.mean(2, True)
+        return Batch(mixture.expand_as(self.mixture), stems.expand_as(self.stems), self.known)
 
 
 @dataclass(frozen=True)
@@ -182,6 +187,8 @@ class MixtureSampler:
     seed: int = 0
     augmentation: Augmentation = Augmentation()
     device: torch.device = CPU
+    shares: tuple[float, ...] = ()
+    """Of examples, how many are drawn from each folder of the data. Empty: as the songs' lengths have it."""
 
     def __call__(self, number: int) -> Batch:
         """Return batch `number`."""
@@ -268,8 +275,15 @@ class MixtureSampler:
         parts = range(len(self.songs[0].known) + 1)
         alone = [[song for song in self.songs if (*song.known, all(song.known))[part]] for part in parts]
         pools = [*alone, list(self.songs)]
-        weights = [np.sqrt([song.length for song in pool]) for pool in pools]
+        weights = [self._weights(pool) for pool in pools]
         return [(pool, weight.cumsum() / weight.sum()) for pool, weight in zip(pools, weights, strict=True)]
+
+    def _weights(self, pool: Sequence[Song]) -> NDArray[np.float64]:
+        weights = np.sqrt([song.length for song in pool])
+        if self.shares and pool:
+            data = np.array([song.data for song in pool])
+            weights *= np.array(self.shares)[data] / np.bincount(data, weights)[data]
+        return weights
 
     def _draw_song(self, rng: np.random.Generator, pool: int = -1) -> Song:
         songs, odds = self._pools[pool]
