@@ -52,7 +52,7 @@ def item(parameter: Any, command: str, context: Any) -> str:
         name = name.partition(" <")[0]  # without Python's type
     found = EXTRA.match(text)
     assert found is not None
-    notes = "".join(f" <em>{html.escape(note)}</em>" for note in (found["extra"] or "").split("; ") if note)
+    notes = f" <em>{html.escape(found['extra'])}</em>" if found["extra"] else ""
     return (
         f'<dt id="{anchor(command)}-{anchor(parameter.name)}"><code>{html.escape(name)}</code></dt>'
         f"<dd>{with_code(found['text'])}{notes}</dd>"

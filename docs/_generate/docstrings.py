@@ -1,4 +1,4 @@
-"""What of the project's docstrings the Google style does not know; and the table of errors."""
+"""What of the project's docstrings the Google style does not know; and the list of errors."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import griffe
 
+from docs._generate.cli import with_code
 from stemsplit import errors
 
 SHAPES = re.compile(r"\bShapes: ")
@@ -21,11 +22,12 @@ class Shapes(griffe.Extension):
             obj.docstring.value = SHAPES.sub("\n\n**Shapes**: ", obj.docstring.value)
 
 
-def table_of_errors() -> str:
-    """Return a table of all errors with their codes and exit statuses."""
-    rows = ["| error | `code` | `exit_status` | |", "| --- | --- | --: | --- |"]
-    for error in vars(errors).values():
-        if isinstance(error, type) and issubclass(error, errors.StemsplitError):
-            summary = (error.__doc__ or "").partition("\n")[0]
-            rows.append(f"| `{error.__name__}` | `{error.code}` | {error.exit_status} | {summary} |")
-    return "\n".join(rows)
+def list_of_errors() -> str:
+    """Return all errors as a list of definitions, with their codes and exit statuses."""
+    items = [
+        f"<dt><code>{error.__name__}</code> <em>code {error.code}; exit status {error.exit_status}</em></dt>"
+        f"<dd>{with_code((error.__doc__ or '').partition(chr(10))[0])}</dd>"
+        for error in vars(errors).values()
+        if isinstance(error, type) and issubclass(error, errors.StemsplitError)
+    ]
+    return "\n".join(['<dl class="options">', *items, "</dl>"])

@@ -17,7 +17,7 @@ LOG = logging.getLogger("mkdocs.hooks.generate")
 GENERATED: dict[str, Callable[[], str]] = {
     "architecture": architecture.picture,
     "cli": cli.reference,
-    "errors": docstrings.table_of_errors,
+    "errors": docstrings.list_of_errors,
     "events": events.reference,
     "models": models.table,
     "packages": architecture.packages,
