@@ -55,7 +55,8 @@ def command(
         list[float] | None,
         _what(
             metavar="SHARE",
-            help="Examples drawn from each --data, in their order: 0.6 and 0.4. [more from longer songs]",
+            help="Share of the examples to draw from each --data, in the same order, e.g. 0.6 and 0.4. "
+            "Default: proportional to the length of its songs. Repeatable.",
         ),
     ] = None,
     stems: Annotated[
