@@ -23,7 +23,7 @@ from stemsplit.cli import app
 from stemsplit.errors import DecodeError, StemsplitError
 from tests.conftest import SAMPLE_RATE, events
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+GUIDE = (Path(__file__).parent.parent / "docs" / "guides" / "scripts.md").read_text(encoding="utf-8")
 FORMS = ("s16", "s24", "s32", "f32")
 STEP = {"s16": 2.0**-15, "s24": 2.0**-23, "s32": 2.0**-23, "f32": 0.0}
 """Of the samples' rounding: the 32 bits of s32 hold the 24 that a float has."""
@@ -268,10 +268,10 @@ def test_a_pipe_that_is_closed_ends_quietly(song):
 @pytest.mark.slow
 @pytest.mark.subprocess
 @pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
-def test_the_pipes_of_the_readme_work(song, monkeypatch):
-    (block,) = (each for each in re.findall(r"```console\n(.*?)```", README, re.DOTALL) if "--stdout" in each)
-    lines = [line[2:] for line in block.splitlines()]
-    assert len(lines) >= 3
+def test_the_pipes_of_the_guide_work(song, monkeypatch):
+    pipes = GUIDE.partition("\n## Pipes\n")[2].partition("\n## ")[0]
+    lines = re.findall(r"^\$ (.*)", pipes, re.MULTILINE)
+    assert len(lines) >= 4
     ffmpeg_run = [ffmpeg.executable(), "-v", "error", "-i", "song.wav", "song.mp3"]
     subprocess.run(ffmpeg_run, check=True)
     programs = song / "bin"
