@@ -133,9 +133,10 @@ def test_python_examples_run(name, tmp_path, monkeypatch, music):
 
 SHORT = {
     "--duration 20": "--duration 2 --model binary-mask-cnn --fast",
-    "--start 20": "--start 28 --model binary-mask-cnn --fast",
-    "--minutes 30": "--steps 1 --examples 1 --frames 8 --validation 1 --warmup 1",
+    "--start 20": "--start 29 --model binary-mask-cnn --fast",
+    "--minutes 30": "--stems vocals --steps 1 --examples 1 --frames 8 --validation 1 --warmup 1",
     "evaluate": "evaluate --oracle none --baseline none --fast",
+    "--model binary-mask-cnn --model": "--model",
     "mp3 --model": "mp3 --duration 1 --fast --model",
 }
 """What makes the tutorial short: an hour becomes some seconds."""

@@ -86,7 +86,7 @@ class InstalledCard:
                 raise ValueError(f"a stem cannot be called {stem!r}")
         if not self.outputs or len(set(self.outputs)) < len(self.outputs) or len(self.outputs) > 64:
             raise ValueError("outputs must be different names, 64 at most")
-        if len(self.stems) < 2:
+        if len(self.stems) < 2 and self.kind != "stemsplit":
             raise ValueError("a model of one stem needs a residual")
         if not 4_000 <= self.sample_rate <= 400_000:
             raise ValueError(f"sample_rate={self.sample_rate} is out of range")
