@@ -56,7 +56,7 @@ def command(
         _what(
             metavar="SHARE",
             help="Share of the examples to draw from each --data, in the same order, e.g. 0.6 and 0.4. "
-            "Default: proportional to the length of its songs. Repeatable.",
+            "Default: songs are drawn by the square root of their lengths. Repeatable.",
         ),
     ] = None,
     stems: Annotated[
