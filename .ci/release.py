@@ -28,7 +28,7 @@ SECOND_MODEL = "deep-conv-sep"
 PYTHONS = [f"python3.{minor}" for minor in range(10, 15)]
 LARGEST_MB = {"stemsplit_audio": 10, "stemsplit_audio_models": 100}
 """The package index takes files of up to 100 MB; the program's own wheel is meant to be small."""
-FROM_INDEX = "$ pipx install {name}"
+FROM_INDEX = "$ pipx install 'stemsplit-audio[openvino,plot]'"
 
 
 def main() -> None:
@@ -180,13 +180,10 @@ def try_wheels(python: str, wheels: Sequence[Path]) -> None:
 
 
 def with_index_line(readme: str) -> str:
-    """Return the README with the line that installs from the package index, before that for a wheel."""
-    line = FROM_INDEX.format(name=constants(ROOT)["DISTRIBUTION"])
-    if f"{line}\n" in readme:
-        return readme
-    changed = re.sub(r"^(?=\$ pipx install \S*dist/)", f"{line}\n", readme, count=1, flags=re.MULTILINE)
-    stop_if([] if changed != readme else ["README.md has no line `$ pipx install dist/...`"])
-    return changed
+    """Return the README with the line that installs from the package index first in its section on that."""
+    heading, block = "\n## Install\n\n", f"```console\n{FROM_INDEX}\n```\n\n"
+    stop_if([] if heading in readme else ["README.md has no section `Install`"])
+    return readme if block in readme else readme.replace(heading, f"{heading}{block}", 1)
 
 
 def change(path: Path, how: Callable[[str], str]) -> None:

@@ -141,12 +141,15 @@ def test_a_file_that_no_wheel_holds_is_named(tmp_path):
 
 def test_a_release_adds_the_line_that_installs_from_the_index():
     with_index_line = RELEASE["with_index_line"]
-    before = "```console\n$ pipx install dist/stemsplit_audio-*.whl\n```\n"
-    after = f"```console\n$ pipx install {DISTRIBUTION}\n$ pipx install dist/stemsplit_audio-*.whl\n```\n"
-    assert with_index_line(before) == after
+    before = (ROOT / "README.md").read_text(encoding="utf-8").replace(RELEASE["FROM_INDEX"], "")
+    after = with_index_line(before)
+    assert after.partition("## Install\n\n```console\n")[2].startswith(RELEASE["FROM_INDEX"])
     assert with_index_line(after) == after
-    with pytest.raises(SystemExit, match="has no line"):
-        with_index_line("no such line")
+    extras = re.fullmatch(rf"\$ pipx install '{DISTRIBUTION}\[([\w,]+)\]'", RELEASE["FROM_INDEX"])
+    assert extras is not None
+    assert all(re.search(rf"^{extra} = \[", PROJECT, re.MULTILINE) for extra in extras[1].split(","))
+    with pytest.raises(SystemExit, match="no section"):
+        with_index_line("# Another README\n")
 
 
 def test_the_second_distribution_is_the_one_that_the_program_names():
