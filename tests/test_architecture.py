@@ -24,7 +24,7 @@ LAYERS = [
     {"pipeline"},
     {"arrays", "plots"},
     {"batch", "live", "remix", "datasets"},
-    {"evaluation", "export"},
+    {"evaluation", "export", "practice"},
     {"training"},
     {"cli"},
     {"__main__", "__init__"},
@@ -34,7 +34,9 @@ LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MOST_PARAMETERS, MOST_LINES = 6, 300
 MANY_PARAMETERS = {
-    **dict.fromkeys(["cli/evaluate.py", "cli/live.py", "cli/remix.py", "cli/split.py"], "command"),
+    **dict.fromkeys(
+        ["cli/evaluate.py", "cli/live.py", "cli/practice.py", "cli/remix.py", "cli/split.py"], "command"
+    ),
     **dict.fromkeys(["cli/train.py", "cli/unpack.py"], "command"),
 }
 """Typer commands, with one parameter per option."""

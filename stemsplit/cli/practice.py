@@ -1,0 +1,202 @@
+"""`stemsplit practice`: a song slower, in another key, in a loop, with a click, without one's own part."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from stemsplit.cli import console, encoding, models, runtime_options, sound
+from stemsplit.cli.bars import Bars
+from stemsplit.defaults import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from stemsplit.practice.practice import PracticeResult
+
+EXAMPLE = "stemsplit practice song.mp3 --mute bass --tempo 80% --loop 1:02-1:30"
+
+_stems = partial(typer.Option, rich_help_panel="Stems")
+_change = partial(typer.Option, rich_help_panel="Tempo and key")
+_repeat = partial(typer.Option, rich_help_panel="Loop")
+_beat = partial(typer.Option, rich_help_panel="Beats")
+_how = partial(typer.Option, rich_help_panel="How to split")
+_where = partial(typer.Option, rich_help_panel="What to write")
+_tell = partial(typer.Option, rich_help_panel="What to print", metavar="")
+
+
+def command(
+    source: Annotated[
+        Path, typer.Argument(metavar="SONG|FOLDER", help="A song, or the folder with its stems.")
+    ],
+    *,
+    mute: Annotated[
+        list[str] | None, _stems("--mute", metavar="STEMS", help="Leave out: `bass`, or `bass,drums`.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, _stems("--only", metavar="STEMS", help="Leave out all the others.")
+    ] = None,
+    quieter: Annotated[
+        list[str] | None,
+        _stems("--quieter", metavar="STEM[=DB]", help="Lower: `bass=-12dB`. Default: -18 dB."),
+    ] = None,
+    tempo: Annotated[
+        str | None,
+        _change("--tempo", metavar="PERCENT|BPM", help="`80%` of the song's tempo, or `96bpm`; same pitch."),
+    ] = None,
+    ramp: Annotated[
+        str | None,
+        _change("--ramp", metavar="FROM-TO", help="Each repeat a little faster: `70%-100%` of --tempo."),
+    ] = None,
+    key: Annotated[
+        str | None,
+        _change("--key", metavar="SEMITONES|KEY", help="Transpose by `-2`, or to `Am`. Drums stay."),
+    ] = None,
+    from_key: Annotated[
+        str | None, _change("--from-key", metavar="KEY", help="The song's key. Default: detected.")
+    ] = None,
+    loop: Annotated[
+        str | None,
+        _repeat("--loop", metavar="START-END", help="Play a part: `1:02-1:30`, in minutes and seconds."),
+    ] = None,
+    times: Annotated[
+        int | None, _repeat("--times", min=1, max=1000, metavar="N", help="How often. Default: 4.")
+    ] = None,
+    snap: Annotated[
+        bool, _repeat("--snap", metavar="", help="Move both ends of the loop to the nearest beats.")
+    ] = False,
+    click: Annotated[bool, _beat("--click", metavar="", help="Add a metronome on the song's beats.")] = False,
+    click_sound: Annotated[
+        Literal["beep", "wood", "tick"], _beat("--click-sound", help="Of the metronome and the count-in.")
+    ] = "beep",
+    click_level: Annotated[
+        float, _beat("--click-level", min=-60.0, max=0.0, metavar="DB", help="Peak of a click, in dBFS.")
+    ] = -9.0,
+    count_in: Annotated[
+        int, _beat("--count-in", min=0, max=16, metavar="BARS", help="Count before the music starts.")
+    ] = 0,
+    bpm: Annotated[
+        float | None,
+        _beat("--bpm", min=20.0, max=400.0, metavar="BPM", help="The song's tempo. Default: detected."),
+    ] = None,
+    first_beat: Annotated[
+        float | None,
+        _beat("--first-beat", min=0.0, metavar="SECONDS", help="A first beat of a bar. Needs --bpm."),
+    ] = None,
+    meter: Annotated[
+        int | None,
+        _beat(
+            "--meter",
+            min=1,
+            max=16,
+            metavar="N",
+            help="Beats per bar, to accent the first; bars begin at --first-beat, or else with the loop.",
+        ),
+    ] = None,
+    beats: Annotated[
+        Path | None,
+        _where("--beats", metavar="FILE.txt", help="Write the beats of the output as Audacity labels."),
+    ] = None,
+    out: Annotated[
+        Path | None, _where("--out", "-o", metavar="FILE", help="Default: `song-practice.mp3`.")
+    ] = None,
+    depth: encoding.Depth = "same",
+    bitrate: encoding.Bitrate = None,
+    force: Annotated[bool, _where("--force", metavar="", help="Replace files that exist.")] = False,
+    audio_track: sound.AudioTrack = None,
+    downmix: sound.Downmix = False,
+    model: Annotated[str, models.option(rich_help_panel="How to split")] = DEFAULT_MODEL,
+    mask: Annotated[Literal["soft", "binary", "wiener"] | None, _how(help="See `stemsplit split`.")] = None,
+    fast: runtime_options.Fast = False,
+    runtime: runtime_options.Runtime = "auto",
+    device: runtime_options.Device = "auto",
+    precision: runtime_options.Precision = "auto",
+    threads: runtime_options.Threads = None,
+    quiet: Annotated[bool, _tell("--quiet", "-q", help="Only the path and errors.")] = False,
+    json: Annotated[bool, _tell("--json", help="One JSON object instead of the path.")] = False,
+) -> None:
+    """Make a practice track: without your part, slower, in another key, in a loop, with a click.
+
+    The song is split first, or is a folder with its stems. Drums keep their attacks at any tempo. Times of a
+    loop are those of the song. All other stems stay as they are; where peaks would be too high, all of the
+    output is made softer.
+    """
+    from dataclasses import asdict
+
+    from stemsplit.audio.formats import FORMATS
+    from stemsplit.options import Options, OutputOptions, RuntimeOptions, SplitOptions
+    from stemsplit.output import template
+    from stemsplit.practice import options as practice_options
+    from stemsplit.practice.practice import practise
+
+    share, tempo_bpm = practice_options.parse_tempo(tempo) if tempo else (None, None)
+    semitones, target = practice_options.parse_shift(key) if key else (0.0, None)
+    wanted = practice_options.PracticeOptions(
+        mix=_mix(mute or [], only or [], quieter or []),
+        tempo=share,
+        tempo_bpm=tempo_bpm,
+        semitones=semitones,
+        key=target,
+        from_key=practice_options.parse_key(from_key) if from_key else None,
+        loop=practice_options.parse_loop(loop) if loop else None,
+        times=times,
+        snap=snap,
+        ramp=practice_options.parse_ramp(ramp) if ramp else None,
+        click=click,
+        click_sound=click_sound,
+        click_db=click_level,
+        count_in=count_in,
+        bpm=bpm,
+        first_beat=first_beat,
+        meter=meter,
+        beats=beats,
+    )
+    if out is None:
+        ending = source.suffix[1:].lower()
+        name = source.resolve().name if source.is_dir() else template.track_name(source)
+        out = Path(f"{name}-practice.{ending if ending in FORMATS else 'wav'}")
+    report = console.Report(quiet=quiet, verbose=False, json=json)
+    is_song = not source.is_dir()
+    options = Options(
+        SplitOptions(
+            model=model,
+            mask=mask,
+            audio_track=sound.track(audio_track) if is_song else None,
+            downmix=downmix and is_song,
+        ),
+        OutputOptions(depth=depth, bitrate=bitrate, force=force),
+        RuntimeOptions(runtime, device, precision, threads=threads, fast=fast),
+    )
+    with Bars(enabled=not quiet) as bars, bars.shares(f"practice track of {source.name}") as update:
+        result = practise(source, wanted, out, options, progress=update)
+    for remark in [*(f"warning: {warning}" for warning in result.warnings), *_remarks(result)]:
+        report.remark(remark)
+    if json:
+        console.event(**asdict(result))
+    else:
+        report.paths({"practice": out})
+
+
+def _mix(mute: list[str], only: list[str], quieter: list[str]) -> str:
+    """Return the words of a remix."""
+    lowered = [name for names in quieter for name in names.split(",")]
+    words = [f"{name}=mute" for names in mute for name in names.split(",")]
+    words += [f"{name}=solo" for names in only for name in names.split(",")]
+    words += [name if "=" in name else f"practice:{name}" for name in lowered]
+    return " ".join(words)
+
+
+def _remarks(result: PracticeResult) -> list[str]:
+    """Return what was found in the song, and what was changed unasked."""
+    remarks = []
+    if result.bpm is not None:
+        remarks.append(f"the song's tempo: {result.bpm:.1f} BPM, {result.bpm_confidence:.0%} sure")
+    if result.key is not None:
+        remarks.append(
+            f"the song's key: {result.key}, {result.key_confidence:.0%} sure; "
+            f"transposed by {result.semitones:+g} semitones"
+        )
+    if result.gain_db < 0:
+        remarks.append(f"{result.output.name}: {result.gain_db:.1f} dB to avoid clipping")
+    return remarks

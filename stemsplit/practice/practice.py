@@ -1,0 +1,265 @@
+"""A practice track: a song split, mixed, stretched, transposed, looped and clicked into one file."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from stemsplit.analysis import labels
+from stemsplit.analysis.beats import Beats
+from stemsplit.analysis.sound import analyse
+from stemsplit.audio.loudness import Peaks
+from stemsplit.audio.reader import Block, Reader, Signal
+from stemsplit.audio.writer import Writer
+from stemsplit.errors import StemsplitError, UsageError
+from stemsplit.files.claims import claim
+from stemsplit.files.parts import refuse_to_replace
+from stemsplit.options import Options, OutputOptions
+from stemsplit.output.plan import encoding_for
+from stemsplit.practice import stretch
+from stemsplit.practice.clicks import Metronome
+from stemsplit.practice.grid import BeatTracker, grid
+from stemsplit.practice.groups import Group, groups
+from stemsplit.practice.options import PracticeOptions, checked_rate, clock, parse_key
+from stemsplit.practice.passes import Passes
+from stemsplit.practice.store import Store
+from stemsplit.practice.timeline import Timeline, rates, snapped, timeline
+from stemsplit.remix.mixer import parse
+from stemsplit.remix.song import Song, check_output, limiting_gain, open_song, temporary_file
+
+CONTEXT_SECONDS = 10.0
+"""Of a song that is split for a loop, this much is split on either side: beats are tracked in it, too."""
+DEFAULT_OPTIONS = Options()
+
+
+@dataclass(frozen=True)
+class PracticeResult:
+    """The outcome: what was found in the song, and what was made of it."""
+
+    input: Path
+    output: Path
+    sample_rate: int
+    channels: int
+    frames: int
+    loop: tuple[float, float]
+    """In seconds of the song."""
+    tempi: list[float]
+    """Of each pass; the song's is 1."""
+    semitones: float
+    bpm: float | None
+    """The song's, if it matters for what was made."""
+    bpm_confidence: float
+    key: str | None
+    """The song's, if it was detected."""
+    key_confidence: float
+    gain_db: float
+    """Applied to the whole output where it would exceed both full scale and the song's own peaks."""
+    beats: Path | None
+    warnings: list[str]
+
+
+def practise(
+    source: Path,
+    wanted: PracticeOptions,
+    out: Path,
+    options: Options = DEFAULT_OPTIONS,
+    *,
+    progress: Callable[[float], None] = lambda share: None,
+) -> PracticeResult:
+    """Write a practice track of a song, which is split with `options`, or of a folder with its stems.
+
+    Memory does not grow with its length: the song's sound goes through temporary files. `progress` is called
+    with the share of the work that is done. Of `options.output`, `depth`, `bitrate` and `force` are used.
+
+    Raises:
+        DecodeError, EncodeError: a file cannot be read or written.
+        UsageError: the options do not suit the song.
+        StemsplitError: no beats or key were found, or an error from loading the model.
+    """
+    check_output(source, out)
+    if wanted.beats:
+        refuse_to_replace(wanted.beats, force=options.output.force)
+    if wanted.stretches:
+        stretch.check()
+    options, start = _part(source, wanted, options)
+    song = open_song(source, options)
+    reader = song.reader
+    chosen = groups(parse(wanted.mix, song.stems), song.stems, reader.sample_rate)
+    _writer(song, out, options.output)  # which refuses early what it would refuse in the end
+    key, semitones = _key(source, song, wanted)
+    steps = _Steps(progress, split=not source.is_dir())
+    with claim([out]), temporary_file(out) as mixed, temporary_file(out) as rendered:
+        kept = Store(mixed, len(chosen) * reader.channels)
+        before, tracked = _keep(song, chosen, kept, wanted, steps.first)
+        seconds = kept.frames / reader.sample_rate
+        beats = grid(wanted, tracked, start, seconds) if wanted.needs_beats else None
+        plan = _plan(source, wanted, kept, (start, seconds), beats)
+        passes = Passes(plan, reader.sample_rate, Store(rendered, reader.channels))
+        for done in passes.render(kept, chosen, semitones):
+            steps.second(done / passes.frames)
+        track = partial(_with_clicks, passes, plan, wanted, reader.sample_rate)
+        after = Peaks(reader.sample_rate, reader.channels)
+        for block in track():
+            after.add(block)
+        after.add(np.zeros((reader.channels, 0), np.float32), last=True)
+        gain = limiting_gain(before, after)
+        writer = _writer(song, out, options.output, plan.frames)
+        with writer:
+            for block in track():
+                writer.write(block if gain == 1 else np.float32(gain) * block)
+                steps.third(writer.frames_written / plan.frames)
+    if wanted.beats:
+        _write_beats(wanted.beats, plan, reader.sample_rate, force=options.output.force)
+    first, stop = (start + frame / reader.sample_rate for frame in plan.loop)
+    return PracticeResult(
+        input=source,
+        output=out,
+        sample_rate=writer.sample_rate,
+        channels=reader.channels,
+        frames=writer.frames_written,
+        loop=(first, stop),
+        tempi=[each.rate for each in plan.passes],
+        semitones=semitones,
+        bpm=beats.bpm if beats else None,
+        bpm_confidence=beats.confidence if beats else 0.0,
+        key=key[0],
+        key_confidence=key[1],
+        gain_db=20 * math.log10(gain),
+        beats=wanted.beats,
+        warnings=[*dict.fromkeys(reader.warnings), *writer.warnings],
+    )
+
+
+class _Steps:
+    """The progress of keeping the stems, rendering them, and writing the result."""
+
+    def __init__(self, progress: Callable[[float], None], *, split: bool) -> None:
+        ends = (0.0, 0.8, 0.95, 1.0) if split else (0.0, 0.2, 0.8, 1.0)
+        self.first, self.second, self.third = (
+            partial(self._move, progress, begin, end) for begin, end in itertools.pairwise(ends)
+        )
+
+    @staticmethod
+    def _move(progress: Callable[[float], None], begin: float, end: float, share: float) -> None:
+        progress(begin + (end - begin) * min(1.0, share))
+
+
+def _part(source: Path, wanted: PracticeOptions, options: Options) -> tuple[Options, float]:
+    """Return the options to split what a loop needs of a song, and where that starts, in seconds.
+
+    Raises:
+        UsageError: the loop is beyond the end of the song, as far as that is known already.
+    """
+    if not wanted.loop or source.is_dir():
+        return options, 0.0
+    whole = Reader(source, **options.split.reading)
+    if whole.frames_estimate is not None:
+        _check_loop(wanted.loop, source, whole.frames_estimate / whole.sample_rate, slack=0.5)
+    first, stop = wanted.loop
+    start = max(0.0, first - CONTEXT_SECONDS)
+    duration = None if stop is None else stop + CONTEXT_SECONDS - start
+    split = replace(options.split, start_seconds=start, duration_seconds=duration)
+    return replace(options, split=split), start
+
+
+def _check_loop(loop: tuple[float, float | None], source: Path, seconds: float, slack: float) -> None:
+    end = max(filter(None, loop), default=0.0)
+    if end > seconds + slack:
+        raise UsageError(
+            f"The loop goes up to {clock(end)}, but `{source.name}` ends at {clock(seconds)}",
+            "choose a loop within the song",
+        )
+
+
+def _key(source: Path, song: Song, wanted: PracticeOptions) -> tuple[tuple[str | None, float], float]:
+    """Return the song's key and the confidence, if it had to be detected, and by how much to transpose."""
+    if wanted.key is None:
+        return (None, 0.0), wanted.semitones
+    if wanted.from_key:
+        return (None, 0.0), wanted.from_key.semitones_to(wanted.key)
+    reader = song.reader
+    mixture = (stems.sum(axis=0) for stems in song.blocks()) if source.is_dir() else reader
+    found = analyse(mixture, reader.sample_rate, reader.channels)
+    if found.key is None:
+        raise StemsplitError(f"No key was found in `{source.name}`", "give it with --from-key")
+    return (found.key, found.key_confidence), parse_key(found.key).semitones_to(wanted.key)
+
+
+def _writer(song: Song, out: Path, output: OutputOptions, frames: int | None = None) -> Writer:
+    reader = song.reader
+    return Writer(
+        out,
+        Signal(reader.sample_rate, reader.channels, frames),
+        encoding_for(reader, out, output.depth, output.bitrate),
+        tags_from=song.tags_from,
+        title_suffix="practice",
+        force=output.force,
+    )
+
+
+def _keep(
+    song: Song,
+    chosen: Sequence[Group],
+    kept: Store,
+    wanted: PracticeOptions,
+    progress: Callable[[float], None],
+) -> tuple[Peaks, Beats | None]:
+    """Mix the stems of each group and keep them; return the song's peaks, and its beats if they matter."""
+    reader = song.reader
+    peaks = Peaks(reader.sample_rate, reader.channels)
+    tracker = BeatTracker(song.stems, reader.sample_rate) if wanted.tracks_beats else None
+    for stems in song.blocks():
+        peaks.add(stems.sum(axis=0))
+        if tracker:
+            tracker.add(stems)
+        kept.append(np.concatenate([group.mixer.mix(stems) for group in chosen]))
+        progress(kept.frames / (reader.frames_estimate or kept.frames))
+    peaks.add(np.zeros((reader.channels, 0), np.float32), last=True)
+    return peaks, tracker.beats() if tracker else None
+
+
+def _plan(
+    source: Path, wanted: PracticeOptions, kept: Store, span: tuple[float, float], beats: Beats | None
+) -> Timeline:
+    """Return the timeline of what is kept: it begins so late in the song, and lasts so long, in seconds."""
+    start, seconds = span
+    rate = kept.frames / seconds
+    first, stop = 0.0, seconds
+    if wanted.loop:
+        _check_loop(wanted.loop, source, start + seconds, slack=0.5 / rate)
+        first = wanted.loop[0] - start
+        stop = seconds if wanted.loop[1] is None else wanted.loop[1] - start
+    if wanted.snap and beats:
+        first, stop = snapped((first, stop), beats)
+    tempo = wanted.tempo or 1.0
+    if wanted.tempo_bpm and beats:
+        tempo = wanted.tempo_bpm / beats.bpm
+    tempi = [checked_rate(each) for each in rates(tempo, wanted.ramp, wanted.passes)]
+    loop = (round(first * rate), min(kept.frames, round(stop * rate)))
+    return timeline(loop, tempi, round(rate), beats, wanted.count_in)
+
+
+def _with_clicks(
+    passes: Passes, plan: Timeline, wanted: PracticeOptions, sample_rate: int
+) -> Iterator[Block]:
+    clicks = [click for click in plan.clicks if wanted.click or click.counts_in]
+    metronome = Metronome(clicks, wanted.click_sound, wanted.click_db, sample_rate)
+    position = 0
+    for block in passes.blocks():
+        yield metronome.added(block, position)
+        position += block.shape[1]
+
+
+def _write_beats(path: Path, plan: Timeline, sample_rate: int, *, force: bool) -> None:
+    """Write the beats of the output as Audacity labels."""
+    found = []
+    for click in plan.clicks:
+        seconds, text = click.frame / sample_rate, str(click.number or "beat")
+        found.append(labels.Label(seconds, seconds, f"count {text}" if click.counts_in else text))
+    labels.write(path, found, force=force)

@@ -1,0 +1,35 @@
+"""Sound in a temporary file, of which any part can be read."""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+import numpy as np
+
+from stemsplit.audio.reader import Block
+
+
+class Store:
+    """Interleaved float32 samples in a file. `frames` is how many there are."""
+
+    def __init__(self, file: BinaryIO, channels: int) -> None:
+        self._file, self._channels = file, channels
+        self.frames = 0
+
+    def append(self, block: Block) -> None:
+        """Add frames `(channel, time)` at the end."""
+        self._file.seek(self.frames * self._channels * 4)
+        self._file.write(np.ascontiguousarray(block.T, np.float32).tobytes())
+        self.frames += block.shape[1]
+
+    def read(self, start: int, stop: int) -> Block:
+        """Return frames `(channel, time)`; before the first and after the last one there is silence."""
+        block = np.zeros((self._channels, max(0, stop - start)), np.float32)
+        first, last = max(0, start), min(stop, self.frames)
+        if first < last:
+            self._file.seek(first * self._channels * 4)
+            data = self._file.read((last - first) * self._channels * 4)
+            block[:, first - start : last - start] = (
+                np.frombuffer(data, np.float32).reshape(-1, self._channels).T
+            )
+        return block
