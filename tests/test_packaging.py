@@ -43,7 +43,9 @@ def test_no_text_installs_the_package_of_another_project():
     assert sorted(found) == []
 
 
-@pytest.mark.parametrize("extra", ["openvino", "plot", "live", "train", "ray", "msst", "demucs", "openunmix"])
+@pytest.mark.parametrize(
+    "extra", ["openvino", "plot", "live", "train", "ray", "msst", "demucs", "openunmix", "practice"]
+)
 def test_each_hint_names_an_extra_that_exists(extra):
     assert install_extra(extra) == f"run `pip install '{DISTRIBUTION}[{extra}]'`"
     assert re.search(rf"^{extra} = \[", PROJECT, re.MULTILINE)
@@ -55,7 +57,7 @@ def test_hints_name_no_other_extra():
         for path in (ROOT / "stemsplit").rglob("*.py")
         for name in re.findall(r'install_extra\("(\w+)"\)', path.read_text("utf-8"))
     }
-    assert named == {"openvino", "plot", "live", "train", "ray", "msst"}
+    assert named == {"openvino", "plot", "live", "train", "ray", "msst", "practice"}
 
 
 def test_the_version_comes_from_one_place():

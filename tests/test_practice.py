@@ -306,4 +306,10 @@ def test_a_song_without_beats_has_no_clicks(song):
     assert run("song", "--click", "--bpm", "90", "--first-beat", "0").exit_code == 0
     sound, _ = soundfile.read("song-practice.wav")
     assert np.abs(sound).max() == pytest.approx(10 ** (-9 / 20), abs=0.01)
-    assert run("song", "--key", "Am", "--force").stderr.startswith("error: No key was found")
+
+
+@pytest.mark.slow
+def test_a_song_without_pitches_has_no_key(song):
+    for path in song.iterdir():
+        soundfile.write(path, np.zeros(3 * RATE), RATE)
+    assert run("song", "--key", "Am").stderr.startswith("error: No key was found")
