@@ -15,15 +15,19 @@ from stemsplit.defaults import DEFAULT_MODEL
 if TYPE_CHECKING:
     from stemsplit.practice.practice import PracticeResult
 
-EXAMPLE = "stemsplit practice song.mp3 --mute bass --tempo 80% --loop 1:02-1:30"
+EXAMPLES = {
+    "stemsplit practice song.mp3 --mute bass --tempo 80%": "Without the bass, slower, at the same pitch",
+    "stemsplit practice song.mp3 --key -2 --click --count-in 1": "Two semitones lower, with a metronome",
+    "stemsplit practice song.mp3 --loop 1:02-1:30 --snap --ramp 70%-100% --times 8": "A loop that speeds up",
+    "stemsplit practice stems/song --quieter vocals=-12dB -o quiet.wav": "From stems: quieter vocals",
+}
 
 _stems = partial(typer.Option, rich_help_panel="Stems")
 _change = partial(typer.Option, rich_help_panel="Tempo and key")
 _repeat = partial(typer.Option, rich_help_panel="Loop")
 _beat = partial(typer.Option, rich_help_panel="Beats")
-_how = partial(typer.Option, rich_help_panel="How to split")
-_where = partial(typer.Option, rich_help_panel="What to write")
-_tell = partial(typer.Option, rich_help_panel="What to print", metavar="")
+_where = partial(typer.Option, rich_help_panel="Output")
+_tell = partial(typer.Option, rich_help_panel="Messages", metavar="")
 
 
 def command(
@@ -32,57 +36,85 @@ def command(
     ],
     *,
     mute: Annotated[
-        list[str] | None, _stems("--mute", metavar="STEMS", help="Leave out: `bass`, or `bass,drums`.")
+        list[str] | None,
+        _stems("--mute", metavar="STEMS", help="Stems to leave out, e.g. `bass` or `bass,drums`."),
     ] = None,
     only: Annotated[
-        list[str] | None, _stems("--only", metavar="STEMS", help="Leave out all the others.")
+        list[str] | None, _stems("--only", metavar="STEMS", help="Stems to keep; all others are left out.")
     ] = None,
     quieter: Annotated[
         list[str] | None,
-        _stems("--quieter", metavar="STEM[=DB]", help="Lower: `bass=-12dB`. Default: -18 dB."),
+        _stems("--quieter", metavar="STEM[=DB]", help="Lower a stem, e.g. `bass=-12dB`. Default: by 18 dB."),
     ] = None,
     tempo: Annotated[
         str | None,
-        _change("--tempo", metavar="PERCENT|BPM", help="`80%` of the song's tempo, or `96bpm`; same pitch."),
+        _change(
+            "--tempo",
+            metavar="PERCENT|BPM",
+            help="Tempo, e.g. `80%` of the song's, or `96bpm`. The pitch stays.",
+        ),
     ] = None,
     ramp: Annotated[
         str | None,
-        _change("--ramp", metavar="FROM-TO", help="Each repeat a little faster: `70%-100%` of --tempo."),
+        _change(
+            "--ramp",
+            metavar="FROM-TO",
+            help="Play each repeat faster, e.g. from 70 to 100 % of --tempo: `70%-100%`.",
+        ),
     ] = None,
     key: Annotated[
         str | None,
-        _change("--key", metavar="SEMITONES|KEY", help="Transpose by `-2`, or to `Am`. Drums stay."),
+        _change(
+            "--key",
+            metavar="SEMITONES|KEY",
+            help="Transpose by semitones, e.g. `-2`, or to a key, e.g. `Am`. Drums are not transposed.",
+        ),
     ] = None,
     from_key: Annotated[
-        str | None, _change("--from-key", metavar="KEY", help="The song's key. Default: detected.")
+        str | None, _change("--from-key", metavar="KEY", help="Key of the song. Default: detected.")
     ] = None,
     loop: Annotated[
         str | None,
-        _repeat("--loop", metavar="START-END", help="Play a part: `1:02-1:30`, in minutes and seconds."),
+        _repeat(
+            "--loop",
+            metavar="START-END",
+            help="Play a part of the song repeatedly, e.g. `1:02-1:30` (minutes and seconds).",
+        ),
     ] = None,
     times: Annotated[
-        int | None, _repeat("--times", min=1, max=1000, metavar="N", help="How often. Default: 4.")
+        int | None,
+        _repeat(
+            "--times",
+            min=1,
+            max=1000,
+            metavar="N",
+            help="Number of repeats. Default: 4 for a loop or a ramp, 1 otherwise.",
+        ),
     ] = None,
     snap: Annotated[
         bool, _repeat("--snap", metavar="", help="Move both ends of the loop to the nearest beats.")
     ] = False,
     click: Annotated[bool, _beat("--click", metavar="", help="Add a metronome on the song's beats.")] = False,
     click_sound: Annotated[
-        Literal["beep", "wood", "tick"], _beat("--click-sound", help="Of the metronome and the count-in.")
+        Literal["beep", "wood", "tick"],
+        _beat("--click-sound", help="Sound of the metronome and the count-in."),
     ] = "beep",
     click_level: Annotated[
-        float, _beat("--click-level", min=-60.0, max=0.0, metavar="DB", help="Peak of a click, in dBFS.")
+        float,
+        _beat("--click-level", min=-60.0, max=0.0, metavar="DB", help="Peak level of the clicks, in dBFS."),
     ] = -9.0,
     count_in: Annotated[
-        int, _beat("--count-in", min=0, max=16, metavar="BARS", help="Count before the music starts.")
+        int, _beat("--count-in", min=0, max=16, metavar="BARS", help="Bars to count before the music starts.")
     ] = 0,
     bpm: Annotated[
         float | None,
-        _beat("--bpm", min=20.0, max=400.0, metavar="BPM", help="The song's tempo. Default: detected."),
+        _beat("--bpm", min=20.0, max=400.0, metavar="BPM", help="Tempo of the song. Default: detected."),
     ] = None,
     first_beat: Annotated[
         float | None,
-        _beat("--first-beat", min=0.0, metavar="SECONDS", help="A first beat of a bar. Needs --bpm."),
+        _beat(
+            "--first-beat", min=0.0, metavar="SECONDS", help="Time of a downbeat in the song; needs --bpm."
+        ),
     ] = None,
     meter: Annotated[
         int | None,
@@ -91,7 +123,7 @@ def command(
             min=1,
             max=16,
             metavar="N",
-            help="Beats per bar, to accent the first; bars begin at --first-beat, or else with the loop.",
+            help="Beats per bar, to accent downbeats. Bars start at --first-beat, or else with the loop.",
         ),
     ] = None,
     beats: Annotated[
@@ -99,28 +131,32 @@ def command(
         _where("--beats", metavar="FILE.txt", help="Write the beats of the output as Audacity labels."),
     ] = None,
     out: Annotated[
-        Path | None, _where("--out", "-o", metavar="FILE", help="Default: `song-practice.mp3`.")
+        Path | None,
+        _where(
+            "--out", "-o", metavar="FILE", help="File to write. Default: a name such as song-practice.mp3."
+        ),
     ] = None,
     depth: encoding.Depth = "same",
     bitrate: encoding.Bitrate = None,
-    force: Annotated[bool, _where("--force", metavar="", help="Replace files that exist.")] = False,
+    force: Annotated[bool, _where("--force", metavar="", help="Overwrite existing files.")] = False,
     audio_track: sound.AudioTrack = None,
     downmix: sound.Downmix = False,
-    model: Annotated[str, models.option(rich_help_panel="How to split")] = DEFAULT_MODEL,
-    mask: Annotated[Literal["soft", "binary", "wiener"] | None, _how(help="See `stemsplit split`.")] = None,
+    model: Annotated[str, models.option(rich_help_panel="Separation")] = DEFAULT_MODEL,
+    mask: runtime_options.Mask = None,
     fast: runtime_options.Fast = False,
     runtime: runtime_options.Runtime = "auto",
     device: runtime_options.Device = "auto",
     precision: runtime_options.Precision = "auto",
     threads: runtime_options.Threads = None,
-    quiet: Annotated[bool, _tell("--quiet", "-q", help="Only the path and errors.")] = False,
-    json: Annotated[bool, _tell("--json", help="One JSON object instead of the path.")] = False,
+    quiet: Annotated[bool, _tell("--quiet", "-q", help="Print only the path and errors.")] = False,
+    json: Annotated[bool, _tell("--json", help="Print one JSON object instead of the path.")] = False,
 ) -> None:
     """Make a practice track: without your part, slower, in another key, in a loop, with a click.
 
-    The song is split first, or is a folder with its stems. Drums keep their attacks at any tempo. Times of a
-    loop are those of the song. All other stems stay as they are; where peaks would be too high, all of the
-    output is made softer.
+    The metronome follows the beats of the song, which are detected. Drums keep their attacks at any tempo.
+
+    If you name the folder of a song that is split already, it is not split again; of a song, only the loop
+    and 10 seconds on either side are split. If the peaks would clip, the whole output is attenuated.
     """
     from dataclasses import asdict
 
