@@ -430,7 +430,7 @@ def test_stems_of_another_song_of_that_name_are_not_replaced_by_skip_existing(tm
     of_first = stems()
     refused = split("2/song.wav")
     assert refused.exit_code == 1
-    assert f"is there already, from another file: `{tmp_path}/1/song.wav`" in refused.stderr
+    assert f"already exists, from another file: `{tmp_path}/1/song.wav`" in refused.stderr
     assert "--force" in refused.stderr
     assert stems() == of_first
     song("1/song.wav", 3)
@@ -631,5 +631,5 @@ def test_without_a_temporary_folder_it_works_or_says_which_variable_helps(tmp_pa
         assert result.exit_code == 0, result.stderr
     else:
         assert result.exit_code == 1
-        assert "Cannot make a temporary folder" in result.stderr
+        assert "Cannot create a temporary folder" in result.stderr
         assert "TMPDIR" in result.stderr

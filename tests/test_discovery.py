@@ -96,9 +96,9 @@ def test_a_name_of_nothing_fails_and_the_others_are_found(shelf, name, message):
 @pytest.mark.parametrize(
     ("name", "recursive", "hint"),
     [
-        ("music/live/1977/deep", False, "search the folders below it too with --recursive"),
+        ("music/live/1977/deep", False, "search its subfolders too, with --recursive"),
         ("music/live/1977/deep", True, None),
-        ("music/liv?", False, "search the folders below it too with --recursive"),
+        ("music/liv?", False, "search its subfolders too, with --recursive"),
         ("music/b.mp3/c.mp3", False, "`music/b.mp3` is a file, not a folder"),
         ("lost/c.mp3", False, "the folder `lost` does not exist either"),
         ("music/c.mp3", False, "did you mean `b.mp3`?"),
@@ -208,7 +208,7 @@ def test_what_a_folder_is_searched_for_is_read(tmp_path):
 def test_stems_may_go_into_the_folder_that_is_searched_but_not_below_it(shelf):
     assert len(found("music", leave_out=shelf)) == 2
     _, (failure,) = find_tracks(["music"], recursive=True, leave_out=shelf)
-    assert "the stems would go there" in failure.problem.message
+    assert "is also searched for tracks" in failure.problem.message
 
 
 def test_links_that_lead_in_circles_end(shelf, monkeypatch):

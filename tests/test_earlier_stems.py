@@ -47,7 +47,7 @@ def test_a_search_leaves_them_out(album):
     assert found(".", recursive=True) == ["song.wav"]
     assert found(str(album), recursive=True) == [str(album / "song.wav")]
     _, (failure,) = find_tracks(["stems"], recursive=True)
-    assert "has only stems that stemsplit made" in failure.problem.message
+    assert "contains only stems made by stemsplit" in failure.problem.message
 
 
 def test_named_ones_are_split(album):

@@ -359,7 +359,7 @@ def test_a_write_cut_short_says_so(tmp_path, monkeypatch):
 
     monkeypatch.setattr(soundfile.SoundFile, "write", cut)
     with (
-        pytest.raises(EncodeError, match="could not be written whole"),
+        pytest.raises(EncodeError, match="could not be written completely"),
         Writer(tmp_path / "a.wav", Signal(RATE, 2)) as writer,
     ):
         writer.write(noise())

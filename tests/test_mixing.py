@@ -93,7 +93,7 @@ def test_pan_width_and_delay(sound):
 
 
 def test_a_mono_track_cannot_be_panned(sound):
-    with pytest.raises(StemsplitError, match="no left and right"):
+    with pytest.raises(StemsplitError, match="cannot be panned or widened"):
         mixed(sound[:, :1], "vocals=pan:20")
 
 

@@ -91,7 +91,7 @@ def test_half_a_frame_at_the_end_is_told(music):
 
 @pytest.mark.parametrize("data", [b"", b"abc"])
 def test_nothing_is_an_error(data):
-    with pytest.raises(DecodeError, match="Nothing came"):
+    with pytest.raises(DecodeError, match="Standard input is empty"):
         list(RawReader(io.BytesIO(data), RawFormat(SAMPLE_RATE, 2, "f32")))
 
 

@@ -1,1 +1,1 @@
-"""Many tracks: discovery, plan, and runners on this machine or on a Ray cluster."""
+"""Splitting many tracks: discovery, plan, and runners for this machine and for Ray clusters."""

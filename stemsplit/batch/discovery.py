@@ -1,4 +1,4 @@
-"""Discovery: the tracks that the names of files, folders and patterns stand for."""
+"""Discovery: finding the tracks for names of files, folders and patterns."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ class Track:
 
     path: Path
     folder: str = ""
-    """Its folder, relative to the folder that was named."""
+    """Its folder, relative to the folder that the user named."""
     label: str = ""
-    """A name to show, if that is not its path."""
+    """A name for messages, if not the path."""
 
     def __str__(self) -> str:
         return self.label or str(self.path)
 
 
 class Failure(NamedTuple):
-    """A name that stands for no track, or a folder that cannot be searched, and why."""
+    """A name without a track, or a folder that cannot be searched, and the reason."""
 
     name: str
     problem: StemsplitError
 
 
 class Found(NamedTuple):
-    """The tracks that names stand for, and what failed."""
+    """The tracks that were found, and the failures."""
 
     tracks: list[Track]
     failures: list[Failure]
@@ -52,13 +52,13 @@ class Found(NamedTuple):
 def find_tracks(
     names: Iterable[str], *, recursive: bool = False, leave_out: Path | None = None, elsewhere: bool = True
 ) -> Found:
-    """Return the tracks that names stand for: files, folders, or patterns that the shell did not expand.
+    """Return the tracks for names of files and folders, and for patterns that the shell did not expand.
 
-    Of a folder those files that end in one of `formats.SUFFIXES`, by name, hidden ones left out; if
-    `recursive`, of those below it too, except of `leave_out`, which is where the stems go. Stems of earlier
-    runs, by the records in a folder, are left out unless they are named. A file that is found twice counts
-    once. A name of nothing is a failure and does not stop the others, as is a name on another machine unless
-    tracks may be `elsewhere`.
+    The tracks of a folder are its files with one of `formats.SUFFIXES`, sorted by name, without hidden ones;
+    if `recursive`, also those in subfolders, except `leave_out`, the output folder. Stems of earlier runs,
+    found by the records in a folder, are left out unless they are named. A file that is found twice counts
+    once. A name that does not exist is a failure, but does not stop the others. So is a name on another
+    machine, unless tracks can be `elsewhere`.
     """
     search = _Search(recursive, leave_out)
     found: dict[object, Track] = {}
@@ -83,7 +83,7 @@ class _Search:
         self.failures: list[Failure] = []
 
     def tracks(self, name: str) -> Iterator[Track]:
-        """Yield what a name stands for. Raises StemsplitError if it stands for nothing."""
+        """Yield the tracks for a name. Raises StemsplitError if there is none."""
         if remote.is_remote(name) and not is_address(name):
             yield from self._remote(name)
         elif os.path.isdir(name):
@@ -100,12 +100,12 @@ class _Search:
             except (FileNotFoundError, NotADirectoryError):
                 raise not_found(name) from None
             except OSError:
-                pass  # to open it says what is wrong
+                pass  # opening it gives the error message
             yield Track(Path(name))
 
     def nothing(self, name: str) -> NotFound:
-        """Return the error for a folder without tracks, or a pattern that nothing matches."""
-        hint = None if self._recursive else "search the folders below it too with --recursive"
+        """Return the error for a folder without tracks, or a pattern without matches."""
+        hint = None if self._recursive else "search its subfolders too, with --recursive"
         if os.path.isdir(name) or remote.is_remote(name):
             return NotFound(f"No sound files in `{name}`", hint)
         if glob.glob(name, recursive=True):
@@ -125,11 +125,9 @@ class _Search:
     def _inside(self, top: str) -> Iterator[Track]:
         leave_out = self._leave_out if self._recursive else None
         if leave_out and _same(top, leave_out):
-            self._fail(
-                top, f"`{top}` is searched for tracks, and the stems would go there", "choose another --out"
-            )
+            self._fail(top, f"The output folder `{top}` is also searched for tracks", "choose another --out")
             return
-        seen: set[tuple[int, int]] = set()  # a link may lead back to where it lies
+        seen: set[tuple[int, int]] = set()  # a link can lead back to its own folder
         made: set[str] = set()
         tracks = stems = 0
         for folder, folders, files in os.walk(top, followlinks=True, onerror=self._closed):
@@ -151,8 +149,8 @@ class _Search:
         if stems and not tracks:
             self._fail(
                 top,
-                f"`{top}` has only stems that stemsplit made",
-                "to split one of them again, name the file",
+                f"`{top}` contains only stems made by stemsplit",
+                "to split one of them, name the file",
             )
 
     def _closed(self, error: OSError) -> None:
@@ -164,16 +162,16 @@ class _Search:
 
 
 def _on_this_machine(name: str) -> str:
-    """Return a path as it is, and of `file:///music/a%20b.mp3`, which file managers give, the path."""
+    """Return a path unchanged, or the path in a URL such as `file:///music/a%20b.mp3`."""
     if name.lower().startswith("file:///"):
         return url2pathname(urlsplit(name).path)
     if remote.is_remote(name) and not name.lower().startswith(("http:", "https:")):
-        raise DecodeError(f"`{name}` is not on this machine", "it needs --ray; `--ray local` is enough")
+        raise DecodeError(f"`{name}` is not on this machine", "use --ray (`--ray local` will do)")
     return name
 
 
 def _identity(path: Path) -> object:
-    """Return the same value for all paths of one file."""
+    """Return a value that is the same for all paths of one file."""
     with contextlib.suppress(OSError):
         if not remote.is_remote(path) and (state := path.stat()).st_ino:
             return state.st_dev, state.st_ino, unicodedata.normalize("NFC", path.name).casefold()
@@ -181,7 +179,7 @@ def _identity(path: Path) -> object:
 
 
 def _tracks(folder: Path, names: Iterable[str]) -> list[str]:
-    """Return the names of the tracks among the files of a folder; not a stem file next to its song."""
+    """Return the names of the tracks among the files of a folder, without stem files next to their songs."""
     sounds = [name for name in names if not name.startswith(".") and _is_sound(folder / name)]
     songs = {os.path.splitext(name)[0] for name in sounds}
     return [name for name in sounds if formats.song_of(name) not in songs]
@@ -193,7 +191,7 @@ def _is_sound(path: Path) -> bool:
 
 
 def _is_text(path: Path) -> bool:
-    with contextlib.suppress(OSError), path.open("rb") as file:  # to open it again says what is wrong
+    with contextlib.suppress(OSError), path.open("rb") as file:  # opening it later gives the error message
         return b"\0" not in file.read(4096)
     return False
 

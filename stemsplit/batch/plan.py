@@ -1,4 +1,4 @@
-"""Batch plan: the paths of all tracks' stems, computed before any work is done."""
+"""The batch plan: the paths of all stems, computed before any work is done."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ class BatchOptions(Options):
 
     @cached_property
     def ref(self) -> ModelRef:
-        """The model; for errors see `ModelRef.parse`."""
+        """The model. For errors, see `ModelRef.parse`."""
         return ModelRef.of(self.split)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The stems of each track. Raises what `load_separator` does for an unknown model or stem."""
+        """The stems of each track. For errors, see `load_separator`."""
         names = self.ref.output_stems(self.split.stems, self.split.two_stems)
         return kept_stems(names) if self.output.format == STEM_FILE else names
 
     def load(self) -> Method:
-        """Return the model, ready to separate, or to be fitted to a track."""
+        """Return the loaded model: a separator, or a method to fit to a track."""
         return pipeline.load(self, self.ref)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """All settings that the content of the stems depends on, for the manifest."""
+        """All settings that influence the content of the stems, for the manifest."""
         split, output = self.split, self.output
         running = replace(self.runtime, batch=None, threads=None)
-        # Left out where they are not used, as in records of earlier versions.
+        # Left out if unused, for compatibility with records of earlier versions.
         unused = {"offline", *(name for name in ("overlap", "shifts") if getattr(running, name) in (None, 1))}
         return {
             "weights": self.ref.fingerprint,
@@ -66,7 +66,7 @@ class BatchOptions(Options):
             "depth": output.depth,
             "bitrate": output.bitrate,
             "gain_db": split.gain_db,
-            # Left out where they are not used, as in records of earlier versions.
+            # Left out if unused, for compatibility with records of earlier versions.
             **({} if split.audio_track is None else {"audio_track": split.audio_track}),
             **({"downmix": True} if split.downmix else {}),
             **output.of_stem_files,
@@ -77,7 +77,7 @@ class BatchOptions(Options):
 
         Raises:
             TemplateError: the template cannot be filled in.
-            Collision: two files would have the same name, on one system or another.
+            Collision: two files would have the same name, on any operating system.
         """
         width = len(str(len(tracks)))
         output, jobs = self.output, []
@@ -97,12 +97,12 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
             if other is not job:
                 raise Collision(
                     f"`{other.track.path}` and `{job.track.path}` would both be written to `{path}`",
-                    "put {number} into --template, or split them one by one, each with its own --out",
+                    "add {number} to --template, or split each with a different --out",
                 )
     for job in jobs:
         owner = owners.get(template.key(job.track.path))
         if owner:
             raise Collision(
-                f"The stems of `{owner.track.path}` would replace the track `{job.track.path}`",
+                f"The stems of `{owner.track.path}` would overwrite the track `{job.track.path}`",
                 "choose another folder with --out",
             )

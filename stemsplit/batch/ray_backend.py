@@ -1,8 +1,8 @@
-"""A batch on many machines, by Ray: each worker loads the model once, and takes the next track when free.
+"""A batch on many machines, with Ray: each worker loads the model once, and takes the next track when free.
 
-The workers read and write the tracks and stems themselves, so all machines must see them under the same
-names. Only names and results pass through Ray. A worker that is lost takes nothing with it: its track goes to
-another one, which finds by the records whether it was finished.
+The workers read tracks and write stems themselves, so all machines must see the files under the same names.
+Only names and results pass through Ray. If a worker is lost, its track goes to another worker, which checks
+in the records whether it was finished.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from stemsplit.separation.separator import Method
 
 ATTEMPTS = 3
-"""Workers that a track may lose before it fails: it may be the reason that they end."""
+"""A track fails after this number of lost workers, because it may be the reason for the losses."""
 LOOK_SECONDS = 5.0
-"""Seconds between looking for added or removed machines."""
+"""Seconds between checks for added or removed machines."""
 
 Outcome = SplitResult | StemsplitError | None
-"""The outcome of a track; None if it was done already."""
+"""The outcome of a track; None if it was already done."""
 
 
 class _Worker:
-    """Runs on the other machines; errors are returned, because Ray would wrap them."""
+    """Runs on the other machines. It returns errors, because Ray would wrap raised ones."""
 
     _method: Method
 
@@ -69,14 +69,14 @@ def run(
     cpus: int = 1,
     gpus: float = 0.0,
 ) -> Iterator[tuple[Job, Outcome]]:
-    """Split tracks on a Ray cluster, and yield each of them with its outcome, in no certain order.
+    """Split tracks on a Ray cluster, and yield each with its outcome, in any order.
 
-    `address` is what `ray.init` takes: `auto` for the cluster that this machine belongs to, `HOST:PORT`,
-    `ray://HOST:PORT`, or `local` for all of this machine alone. There are as many workers as the cluster has
-    room for, each with `cpus` CPU cores and `gpus` GPUs, but no more than `workers`.
+    `address` is an address for `ray.init`: `auto` for the cluster of this machine, `HOST:PORT`,
+    `ray://HOST:PORT`, or `local` for this machine only. The number of workers is what the cluster has room
+    for, at most `workers`, each with `cpus` CPU cores and `gpus` GPUs.
 
     Raises:
-        ClusterUnavailable: there is no such cluster, or none of its workers lives long enough to begin.
+        ClusterUnavailable: there is no such cluster, or its workers end before they start.
         StemsplitError: an error from loading the model, on any machine.
     """
     ray, handler = _ray(), signal.getsignal(signal.SIGTERM)
@@ -84,7 +84,7 @@ def run(
         _refuse_closed(address)
         ray.init(address, log_to_driver=False, logging_level="ERROR")
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # it puts its own there
+            signal.signal(signal.SIGTERM, handler)  # Ray sets its own
     except (OSError, RuntimeError, ValueError) as error:
         problem = str(error).partition("\n")[0]
         raise ClusterUnavailable(f"No Ray cluster at `{address}`: {problem}", "see `ray status`") from error
@@ -96,7 +96,7 @@ def run(
 
 
 def _for_workers(options: BatchOptions, cpus: int) -> BatchOptions:
-    """Return the options for workers, whose current folder is another."""
+    """Return the options for workers, which have another current folder."""
     model, then = options.split.model, options.split.then
     return replace(
         options,
@@ -115,14 +115,14 @@ def _file_or_name(model: str) -> str:
 
 
 def _refuse_closed(address: str) -> None:
-    """Raise OSError if there is no answer from an address: Ray would try for minutes."""
+    """Raise OSError if an address does not answer; Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def _ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report each run over the network
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # disable its usage reports over the network
     try:
         import ray
     except ImportError as error:
@@ -131,7 +131,7 @@ def _ray() -> Any:
 
 
 class _Scheduler:
-    """Gives tracks to workers, and starts new workers for lost ones."""
+    """Assigns tracks to workers, and replaces lost workers."""
 
     def __init__(
         self, ray: Any, options: BatchOptions, jobs: Sequence[Job], most: int | None, share: dict[str, float]
@@ -141,7 +141,7 @@ class _Scheduler:
         self._waiting, self._left = deque(jobs), len(jobs)
         self._attempts: Counter[Job] = Counter()
         self._lost_early = 0
-        self._busy: dict[Any, tuple[Any, Job | None]] = {}  # what we wait for: whose it is, and which track
+        self._busy: dict[Any, tuple[Any, Job | None]] = {}  # pending result -> worker and track
 
     def run(self) -> Iterator[tuple[Job, Outcome]]:
         errors = self._ray.exceptions
@@ -164,9 +164,15 @@ class _Scheduler:
                         self._waiting.appendleft(job)
                     else:
                         self._left -= 1
-                        yield job, WorkerLost(f"`{job.track}` cost {ATTEMPTS} workers", "split it by itself")
+                        yield (
+                            job,
+                            WorkerLost(
+                                f"{ATTEMPTS} workers were lost while they split `{job.track}`",
+                                "split it alone",
+                            ),
+                        )
                     continue
-                except Exception as error:  # the outcome cannot be sent, or cannot be read here
+                except Exception as error:  # the outcome cannot be serialised, or not deserialised here
                     outcome = failure(error, job.track if job else self._options.split.model)
                 if job is not None:
                     self._left -= 1
@@ -177,14 +183,14 @@ class _Scheduler:
                 self._give_track(worker)
 
     def _start_workers(self) -> None:
-        """Request as many workers as there is room and work for; those without room wait."""
+        """Request as many workers as there is room and work for; Ray queues those without room."""
         wanted = min(self._room(), self._left)
         for _ in range(wanted - len(self._busy)):
             worker = self._worker.remote(self._options)
             self._busy[worker.load.remote()] = (worker, None)
 
     def _room(self) -> int:
-        """Return how many workers the machines have room for. Raises ClusterUnavailable if that is none."""
+        """Return the number of workers that fit on the machines. Raises ClusterUnavailable if it is 0."""
         kinds = {"num_cpus": "CPU", "num_gpus": "GPU"}
         wanted = {kinds[kind]: number for kind, number in self._share.items() if number}
         there = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
@@ -193,7 +199,7 @@ class _Scheduler:
         if not room:
             share = " and ".join(f"{number:g} {kind}" for kind, number in wanted.items())
             raise ClusterUnavailable(
-                f"No machine of the cluster has {share} for a worker", "see `ray status`"
+                f"No machine in the cluster has {share} for a worker", "see `ray status`"
             )
         return min(room, self._limit or room)
 
@@ -208,13 +214,13 @@ class _Scheduler:
         self._lost_early += 1
         if self._lost_early >= ATTEMPTS * self._room():
             raise ClusterUnavailable(
-                f"No worker lives long enough to begin: {str(error).partition(chr(10))[0]}",
-                "see that stemsplit is installed on all machines, and whether memory is short",
+                f"All workers ended before they started: {str(error).partition(chr(10))[0]}",
+                "check that stemsplit is installed on all machines, and that there is enough memory",
             ) from error
 
 
 def _for_worker(job: Job) -> Job:
-    """Return a job for a worker, whose current folder is another."""
+    """Return a job for a worker, which has another current folder."""
     track = replace(job.track, path=_absolute(job.track.path))
     return Job(track, {stem: _absolute(path) for stem, path in job.outputs.items()})
 

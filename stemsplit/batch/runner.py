@@ -1,4 +1,4 @@
-"""Splits one track of a batch, unless it is done already, and keeps a record of it."""
+"""Splits one track of a batch, unless it is already done, and records it."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class BatchRunner:
         return Manifest(self.out)
 
     def load(self) -> Method:
-        """Return the model, ready to separate, or to be fitted to a track."""
+        """Return the loaded model: a separator, or a method to fit to a track."""
         return self.options.load()
 
     def is_done(self, job: Job) -> bool:
-        """Whether to skip a track, because it is done already."""
+        """Whether to skip a track because it is already done."""
         done = self.options.output.skip_existing and self.manifest.is_done(
             job.track.path, self.options.settings, job.outputs
         )
@@ -52,7 +52,7 @@ class BatchRunner:
         return done
 
     def open(self, job: Job) -> Reader:
-        """Return a track that can be split, and whose stems can be written.
+        """Open a track, and check that it can be split and its stems written.
 
         Raises:
             DecodeError: it cannot be read.
@@ -63,10 +63,10 @@ class BatchRunner:
         return reader
 
     def run(self, job: Job, method: Method, progress: Progress | None = None) -> SplitResult | None:
-        """Split a track, and keep a record of it; None if another program has done it since it was planned.
+        """Split a track and record it; return None if another program has done it in the meantime.
 
         Raises:
-            DecodeError: it cannot be read, or was changed meanwhile.
+            DecodeError: it cannot be read, or was changed in the meantime.
             OutputBusy: another program is writing its stems.
             EncodeError: a stem cannot be written.
         """
@@ -77,10 +77,10 @@ class BatchRunner:
                 return self._split(job, method, progress)
 
     def run_once(self, job: Job, method: Method, *, again: bool = False) -> SplitResult | None:
-        """Split a track unless it is done already; `again`, after a worker that may have done so was lost.
+        """Split a track unless it is already done; `again` after the loss of a worker that may have done it.
 
         Raises:
-            DecodeError: it cannot be read, or was changed meanwhile.
+            DecodeError: it cannot be read, or was changed in the meantime.
             EncodeError: a stem cannot be written, or exists already.
         """
         with claim(job.outputs.values()):
@@ -95,16 +95,16 @@ class BatchRunner:
     def run_by_copies(self, job: Job, method: Method) -> SplitResult:
         """Split a copy of a track in a temporary folder, and copy its stems to their paths.
 
-        Without locks (see `claims`) two machines may do this at the same time: both write the same files.
+        Without locks (see `claims`), two machines can do this at the same time; both write the same files.
 
         Raises:
-            DecodeError: it cannot be read, or was changed meanwhile.
+            DecodeError: it cannot be read, or was changed in the meantime.
             EncodeError: a stem cannot be written, or exists already.
         """
         try:
             there = next((path for path in job.outputs.values() if path.exists()), None)
             if there and not self._may_replace(job):
-                raise OutputExists(f"`{there}` is there already", "use --force to replace it")
+                raise OutputExists(f"`{there}` already exists", "use --force to replace it")
             before = _state(job.track.path)
             with scratch_folder() as name:
                 track = Path(name, "in", job.track.path.name)
@@ -127,7 +127,7 @@ class BatchRunner:
         return replace(result, input=job.track.path, outputs=job.outputs)
 
     def _publish(self, job: Job, nearby: BatchRunner, done: ManifestEntry) -> None:
-        """Copy the stems of a track to their paths, and keep a record of them."""
+        """Copy the stems of a track to their paths, and record them."""
 
         def remember(changed: Callable[[str], int]) -> None:
             fingerprints = {
@@ -135,12 +135,14 @@ class BatchRunner:
             }
             self.manifest.write(job.outputs, replace(done, outputs=fingerprints))
 
-        remember(lambda file: 0)  # a program that finds the stems before all are copied has to read them
+        remember(
+            lambda file: 0
+        )  # without time stamps, a program that checks stems reads them, even before all are copied
         copy_together({nearby.out / file: self.out / file for file in done.outputs})
         remember(lambda file: changed_ns((self.out / file).stat()))
 
     def load_result(self, job: Job) -> SplitResult:
-        """Return the result of a track that is done."""
+        """Return the result of a finished track."""
         record = self.manifest.read(job.outputs)
         assert record is not None
         digests = self.manifest.digests(job.outputs, record.outputs)
@@ -150,7 +152,7 @@ class BatchRunner:
         before, sha256 = _state(job.track.path), {}
 
         def keep(result: SplitResult, places: Mapping[Path, Path]) -> None:
-            """Record the stems before they appear, so that later runs know them."""
+            """Record the stems before they appear, so that later runs recognise them."""
             track = Fingerprint.of(job.track.path)
             if _state(job.track.path) != before:
                 raise DecodeError(f"`{job.track.path}` was changed while it was read", "split it again")
@@ -186,10 +188,10 @@ class BatchRunner:
         return self.options.with_output(force=self._may_replace(job))
 
     def _may_replace(self, job: Job) -> bool:
-        """Whether existing files may be replaced: those that an earlier run wrote, if unchanged since.
+        """Whether existing files can be replaced, because an earlier run wrote them and they are unchanged.
 
         Raises:
-            OutputExists: that run was of another track.
+            OutputExists: that run split another track.
         """
         output = self.options.output
         if output.force or not output.skip_existing:
@@ -198,7 +200,7 @@ class BatchRunner:
         there = next((path for path in job.outputs.values() if path.exists()), None)
         if record and there and not record.is_of(job.track.path):
             raise OutputExists(
-                f"`{there}` is there already, from another file: `{shown(Path(record.source))}`",
+                f"`{there}` already exists, from another file: `{shown(Path(record.source))}`",
                 "use --force to replace it, or choose another folder with --out",
             )
         return self.manifest.are_ours(job.outputs, record)

@@ -1,4 +1,4 @@
-"""Lists of tracks: plain text with one name per line, names with NUL bytes between them, and playlists."""
+"""Lists of tracks: text with one name per line, names separated by NUL bytes, and playlists."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _FIRST_LINE = b"#EXTM3U"
 
 
 def is_playlist(name: str | os.PathLike[str]) -> bool:
-    """Whether a file has the name of a playlist."""
+    """Whether a file has the suffix of a playlist."""
     return os.fspath(name).lower().endswith(_PLAYLISTS)
 
 
 def read(source: str) -> list[str]:
     """Return the names in a list of tracks; `-` is standard input.
 
-    Names in a list count from the current folder, those in a playlist from the folder of the playlist.
-    Only a playlist has comments: lines that begin with `#`. A byte order mark is left out.
+    Names in a list are relative to the current folder, those in a playlist to the folder of the playlist.
+    Only playlists have comments: lines that start with `#`. A byte order mark is ignored.
 
     Raises:
         DecodeError: the list cannot be read, or is not text.
@@ -46,11 +46,11 @@ def read(source: str) -> list[str]:
 
 
 def _entry(line: bytes, folder: Path) -> str:
-    """Return the path of an entry of a playlist: of the ways to read it the one by which a file exists."""
+    """Return the path of an entry of a playlist: of all interpretations, the one that exists."""
     try:
         text = line.decode()
     except UnicodeDecodeError:
-        text = line.decode("cp1252", "replace")  # Latin-1, with the quotes and dashes of Windows
+        text = line.decode("cp1252", "replace")  # Windows-1252
     if is_remote(text) or is_address(text):
         return text
     paths = [str(folder / name) for name in (text, os.fsdecode(line), text.replace("\\", "/"))]

@@ -1,1 +1,1 @@
-"""Arrays only: spectra and masks."""
+"""Signal processing on arrays: spectra and masks."""

@@ -1,4 +1,4 @@
-"""Network inputs: magnitudes of spectra, for numpy and torch side by side."""
+"""Network inputs: magnitudes of spectra, in numpy and in torch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FLOOR = 1e-5
-"""The magnitude (-100 dB) that the networks' inputs never fall below."""
+"""Lower limit of the magnitudes in network inputs (-100 dB)."""
 
 
 def magnitude(spectra: Spectra) -> Floats:
     """Return the root mean square over channels of spectra `(..., channel, frame, bin)`.
 
-    Unlike the magnitude of a mono mixdown this keeps what is in opposite phase left and right.
+    Unlike the magnitude of a mono mixdown, it keeps sound with opposite phase in left and right.
     """
     power = np.square(spectra.real) + np.square(spectra.imag)
     found: Floats = np.sqrt(power.mean(axis=-3))
@@ -29,8 +29,8 @@ def magnitude(spectra: Spectra) -> Floats:
 def magnitudes(spectra: Spectra, features: InputFeatures) -> Floats:
     """Return a network's magnitudes `(..., view, frame, bin)` for spectra `(..., channel, frame, bin)`.
 
-    A single channel is both left and right. Of more than two, every other one is on the left; they have no
-    phase then.
+    A single channel counts as both left and right. With more than two, every other channel is left, and
+    phases are ignored.
     """
     if features is InputFeatures.RMS:
         return magnitude(spectra)[..., None, :, :]
@@ -46,13 +46,13 @@ def magnitudes(spectra: Spectra, features: InputFeatures) -> Floats:
 
 
 def log_magnitude(magnitudes: Floats) -> Floats:
-    """Return natural logarithms of magnitudes, never below that of `FLOOR`."""
+    """Return the natural logarithms of magnitudes, limited below by `FLOOR`."""
     logarithms: Floats = np.log(np.maximum(magnitudes, np.float32(FLOOR)))
     return logarithms
 
 
 def log_magnitudes(spectra: Tensor, features: InputFeatures) -> Tensor:
-    """Return `log_magnitude` of `magnitudes` with torch, for stereo `(example, channel, frame, bin)`."""
+    """Return `log_magnitude` of `magnitudes` in torch, for stereo `(example, channel, frame, bin)`."""
     import torch
 
     if features is InputFeatures.MID_SIDE:

@@ -1,4 +1,4 @@
-"""The transform that a network from elsewhere was trained with: frames of one segment, padded at its ends."""
+"""The transform of third-party networks: frames of one segment that is padded at both ends."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ PADDINGS = ("centered", "demucs")
 
 @dataclass(frozen=True)
 class Framing:
-    """A Hann-windowed transform of a whole segment, which is continued by its mirror image at both ends.
+    """A Hann-windowed transform of a whole segment, with reflection padding at both ends.
 
-    With `centered` padding, frame k is centred on sample k * hop_length, from the first sample to the last
-    one, as in `torch.stft`. With `demucs` padding it is half a hop later, so that there are as many frames as
-    hops (Rouard, Massa, Defossez 2023; `HTDemucs._spec` in the authors' code).
+    With `centered` padding, frame k is centred on sample k * hop_length, from the first sample to the last,
+    as in `torch.stft`. With `demucs` padding it is half a hop later, so that there is one frame per hop
+    (Rouard, Massa, Defossez 2023; `HTDemucs._spec` in the authors' code).
     """
 
     n_fft: int
     hop_length: int
     bins: int
-    """How many bins the network has, from 0 Hz up; those above are zero in its stems."""
+    """Number of bins that the network uses, from 0 Hz up; higher bins are zero in its stems."""
     padding: str = "centered"
     normalized: bool = False
     """Whether spectra are divided by the square root of `n_fft`, as in `torch.stft`."""
@@ -61,7 +61,7 @@ class Framing:
 
     @property
     def _lead(self) -> int:
-        """Samples of the first frame that lie before the segment."""
+        """Number of samples of the first frame before the segment."""
         return self.n_fft // 2 - (self.hop_length // 2 if self.padding == "demucs" else 0)
 
     def _covered(self, frames: int) -> int:
@@ -77,7 +77,7 @@ class Framing:
         return np.ascontiguousarray(spectra.swapaxes(1, 2))
 
     def inverse(self, spectra: Spectra, length: int) -> Floats:
-        """Return the segment `(..., time)` whose spectra `(..., bin, frame)` are nearest in least squares."""
+        """Return the least-squares inverse `(..., time)` of spectra `(..., bin, frame)`."""
         missing = self.n_fft // 2 + 1 - spectra.shape[-2]
         full = np.pad(spectra, [*[(0, 0)] * (spectra.ndim - 2), (0, missing), (0, 0)])
         frames = scipy.fft.irfft(full.swapaxes(-1, -2), self.n_fft) * (self._window / np.float32(self._scale))
@@ -89,6 +89,6 @@ class Framing:
             signal[..., span] += frames[..., index, :]
             weight[span] += self._window**2
         inside = slice(self._lead, self._lead + length)
-        if self.padding == "demucs":  # frames beyond the ends count, as zeros
+        if self.padding == "demucs":  # frames beyond the ends count as zeros
             weight[inside] = (self._window**2).sum() / self.hop_length
         return np.divide(signal[..., inside], weight[inside], dtype=np.float32)

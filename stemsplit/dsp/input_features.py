@@ -1,4 +1,4 @@
-"""Kinds of network inputs. Without numpy, for the registry, which listing models imports."""
+"""Kinds of network inputs. It does not import numpy, because the registry imports it to list models."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class InputFeatures(Enum):
-    """Which magnitudes of a mixture are the input of a mask network."""
+    """The magnitudes of a mixture that are the input of a mask network."""
 
     RMS = "rms"
     """The root mean square over channels."""

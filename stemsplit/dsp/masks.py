@@ -1,8 +1,8 @@
-"""Masks from the networks' outputs.
+"""Masks from network outputs.
 
-A network predicts for each bin which share of the mixture is its stem's, or how probable it is that the share
-is above T. With all stems the masks sum to one in every bin, hence the stems to the mixture. With some of the
-stems, each with a network of its own, a mask is normalised against its own complement.
+A network predicts for each bin the stem's share of the mixture, or the probability that the share is above T.
+With all stems, the masks sum to one in every bin, so that the stems sum to the mixture. With only some stems,
+each from its own network, a mask p is normalised against its complement 1 - p.
 
 Shapes: probabilities and masks are `(stem, channel, frame, bin)`, with one channel where a mask is the same
 for all; spectra are `(channel, frame, bin)`.
@@ -16,15 +16,15 @@ from stemsplit.dsp.stft import Floats, Spectra
 
 TINY = np.float32(1e-6)
 CERTAIN = np.float32(1e-4)
-"""The networks' probabilities are limited to this distance from zero and one."""
+"""The minimum distance of probabilities from zero and one."""
 EXTENSION_BINS = 64
 
 
 def binary(probabilities: Floats, *, complete: bool) -> Floats:
-    """Return the paper's masks: one where the probability is above one half.
+    """Return the binary masks of the paper: 1 where the probability is above 0.5.
 
-    With a `complete` set of stems, a bin claimed by several goes to all of them in equal parts, and a bin
-    claimed by none to the most probable one.
+    With a `complete` set of stems, a bin with several such stems is divided equally among them, and a bin
+    without any goes to the most probable stem.
     """
     claims = probabilities > 0.5
     if complete:
@@ -46,14 +46,14 @@ def soft(probabilities: Floats, *, complete: bool, power: float = 1.0) -> Floats
         return ours
     masks: Floats = np.maximum(probabilities, TINY)
     if power != 1:
-        # Relative to the strongest, of which no power is too small for a float.
+        # Relative to the strongest stem, whose power cannot underflow.
         masks = (masks / masks.max(axis=0)) ** np.float32(power)
     masks /= masks.sum(axis=0)
     return masks
 
 
 def logits(probabilities: Floats) -> Floats:
-    """Return log(p / (1 - p)), of probabilities that are at least `CERTAIN` from zero and from one."""
+    """Return log(p / (1 - p)), with p limited to a distance of `CERTAIN` from zero and one."""
     bounded = np.clip(probabilities, CERTAIN, 1 - CERTAIN)
     odds: Floats = np.log(bounded / (1 - bounded))
     return odds
@@ -62,12 +62,12 @@ def logits(probabilities: Floats) -> Floats:
 def matrix_scaled_softmax(probabilities: Floats, *, scaling: Floats) -> Floats:
     """Return ratio masks softmax(W logit(p) + b), calibrated over all stems by matrix scaling.
 
-    `scaling` `(stem, stem + 1)` holds W, and b in its last column. The networks were trained one by one:
-    scaling corrects biased probabilities, and lets a confident network outweigh the others.
+    `scaling` `(stem, stem + 1)` is W, with b in its last column. The networks were trained separately;
+    scaling corrects biased probabilities, and gives more weight to confident networks.
 
     Source: Guo et al., "On calibration of modern neural networks", 2017, section 4.2.
     """
-    # Not by BLAS, whose threads keep spinning for a while after their work is done.
+    # Without BLAS, whose threads keep spinning for a while after their work.
     scaled = np.einsum("ij,j...->i...", scaling[:, :-1], logits(probabilities))
     scaled += scaling[:, -1].reshape(-1, *[1] * (scaled.ndim - 1))
     scaled = np.exp(scaled - scaled.max(axis=0))
@@ -76,9 +76,9 @@ def matrix_scaled_softmax(probabilities: Floats, *, scaling: Floats) -> Floats:
 
 
 def match_channels(masks: Floats, spectra: Spectra) -> Floats:
-    """Return the masks for the channels of spectra: those of left and right for every other one, or the mean.
+    """Return the masks for the channels of spectra: alternately those of left and right, or their mean.
 
-    The latter where there is one channel, and in frames that are the same left and right, to stay so.
+    The mean is used for one channel, and in frames with equal channels, which stay equal.
     """
     given, channels = masks.shape[1], len(spectra)
     if given == 1:
@@ -92,7 +92,7 @@ def match_channels(masks: Floats, spectra: Spectra) -> Floats:
 
 
 def interpolate_frames(probabilities: Floats, stride: int) -> Floats:
-    """Return the probabilities of every frame, interpolated linearly from every `stride`-th one."""
+    """Return the probabilities of all frames, interpolated linearly from every `stride`-th frame."""
     if stride == 1:
         return probabilities
     *lead, count, bins = probabilities.shape
@@ -107,8 +107,8 @@ def interpolate_frames(probabilities: Floats, stride: int) -> Floats:
 def extend_to_full_band(masks: Floats, bins: int) -> Floats:
     """Extend masks above the network's band up to `bins`.
 
-    Above it a frame's mask is the mean of the band's top 64 bins (some 1.4 kHz at an n_fft of 2048). Being a
-    mean it keeps what the masks add up to.
+    There, a frame's mask is the mean over the top 64 bins of the band (about 1.4 kHz at an n_fft of 2048). As
+    a mean, it does not change the sum of the masks.
     """
     missing = bins - masks.shape[-1]
     if not missing:

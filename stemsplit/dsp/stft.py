@@ -1,8 +1,8 @@
 """Short-time Fourier transform with exact frame arithmetic, in float32.
 
-Frame k looks at the samples [k * hop_length, k * hop_length + n_fft): nothing is centred or padded here.
-Who needs context around a signal adds it, so that a segment cut on the hop grid has the very frames that
-the whole file has there.
+Frame k covers the samples [k * hop_length, k * hop_length + n_fft); there is no centring or padding. Callers
+add context to a signal, so that a segment cut on the hop grid has exactly the frames that the whole file has
+there.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import scipy.fft  # four times and more as fast as numpy's transforms of many short frames
+import scipy.fft  # at least four times as fast as numpy for many short frames
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
@@ -21,9 +21,9 @@ Spectra = NDArray[np.complex64]
 
 @dataclass(frozen=True)
 class Stft:
-    """A Hann-windowed transform; `n_fft` is a multiple of `hop_length`, four times it or more.
+    """A Hann-windowed transform; `n_fft` is a multiple of `hop_length`, at least four times.
 
-    Spectra are scaled so that a full-scale sine has magnitude one in its bin, for any `n_fft`.
+    Spectra are scaled so that a full-scale sine has a magnitude of one in its bin, for any `n_fft`.
     """
 
     n_fft: int = 2048
@@ -48,7 +48,7 @@ class Stft:
 
     @cached_property
     def _window(self) -> Floats:
-        # Written out, because scipy.signal takes a second to import.
+        # Computed here, because scipy.signal takes a second to import.
         phase = 2 * np.pi * np.arange(self.n_fft) / self.n_fft
         return (0.5 - 0.5 * np.cos(phase)).astype(np.float32)
 
@@ -59,7 +59,7 @@ class Stft:
 
     @cached_property
     def _synthesis(self) -> Floats:
-        # Squared Hann windows, hop_length apart, add up to the constant sum(w ** 2) / hop_length.
+        # Squared Hann windows at a distance of hop_length sum to the constant sum(w ** 2) / hop_length.
         gain = float(np.sum(self._analysis * self._window)) / self.hop_length
         return np.divide(self._window, gain, dtype=np.float32)
 

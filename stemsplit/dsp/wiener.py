@@ -1,4 +1,4 @@
-"""Multichannel Wiener filter: stems' spectra from masks and the mixture's spatial covariances.
+"""Multichannel Wiener filter: the stems' spectra from masks and spatial covariances.
 
 Shapes: masks `(stem, channel, frame, bin)`, with one channel where a mask is the same for all; spectra
 `(channel, frame, bin)`.
@@ -16,25 +16,26 @@ from stemsplit.dsp.stft import Floats, Spectra
 FAINT = np.float32(1e-12)
 """Power (-120 dB) below which a stem has no position in the stereo image."""
 DIFFUSE = np.float32(0.003)
-"""Diffuse sound relative to a stem's power: so that no covariance is singular."""
+"""Power of diffuse sound relative to a stem's power, which keeps covariances invertible."""
 STRIP_BINS = 64
 
 
 def wiener(
     masks: Floats, spectra: Spectra, context_frames: int, wanted: Sequence[int] | None = None
 ) -> Spectra:
-    """Return stems' spectra `(stem, channel, frame, bin)` after a multichannel Wiener filter.
+    """Return the stems' spectra `(stem, channel, frame, bin)` after a multichannel Wiener filter.
 
     N. Duong, E. Vincent, R. Gribonval, "Under-determined reverberant audio source separation using a
-    full-rank spatial covariance model", 2010: where stem j has the covariance v_j R_j, its estimate is
-    v_j R_j inv(sum(v_k R_k)) x, and all of them add up to x. Here v_j = m_j P, for the mixture's power P,
-    which cancels, and R_j = sum(m_j^2 x x^H) / sum(m_j^2 P) over `context_frames` and a bin to either side is
-    the stem's position in the stereo image; m_j is the mean of a stem's masks over channels. This is one
-    iteration of the paper's EM algorithm, with m_j squared: a position is clearest where a stem is alone.
-    In mono there are no positions, and the estimate is m_j x: of one channel, and of a frame that is the same
-    left and right, which it stays. The same holds for more than two channels.
+    full-rank spatial covariance model", 2010. If stem j has the covariance v_j R_j, its estimate is
+    v_j R_j inv(sum(v_k R_k)) x, and the estimates sum to x. Here v_j = m_j P, where m_j is the mean of the
+    stem's masks over channels, and P is the mixture's power, which cancels. The stem's position in the stereo
+    image is R_j = sum(m_j^2 x x^H) / sum(m_j^2 P), summed over `context_frames` and one bin on either side.
+    This is one iteration of the paper's EM algorithm, but with m_j squared, because positions are clearest
+    where a stem dominates. Mono has no positions: for one channel, for frames with equal channels (which stay
+    equal), and for more than two channels, the estimate is m_j x.
 
-    The first and last `context_frames` frames have none. `wanted` are the stems to return; default: all.
+    The first and last `context_frames` frames have no estimates. `wanted` are the stems to return; default:
+    all.
     """
     wanted = range(len(masks)) if wanted is None else wanted
     inner = slice(context_frames, spectra.shape[1] - context_frames)
@@ -44,7 +45,7 @@ def wiener(
     alike = np.flatnonzero((spectra[0] == spectra[1]).all(axis=-1)[inner])
     bins = spectra.shape[-1]
     estimates = np.empty((len(wanted), 2, spectra.shape[1] - 2 * context_frames, bins), np.complex64)
-    for start in range(0, bins, STRIP_BINS):  # as much as a CPU cache holds
+    for start in range(0, bins, STRIP_BINS):  # limited to the size of a CPU cache
         stop = min(bins, start + STRIP_BINS)
         strip = _with_neighbours(masks, start, stop).mean(axis=1)
         wider = _with_neighbours(spectra, start, stop)
@@ -59,7 +60,7 @@ def wiener(
 
 
 def _with_neighbours(values: Any, start: int, stop: int) -> Any:
-    """Return a copy of some bins with one more on either side: zeros beyond the first and the last."""
+    """Return a copy of some bins with one more on either side; zeros beyond the first and last bin."""
     bins = values.shape[-1]
     edges = (int(start == 0), int(stop == bins))
     strip = values[..., max(0, start - 1) : stop + 1]
@@ -67,9 +68,9 @@ def _with_neighbours(values: Any, start: int, stop: int) -> Any:
 
 
 def _filtered(masks: Floats, spectra: Spectra, context_frames: int, wanted: Sequence[int]) -> Spectra:
-    """Do the work of `wiener` for some bins, of which the first and last are only context.
+    """Compute `wiener` for some bins; the first and the last bin are only context.
 
-    Shapes: masks `(stem, frame, bin)`, spectra and estimates as there.
+    Shapes: masks `(stem, frame, bin)`; spectra and estimates as in `wiener`.
     """
     left, right = spectra
     squares = _squared(left), _squared(right), left * right.conj()
@@ -80,7 +81,7 @@ def _filtered(masks: Floats, spectra: Spectra, context_frames: int, wanted: Sequ
     for share in seen:
         one, two, both = (_nearby(share * square, context_frames) for square in squares)
         one, two = one + FAINT, two + FAINT
-        # The power of the left channel and of the right one add up to two.
+        # Scaled so that the powers of left and right sum to two.
         scale = 2 / (one + two)
         covariances.append((one * scale + DIFFUSE, two * scale + DIFFUSE, both * scale))
     a, b, c = (
@@ -105,11 +106,11 @@ def _squared(spectrum: Spectra) -> Floats:
 
 
 def _nearby(values: Any, context_frames: int) -> Any:
-    """Return the sums of `(frame, bin)` over `context_frames` and a bin to either side, for whole sums.
+    """Return sums of `(frame, bin)` over `context_frames` and one bin on either side, without partial sums.
 
-    Sums over 2, 4, 8, ... frames are each made of two of the last ones; those that 2 * context_frames + 1
-    consists of are added up. The order of summation is fixed: unlike with a running sum, a frame's result
-    does not depend on how many frames come before it.
+    Sums over 2, 4, 8, ... frames are each computed from two of the previous ones; the binary digits of
+    2 * context_frames + 1 select those to add. The order of summation is fixed, so that a frame's result does
+    not depend on the number of frames before it, as it would with a running sum.
     """
     values = values[:, :-2] + values[:, 1:-1] + values[:, 2:]
     frames, width, size, start = len(values) - 2 * context_frames, 2 * context_frames + 1, 1, 0

@@ -1,1 +1,1 @@
-"""Files on disk or in remote storage: written atomically, by one program at a time."""
+"""Files on disk and in remote storage, written atomically and by one program at a time."""

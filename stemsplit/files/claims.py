@@ -1,12 +1,12 @@
-"""Claims on output files: of several programs that would write a file, one does, and the others get an error.
+"""Claims on output files: of several programs that want to write a file, one does, and the others fail.
 
-A claim is a lock on a hidden file next to the output, `.vocals.wav.lock`. It is taken before the parts of the
-output are made, and removed after them. The system releases the lock of a program that ends in any way, so a
-lock file that a killed program left is free, and says that there may be parts to remove.
+A claim is a lock on a hidden file next to the output, `.vocals.wav.lock`. It is acquired before the part
+files are created, and removed after them. The system releases the lock of a program that ends in any way, so
+a lock file left by a killed program is unlocked, and shows that there may be part files to remove.
 
-On file systems without locks the lock file itself is the claim. Where locks do not reach other
-machines (sshfs, some NFS mounts), and in object stores, which have none, each file still appears whole, but
-two programs may replace each other's.
+On file systems without locks, the lock file itself is the claim. If locks do not work across machines (sshfs,
+some NFS mounts), and in object stores, which have none, each file still appears whole, but two programs can
+overwrite each other's files.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _here = threading.local()
 
 @contextlib.contextmanager
 def claim(paths: Iterable[Path]) -> Iterator[None]:
-    """Keep all other programs and threads from writing some files; remove what killed ones left of them.
+    """Prevent other programs and threads from writing some files; remove the remains of killed ones.
 
-    Makes the files' folders, and in the end removes those of them that are empty. Claims may be nested.
+    Creates the folders of the files, and removes empty ones at the end. Claims can be nested.
 
     Raises:
-        OutputBusy: another one writes one of them.
-        EncodeError: a folder cannot be made, or written into.
+        OutputBusy: another program or thread is writing one of them.
+        EncodeError: a folder cannot be created, or is not writable.
     """
     held: set[str] = _here.__dict__.setdefault("held", set())
     local = {os.path.abspath(path): path for path in paths if not is_remote(path)}
@@ -53,7 +53,7 @@ def claim(paths: Iterable[Path]) -> Iterator[None]:
 
 
 def tidy(paths: Iterable[Path]) -> None:
-    """Remove what killed programs left of files that are not being written."""
+    """Remove what killed programs left of files that nothing is writing."""
     left = [path for path in paths if not is_remote(path) and os.path.lexists(beside(path, ".lock"))]
     with contextlib.suppress(EncodeError), claim(left):
         pass
@@ -61,13 +61,13 @@ def tidy(paths: Iterable[Path]) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path, *, force: bool = True) -> Iterator[Path]:
-    """Yield where to write a file, which gets its name if that succeeds, and is removed if it fails.
+    """Yield a path to write a file to; it is renamed to its path on success, and removed on failure.
 
-    What is not a file, such as `/dev/stdout`, is written directly.
+    A path that is not a file, such as `/dev/stdout`, is written directly.
 
     Raises:
-        OutputBusy: another program writes it.
-        OutputExists: it is there already, and `force` is not given.
+        OutputBusy: another program is writing it.
+        OutputExists: it already exists, and `force` is not given.
         EncodeError: it cannot be written.
     """
     direct = os.path.exists(path) and not os.path.isfile(path)
@@ -87,7 +87,7 @@ def writing(path: Path, *, force: bool = True) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file. Raises OutputBusy, or OSError if there can be no lock file."""
+    """Hold the lock of a file. Raises OutputBusy, or OSError if the lock file cannot be created."""
     lock, made = beside(path, ".lock"), list[Path]()
     try:
         descriptor = _acquire(lock, path, made)
@@ -106,7 +106,7 @@ def _acquire(lock: Path, path: Path, made: list[Path]) -> int:
         try:
             _make(lock.parent, made)
             descriptor, new = _open(lock)
-        except FileNotFoundError:  # another program has just removed it, or a folder
+        except FileNotFoundError:  # another program has just removed it or its folder
             continue
         try:
             locks = _try_lock(descriptor)
@@ -129,29 +129,29 @@ def _acquire(lock: Path, path: Path, made: list[Path]) -> int:
 
 
 def _make(folder: Path, made: list[Path]) -> None:
-    """Make a folder and those above it, and note which were not there."""
+    """Create a folder and its parents, and note which did not exist."""
     if os.path.isdir(folder):
         return
     if folder.parent != folder:
         _make(folder.parent, made)
-    with contextlib.suppress(FileExistsError):  # another program has just made it
+    with contextlib.suppress(FileExistsError):  # another program has just created it
         folder.mkdir()
         made.append(folder)
 
 
 def _open(lock: Path) -> tuple[int, bool]:
-    """Open a lock file, and say whether it is new."""
+    """Open a lock file, and return whether it is new."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     with contextlib.suppress(FileExistsError):
         return os.open(lock, flags | os.O_EXCL, 0o666), True
     try:
         return os.open(lock, flags & ~os.O_CREAT), False
-    except PermissionError:  # another user's
+    except PermissionError:  # owned by another user
         return os.open(lock, os.O_RDONLY), False
 
 
 def _try_lock(descriptor: int) -> bool:
-    """Lock a file; false if the file system has no locks. Raises BlockingIOError if another one has it."""
+    """Lock a file; return False if the file system has no locks. Raises BlockingIOError if it is locked."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -171,7 +171,7 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _is(descriptor: int, lock: Path) -> bool:
-    """Whether an open file still has its name: a lock on a removed one is worth nothing."""
+    """Whether an open file still exists under its name: a lock on a removed file has no effect."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(lock))
     except FileNotFoundError:
@@ -179,7 +179,7 @@ def _is(descriptor: int, lock: Path) -> bool:
 
 
 def _release(descriptor: int, lock: Path) -> None:
-    if sys.platform == "win32":  # which removes no open file, so it removes none that another one waits for
+    if sys.platform == "win32":  # Windows does not remove open files, so none that another program waits for
         os.close(descriptor)
     with contextlib.suppress(OSError):
         lock.unlink()

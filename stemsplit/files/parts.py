@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written as a hidden part next to their path, then renamed."""
+"""Files that appear whole or not at all: written to a hidden part file next to them, then renamed."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from stemsplit.errors import EncodeError, OutputExists
 from stemsplit.files import remote
 
 _LONGEST_BYTES = 255 - len("..01234567.part.cover")
-"""Of a name that a hidden file next to it can repeat."""
+"""Maximum length of a name that the name of a hidden file can include."""
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1  # linux/fcntl.h, linux/fs.h
 
 
 def beside(path: Path, suffix: str) -> Path:
-    """Return the path of a hidden file that belongs to another one in the same folder."""
+    """Return the path of a hidden file that belongs to a file in the same folder."""
     name = path.name
     if len(os.fsencode(name)) > _LONGEST_BYTES:
         plain = unicodedata.normalize(
             "NFC", name
-        ).casefold()  # equal where the file system takes both for one
+        ).casefold()  # equal if the file system treats both as the same name
         name = hashlib.sha256(plain.encode("utf-8", "surrogateescape")).hexdigest()[:32]
     return path.with_name(f".{name}{suffix}")
 
 
 def part_of(path: Path) -> Path:
-    """Return where to write a file until it is complete: a new path at every call."""
+    """Return the path of a part file, to write until it is complete; a new one for each call."""
     return beside(path, f".{secrets.token_hex(4)}.part")
 
 
 def sweep(path: Path) -> None:
-    """Remove what a killed program left of a file; the earlier file is put back if it is missing."""
+    """Remove what a killed program left of a file, and restore the earlier file if it is missing."""
     name = re.escape(beside(path, "").name)
     left = re.compile(name + r"\.[0-9a-f]{8}\.(part(\.[a-z]+)?|old)")
     with contextlib.suppress(OSError):
@@ -53,19 +53,19 @@ def sweep(path: Path) -> None:
 
 
 def refuse_to_replace(path: Path, *, force: bool) -> None:
-    """Raise OutputExists for what is there already, unless `force` is given."""
-    if os.path.exists(path) and not force:  # false, not an error, in a folder that is closed to us
-        raise OutputExists(f"`{path}` is there already", "use --force to replace it")
+    """Raise OutputExists for a path that exists, unless `force` is given."""
+    if os.path.exists(path) and not force:  # False, not an error, in a folder without permission
+        raise OutputExists(f"`{path}` already exists", "use --force to replace it")
 
 
 def publish(part: Path, path: Path, *, force: bool) -> None:
-    """Give a finished file its name.
+    """Rename a finished part file to its path.
 
-    Without `force` it replaces nothing, not even a file that another program made a moment ago. Only file
-    systems that can neither rename in this way nor link leave a moment between the look and the renaming.
+    Without `force` it replaces nothing, not even a file that another program has just created. Only on file
+    systems without exclusive renames and links, there is a moment between the check and the renaming.
 
     Raises:
-        OutputExists: the path is taken, and `force` is not given.
+        OutputExists: the path exists, and `force` is not given.
         OSError: the file cannot be renamed.
     """
     if force:
@@ -76,19 +76,19 @@ def publish(part: Path, path: Path, *, force: bool) -> None:
         _rename(part, path)
     except FileExistsError:
         refuse_to_replace(path, force=False)
-        os.replace(part, path)  # a link to nothing
+        os.replace(part, path)  # a broken link
 
 
 def publish_together(files: Iterable[tuple[Path, Path]], *, force: bool) -> None:
-    """Give finished files their names, `(part, path)`: all of them, or none.
+    """Rename finished part files `(part, path)`: all of them, or none.
 
-    A file that `force` replaces keeps a hidden name next to it until all files are renamed, and is restored
-    if one of them cannot be. A program that is killed in between leaves a whole file at each path, earlier or
-    new; the next claim on a path removes what is hidden (`claims`). Without links in the file system, an
-    earlier file may be hidden only: then that claim puts it back.
+    A file that `force` replaces keeps a second, hidden name until all files are renamed, and is restored if
+    one of them fails. If the program is killed in between, each path has a whole file, earlier or new; the
+    next claim on a path removes the hidden one (see `claims`). On file systems without links, an earlier file
+    can have only its hidden name; then that claim restores it.
 
     Raises:
-        OutputExists: a path is taken, and `force` is not given.
+        OutputExists: a path exists, and `force` is not given.
         EncodeError: a file cannot be renamed.
     """
     earlier: list[Path] = []
@@ -112,7 +112,7 @@ def publish_together(files: Iterable[tuple[Path, Path]], *, force: bool) -> None
 
 
 def copy_together(pairs: Mapping[Path, Path]) -> None:
-    """Copy files to paths, where all of them appear or none; they replace what is there.
+    """Copy files to paths, all of them or none. Existing files are replaced.
 
     Raises:
         EncodeError: a file cannot be renamed.
@@ -136,7 +136,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _keep(path: Path, aside: Path) -> None:
-    """Give a file another name: a second one where there are links, so that it is never missing."""
+    """Give a file another name: a second one if the file system has links, so that it is never missing."""
     if not remote.is_remote(path) and not os.path.islink(path):
         with contextlib.suppress(OSError):
             os.link(path, aside)
@@ -145,17 +145,17 @@ def _keep(path: Path, aside: Path) -> None:
 
 
 def _put_back(aside: Path, path: Path) -> None:
-    if not _is_file(aside):  # it never got there
+    if not _is_file(aside):  # it was not renamed yet
         return
     try:
         remote.publish(aside, path)
-        remote.remove(aside)  # to rename one of two links to the other does nothing
+        remote.remove(aside)  # renaming a link to another link of the same file does nothing
     except OSError as error:
-        raise EncodeError(f"Cannot put `{path}` back: {error}", f"it is now `{aside}`") from error
+        raise EncodeError(f"Cannot restore `{path}`: {error}", f"it is now `{aside}`") from error
 
 
 def _rename(part: Path, path: Path) -> None:
-    """Rename a file to a path that is free. Raises FileExistsError if it is not."""
+    """Rename a file to a path that does not exist. Raises FileExistsError if it exists."""
     if sys.platform == "win32":
         os.rename(part, path)
         return
@@ -172,18 +172,18 @@ def _rename(part: Path, path: Path) -> None:
         os.link(part, path)
     except FileExistsError:
         raise
-    except OSError:  # there are no links on FAT, and on many network shares
+    except OSError:  # FAT and many network shares have no links
         os.replace(part, path)
     else:
         os.unlink(part)
 
 
 def cannot_write(path: Path, error: Exception) -> EncodeError:
-    """Return what to tell the user of a file that cannot be written."""
+    """Return the error for a file that cannot be written."""
     reason = getattr(error, "strerror", None) or getattr(error, "error_string", None) or str(error)
-    reason = reason or "it could not be written whole"  # soundfile asserts it without a word
+    reason = reason or "it could not be written completely"  # soundfile's assertion has no message
     hint = "check the folder, or choose another with --out"
-    with contextlib.suppress(OSError):  # libsndfile names no reason
+    with contextlib.suppress(OSError):  # libsndfile gives no reason
         full = not remote.is_remote(path) and shutil.disk_usage(path.parent).free < 1 << 16
         if full or "No space left" in reason:
             reason, hint = "the disk is full", "free some space, or choose another folder with --out"

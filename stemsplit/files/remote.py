@@ -1,7 +1,7 @@
-"""Remote storage, by fsspec: `s3://bucket/music`, `gs://`, `sftp://`, `file://` and many more.
+"""Remote storage with fsspec: `s3://bucket/music`, `gs://`, `sftp://`, `file://` and many more.
 
-A remote path is a `UPath` of universal-pathlib, which has the methods of a `Path`. Its `str` holds `://`,
-unlike that of a local path.
+A remote path is a `UPath` of universal-pathlib, which has the methods of a `Path`. Unlike a local path, its
+`str` contains `://`.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
 
 
 def path_of(name: str) -> Path:
-    """Return the path that a name stands for. Raises StemsplitError for an unknown kind of URL."""
+    """Return the path for a name. Raises StemsplitError for an unsupported kind of URL."""
     if not is_remote(name):
         return Path(name)
     try:
         from upath import UPath
 
         found: Any = UPath(name)
-        found.exists()  # only now the file system's own module is loaded
+        found.exists()  # loads the module of the file system
     except (ImportError, ValueError) as error:
         kind = name.partition("://")[0]
-        hint = f"{install_extra('ray')}, and what fsspec needs for {kind}"
+        hint = f"{install_extra('ray')}, and the package that fsspec needs for {kind}"
         raise StemsplitError(f"Cannot open `{name}`: {error}", hint) from error
     except OSError as error:
         raise StemsplitError(f"Cannot open `{name}`: {error}") from error
@@ -43,9 +43,9 @@ def path_of(name: str) -> Path:
 
 
 def files(top: Path, *, recursive: bool) -> Iterator[tuple[Path, str]]:
-    """Yield the files below a folder by name, hidden ones left out, and the folder below `top` of each."""
+    """Yield the files below a folder, sorted and without hidden ones, each with its folder below `top`."""
     place: Any = top
-    # Not `rglob`, to which a bracket in a name is a pattern.
+    # Not `rglob`, which treats a bracket in a name as a pattern.
     found = place.fs.find(place.path, maxdepth=None if recursive else 1)
     for name in sorted(found):
         below = name.removeprefix(place.path.rstrip("/") + "/")
@@ -54,18 +54,18 @@ def files(top: Path, *, recursive: bool) -> Iterator[tuple[Path, str]]:
 
 
 def relative(path: Path, top: Path) -> str:
-    """Return a path relative to a folder above it, with `/`."""
+    """Return a path relative to a parent folder, with `/`."""
     return str(path).removeprefix(str(top).rstrip("/") + "/")
 
 
 def part_of(target: Path) -> Path:
-    """Return where to write a file until it is complete: a path that differs on any machine at every call."""
+    """Return the path of a part file; it differs for each call on each machine."""
     return target.with_name(f"{target.name[:200]}.{uuid4().hex}.part")
 
 
 @contextlib.contextmanager
 def appearing(target: Path) -> Iterator[Path]:
-    """Yield where to write a file, which then gets its name; it is removed if that fails.
+    """Yield a path to write a file to; it is renamed to its path on success, and removed on failure.
 
     Raises OSError if the file cannot be written.
     """
@@ -80,13 +80,13 @@ def appearing(target: Path) -> Iterator[Path]:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a file that appears whole, or not at all. Raises OSError if that fails."""
+    """Copy a file, which appears whole or not at all. Raises OSError if that fails."""
     with appearing(target) as part, source.open("rb") as reading, part.open("wb") as writing:
         shutil.copyfileobj(reading, writing, 1 << 20)
 
 
 def publish(part: Path, target: Path) -> None:
-    """Give a finished file its name, replacing an earlier file. Raises OSError if that fails."""
+    """Rename a finished part file, replacing an earlier file. Raises OSError if that fails."""
     if not is_remote(target):
         os.replace(part, target)
         return
@@ -96,15 +96,15 @@ def publish(part: Path, target: Path) -> None:
     source, goal = place.path, place.with_name(target.name).path
     if type(place.fs).mv is not AbstractFileSystem.mv:
         place.fs.mv(source, goal)
-    else:  # it takes names for patterns
+    else:  # it treats names as patterns
         place.fs.cp_file(source, goal)
         place.fs.rm_file(source)
 
 
 def remove(path: Path) -> None:
-    """Remove a file if it is there. Raises OSError if that fails."""
+    """Remove a file if it exists. Raises OSError if that fails."""
     place: Any = path
     if not is_remote(path):
         path.unlink(missing_ok=True)
     elif place.exists():
-        place.fs.rm_file(place.path)  # to `unlink` a bracket in a name is a pattern
+        place.fs.rm_file(place.path)  # `unlink` treats a bracket in a name as a pattern

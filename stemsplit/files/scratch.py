@@ -1,4 +1,4 @@
-"""Temporary folders, for work and for caches that have no folder of their own."""
+"""Temporary folders, for work and for caches without a folder."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ _PREFIX = "stemsplit-"
 
 
 def scratch_folder() -> TemporaryDirectory[str]:
-    """Return a new folder that lasts as long as its context. Raises EncodeError if none can be made."""
+    """Return a temporary folder as a context manager. Raises EncodeError if it cannot be created."""
     try:
         return TemporaryDirectory(prefix=_PREFIX)
     except OSError as error:
-        hint = "name a folder that you can write into, with free space, in the variable TMPDIR"
-        raise EncodeError(f"Cannot make a temporary folder: {error.strerror}", hint) from error
+        hint = "set the variable TMPDIR to a writable folder with free space"
+        raise EncodeError(f"Cannot create a temporary folder: {error.strerror}", hint) from error
 
 
 def shown(path: Path) -> str:
-    """Return the name of a file in messages: its path, but of a copy in a scratch folder only its name."""
+    """Return the name of a file for messages: its path or, for a copy in a scratch folder, its name."""
     copied = any(re.fullmatch(_PREFIX + "[a-z0-9_]{8}", folder.name) for folder in path.parents)
     return path.name if copied else str(path)
 
 
-@functools.cache  # which keeps the folder until the program ends
+@functools.cache  # keeps the folder until the program ends
 def librosa_caches() -> TemporaryDirectory[str] | None:
-    """Prepare what librosa compiles and caches; to be called before it is imported.
+    """Set up librosa's caches. Call this before librosa is imported.
 
-    If the home folder is missing or read-only, the caches are in a temporary folder, which is returned:
-    librosa does not load without. Raises EncodeError if there is no such folder.
+    If the home folder is missing or read-only, the caches are in a temporary folder, because librosa does not
+    load without them; that folder is returned. Raises EncodeError if it cannot be created.
     """
     folder = None
     if not os.access(os.path.expanduser("~"), os.W_OK):

@@ -1,1 +1,1 @@
-"""Separation while the sound plays."""
+"""Live separation."""

@@ -1,4 +1,4 @@
-"""How long samples took, and which blocks were late."""
+"""Measures latencies, and detects late blocks."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from stemsplit.separation.separator import Spec
 class Clock:
     """Records when samples arrive and are written, and which blocks are late.
 
-    A block is late if it is not done within the time that one lasts, counted from when it was complete with
-    its context, and its first sample as old as the latency.
+    A block is late if it is not done within its own duration, counted from the time at which the block and
+    its context were complete and its first sample was as old as the latency.
     """
 
     def __init__(self, spec: Spec, block: int) -> None:
         self._needed, self._rate, self._block = block + spec.context, spec.sample_rate, block
-        self._came: deque[tuple[float, float]] = deque()  # how many samples there were, and when
+        self._came: deque[tuple[float, float]] = deque()  # (number of samples so far, time)
         self._gone = 0
         self.latencies, self.late = array("f"), 0
 
     def came(self, total: float, when: float) -> None:
-        """Record the time at which there were `samples` samples in all; at the end, infinitely many."""
+        """Record the arrival time of the first `samples` samples; at the end of the input, infinity."""
         self._came.append((total, when))
 
     def went(self, samples: int, when: float) -> None:
-        """Note when the next samples were written."""
+        """Record when the next samples were written."""
         while self._came[0][0] <= self._gone:
             self._came.popleft()
         first = self._came[0][1]

@@ -1,8 +1,8 @@
-"""Live separation, in small blocks, with a known latency.
+"""Live separation in small blocks, with a known latency.
 
-A block is separated as soon as all its input has arrived: the block and the separator's context after it.
-The latency is the length of block and context, on any CPU; the computation may take as long as a block
-lasts.
+A block is separated as soon as all its input has arrived: the block, and the separator's context after it.
+The latency is the length of the block plus the context, on any CPU; the computation can take as long as a
+block lasts.
 """
 
 from __future__ import annotations
@@ -38,35 +38,33 @@ class Summary:
     """Duration of the output."""
     block_ms: float
     latency_ms: float
-    """The expected latency: block and context; between sound cards, that of the whole path."""
+    """The expected latency: block plus context; between sound cards, also that of the cards."""
     median_ms: float | None
-    """Measured from the arrival of a block's first sample until it was written; None for sound cards."""
+    """Median time from the arrival of a block's first sample to its output; None for sound cards."""
     worst_ms: float | None
     blocks: int
     late: int
-    """Blocks that took so long that playback had a gap."""
+    """Number of blocks that were so late that playback had a gap."""
     times_real_time: float | None
-    """Ratio of the sound's duration to the computing time."""
+    """Ratio of the duration of the sound to the computing time."""
 
 
 def find(model: str | os.PathLike[str]) -> Trained:
     """Look up a model that can separate block by block.
 
     Raises:
-        UsageError: it needs a whole song, or is an ensemble.
+        UsageError: it needs a whole track, or is an ensemble.
         UnknownModel, BadWeights: see `ModelRef.parse`.
     """
     ref = ModelRef.parse(model)
     if isinstance(ref, Trained):
         return ref
     if isinstance(ref, Ensemble):
-        raise UsageError(f"`{model}` is more than one model", "choose one of them")
+        raise UsageError(f"`{model}` is an ensemble of several models", "choose one of them")
     if ref.blind:
-        raise UsageError(
-            f"{model} needs a whole track before it separates any of it", "choose a model that was trained"
-        )
+        raise UsageError(f"{model} needs a whole track before it can start", "choose a trained model")
     raise UsageError(
-        f"{model} separates segments of several seconds, which is too late for live sound",
+        f"{model} works in segments of several seconds, which is too slow for live sound",
         f"use --model {LIVE_MODEL}",
     )
 
@@ -79,7 +77,7 @@ def load(
     fast: bool = False,
     **running: Any,
 ) -> Separator:
-    """Return a model whose networks, that of one stem or all, are ready for small blocks.
+    """Return a model for small blocks, with the networks for one stem or for all.
 
     Raises:
         StemsplitError: see `ModelRef.load`.
@@ -93,7 +91,7 @@ def load(
 
 
 def _batch(card: ModelCard, running: RuntimeOptions, block_ms: float) -> int:
-    """Return how many frames, or samples, the networks process for each block."""
+    """Return the number of network inputs (frames or samples) per block."""
     network = registry.find(card.network)
     if network.predicts_waveforms:
         return block_length(network.context.stride, card.sample_rate, block_ms)
@@ -102,7 +100,7 @@ def _batch(card: ModelCard, running: RuntimeOptions, block_ms: float) -> int:
 
 
 def block_length(stride: int, sample_rate: int, block_ms: float) -> int:
-    """Return the samples of a block of about `block_ms`: a multiple of the separator's stride."""
+    """Return the length in samples of a block of about `block_ms`: a multiple of the separator's stride."""
     return max(1, round(block_ms / 1000 * sample_rate / stride)) * stride
 
 
@@ -112,7 +110,7 @@ def only(stems: Samples) -> Samples:
 
 
 class Live:
-    """Runs a separator on small blocks, and `mix` on the stems of each."""
+    """Runs a separator on small blocks, and `mix` on the stems of each block."""
 
     def __init__(
         self, separator: Separator, mix: Callable[[Samples], Samples], *, block_ms: float = BLOCK_MS
@@ -120,24 +118,24 @@ class Live:
         self.spec = separator.spec
         self.block = block_length(self.spec.stride, self.spec.sample_rate, block_ms)
         self.latency = self.block + self.spec.context
-        """From the input of a sample to its output, in samples."""
+        """The delay from input to output, in samples."""
         self.made = self.blocks = 0
         self._separator, self._mix, self._busy_seconds = separator, mix, 0.0
 
     def check(self, sample_rate: int, channels: int) -> None:
-        """Separate and mix silence, to raise errors early and to initialise what is slow the first time."""
+        """Separate and mix silence, which raises errors early and does slow initialisation."""
         if sample_rate != self.spec.sample_rate:
             raise StemsplitError(
-                f"The sound has {sample_rate} Hz, and the model works at {self.spec.sample_rate}",
-                f"resample it before: ffmpeg -i - -f wav -ar {self.spec.sample_rate} -",
+                f"The sound has {sample_rate} Hz, but the model works at {self.spec.sample_rate} Hz",
+                f"resample it first: ffmpeg -i - -f wav -ar {self.spec.sample_rate} -",
             )
         silence = np.zeros((channels, self.block + 2 * self.spec.context), np.float32)
         self._mix(self._separator.separate(silence))
 
     def run(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
-        """Yield the output for blocks `(channel, time)`, `latency` samples behind the input.
+        """Yield the output for blocks `(channel, time)`, delayed by `latency` samples.
 
-        The rest follows at the end, so that output and input have the same length.
+        The rest follows at the end, so that input and output have the same length.
         """
         seconds = self.block / self.spec.sample_rate
         for stems in separate_blocks(self, blocks, segment_seconds=seconds, workers=1):
@@ -156,7 +154,7 @@ class Live:
         return stems
 
     def milliseconds(self, samples: float) -> float:
-        """Return the duration of `samples` samples."""
+        """Return the duration of `samples` samples in milliseconds."""
         return 1000 * samples / self.spec.sample_rate
 
     def summary(self, latency: float, late: int, measured: Iterable[float] = ()) -> Summary:

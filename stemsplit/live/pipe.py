@@ -18,7 +18,7 @@ from stemsplit.separation.separator import Samples
 
 
 class Pipe:
-    """Reads one stream and writes another, each block as soon as it is ready."""
+    """Reads one stream and writes another; each block is written as soon as it is ready."""
 
     def __init__(
         self, live: Live, stream: BinaryIO, raw: RawFormat, outlet: StreamWriter, *, length: int | None = None
@@ -34,7 +34,7 @@ class Pipe:
 
         Raises:
             DecodeError: the stream is empty or is not sound.
-            BrokenPipeError: the reader of the stream has gone.
+            BrokenPipeError: the output has no reader any more.
         """
         for block in self._live.run(self._blocks()):
             self._outlet.write(block)
@@ -51,11 +51,11 @@ class Pipe:
         """Defects of the input."""
         loud = self._raw.depth != "32f" and self._outlet.peak > 1
         above_db = 20 * math.log10(self._outlet.peak) if loud else 0.0
-        clipped = [f"It went up to {above_db:.1f} dB above full scale and was clipped."] if loud else []
+        clipped = [f"The output reached {above_db:.1f} dB above full scale and was clipped."] if loud else []
         return [*self._remarks, *clipped]
 
     def _blocks(self) -> Iterator[Samples]:
-        """Yield whole frames, as many as there are."""
+        """Yield whole frames as they arrive."""
         width, total, rest = self._raw.bytes_per_frame, 0, b""
         for when, data in self._arrivals():
             if not data:
@@ -69,17 +69,17 @@ class Pipe:
             yield block
         self._clock.came(math.inf, when)
         if rest:
-            self._remarks.append(f"The last {len(rest)} bytes of standard input are no whole frame.")
+            self._remarks.append(f"The last {len(rest)} bytes of standard input are not a complete frame.")
         if self._stream.remark:
             self._remarks.append(self._stream.remark)
         if not total:
-            raise DecodeError("Nothing came through standard input")
+            raise DecodeError("Standard input is empty")
 
     def _arrivals(self) -> Iterator[tuple[float, bytes]]:
-        """Yield what comes and when it came, and at the end nothing.
+        """Yield data with its arrival time; empty data at the end.
 
-        It is read on a thread of its own, that the time be right while a block is being made; no more than a
-        block ahead, for what comes faster than it sounds must wait.
+        A separate thread reads it, so that the times are right while a block is computed. It reads at most
+        one block ahead, so that input that arrives faster than real time waits.
         """
         size = max(1, self._live.block * self._raw.bytes_per_frame // 4)
         came: Queue[tuple[float, bytes | OSError]] = Queue(maxsize=4)

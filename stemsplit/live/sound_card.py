@@ -18,21 +18,21 @@ from stemsplit.live.engine import Live, Summary
 from stemsplit.separation.separator import Samples
 
 MOST_BEHIND = 50
-"""Blocks from a sound card that may wait: with more, the computer is too slow."""
+"""Maximum number of waiting blocks from a sound card: with more, the computer is too slow."""
 
 
 class SoundCard:
-    """From a sound card's input to its output, or to another's.
+    """Connects the input of a sound card to its output, or to that of another one.
 
-    What is played is silence at first, for as many blocks as it takes until the first one is made; a block
-    that is not there in time is silence, and left out when it comes. The latency stays what it is.
+    The output starts with as many silent blocks as it takes to compute the first block. A block that is late
+    is replaced by silence, and dropped when it is ready, so that the latency stays constant.
     """
 
     def __init__(self, live: Live, input: str | None = None, output: str | None = None) -> None:
-        """Choose devices by number or a part of their names; else those of the system.
+        """Select devices by number or by a part of their names; default: those of the system.
 
         Raises:
-            DeviceUnavailable: there is no such device, or it does not do what is needed.
+            DeviceUnavailable: there is no such device, or it does not support the settings.
         """
         sounddevice = imported()
         self._live = live
@@ -64,10 +64,10 @@ class SoundCard:
                 f"Cannot use the sound card: {reason}", "see `stemsplit live --devices`"
             ) from error
         self.latency = waiting * live.block + live.spec.sample_rate * sum(self._stream.latency)
-        """In samples, including the latency that the sound cards report."""
+        """The latency in samples, including that of the sound cards."""
 
     def callback(self, heard: Any, played: Any, frames: int, when: Any, status: Any) -> None:
-        """Exchange an input block `(time, channel)` for an output block; another thread separates."""
+        """Take an input block `(time, channel)`, and return an output block; another thread separates."""
         self._came.put(heard.copy())
         while self._owed and self.ready:
             self.ready.popleft()
@@ -78,7 +78,7 @@ class SoundCard:
         played[:] = 0 if missing else self.ready.popleft()
 
     def run(self) -> None:
-        """Run until the sound card is removed, or for ever. Raises DeviceUnavailable at what is too slow."""
+        """Run until the sound card is removed. Raises DeviceUnavailable if the computer is too slow."""
         with self._stream:
             for block in self._live.run(self._blocks()):
                 self.ready.append(block.T)
@@ -92,14 +92,14 @@ class SoundCard:
         while (heard := self._came.get()) is not None:
             if self._came.qsize() > MOST_BEHIND:
                 raise DeviceUnavailable(
-                    "This machine does not keep up with the sound",
+                    "This machine is too slow for live separation with these settings",
                     "choose --fast, one --stem, or longer blocks with --block 250",
                 )
             yield np.ascontiguousarray(heard.T)
 
 
 def devices() -> list[tuple[int, str]]:
-    """Return the number of each sound card's device, and what it is in words."""
+    """Return the number and a description of each sound card."""
     return [
         (
             device["index"],
@@ -110,14 +110,17 @@ def devices() -> list[tuple[int, str]]:
 
 
 def imported() -> ModuleType:
-    """Return the sounddevice package. Raises DeviceUnavailable where it, or PortAudio, is not installed."""
+    """Return the sounddevice package. Raises DeviceUnavailable if it or PortAudio is not installed."""
     try:
         import sounddevice
     except ImportError as error:
-        raise DeviceUnavailable("Sound cards need the package sounddevice", install_extra("live")) from error
+        raise DeviceUnavailable(
+            "Sound cards need the Python package sounddevice", install_extra("live")
+        ) from error
     except OSError as error:
         raise DeviceUnavailable(
-            "The package sounddevice does not find PortAudio", "install it, as with apt install libportaudio2"
+            "The package sounddevice does not find PortAudio",
+            "install PortAudio, e.g. with apt install libportaudio2",
         ) from error
     module: ModuleType = sounddevice
     return module

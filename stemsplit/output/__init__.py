@@ -1,1 +1,1 @@
-"""Where stems go, and a record of what was written."""
+"""Output paths, and records of the files written."""

@@ -1,8 +1,8 @@
-"""The record of finished tracks, kept with the stems, so that a batch goes on where it was stopped.
+"""Records of finished tracks, stored with the stems, so that an interrupted batch can be resumed.
 
-There is one small file per track, in `.stemsplit` in the output folder, written before the stems appear under
-their names. Separate files need no lock: any number of programs, on any number of machines, may work on one
-output folder.
+There is one small file per track, in the folder `.stemsplit` of the output folder, written before the stems
+appear under their names. Separate files need no locks: any number of programs on any number of machines can
+share an output folder.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """A file's length, time of change (0: unknown) and digest."""
+    """The length, modification time (0: unknown) and digest of a file."""
 
     size: int
     changed_ns: int
@@ -41,7 +41,7 @@ class Fingerprint:
             return cls(before.st_size, changed_ns(before), sha256(file))
 
     def fits(self, path: Path) -> bool:
-        """Whether a file's content is unchanged; the file is read only if its time of change differs."""
+        """Whether a file is unchanged. It is only read if its modification time differs."""
         try:
             state = path.stat()
             if state.st_size != self.size:
@@ -53,31 +53,31 @@ class Fingerprint:
 
 
 def changed_ns(state: Any) -> int:
-    """Return a file's time of change, or 0 if the file system does not have it."""
+    """Return the modification time of a file, or 0 if the file system has none."""
     return int(getattr(state, "st_mtime_ns", 0) or 0)
 
 
 @dataclass(frozen=True)
 class ManifestEntry:
-    """The record of a track that is done, or whose stems are about to appear."""
+    """The record of a track that is finished, or whose stems are about to appear."""
 
     input: Fingerprint
     settings: dict[str, Any]
-    """All settings that the content of the stems depends on."""
+    """All settings that influence the content of the stems."""
     outputs: dict[str, Fingerprint]
-    """By the path of each file, relative to the output folder."""
+    """Path of each file, relative to the output folder -> its fingerprint."""
     facts: dict[str, Any]
-    """Fields of `SplitResult`: frames, peaks and so on."""
+    """Fields of `SplitResult`, such as frames and peaks."""
     source: str = ""
     """The absolute path of the track; empty in records of earlier versions."""
 
     def is_of(self, track: Path) -> bool:
-        """Whether this is the record of a file with this path, or with this content."""
+        """Whether this is the record of a file with this path or this content."""
         return self.source in ("", source(track)) or self.input.fits(track)
 
 
 def source(track: Path) -> str:
-    """Return the path of a track for its record."""
+    """Return the path of a track as stored in its record."""
     return str(track) if is_remote(track) else os.path.realpath(track)
 
 
@@ -99,11 +99,11 @@ class Manifest:
         self.out = out
 
     def read(self, outputs: Mapping[str, Path]) -> ManifestEntry | None:
-        """Return the record of the track with these outputs, or None if there is none or it is damaged."""
+        """Return the record of the track with these outputs; None if it is missing or damaged."""
         return _read(self._path(outputs))
 
     def made(self) -> set[str]:
-        """Return the absolute paths of all recorded files that are unchanged."""
+        """Return the absolute paths of all recorded and unchanged files."""
         records = filter(None, map(_read, (self.out / FOLDER).glob("*.json")))
         fingerprints = {self.out / name: each for record in records for name, each in record.outputs.items()}
         return {os.path.abspath(path) for path, each in fingerprints.items() if each.fits(path)}
@@ -119,16 +119,16 @@ class Manifest:
         """Restore the record of a track if the work on it fails.
 
         Raises:
-            EncodeError: the folder of the records cannot be written into.
+            EncodeError: the folder of the records is not writable.
         """
         path = self._path(outputs)
-        with claim([path]):  # which removes the folder again if it stays empty
+        with claim([path]):  # removes the folder again if it stays empty
             earlier = self.read(outputs)
             try:
                 yield
             except BaseException:
                 if self.read(outputs) != earlier:
-                    with contextlib.suppress(OSError, EncodeError):  # the first error is the one to report
+                    with contextlib.suppress(OSError, EncodeError):  # report the first error only
                         remove(path) if earlier is None else self.write(outputs, earlier)
                 raise
 
@@ -144,7 +144,7 @@ class Manifest:
         )
 
     def are_ours(self, outputs: Mapping[str, Path], record: ManifestEntry | None) -> bool:
-        """Whether all outputs that exist are as this program wrote them."""
+        """Whether all existing outputs are unchanged since this program wrote them."""
         return all(
             record is not None
             and self.relative(path) in record.outputs
@@ -154,15 +154,15 @@ class Manifest:
         )
 
     def fingerprints(self, written: Mapping[Path, Path]) -> dict[str, Fingerprint]:
-        """Return the fingerprints of outputs; `written` maps their paths to where they are written so far."""
+        """Return the fingerprints of outputs; `written` maps their paths to those of their part files."""
         return {self.relative(path): Fingerprint.of(place) for path, place in written.items()}
 
     def digests(self, outputs: Mapping[str, Path], fingerprints: Mapping[str, Fingerprint]) -> dict[str, str]:
-        """Return the digest of each stem's file."""
+        """Return the digest of the file of each stem."""
         return {stem: fingerprints[self.relative(path)].sha256 for stem, path in outputs.items()}
 
     def relative(self, path: Path) -> str:
-        """Return the name of a file in the records."""
+        """Return the name of a file as used in records."""
         return relative(path, self.out) if is_remote(path) else os.path.relpath(path, self.out)
 
     def _path(self, outputs: Mapping[str, Path]) -> Path:

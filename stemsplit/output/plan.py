@@ -1,4 +1,4 @@
-"""The writers of a track's stems, and warnings about stems that clip."""
+"""The writers for a track's stems, and warnings about clipping."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ from stemsplit.separation.separator import Samples
 
 
 def plan_writers(reader: Reader, outputs: Mapping[str, Path], options: OutputOptions) -> dict[str, Writer]:
-    """Return the writers of a track's stems, not yet open; raise all errors that can be known now.
+    """Return the writers of a track's stems, not yet open. Raise all errors that are known at this point.
 
     In a stem file all stems share one writer.
 
     Raises:
-        EncodeError: the format does not support the stems, or a stem would replace the track itself.
+        EncodeError: the format does not support the stems, or a stem would overwrite the track itself.
         OutputExists: a stem exists already, and `force` is not given.
     """
     for path in outputs.values():
         if os.path.exists(path) and path.samefile(reader.path):
-            raise EncodeError(f"`{path}` would replace the track itself", "choose another folder with --out")
+            raise EncodeError(
+                f"`{path}` would overwrite the track itself", "choose another folder with --out"
+            )
     shared = set(outputs.values())
     if len(shared) == 1 and (path := shared.pop()).name.endswith(SUFFIX):
         file = StemFile(
@@ -58,7 +60,7 @@ def plan_writers(reader: Reader, outputs: Mapping[str, Path], options: OutputOpt
 def plan_stream(
     reader: Reader | RawReader, stream: BinaryIO, raw: RawFormat | None, depth: str
 ) -> StreamWriter:
-    """Return the writer of one stem to a stream: plain samples of the format `raw`, or else a WAV file.
+    """Return the writer of one stem to a stream: headerless samples of the format `raw`, or a WAV file.
 
     Raises:
         EncodeError: the sound has another sample rate or number of channels than `raw`.
@@ -67,7 +69,7 @@ def plan_stream(
     form = raw or RawFormat(reader.sample_rate, reader.channels, "f32" if depth == "32f" else f"s{depth}")
     if (form.sample_rate, form.channels) != (reader.sample_rate, reader.channels):
         same = RawFormat(reader.sample_rate, reader.channels, form.samples)
-        raise EncodeError(f"`{shown(reader.path)}` has no samples of `{form}`", f"use --raw {same}")
+        raise EncodeError(f"`{shown(reader.path)}` does not match the format `{form}`", f"use --raw {same}")
     return StreamWriter(stream, form, wav=raw is None, frames=reader.frames)
 
 
@@ -85,7 +87,7 @@ def _stem_encoding(reader: Reader, options: OutputOptions) -> Encoding:
 
 
 def write_stems(writers: Mapping[str, Writer], names: Sequence[str], stems: Samples) -> None:
-    """Append a block of stems `(stem, channel, time)`; a stem file takes all of them, and their sum."""
+    """Append a block of stems `(stem, channel, time)`. A stem file stores all of them, and their sum."""
     file = next(iter(writers.values()))
     if isinstance(file, StemFile):
         file.write_tracks(stems.sum(axis=0), kept_sounds(names, stems))
@@ -106,10 +108,10 @@ def peaks_of(writers: Mapping[str, Writer]) -> dict[str, float]:
 def clipping(writers: Mapping[str, Writer], gain_db: float) -> list[str]:
     """Return warnings about stems above full scale, with a remedy."""
     file = next(iter(writers.values()))
-    if file.format == "wav" and not file.clips:  # floating point was requested and holds it
+    if file.format == "wav" and not file.clips:  # float samples store it without clipping
         return []
     peaks = file.peaks if isinstance(file, StemFile) else peaks_of(writers)
-    return too_loud(peaks, gain_db, "were clipped" if file.clips else "will be clipped where they are played")
+    return too_loud(peaks, gain_db, "were clipped" if file.clips else "will clip when played")
 
 
 def too_loud(peaks: Mapping[str, float], gain_db: float, what: str) -> list[str]:
@@ -119,6 +121,6 @@ def too_loud(peaks: Mapping[str, float], gain_db: float, what: str) -> list[str]
         return []
     excess_db = math.ceil(200 * math.log10(max(loud.values()))) / 10
     return [
-        f"{' and '.join(loud)} went up to {excess_db:.1f} dB above full scale and {what}; lower all stems "
-        f"with --gain {gain_db - excess_db:.1f}, or keep them whole with --format wav --depth 32f"
+        f"{' and '.join(loud)} reached {excess_db:.1f} dB above full scale and {what}; lower all stems "
+        f"with --gain {gain_db - excess_db:.1f}, or avoid clipping with --format wav --depth 32f"
     ]

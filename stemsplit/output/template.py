@@ -1,7 +1,7 @@
-"""Names of the files to write: a template, filled in with what is known of a track.
+"""Names of output files: a template, filled with the fields of a track.
 
-`{artist} - {title}/{stem}.{ext}` is a path below the output folder. A slash in the template makes a folder;
-one in a tag does not, nor can a tag lead out of the output folder.
+`{artist} - {title}/{stem}.{ext}` is a path in the output folder. A slash in the template makes a folder; a
+slash in a tag does not, and a tag cannot lead out of the output folder.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STEM_FILE_TEMPLATE = "{folder}/{track}.{ext}"
 TAGS = ("artist", "albumartist", "title", "album", "date", "genre", "tracknumber")
 FIELDS = ("track", "folder", "stem", "ext", "model", "number", *TAGS)
 LONGEST_BYTES = 255 - len(".part")
-"""Limit of a name in UTF-8, with room for the longer name that a file has while it is written."""
+"""Limit of a name in UTF-8 bytes, with space for the longer name of the part file."""
 _UNKNOWN = {"artist": "unknown artist", "albumartist": "unknown artist", "album": "unknown album"}
 _NO_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 
@@ -31,34 +31,35 @@ def check(template: str, ext: str) -> set[str]:
     """Return the fields of a template.
 
     Raises:
-        TemplateError: it has unknown fields or stray braces, leads out of the output folder, or gives all
-            stems of a track the same name, unless the format has one file for them.
+        TemplateError: it has unknown fields or unmatched braces, leads out of the output folder, or gives all
+            stems of a track the same name, unless the format stores them in one file.
     """
     fields = re.findall(r"\{([^{}]*)\}", template)
     for field in fields:
         if field not in FIELDS:
             raise TemplateError(f"No field called `{field}` in a template", f"there are {', '.join(FIELDS)}")
     if re.search("[{}]", re.sub(r"\{[^{}]*\}", "", template)):
-        raise TemplateError(f"A brace in `{template}` has no partner", "write fields like {artist}")
+        raise TemplateError(f"`{template}` has an unmatched brace", "write fields like {artist}")
     if PurePath(template).is_absolute() or ".." in re.split(r"[/\\]", template):
         raise TemplateError(f"`{template}` leads out of the output folder", "choose the folder with --out")
     if ext == STEM_FILE and "stem" in fields:
         raise TemplateError(
-            f"A stem file holds all stems, so `{template}` cannot name it", "leave {stem} out"
+            f"A stem file contains all stems, so its template `{template}` cannot have {{stem}}",
+            "leave out {stem}",
         )
     if ext != STEM_FILE and "stem" not in fields:
-        raise TemplateError(f"`{template}` gives all stems the same name", "put {stem} into it")
+        raise TemplateError(f"`{template}` gives all stems the same name", "add {stem}")
     if not template.endswith(".{ext}"):
-        raise TemplateError(f"`{template}` does not say the kind of file", "let it end in .{ext}")
+        raise TemplateError(f"`{template}` has no suffix", "append .{ext}")
     return set(fields)
 
 
 def fill(template: str, fields: Mapping[str, str]) -> Path:
-    """Return the path that a template gives, relative to the output folder.
+    """Return the path for a template, relative to the output folder.
 
-    Tags are put into NFC, and without what no name may hold; the track's own name and folder stay as they
-    are on the disk. A tag that is missing is the track's name for the title, else `unknown artist` and the
-    like.
+    Tags are converted to NFC, without characters that file names cannot have. The track's own name and folder
+    stay as they are on the disk. A missing title is replaced by the track's name, other missing tags by
+    `unknown artist` and so on.
     """
     values = {name: _plain(fields.get(name) or _UNKNOWN.get(name, "")) for name in TAGS}
     values["title"] = values["title"] or fields["track"]
@@ -66,13 +67,13 @@ def fill(template: str, fields: Mapping[str, str]) -> Path:
     parts: list[str] = []
     for part in template.split("/"):
         filled = re.sub(r"\{(\w+)\}", lambda field: values[field[1]], part)
-        # A track's folder may be several, or none.
+        # A track can have several levels of folders, or none.
         parts += filled.split("/") if "{folder}" in part else [filled]
     return Path(*(_name(part) for part in parts if part))
 
 
 def track_name(path: Path) -> str:
-    """Return a track's name: its file's name without the suffix."""
+    """Return the name of a track: its file name without suffix."""
     return song_of(path.name) or path.stem or path.name
 
 
@@ -81,8 +82,8 @@ def outputs(
 ) -> dict[str, Path]:
     """Return the path of each stem of a track, relative to the output folder.
 
-    The default template depends on the format: for a stem file, all stems have the same path. `known` are
-    fields that do not come from the track itself; its tags are read only if the template uses them.
+    The default template depends on the format; for a stem file, all stems have the same path. `known` are
+    fields that are not from the track itself. Tags are only read if the template uses them.
     """
     if template is None:
         template = STEM_FILE_TEMPLATE if ext == STEM_FILE else DEFAULT_TEMPLATE
@@ -90,7 +91,7 @@ def outputs(
     if check(template, ext) & set(TAGS):
         if is_remote(track):
             raise TemplateError(
-                f"The tags of `{track}` are not read before it is split", "choose other fields"
+                f"The tags of `{track}` are not available before it is split", "use other fields"
             )
         tags = read_tags(track)
         found = {name: tags.text(name) for name in TAGS}
@@ -101,7 +102,7 @@ def outputs(
 
 
 def file_names(titles: Iterable[str]) -> list[str]:
-    """Return a name for each of some stems, all different, that every file system takes."""
+    """Return a name for each stem, all different and valid on every file system."""
     names: list[str] = []
     for title in titles:
         plain = _plain(title).encode("utf-8")[:100].decode("utf-8", "ignore").strip(" .") or "stem"
@@ -116,13 +117,13 @@ def file_names(titles: Iterable[str]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Replace what names cannot hold on one system or another."""
+    """Replace characters that file names cannot have on some operating system."""
     text = unicodedata.normalize("NFC", text)
     return "".join("_" if c in '/\\:*?"<>|' or not c.isprintable() else c for c in text).strip()
 
 
 def _name(part: str) -> str:
-    """Make a name of some text: none that means something else, and not too long."""
+    """Return a valid name for some text: not reserved, and not too long."""
     if part in (".", "..") or part.partition(".")[0].lower() in _NO_NAMES:
         part = f"_{part}"
     if len(_bytes(part)) <= LONGEST_BYTES:
@@ -141,10 +142,10 @@ def _bytes(text: str) -> bytes:
 
 
 def key(path: Path) -> str:
-    """Return what Windows and macOS take a path for: they tell neither cases nor compositions apart."""
+    """Return a path as Windows and macOS compare it: ignoring case and Unicode composition."""
     return unicodedata.normalize("NFC", place(path)).casefold()
 
 
 def place(path: Path) -> str:
-    """Return a path from the root of its file system on."""
+    """Return the absolute path on its file system."""
     return str(path) if is_remote(path) else os.path.abspath(path)

@@ -1,1 +1,1 @@
-"""Stems mixed anew."""
+"""Remixing stems."""

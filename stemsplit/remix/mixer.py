@@ -21,7 +21,7 @@ PRESETS = {
     "drumless": "drums=mute",
 }
 PRACTICE_DB = -18.0
-"""What `practice:bass` leaves of the bass, to play along with."""
+"""Gain of the stem in `practice:STEM`, in dB."""
 _EXAMPLE = "`vocals=-6dB drums=+3dB other=mute bass=pan:-30`"
 _NUMBER = r"[+-]?\d+(?:\.\d+)?"
 _WORDS = {
@@ -48,7 +48,7 @@ class Channel:
     pan: float = 0.0
     """From -100 (left) to 100 (right)."""
     width: float = 100.0
-    """Of the stereo image in percent: 0 is mono, 100 as it is."""
+    """Width of the stereo image in percent: 0 is mono, 100 is unchanged."""
     delay_ms: float = 0.0
 
 
@@ -57,7 +57,7 @@ def parse(text: str, stems: Sequence[str]) -> dict[str, Channel]:
 
     Raises:
         UnknownStem: there is no such stem.
-        UsageError: it is not clear what is to happen to it.
+        UsageError: a setting is invalid.
     """
     channels = dict.fromkeys(stems, Channel())
     for word in text.split():
@@ -82,14 +82,14 @@ def _changed(channel: Channel, action: str) -> Channel:
         if match := pattern.fullmatch(action):
             least, most = _RANGES[field]
             if not least <= float(match[1]) <= most:
-                raise UsageError(f"`{action}` is out of range", f"it goes from {least:g} to {most:g}")
+                raise UsageError(f"`{action}` is out of range", f"the range is {least:g} to {most:g}")
             changes: dict[str, Any] = {field: float(match[1])}
             return replace(channel, **changes)
-    raise UsageError(f"`{action}` is nothing to do to a stem", f"write {_EXAMPLE}, width:50, delay:20ms")
+    raise UsageError(f"`{action}` is not a setting for a stem", f"write {_EXAMPLE}, width:50, delay:20ms")
 
 
 class Mixer:
-    """Adds stems up block by block, keeping what delays hold back."""
+    """Mixes stems block by block, with buffers for delays."""
 
     def __init__(self, settings: Mapping[str, Channel], stems: Sequence[str], sample_rate: int) -> None:
         soloed = {name for name, channel in settings.items() if channel.solo}
@@ -105,10 +105,10 @@ class Mixer:
         self._held: dict[int, Block] = {}
 
     def mix(self, stems: Block) -> Block:
-        """Return `(channel, time)` of the next `(stem, channel, time)`, as long as they are.
+        """Return the mix `(channel, time)` of the next stems `(stem, channel, time)`, of the same length.
 
         Raises:
-            StemsplitError: a mono stem is to be panned or made wider.
+            StemsplitError: a mono stem has a pan or a width.
         """
         total = np.zeros(stems.shape[1:], np.float32)
         for index, channel in self._channels:
@@ -127,17 +127,17 @@ class Mixer:
 def placed(block: Block, channel: Channel) -> Block:
     """Return a stem's block `(channel, time)` with its gain, width and pan.
 
-    Width scales the difference of the channels. Panning is a balance of equal power, 0 dB in the centre and
-    3 dB at a side.
+    Width scales the difference of the channels. Panning is an equal-power balance, with 0 dB in the centre
+    and 3 dB at either side.
 
     Raises:
-        StemsplitError: it is mono, and to be panned or made wider.
+        StemsplitError: it is mono, and has a pan or a width.
     """
     gain = np.float32(10 ** (channel.gain_db / 20))
     if channel.pan == 0 and channel.width == 100:
         return block if gain == 1 else gain * block
     if len(block) != 2:
-        raise StemsplitError("A mono track has no left and right", "leave out pan and width")
+        raise StemsplitError("A mono track cannot be panned or widened", "leave out pan and width")
     middle, side = (block[0] + block[1]) / 2, (block[0] - block[1]) / 2 * np.float32(channel.width / 100)
     turned = math.radians((channel.pan + 100) * 0.45)
     left, right = math.sqrt(2) * math.cos(turned), math.sqrt(2) * math.sin(turned)

@@ -1,4 +1,4 @@
-"""A song mixed anew: gains, positions and delays for its stems."""
+"""Remixing a song: gains, positions and delays for its stems."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class RemixResult:
     channels: int
     frames: int
     gain_db: float
-    """Applied to the whole remix where it would exceed both full scale and the song's own peaks."""
+    """Gain of the whole remix, if it would exceed both full scale and the peaks of the song."""
     true_peak: float
-    """Of the remix, after that gain."""
+    """True peak of the remix, after that gain."""
     warnings: list[str]
 
 
@@ -47,12 +47,11 @@ def remix(
     title: str = "remix",
     progress: Progress | None = None,
 ) -> RemixResult:
-    """Mix the stems of a song anew into one file; for the text, see `mixer.parse`.
+    """Remix the stems of a song to one file. For the text, see `mixer.parse`.
 
     `source` is a song, which is split with `options`, or a folder with its stems. Memory does not grow with
-    its length. True peaks may reach full scale or the song's own true peak, whichever is higher; where the
-    remix would exceed both, one gain is applied to all of it. Of `options.output`, `depth`, `bitrate` and
-    `force` are used.
+    its length. If the true peak of the remix exceeds both full scale and the song's own true peak, the whole
+    remix is attenuated. Of `options.output`, `depth`, `bitrate` and `force` are used.
 
     Raises:
         DecodeError, EncodeError: a file cannot be read or written.
@@ -63,7 +62,7 @@ def remix(
     settings, reader = parse(text, song.stems), song.reader
     writer = _writer(song, out, options.output, title)
     mixer = Mixer(settings, song.stems, reader.sample_rate)
-    # The gain depends on the peaks of the whole remix, which goes to a temporary file first.
+    # The gain depends on the peaks of the whole remix, which is therefore written to a temporary file first.
     with claim([out]), temporary_file(out) as mixed:
         before, after = _mix(song, mixer, mixed, progress)
         gain = limiting_gain(before, after)
@@ -93,7 +92,7 @@ def _writer(song: Song, out: Path, output: OutputOptions, title: str) -> Writer:
 
 
 def _mix(song: Song, mixer: Mixer, file: BinaryIO, progress: Progress | None) -> tuple[Peaks, Peaks]:
-    """Write the remix into a file, as interleaved float32; return the peaks of the song and of the remix."""
+    """Write the remix to a file as interleaved float32; return the peaks of the song and of the remix."""
     reader, frames = song.reader, 0
     before, after = (Peaks(reader.sample_rate, reader.channels) for _ in range(2))
     for stems in song.blocks():
