@@ -414,7 +414,7 @@ def test_an_interrupted_write_leaves_nothing(format, fault, tmp_path):
 def test_an_output_that_exists_is_replaced_only_by_force(format, tmp_path):
     path = tmp_path / f"a.{format}"
     path.write_text("precious")
-    with pytest.raises(OutputExists, match="is there already") as error:
+    with pytest.raises(OutputExists, match="already exists") as error:
         write(path)
     assert "--force" in error.value.hint
     assert path.read_text() == "precious"

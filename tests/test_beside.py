@@ -90,7 +90,7 @@ def test_what_is_there_is_refused_before_the_work(song, tmp_path):
     (tmp_path / "stems" / "song" / "song.rpp").write_text("mine")
     result = run("--daw", "reaper")
     assert result.exit_code == 1
-    assert "song.rpp` is there already" in result.stderr
+    assert "song.rpp` already exists" in result.stderr
     assert not (tmp_path / "stems" / "song" / "bass.wav").exists()
     assert run("--daw", "reaper", "--force").exit_code == 0
 

@@ -348,7 +348,7 @@ def test_a_folder_in_the_place_of_a_stem_is_refused_before_the_work(song, tmp_pa
 
 
 def test_when_the_last_stem_cannot_get_its_name_none_has_one(song, tmp_path):
-    with pytest.raises(EncodeError, match="is there already"):
+    with pytest.raises(EncodeError, match="already exists"):
         split(song, tmp_path / "out", progress=lambda *_: (tmp_path / "out" / "song" / "two.wav").mkdir())
     assert not files(tmp_path / "out")
 

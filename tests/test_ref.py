@@ -36,7 +36,9 @@ def test_sources_are_those_of_spatial_methods_only():
         ModelRef.parse("binary-mask-cnn", 3)
 
 
-@pytest.mark.parametrize(("name", "words"), [("projet", "a whole track"), (BOTH, "an ensemble of several models")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("projet", "a whole track"), (BOTH, "an ensemble of several models")]
+)
 def test_live_separation_takes_one_trained_model(name, words):
     with pytest.raises(UsageError, match=words):
         find(name)

@@ -152,4 +152,4 @@ def test_a_song_does_not_replace_itself(folder):
     soundfile.write("a.wav", folder.sum(axis=0).T, RATE)
     result = run("a.wav", "karaoke", "-o", "a.wav", "--force")
     assert result.exit_code == 1
-    assert "replace the song itself" in result.stderr
+    assert "overwrite the song itself" in result.stderr

@@ -128,7 +128,7 @@ def test_openvino_is_for_processors(monkeypatch):
 def test_a_precision_that_is_not_there_is_an_error():
     with pytest.raises(DeviceUnavailable, match="float16"):
         loading.load_separator(runtime="torch", device="cpu", precision="float16")
-    with pytest.raises(DeviceUnavailable, match="does not compute in bfloat16"):
+    with pytest.raises(DeviceUnavailable, match="does not support bfloat16"):
         openvino_runtime.best_precision(["FP32", "INT8"], "bfloat16")
     assert openvino_runtime.best_precision(["FP32", "INT8"], "auto") == "float32"
     assert openvino_runtime.best_precision(["FP32", "BF16"], "auto") == "bfloat16"

@@ -1,13 +1,13 @@
-"""Songs whose stems are known, for training and evaluation.
+"""Songs with known stems, for training and evaluation.
 
-A data folder holds SPLIT/SONG/STEM.EXT, one sound file per stem; songs may be in folders at any depth, as in
-SPLIT/ALBUM/SONG. Hidden folders, and files that are not sound files, are ignored. A stem without a file is
-silent. A file that holds several stems together is named after all of them (`other_and_bass.ogg`): it counts
-in the mixture, and those stems are not known. Files with other names count in the mixture, too, except for
-one called `mixture`, which is taken to be the sum.
+A data folder has the layout SPLIT/SONG/STEM.EXT, with one sound file per stem; songs can be at any depth,
+e.g. SPLIT/ALBUM/SONG. Hidden folders, and files that are not sound files, are ignored. A stem without a file
+is silent. A file with several stems is named after all of them (`other_and_bass.ogg`): it is part of the
+mixture, but these stems are unknown. Files with other names are also part of the mixture, except a file
+called `mixture`, which is assumed to be the sum.
 
 `musdb18:DIR` is MUSDB18 as distributed: `DIR/{train,test}/SONG.stem.mp4`, or for MUSDB18-HQ one folder per
-song with one WAV file per stem. Its validation songs are among the training songs.
+song with one WAV file per stem. Its validation songs are a part of the training songs.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from stemsplit.separation.separator import Samples
 
 CHANNELS = 2
 MUSDB18 = "musdb18:"
-"""What a data folder in the layout of MUSDB18 begins with."""
+"""Prefix of a data folder in the layout of MUSDB18."""
 MUSDB18_TRACKS = ("mixture", "drums", "bass", "other", "vocals")
-"""What the sound tracks of a `.stem.mp4` hold."""
+"""The content of the audio tracks of a `.stem.mp4`."""
 MUSDB18_STEMS = ("vocals", "drums", "bass", "other")
 MUSDB18_FOLDERS = {"train": "train", "valid": "train", "test": "test"}
 MUSDB18_VALID = frozenset(
@@ -49,12 +49,12 @@ MUSDB18_VALID = frozenset(
         "Young Griffo - Pennies",
     }
 )
-"""The songs of the training folder that published results are validated on."""
+"""The songs of the training folder that are used for validation in publications."""
 
 
 @dataclass(frozen=True)
 class Song:
-    """One song: `parts` `(stem + 1, channel, time)`; the last part is the residual.
+    """A song: `parts` `(stem + 1, channel, time)`; the last part is the residual.
 
     `known[i]` is false where stem i is in the residual. `data` is the index of the folder that it is from.
     """
@@ -76,7 +76,7 @@ class Song:
         return mixture
 
     def with_width(self, width: float) -> Song:
-        """Return the song with the side signal of all parts scaled: by 0, both channels are the same."""
+        """Return the song with the side signal of all parts scaled by a factor; 0 makes it mono."""
         if width == 1:
             return self
         mid = self.parts.mean(axis=1, keepdims=True)
@@ -85,14 +85,14 @@ class Song:
 
 @dataclass(frozen=True)
 class Sound:
-    """One sound track of a file, and the names of what it holds: a stem, or several that lie together."""
+    """One audio track of a file, and the names of its content: one stem, or several mixed ones."""
 
     path: Path
     holds: tuple[str, ...]
     track: int = 0
 
     def decode(self, sample_rate: int) -> Samples:
-        """Return its samples `(channel, time)`, one channel or two."""
+        """Return its samples `(channel, time)`, in one or two channels."""
         reader = Reader(self.path, track=self.track)
         blocks = list(resample(reader, reader.sample_rate, sample_rate, reader.channels))
         return np.concatenate(blocks, axis=-1)
@@ -100,7 +100,7 @@ class Sound:
 
 @dataclass(frozen=True)
 class SongSource:
-    """Where a song's parts are: to decode it when it is wanted. No file is opened before."""
+    """The files of a song, to be decoded when needed. No file is opened before."""
 
     name: str
     stems: tuple[str, ...]
@@ -110,19 +110,19 @@ class SongSource:
 
     @property
     def known(self) -> tuple[bool, ...]:
-        """For each stem whether no sound holds it together with another one."""
+        """For each stem, whether it is separate from all other stems."""
         together = {name for sound in self.sounds if len(sound.holds) > 1 for name in sound.holds}
         return tuple(name not in together for name in self.stems)
 
     @property
     def state(self) -> tuple[object, ...]:
-        """All that decides what decoding gives: stems, files, their sizes and times. For keys of caches."""
+        """Everything that the decoded samples depend on (stems, files, sizes, times), for cache keys."""
         facts = [(sound, sound.path.stat()) for sound in self.sounds]
         files = [(str(s.path), s.track, s.holds, stat.st_size, stat.st_mtime_ns) for s, stat in facts]
         return self.stems, tuple(files)
 
     def part(self, row: int, sample_rate: int) -> Samples:
-        """Return one of `Song.parts`, `(channel, time)`, as long as its own sounds; empty without any.
+        """Return one of `Song.parts`, `(channel, time)`, as long as its longest file; empty without files.
 
         Raises:
             DecodeError: a file cannot be decoded.
@@ -140,7 +140,7 @@ class SongSource:
         return self.stems.index(sound.holds[0]) if single else len(self.stems)
 
     def load(self, sample_rate: int) -> Song:
-        """Return the song, decoded and in stereo.
+        """Return the decoded song, in stereo.
 
         Raises:
             DecodeError: a file cannot be decoded.
@@ -158,8 +158,8 @@ def find_songs(
     """Return the songs of a split in all of `data`, in order; each is `DIR` or `musdb18:DIR`.
 
     Raises:
-        DecodeError: a folder is missing, a song has no stem or lacks a file, or, unless it is not `required`,
-            no folder has this split.
+        DecodeError: a folder is missing, a song has no stem or lacks a file, or no folder has this split
+            although it is `required`.
         UnknownStem: no song has any of the stems.
     """
     found: list[SongSource] = []
@@ -178,7 +178,7 @@ def find_songs(
     if not found:
         raise DecodeError(
             f"No songs of split `{split}` in {' or '.join(f'`{entry}`' for entry in data)}",
-            f"put one folder a song into DIR/{split}, with files like {stems[0]}.wav",
+            f"put one folder per song into DIR/{split}, with files such as {stems[0]}.wav",
         )
     held = {name for song in found for sound in song.sounds for name in sound.holds}
     if not held.intersection(stems):
@@ -190,7 +190,7 @@ def find_songs(
 
 
 def stems_in(data: Sequence[str], splits: Sequence[str]) -> set[str]:
-    """Return the names of all stems in some data. Raises DecodeError if a folder has none."""
+    """Return the names of all stems in the data. Raises DecodeError if a folder has none."""
     found: set[str] = set()
     for entry in data:
         if entry.startswith(MUSDB18):
@@ -203,9 +203,9 @@ def stems_in(data: Sequence[str], splits: Sequence[str]) -> set[str]:
 
 
 def summary(songs: Sequence[SongSource]) -> str:
-    """Return the number of songs, the stems that some of them lack, and the files that are not stems.
+    """Return a summary: the number of songs, missing stems, and files that are not stems.
 
-    This shows misnamed files, which count in the mixture, and whose stems count as silent.
+    It reveals misnamed files, which are part of the mixture, while their stems count as silent.
     """
     stems = songs[0].stems
     held = [{name for sound in song.sounds for name in sound.holds} for song in songs]
@@ -219,7 +219,7 @@ def summary(songs: Sequence[SongSource]) -> str:
 
 
 def _folders(path: Path) -> list[Path]:
-    """Return the folders in a folder, without hidden ones, and without links to those that it is in."""
+    """Return the folders in a folder, without hidden ones and without links to parent folders."""
     if not path.is_dir():
         return []
     above = {path.resolve(), *path.resolve().parents}
@@ -232,10 +232,10 @@ def _folder_songs(
 ) -> list[SongSource]:
     """Return the songs in a folder and below it.
 
-    A folder in that of a song is one of another song only if it holds one of the stems.
+    A folder inside a song's folder is another song only if it contains one of the stems.
 
     Raises:
-        DecodeError: there is none.
+        DecodeError: there are no songs.
     """
     sounds = _sounds(path)
     held = {name for sound in sounds for name in sound.holds}
@@ -250,7 +250,7 @@ def _folder_songs(
 
 
 def _sounds(path: Path) -> tuple[Sound, ...]:
-    """Return the sounds that a folder itself holds, without the mixture."""
+    """Return the sounds directly in a folder, without the mixture."""
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.name[0] != ".")
     names = {file: file.stem.lower() for file in files if file.is_file()}
     return tuple(Sound(file, tuple(name.split("_and_"))) for file, name in names.items() if name != "mixture")
@@ -272,7 +272,7 @@ def _musdb18_songs(folder: Path, split: str, stems: Sequence[str]) -> list[SongS
 
 
 def _musdb18_sounds(path: Path) -> tuple[Sound, ...]:
-    """Return what a song of MUSDB18 is the sum of: sound tracks of a file, or the files in a folder."""
+    """Return the parts of a MUSDB18 song: audio tracks of one file, or the files in a folder."""
     tracks = list(enumerate(MUSDB18_TRACKS))[1:]  # without the mixture
     if path.is_dir():
         sounds = [Sound(path / f"{name}.wav", (name,)) for _, name in tracks]

@@ -1,1 +1,1 @@
-"""Measures of separation, and tables of them."""
+"""Evaluation: measures of separation quality, and score tables."""

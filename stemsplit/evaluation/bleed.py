@@ -1,7 +1,8 @@
-"""How much of other stems is left in an estimate, and how much of its own is missing.
+"""Bleedless and fullness: how much an estimate contains of other stems, and how much of its stem is missing.
 
-Both measures are those of Music-Source-Separation-Training (R. Solovyev et al., `utils/metrics.py`): mel
-spectrograms of 512 bands in dB, of which the differences above and below the reference are averaged apart.
+Both measures are from Music-Source-Separation-Training (R. Solovyev et al., `utils/metrics.py`). They use mel
+spectrograms with 512 bands in dB, and average positive and negative differences from the reference
+separately.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ _FLOOR = 1e-10
 def bleed_scores(reference: Samples, estimate: Samples, sample_rate: int) -> dict[str, float]:
     """Return `bleedless` and `fullness`, each from 0 to 100, where 100 is best.
 
-    `bleedless` is 100 / (1 + d), with d the mean in dB of all bins' differences that are above 0, where the
-    estimate has more than the reference; `fullness` is the same for those below 0. Bins more than 80 dB below
-    the loudest one of their spectrogram count as if they were 80 dB below it. Shapes: both `(channel, time)`.
+    `bleedless` is 100 / (1 + d), where d is the mean of all positive differences in dB between the bins of
+    estimate and reference; `fullness` is the same for negative differences. Bins are limited to 80 dB below
+    the loudest bin of their spectrogram. Shapes: both `(channel, time)`.
     NaN for a silent reference.
     """
     if not reference.any():

@@ -1,11 +1,12 @@
 """BSSEval version 4 (Stoeter, Liutkus and Ito, SiSEC 2018), as museval computes it.
 
-Its SDR is over windows of one second; ISR, SIR and SAR split the error into what a filter of the reference
-explains, what filters of the other stems explain, and the rest. The filters have 512 taps, one set for the
-whole song. As in the field: windows without overlap, a rest shorter than a window left out, no value in a
-window where any stem or any estimate is silent, and per song the median over the windows.
+SDR is computed in windows of one second. ISR, SIR and SAR split the error into the part that a filter of the
+reference explains, the part that filters of the other stems explain, and the rest. The filters have 512 taps,
+one set for the whole song. As usual in the field, windows do not overlap, an incomplete last window is left
+out, a window where any stem or estimate is silent has no value, and the score of a song is the median over
+its windows.
 
-numpy is imported in the functions, so that a process of the pool can first keep it from starting threads.
+numpy is imported in the functions, so that the processes of the pool can disable its threads first.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     Matrix = NDArray[np.float64]
 
 MEASURES = ("museval_sdr_db", "museval_isr_db", "museval_sir_db", "museval_sar_db")
-"""In the order of museval's results."""
+"""The measures in the order of museval's results."""
 FULL_SCALE = 1 << 15
 
 
@@ -65,9 +66,9 @@ def _filters(references: _References, _: Matrix, estimate: Matrix) -> Matrix:
 
 
 def _project(references: Matrix, filters: Matrix) -> Matrix:
-    """Return the sum of filtered references, `(time, channel)`, with a tail of as many taps less one.
+    """Return the sum of filtered references `(time, channel)`, with a tail of the number of taps minus one.
 
-    Shapes: references `([stem,] time, channel)`, filters as `_References.filters` gives them.
+    Shapes: references `([stem,] time, channel)`, filters as returned by `_References.filters`.
     """
     import numpy as np
     import scipy.fft
@@ -81,15 +82,15 @@ def _project(references: Matrix, filters: Matrix) -> Matrix:
 
 
 def bss_eval(names: Sequence[str], references: Samples, estimates: Samples, sample_rate: int) -> Scores:
-    """Return SDR, ISR, SIR and SAR in dB of each stem, the medians over its windows of one second.
+    """Return the SDR, ISR, SIR and SAR in dB of each stem: medians over windows of one second.
 
-    Shapes: references and estimates `(stem, channel, time)`. A stem whose reference or estimate is silent
-    throughout, for which museval refuses the whole song, is NaN; the others are measured without it.
+    Shapes: references and estimates `(stem, channel, time)`. A stem whose whole reference or estimate is
+    silent, for which museval rejects the song, is NaN; the others are measured without it.
 
-    The references are rounded to 16 bits, which changes nothing in those of published figures: they are of 16
-    bits. Decoded from MP3 or Ogg to floating point they hold nothing at all above some frequency. Filters
-    that fit them are free to be huge there, which shows where a window cuts a song: ISR, SIR and SAR were
-    off by tens of dB, while over whole songs they were the same with and without.
+    The references are rounded to 16 bits, which does not change published scores, because those use 16-bit
+    references. References decoded from MP3 or Ogg to float are exactly empty above some frequency. There, the
+    fitted filters can become huge, which causes errors where windows cut a song: ISR, SIR and SAR were wrong
+    by tens of dB, while over whole songs rounding made no difference.
 
     Raises:
         StemsplitError: museval is not installed.
@@ -98,37 +99,37 @@ def bss_eval(names: Sequence[str], references: Samples, estimates: Samples, samp
 
     rounded = np.round(references.astype(np.float64) * FULL_SCALE) / FULL_SCALE
     both = np.moveaxis(np.stack([rounded, estimates]), 2, 3)
-    # Sums over channels, because that is what museval goes by.
+    # Sums over channels, as in museval.
     heard = np.flatnonzero(both.sum(axis=3).any(axis=2).all(axis=0)).tolist()
     scores = {name: dict.fromkeys(MEASURES, float("nan")) for name in names}
     if heard:
         found = museval().bss_eval(*both[:, heard], window=sample_rate, hop=sample_rate)
         for measure, stems in zip(MEASURES, found[: len(MEASURES)], strict=True):
             for index, windows in zip(heard, stems, strict=True):
-                finite = windows[np.isfinite(windows)]  # museval stores an infinite ratio as none
+                finite = windows[np.isfinite(windows)]  # museval stores an infinite ratio as NaN
                 scores[names[index]][measure] = float(np.median(finite)) if finite.size else float("nan")
     return scores
 
 
 @dataclass(frozen=True)
 class _References:
-    """Stems as museval's filters are fitted to them: what is the same for all estimates is made once.
+    """Stems to which museval's filters are fitted: data that all estimates share is computed once.
 
-    The correlations of stems with each other make a matrix, of 4,096 rows for four stems in stereo and 512
-    taps; to factor it takes longer than all the rest.
+    The correlations between the stems are a matrix with 4,096 rows for four stereo stems and 512 taps. Its
+    factorisation takes longer than everything else.
     """
 
     spectra: Matrix
-    """Of each channel of each stem."""
+    """Spectra of each channel of each stem."""
     matrix: Matrix
     channels: int
     taps: int
     length: int
-    """In samples, of the transforms."""
+    """Length of the transforms in samples."""
 
     @classmethod
     def of(cls, references: Matrix, taps: int) -> _References:
-        """Return those of references `(stem, time, channel)`."""
+        """Return the references `(stem, time, channel)` prepared for fitting."""
         import numpy as np
         import scipy.fft
 
@@ -146,7 +147,7 @@ class _References:
         return cls(spectra, matrix.reshape(len(spectra) * taps, -1), channels, taps, length)
 
     def __getitem__(self, stem: tuple[int, int]) -> _References:
-        """Return those of one stem alone; museval calls it with the stem's number twice."""
+        """Return those of one stem; museval calls this with the stem's number twice."""
         return self._alone[stem[0]]
 
     @functools.cached_property
@@ -180,7 +181,7 @@ class _References:
         products = self.spectra[:, None] * spectra.conj()
         correlations = scipy.fft.irfft(products, self.length)[..., -np.arange(self.taps)]
         right = correlations.swapaxes(1, 2).reshape(-1, estimate.shape[1])
-        if self._factors is None:  # as museval does for stems that are alike
+        if self._factors is None:  # as in museval, for similar stems
             found = np.linalg.lstsq(self.matrix, right)[0]
         else:
             found = lapack.dgetrs(*self._factors, right)[0]
@@ -189,13 +190,13 @@ class _References:
 
 
 class _Last:
-    """The references of the last song, which is most often the next one's too."""
+    """The references of the last song, which are usually needed again."""
 
     def __init__(self) -> None:
         self._kept: tuple[bytes, _References] | None = None
 
     def references(self, references: Matrix, taps: int) -> tuple[_References, Matrix]:
-        """Return references as `_References`, and their spectra, which museval only hands on."""
+        """Return references as `_References` in place of their spectra, which museval only passes on."""
         key = hashlib.sha256(repr((references.shape, taps)).encode() + references.tobytes()).digest()
         if self._kept is None or self._kept[0] != key:
             self._kept = key, _References.of(references, taps)
@@ -215,13 +216,13 @@ class Pool:
         museval()
         self.sample_rate = sample_rate
         self.room = threading.BoundedSemaphore(jobs + 1)
-        # Spawned: a fork would inherit torch's threads in an undefined state.
+        # Spawn: a fork would inherit torch's threads in an undefined state.
         spawn = multiprocessing.get_context("spawn")
         self.executor = ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_one_thread)
         self.pending: list[tuple[Scores, Future[Scores]]] = []
 
     def measure(self, scores: Scores, references: Samples, estimates: Samples) -> None:
-        """Add the measures to the `scores` of the stems they name, by the time the pool closes.
+        """Start to compute the measures; they are added to the `scores` before the pool closes.
 
         Shapes: references and estimates `(stem, channel, time)`, stems in the order of the scores.
 
@@ -237,7 +238,7 @@ class Pool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
-        """Wait for what is pending, or drop it if something went wrong."""
+        """Wait for pending results, or drop them after an error."""
         try:
             for scores, future in self.pending if kind is None else []:
                 for stem, measures in future.result().items():
@@ -249,11 +250,13 @@ class Pool:
 
 
 def _one_thread() -> None:
-    """Prepare a process: the cores are all taken by its siblings, and an interrupt ends it without a word."""
+    """Prepare a process: one thread, because other processes use the other cores, and silent interrupts."""
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _too_large() -> StemsplitError:
-    return StemsplitError("A process that ran BSSEval was killed", "it may have wanted memory: fewer --jobs")
+    return StemsplitError(
+        "A process that ran BSSEval was killed", "the memory may not suffice: use fewer --jobs"
+    )

@@ -15,7 +15,7 @@ from stemsplit.zoo.ref import ModelRef
 
 @dataclass(frozen=True)
 class Comparison:
-    """Several models, the first of them with the mixture and the oracles; no two systems share a name."""
+    """Several models, the first one with the mixture and the oracles. All systems have different names."""
 
     plans: tuple[EvaluationPlan, ...]
 
@@ -26,7 +26,7 @@ class Comparison:
 
     @property
     def stems(self) -> tuple[str, ...]:
-        """The stems of each model."""
+        """The stems of the models, which all have the same."""
         return self.plans[0].stems
 
     @property
@@ -51,15 +51,15 @@ class Comparison:
 
         Raises:
             UsageError: the models have different stems.
-            StemsplitError: as of `ModelRef.load`.
+            StemsplitError: see `ModelRef.load`.
         """
         for ref in refs:
             if stems_of(ref, held) != stems_of(refs[0], held):
                 raise UsageError(
-                    f"{refs[0].name} and {ref.name} have different stems", "measure them one by one"
+                    f"{refs[0].name} and {ref.name} have different stems", "evaluate them one by one"
                 )
         names = [ref.name for ref in refs]
-        if len(set(names)) < len(names):  # copies of one model, for example
+        if len(set(names)) < len(names):  # e.g. copies of one model
             names = [ref.text for ref in refs]
         plans = []
         for number, (ref, name) in enumerate(zip(refs, names, strict=True)):
@@ -76,7 +76,7 @@ class Comparison:
         return cls(tuple(plans))
 
     def measure(self, split: str, song: Song, pool: Pool | None = None) -> SongScores:
-        """Return a song's scores: those of all models first, without the accuracy of their masks."""
+        """Return the scores of a song: those of all models first, without the accuracy of masks."""
         found = SongScores(split, song.name)
         for plan in self.plans:
             found.systems.update(plan.measure(split, song, pool).systems)

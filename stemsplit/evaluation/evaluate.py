@@ -1,4 +1,4 @@
-"""Scores of separators on songs whose stems are known."""
+"""Scores of separators on songs with known stems."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from stemsplit.separation.stream import separate_stream
 from stemsplit.zoo.ref import ModelRef
 
 SAMPLE_RATE = 44_100
-"""At which all songs are measured, for separators at any sample rate."""
+"""The sample rate in Hz at which all songs are measured, whatever that of the separator."""
 
 
 @dataclass(frozen=True)
 class SongScores:
-    """All that was measured on one song."""
+    """All scores of one song."""
 
     split: str
     song: str
     systems: dict[str, Scores] = field(default_factory=dict)
-    """System (a kind of mask, mixture, an oracle; `bins` for the mask accuracy) to stem to measure."""
+    """System (a kind of mask, mixture, oracle; `bins` for mask accuracy) -> stem -> measure."""
     bins: dict[str, BinCounts] = field(default_factory=dict)
-    """Of each stem that is known, silent ones among them."""
+    """Mask accuracy of each known stem, including silent ones."""
 
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """What is measured: a model, the mixture unless it is left out, and oracles.
+    """The systems to measure: a model, the mixture (optional), and oracles.
 
-    `separators` are one of any kind, or one model's masks by several rules, which share one network that runs
-    once per song; `threshold` is T of the binary mask that it was trained for. The sources of a method that
-    is fitted to each song have no names: each of the `stems` gets the nearest one.
+    `separators` are one separator of any kind, or one model with several masking methods, whose network runs
+    once per song; `threshold` is T of the binary mask that it was trained for. The sources of spatial methods
+    have no names: each of the `stems` is compared with the nearest one.
     """
 
     name: str
@@ -57,7 +57,7 @@ class EvaluationPlan:
     mixture: bool = True
     blind: bool = False
     added: tuple[str, ...] = ()
-    """Stems of the model that no song has: what it estimates of them counts as `other`."""
+    """Stems of the model that no song has; their estimates are added to `other`."""
 
     @classmethod
     def of(
@@ -70,13 +70,13 @@ class EvaluationPlan:
         mixture: bool = True,
         held: Collection[str] | None = None,
     ) -> EvaluationPlan:
-        """Load a model, and plan what to compare it with.
+        """Load a model, and plan its evaluation.
 
         `held` are the stems that the songs have, see `stems_of`.
         `masks` replace the default of a model that has masks; `oracles` are some of `oracles.all_oracles`.
 
         Raises:
-            StemsplitError: as of `ModelRef.load`.
+            StemsplitError: see `ModelRef.load`.
         """
         if ref.masks:
             separators = {mask: ref.load(running, mask=mask) for mask in masks or [ref.system]}
@@ -89,7 +89,7 @@ class EvaluationPlan:
         return cls(ref.name, stems, separators, chosen, ref.threshold, mixture, ref.blind, added)
 
     def measure(self, split: str, song: Song, pool: Pool | None = None) -> SongScores:
-        """Return a song's scores; those of BSSEval are added to them by the time the `pool` closes."""
+        """Return the scores of a song; those of BSSEval are added before the `pool` closes."""
         result = SongScores(split, song.name)
         masking = {name: each for name, each in self.separators.items() if isinstance(each, MaskSeparator)}
         if masking:
@@ -130,10 +130,10 @@ class EvaluationPlan:
 
 
 def stems_of(ref: ModelRef, held: Collection[str] | None = None) -> tuple[str, ...]:
-    """Return the stems that a model is measured on: those of MUSDB18 if it makes up the names of its own.
+    """Return the stems to measure: those of the model, or of MUSDB18 if its stems have no fixed names.
 
-    Of a model without masks, stems beyond those of MUSDB18 that are not among the songs' (`held`) are left
-    out where it has a stem `other`: in such songs they are in that one.
+    If a model without masks has a stem `other`, its stems beyond those of MUSDB18 that no song has (`held`)
+    are left out, because in these songs they are a part of `other`.
     """
     if ref.blind:
         return MUSDB18_STEMS
@@ -148,16 +148,16 @@ def separated(separator: AnySeparator, song: Song) -> Samples:
 
 
 def sources(method: FittedMethod, song: Song) -> Samples:
-    """Return as many sources `(source, channel, time)` as a method can separate in a song.
+    """Return all sources `(source, channel, time)` that a method can separate in a song.
 
-    If it finds fewer positions than it has sources, it runs again with that number; with one, the mixture.
+    If it finds fewer positions than sources, it runs again with that number; for one, it is the mixture.
     """
     try:
         fitted = method.fit([song.mixture], SAMPLE_RATE)
     except TooFewPositions as error:
         if error.found < 2:
             return song.mixture[None]
-        fewer: Any = method  # a dataclass, of which no protocol can speak
+        fewer: Any = method  # a dataclass, which a protocol cannot express
         return sources(replace(fewer, sources=error.found), song)
     return separated(fitted, song)
 
@@ -165,8 +165,8 @@ def sources(method: FittedMethod, song: Song) -> Samples:
 def assigned(song: Song, found: Samples) -> Samples:
     """Return for each stem of a song one of the sources `(source, channel, time)`, each source once.
 
-    The assignment has the highest sum of SDR: the best case for a method that does not name its sources. If
-    there are more stems than sources, each stem gets its best source, which several may share.
+    The assignment has the highest total SDR: the best case for a method whose sources have no names. If there
+    are more stems than sources, each stem gets its best source, which several stems can share.
     """
     heard = audible(song)
     ratios = np.array([[sdr(song.parts[stem], source) for source in found] for stem in heard])
@@ -180,17 +180,17 @@ def assigned(song: Song, found: Samples) -> Samples:
 
 
 def unprocessed(song: Song) -> Samples:
-    """Return the mixture for every stem: what any separator must beat."""
+    """Return the mixture as the estimate of every stem: the baseline of any separator."""
     return np.broadcast_to(song.mixture, (len(song.known), *song.mixture.shape))
 
 
 def audible(song: Song) -> list[int]:
-    """Return which stems are known and not silent: those that have a ratio."""
+    """Return the stems that are known and not silent, for which ratios are defined."""
     return [index for index, known in enumerate(song.known) if known and song.parts[index].any()]
 
 
 def score_stems(song: Song, estimates: Samples, names: Iterable[str]) -> Scores:
-    """Return the ratios of each stem's estimate, leaving out stems that are silent or not known.
+    """Return the ratios of each stem's estimate, without stems that are silent or unknown.
 
     Shapes: estimates `(stem, channel, time)`.
     """
@@ -208,17 +208,17 @@ def score_stems(song: Song, estimates: Samples, names: Iterable[str]) -> Scores:
 def score_bins(
     song: Song, separator: MaskSeparator, probabilities: Samples, threshold: float
 ) -> dict[str, BinCounts]:
-    """Return how each known stem's binary mask did over the frames that lie in the song whole.
+    """Return the accuracy of each known stem's binary mask, over frames that are completely in the song.
 
-    The true mask is B = (S > T * M), T being the `threshold`; a silent stem's is empty. Shapes: probabilities
-    `(stem, frame, bin)`.
+    The true mask is B = (S > T * M) with T the `threshold`; it is empty for a silent stem. Shapes:
+    probabilities `(stem, frame, bin)`.
     """
 
     def magnitudes(signal: Samples) -> Samples:
         return magnitude(separator.stft.transform(signal)[..., : separator.bins])
 
     least = np.float32(threshold) * magnitudes(song.mixture)
-    if not least.size:  # shorter than a frame
+    if not least.size:  # the song is shorter than a frame
         return {}
     return {
         name: count_bins(found, magnitudes(part) > least)
@@ -230,7 +230,7 @@ def score_bins(
 
 
 def summarise(songs: Iterable[Scores], how: Callable[[NDArray[np.float64]], float]) -> Scores:
-    """Return each stem's measures over the songs that have them, summed up by `how`: median, mean."""
+    """Return each stem's measures, summarised by `how` (median or mean) over the songs that have them."""
     collected: dict[str, dict[str, list[float]]] = {}
     for scores in songs:
         for stem, measures in scores.items():
@@ -244,7 +244,7 @@ def summarise(songs: Iterable[Scores], how: Callable[[NDArray[np.float64]], floa
 
 
 def pooled(songs: Iterable[SongScores]) -> Scores:
-    """Return the mask accuracy over the bins of all songs together, as the paper's, and not song by song."""
+    """Return the mask accuracy over the bins of all songs together, as in the paper."""
     total: dict[str, BinCounts] = {}
     for song in songs:
         for stem, counts in song.bins.items():

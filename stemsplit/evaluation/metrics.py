@@ -1,8 +1,8 @@
-"""Measures of an estimate: distortion ratios in dB, and the accuracy of masks.
+"""Measures of estimates: distortion ratios in dB, and the accuracy of masks.
 
-The ratios here are over a whole excerpt, both channels together. They are NOT the BSSEval measures (Vincent
-et al., 2006), which forgive a filtering of the reference, nor museval's medians over one-second windows:
-those are in `bsseval`. Only `sdr` is museval's SDR, too, where the window of that is the whole excerpt.
+These ratios are over a whole excerpt, with both channels together. They are NOT the BSSEval measures (Vincent
+et al., 2006), which tolerate a filtering of the reference, nor museval's medians over one-second windows; see
+`bsseval` for those. Only `sdr` equals museval's SDR, with the whole excerpt as its window.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stemsplit.separation.separator import Samples
 
 Scores = dict[str, dict[str, float]]
-"""Stem to measure to value."""
+"""Stem -> measure -> value."""
 
 
 def sdr(reference: Samples, estimate: Samples) -> float:
@@ -29,8 +29,8 @@ def sdr(reference: Samples, estimate: Samples) -> float:
 def si_sdr(reference: Samples, estimate: Samples) -> float:
     """Return the scale-invariant ratio in dB (Le Roux et al., "SDR: half-baked or well done?", 2019, eq. 4).
 
-    The reference is first scaled to fit the estimate best, by one gain for all channels, so that a wrong gain
-    costs nothing. Shapes: both `(channel, time)`. NaN for a silent reference.
+    The reference is first scaled to the estimate, by one gain for all channels, so that a wrong gain does not
+    matter. Shapes: both `(channel, time)`. NaN for a silent reference.
     """
     reference = reference.astype(np.float64)
     energy = np.sum(reference**2)
@@ -43,9 +43,8 @@ def si_sdr(reference: Samples, estimate: Samples) -> float:
 def si_snr(reference: Samples, estimate: Samples) -> float:
     """Return the scale-invariant signal to noise ratio in dB (Luo and Mesgarani, "TasNet", ICASSP 2018).
 
-    It is `si_sdr` of signals whose mean is zero: each channel's mean over time is taken off the reference and
-    the estimate first. The two differ in that a constant offset costs SI-SDR alone. Shapes: both
-    `(channel, time)`. NaN for a silent reference.
+    It is `si_sdr` after each channel's mean over time is subtracted from reference and estimate, so that a
+    constant offset lowers only SI-SDR. Shapes: both `(channel, time)`. NaN for a silent reference.
     """
     centred, found = (
         signal - signal.mean(axis=-1, dtype=np.float64, keepdims=True) for signal in (reference, estimate)
@@ -62,10 +61,10 @@ def _ratio_db(signal: NDArray[np.float64] | Samples, error: NDArray[np.float64])
 
 @dataclass(frozen=True)
 class BinCounts:
-    """How many bins a binary mask got right; the counts of several songs add up to those of all of them."""
+    """Counts of the correct bins of a binary mask; the counts of several songs can be added."""
 
     inside: int
-    """Bins in the true mask."""
+    """Number of bins in the true mask."""
     outside: int
     right_inside: int
     right_outside: int
@@ -81,11 +80,11 @@ class BinCounts:
         )
 
     def scores(self) -> dict[str, float]:
-        """Return the shares of bins, every bin counting alike.
+        """Return the accuracies, with all bins counted alike.
 
-        `accuracy` and `mse` are the paper's (O. Tkachuk, Lviv Polytechnic). `base_rate` is the accuracy of an
-        empty mask, and `balanced_accuracy` the mean of the accuracies inside and outside of the mask: a mask
-        with few ones is easy to tell accurately.
+        `accuracy` and `mse` are those of the paper (O. Tkachuk, Lviv Polytechnic). `base_rate` is the
+        accuracy of an empty mask, which is high if a mask has few ones. `balanced_accuracy` is the mean of
+        the accuracies inside and outside the mask.
         """
         bins = self.inside + self.outside
         sides = [(self.right_inside, self.inside), (self.right_outside, self.outside)]
@@ -98,7 +97,7 @@ class BinCounts:
 
 
 def count_bins(probabilities: Samples, target: NDArray[np.bool_]) -> BinCounts:
-    """Return the counts of a binary mask that is predicted by probabilities `(frame, bin)` above one half."""
+    """Return the counts for a binary mask predicted by probabilities `(frame, bin)` above 0.5."""
     right = (probabilities > 0.5) == target
     inside, right_inside = int(target.sum()), int(right[target].sum())
     return BinCounts(

@@ -1,7 +1,7 @@
-"""Oracles: stems by masks and filters computed from the references, the upper bound of a kind of separator.
+"""Oracles: masks and filters computed from the references, the upper bound for a kind of separator.
 
-Each works on the transform of the network that it is compared with. With them a score says how much a network
-left undone, and how much no mask could have done.
+Each uses the transform of the network that it is compared with. They show how much of the error is due to the
+network, and how much to the use of masks.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from stemsplit.dsp.stft import Spectra, Stft
 from stemsplit.separation.separator import Samples
 
 Oracle = Callable[[Song], Samples]
-"""Gives the stems `(stem, channel, time)` of a song."""
+"""A function that returns the stems `(stem, channel, time)` of a song."""
 
 DIFFUSE = np.float32(1e-4)
-"""Share of a source that the Wiener filter takes to come from everywhere: keeps its matrices invertible."""
+"""Share of diffuse sound in a source, which keeps the matrices of the Wiener filter invertible."""
 
 
 def all_oracles(stft: Stft, bins: int, threshold: float) -> dict[str, Oracle]:
@@ -34,7 +34,7 @@ def all_oracles(stft: Stft, bins: int, threshold: float) -> dict[str, Oracle]:
 
 
 def ideal_binary(threshold: float) -> Callable[[Samples, Samples], Samples]:
-    """Return the rule for the mask that the network is trained on, B = (S > T * M)."""
+    """Return the function that computes the network's training target, B = (S > T * M)."""
     return lambda stems, mixture: (stems > threshold * mixture).astype(np.float32)
 
 
@@ -67,13 +67,13 @@ class IdealMask:
 
 @dataclass(frozen=True)
 class IdealWiener:
-    """The multichannel Wiener filter of sources whose spectra are known (Duong, Vincent and Gribonval, 2010).
+    """The multichannel Wiener filter for sources with known spectra (Duong, Vincent and Gribonval, 2010).
 
     In bin f and frame t source j is Gaussian with covariance v_j(t, f) R_j(f), where v_j is its power, the
-    mean over channels of |S_j|**2, and R_j the covariance of its channels over the song, of mean power one.
-    The filter v_j R_j (sum_k v_k R_k)**-1 also separates sources by their position in the stereo image,
-    which a mask cannot. All parts of the song count as sources, and their estimates sum to the mixture. It
-    covers the full band, where masks are extended above the network's.
+    mean over channels of |S_j|**2, and R_j the covariance of its channels over the song, with a mean power of
+    one. Unlike a mask, the filter v_j R_j (sum_k v_k R_k)**-1 also separates sources by their position in the
+    stereo image. All parts of the song are sources, and their estimates sum to the mixture. The filter covers
+    the full band, while masks are extended above the network's band.
     """
 
     stft: Stft
@@ -82,7 +82,7 @@ class IdealWiener:
         """Return the stems `(stem, channel, time)` of a song."""
         models = [_gaussian(_spectra(self.stft, part)) for part in song.parts]
         left, right = _spectra(self.stft, song.mixture)
-        # The sum of all covariances [[a, b], [b*, d]] is inverted by hand: numpy's takes a minute for a song.
+        # Explicit inverse of the sum of all covariances [[a, b], [b*, d]]: numpy's takes a minute per song.
         a, b, d = (
             np.sum([power * covariance[:, i, j] for power, covariance in models], axis=0)
             for i, j in ((0, 0), (0, 1), (1, 1))
@@ -95,23 +95,23 @@ class IdealWiener:
 
 
 def _gaussian(spectra: Spectra) -> tuple[Samples, Spectra]:
-    """Return a source's power `(frame, bin)` and covariance `(bin, channel, channel)`, never quite zero."""
+    """Return a source's power `(frame, bin)` and covariance `(bin, channel, channel)`, both above zero."""
     power = np.square(magnitude(spectra)) + np.float32(FLOOR**2)
     covariance = np.einsum("ctf,dtf->fcd", spectra, spectra.conj()) / power.sum(axis=0)[:, None, None]
     return power, (1 - DIFFUSE) * covariance + DIFFUSE * np.eye(len(spectra), dtype=np.float32)
 
 
 def _filtered(models: list[tuple[Samples, Spectra]], whitened: Spectra) -> Iterator[Spectra]:
-    """Yield v_j R_j w for each source; `w` is the mixture under the inverse of all sources' covariance."""
+    """Yield v_j R_j w for each source; `w` is the mixture times the inverse covariance of all sources."""
     for power, covariance in models:
         yield power * np.einsum("fcd,dtf->ctf", covariance, whitened)
 
 
 def _spectra(stft: Stft, signal: Samples) -> Spectra:
-    """Return the spectra of a signal with silence around it, so that all of it comes back."""
+    """Return the spectra of a signal padded with silence, so that it can be restored completely."""
     return stft.transform(np.pad(signal.astype(np.float32), ((0, 0), (stft.n_fft, stft.n_fft))))
 
 
 def _signal(stft: Stft, spectra: Spectra, length: int) -> Samples:
-    """Undo `_spectra`."""
+    """Return the signal for the spectra of `_spectra`."""
     return stft.inverse(spectra)[:, stft.n_fft : stft.n_fft + length]

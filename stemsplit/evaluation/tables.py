@@ -1,4 +1,4 @@
-"""Tables of an evaluation's scores, as CSV and JSON; and the paper's figures."""
+"""Score tables of an evaluation, as CSV and JSON; and the scores in the paper."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PAPER = {
         "other": {"accuracy": 0.732, "mse": 0.179},
     },
 }
-"""Split to stem to measure: O. Tkachuk, Lviv Polytechnic, trained on MUSDB18."""
+"""Split -> stem -> measure: O. Tkachuk, Lviv Polytechnic, trained on MUSDB18."""
 
 
 def by_split(songs: Iterable[SongScores]) -> dict[str, list[SongScores]]:
@@ -61,7 +61,7 @@ def for_card(songs: Sequence[SongScores]) -> dict[str, Any]:
 
 
 def values(songs: Sequence[SongScores], measure: str) -> dict[str, dict[str, list[float]]]:
-    """Return a measure's values over the songs: system to stem to values."""
+    """Return the values of a measure over the songs: system -> stem -> values."""
     found: dict[str, dict[str, list[float]]] = {}
     for song in songs:
         for system, scores in song.systems.items():
@@ -72,7 +72,7 @@ def values(songs: Sequence[SongScores], measure: str) -> dict[str, dict[str, lis
 
 
 def facts(name: str, threshold: float, songs: Sequence[SongScores]) -> dict[str, Any]:
-    """Return all scores by split, for JSON; None in place of values that are not finite."""
+    """Return all scores by split, for JSON; values that are not finite become None."""
     splits = {
         split: {
             "songs": len(each),
@@ -95,7 +95,7 @@ def _finite(value: Any) -> Any:
 
 
 def write_json(path: Path, found: dict[str, Any]) -> None:
-    """Write an object that holds finite numbers only.
+    """Write an object with finite numbers only as JSON.
 
     Raises:
         EncodeError: the file cannot be written.
@@ -106,7 +106,7 @@ def write_json(path: Path, found: dict[str, Any]) -> None:
 
 
 def write_csv(path: Path, songs: Sequence[SongScores]) -> None:
-    """Write a row for each song, system and stem; a measure that it does not have is empty.
+    """Write a row for each song, system and stem; missing measures are empty.
 
     Raises:
         EncodeError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""Where networks run: library, device, precision, batch size and threads."""
+"""Running networks: library, device, precision, batch size and threads."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ if TYPE_CHECKING:
     from stemsplit.networks.base import Network
 
     Weights: TypeAlias = Mapping[str, Mapping[str, Tensor]]
-    """Part of a model (a stem, or all of them) to its network's tensors by name."""
+    """Part of a model (a stem, or all stems) -> tensors of its network, by name."""
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 MOST_THREADS = 8
-"""By default. Each works on its own segment, which takes about 50 MB."""
+"""Default maximum of threads. Each processes a separate segment, which takes about 50 MB."""
 
 
 @dataclass(frozen=True)
 class Networks:
-    """The networks to run: those of some of a model's parts."""
+    """The networks to run: those of some parts of a model."""
 
     name: str
-    """In the registry."""
+    """Name in the registry."""
     parts: tuple[str, ...]
     stems: int
-    """For which each network has outputs."""
+    """The stems for which each network has outputs."""
     tensors: Callable[[], Weights]
-    """Loads the weights of the parts."""
+    """A function that loads the weights of the parts."""
     content: Callable[[], bytes]
-    """Reads the weights file. Compiled networks are cached by it, and need no tensors if they are found."""
+    """A function that returns the content of the weights file: the key of cached compiled networks."""
 
     @property
     def info(self) -> NetworkInfo:
-        """Return what is known of the networks."""
+        """Return the registry entry of the networks."""
         return registry.find(self.name)
 
     def build(self) -> list[Network]:
@@ -58,7 +58,7 @@ class Networks:
 
 
 class Runtime(Protocol):
-    """Networks that are ready to run."""
+    """Networks that are loaded and ready to run."""
 
     name: str
     device: str
@@ -75,7 +75,7 @@ class Runtime(Protocol):
 
 
 def start(options: RuntimeOptions, networks: Networks) -> Runtime:
-    """Return networks that are ready to run.
+    """Return loaded networks.
 
     Raises:
         DeviceUnavailable: the device, runtime or precision does not exist. There is no fallback.
@@ -89,7 +89,7 @@ def start(options: RuntimeOptions, networks: Networks) -> Runtime:
         raise UsageError(f"There is no --fast for {networks.name}", f"leave it out, or use --model {able}")
     device = pick_device(options.device)
     threads = options.threads or min(MOST_THREADS, cores())
-    # A mask only spreads the noise of half precision a little; a waveform is the stem itself.
+    # The rounding noise of half precision is harmless in masks, but not in waveforms.
     exact = info.predicts_waveforms and options.precision == "auto"
     precision = "float32" if exact else options.precision
     batch = info.context.whole_strides(options.batch or info.batch)
@@ -126,7 +126,7 @@ def cores() -> int:
 
 
 def pick_device(name: str) -> str:
-    """Return the device called `name`; `auto` is the first there is of cuda, mps and cpu.
+    """Return the device called `name`; `auto` is the first available of cuda, mps and cpu.
 
     Raises:
         DeviceUnavailable: the device does not exist. It is never replaced by another one.
@@ -142,14 +142,14 @@ def pick_device(name: str) -> str:
         return next(device for device, here in there.items() if here)
     if not there[name]:
         raise DeviceUnavailable(
-            f"No {name} device here", "use --device cpu, or see `stemsplit doctor` for what torch finds"
+            f"There is no {name} device", "use --device cpu, or see what `stemsplit doctor` reports"
         )
     return name
 
 
 def _gpu_may_exist() -> bool:
-    """Whether to query torch, which takes a second to import: without a driver there is nothing to find."""
+    """Whether to query torch, which takes a second to import. Without a driver there is no GPU."""
     if sys.platform == "linux":
-        # NVIDIA's driver, the same inside Windows' subsystem for Linux, AMD's.
+        # The drivers of NVIDIA, of NVIDIA in the Windows Subsystem for Linux, and of AMD.
         return any(os.path.exists(f"/dev/{node}") for node in ("nvidiactl", "dxg", "kfd"))
     return True

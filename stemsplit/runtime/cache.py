@@ -1,4 +1,4 @@
-"""Compiled networks, kept on disk from one run to the next."""
+"""A cache of compiled networks on the disk."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 KEPT = 16
-"""Files: models, precisions and versions that are not used any more make room for others."""
+"""Maximum number of files; the least recently used ones are removed."""
 _DIGEST = hashlib.sha256().digest_size
 
 
 def folder() -> Path:
-    """Return the folder of this user's caches that is ours. Raises OSError for a user who has none."""
+    """Return the program's folder among the user's caches. Raises OSError if the user has none."""
     if sys.platform == "darwin":
         return _home() / "Library" / "Caches" / "stemsplit"
     if sys.platform == "win32":
@@ -33,7 +33,7 @@ def _home() -> Path:
 
 
 def key(*made_of: bytes) -> str:
-    """Return a name for what is made of all this, and of nothing else."""
+    """Return a cache key for a result that depends on all of this, and on nothing else."""
     digest = hashlib.sha256()
     for part in made_of:
         digest.update(len(part).to_bytes(8, "little") + part)
@@ -41,10 +41,10 @@ def key(*made_of: bytes) -> str:
 
 
 def kept(name: str, make: Callable[[], bytes]) -> bytes:
-    """Return what is kept under a name, or else make it and keep it.
+    """Return the content cached under a name; if there is none, make it and cache it.
 
-    A file begins with the digest of the rest: one that is damaged is made anew. Where nothing can be written,
-    nothing is kept.
+    A file starts with the digest of the rest, so that damaged files are made again. If the folder is not
+    writable, nothing is cached.
     """
     with contextlib.suppress(OSError):
         content = _path(name).read_bytes()
@@ -63,7 +63,7 @@ def _path(name: str) -> Path:
 
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, part = tempfile.mkstemp(dir=path.parent)  # for this user only
+    descriptor, part = tempfile.mkstemp(dir=path.parent)  # readable by this user only
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
@@ -71,7 +71,7 @@ def _write(path: Path, content: bytes) -> None:
     except BaseException:
         os.unlink(part)
         raise
-    # All of them: a program that was killed may have left one with a temporary name.
+    # All files: a killed program may have left one with a temporary name.
     files = sorted(path.parent.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True)
     for old in files[KEPT:]:
         old.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Networks as ONNX files: in OpenVINO, or in onnxruntime where that is not installed."""
+"""Running ONNX files: in OpenVINO or, if it is not installed, in onnxruntime."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from stemsplit.separation.separator import Samples
 
 @dataclass(frozen=True)
 class Port:
-    """An input or an output of a graph; -1 stands for an axis of any length."""
+    """An input or output of a graph; an axis of -1 has any length."""
 
     name: str
     shape: tuple[int, ...]
@@ -40,15 +40,15 @@ class Graph(Protocol):
     outputs: tuple[Port, ...]
 
     def __call__(self, arrays: Sequence[Samples]) -> list[Samples]:
-        """Return the outputs for the inputs, each in the graph's order; from several threads, if need be."""
+        """Return the outputs for the inputs, both in the graph's order. It can run in several threads."""
 
 
 def load(path: Path, options: RuntimeOptions, *, half: bool = False) -> Graph:
-    """Return the network of an ONNX file. With `half`, bfloat16 is used where the CPU computes in it.
+    """Return the network of an ONNX file. With `half`, bfloat16 is used if the CPU supports it.
 
     Raises:
         BadWeights: the file is not an ONNX file, or is damaged.
-        DeviceUnavailable: there is no such device, no such runtime, or none at all.
+        DeviceUnavailable: the device or runtime does not exist, or no runtime is installed.
     """
     if options.runtime == "torch":
         raise DeviceUnavailable("Torch cannot run an ONNX file", "leave out --runtime")
@@ -59,16 +59,16 @@ def load(path: Path, options: RuntimeOptions, *, half: bool = False) -> Graph:
         return OpenVinoGraph(path, options, half=half)
     if options.runtime == "openvino" or not find_spec("onnxruntime"):
         missing = "openvino" if on_cpu else "onnx"
-        raise DeviceUnavailable("Nothing that runs ONNX files is installed", install_extra(missing))
+        raise DeviceUnavailable("No package that runs ONNX files is installed", install_extra(missing))
     return OnnxRuntimeGraph(path, options)
 
 
 class OpenVinoGraph:
-    """Runs on the CPU, one call on all cores: a large network's layers are worth sharing out."""
+    """Runs on the CPU. One call uses all cores, which is worthwhile for large layers."""
 
     name = "openvino"
     device = "cpu"
-    workers = 2  # one segment is transformed while the network runs on another
+    workers = 2  # transform one segment while the network runs on another
 
     def __init__(self, path: Path, options: RuntimeOptions, *, half: bool) -> None:
         from stemsplit.runtime.openvino_runtime import best_precision, configuration
@@ -88,7 +88,7 @@ class OpenVinoGraph:
         self._requests.put(compiled.create_infer_request())
 
     def __call__(self, arrays: Sequence[Samples]) -> list[Samples]:
-        """Return the outputs for the inputs, each in the graph's order."""
+        """Return the outputs for the inputs, both in the graph's order."""
         request = self._requests.get()
         try:
             with _compat.openvino_call():
@@ -121,7 +121,7 @@ class OnnxRuntimeGraph:
         settings.log_severity_level = 4
         try:
             self._session = onnxruntime.InferenceSession(path, settings, [provider])
-        except Exception as error:  # its errors have no common class, and no module of their own
+        except Exception as error:  # its errors have no common class or module
             if type(error).__module__.partition(".")[0] != "onnxruntime":
                 raise
             raise not_onnx(path, error) from error
@@ -134,7 +134,7 @@ class OnnxRuntimeGraph:
         )
 
     def __call__(self, arrays: Sequence[Samples]) -> list[Samples]:
-        """Return the outputs for the inputs, each in the graph's order."""
+        """Return the outputs for the inputs, both in the graph's order."""
         feed = {port.name: array for port, array in zip(self.inputs, arrays, strict=True)}
         return [np.asarray(array, np.float32) for array in self._session.run(None, feed)]
 
@@ -144,7 +144,7 @@ def ports(path: Path) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
 
     Raises:
         BadWeights: the file is not an ONNX file, or is damaged.
-        DeviceUnavailable: nothing that reads ONNX files is installed.
+        DeviceUnavailable: no package that reads ONNX files is installed.
     """
     if not find_spec("openvino"):
         graph = load(path, RuntimeOptions(device="cpu"))
@@ -167,8 +167,8 @@ def _ports(ends: Sequence[Any]) -> tuple[Port, ...]:
 
 
 def not_onnx(path: Path, error: Exception) -> BadWeights:
-    """Return the error for a file that no runtime reads."""
-    # Without where in its own source a runtime noticed it.
+    """Return the error for a file that the runtime cannot read."""
+    # Without the position in the runtime's source code.
     said = re.sub(r"(Exception from|Check '[^']*' failed at) \S+:\d+:", "", str(error))
     said = " ".join(said.split())[:200]
-    return BadWeights(f"`{path}` is not an ONNX file that can be run, or is damaged: {said}", "get it again")
+    return BadWeights(f"`{path}` is damaged, or not a supported ONNX file: {said}", "get it again")

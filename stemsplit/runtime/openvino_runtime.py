@@ -1,7 +1,7 @@
 """OpenVINO: on CPUs, more than twice as fast as torch.
 
-A network is translated from torch and compiled for this CPU once. The result is cached, and from then on
-torch need not even be imported.
+A network is converted from torch and compiled for this CPU once. The result is cached; later runs do not even
+import torch.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ CAPABILITIES = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
 
 
 class OpenVinoRuntime:
-    """Runs networks over the frames or samples of a song, of which every `frame_stride`-th has outputs.
+    """Runs networks on frames or samples, with outputs for every `frame_stride`-th.
 
     `batch` is the number of outputs at a time.
 
     Raises:
-        DeviceUnavailable: the CPU does not compute in this precision.
+        DeviceUnavailable: the CPU does not support this precision.
         BadWeights: the weights file is damaged.
     """
 
@@ -106,9 +106,9 @@ class OpenVinoRuntime:
 
 
 class _Graphs:
-    """A model's networks as graphs for a number of input positions. The weights are loaded when needed.
+    """The networks of a model as graphs for a number of input positions. Weights are loaded when needed.
 
-    Where `apart`, the first step of a network is a graph of its own, which runs in float32.
+    If `apart`, the first step of the network is a separate graph, which runs in float32.
     """
 
     def __init__(self, networks: Networks, positions: int, frame_stride: int, *, apart: bool) -> None:
@@ -140,21 +140,21 @@ class _Graphs:
 
 
 def best_precision(capabilities: Sequence[str], wanted: str) -> str:
-    """Return the precision to compute in: bfloat16 where the CPU has it, unless another is wanted."""
+    """Return the compute precision: the requested one or, by default, bfloat16 if the CPU supports it."""
     if wanted == "auto":
         return "bfloat16" if CAPABILITIES["bfloat16"] in capabilities else "float32"
     if CAPABILITIES[wanted] not in capabilities:
-        raise DeviceUnavailable(f"This CPU does not compute in {wanted}", "use --precision auto")
+        raise DeviceUnavailable(f"This CPU does not support {wanted}", "use --precision auto")
     return wanted
 
 
 def configuration(precision: str, threads: int) -> dict[str, Any]:
-    """Return how to compile a network that runs in `threads` at a time, each call in one of them."""
+    """Return the settings to compile a network for `threads` parallel calls, each in one thread."""
     return {
         "INFERENCE_PRECISION_HINT": HINTS[precision],
         "NUM_STREAMS": threads,
         "INFERENCE_NUM_THREADS": threads,
-        "ENABLE_CPU_PINNING": False,  # another process would be pinned to the same cores
+        "ENABLE_CPU_PINNING": False,  # with pinning, another process would use the same cores
     }
 
 
@@ -167,15 +167,15 @@ def translated(module: nn.Module, shape: tuple[int, ...]) -> Any:
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     with torch.no_grad(), warnings.catch_warnings():
-        # torch.export takes eight times as long, and the graph of binary-mask-cnn runs a quarter slower.
+        # torch.export takes eight times as long, and its graph of binary-mask-cnn is 25 % slower.
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is (deprecated|not supported)")
-        # The shape is fixed, and so is what a network decides by it.
+        # The shape is fixed, and so are decisions that depend on it.
         warnings.filterwarnings("ignore", "Converting a tensor to a Python")
         traced = torch.jit.trace(module, torch.zeros(shape), check_trace=False)  # type: ignore[no-untyped-call]
         traced = torch.jit.freeze(traced)
-    # What openvino.convert_model does, without a second trace: a fifth of the time.
+    # As in openvino.convert_model, but without a second trace: a fifth of the time.
     front_end = FrontEndManager().load_by_framework("pytorch")
-    decoder = TorchScriptPythonDecoder(traced, skip_freeze=True)  # must outlive the graph that it reads
+    decoder = TorchScriptPythonDecoder(traced, skip_freeze=True)  # must outlive the graph
     graph = front_end.load(decoder)
     (place,) = graph.get_inputs()
     graph.set_element_type(place, openvino.Type.f32)

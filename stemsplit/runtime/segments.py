@@ -1,4 +1,4 @@
-"""Networks from elsewhere as torch modules, which map a segment of sound to the sound of its stems."""
+"""Third-party networks as torch modules that map a segment of sound to its stems."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from stemsplit.runtime import cores, pick_device
 from stemsplit.runtime.torch_runtime import best_precision
 from stemsplit.separation.separator import Execution, Samples
 
-# SCNet's transform has no window, on purpose.
+# SCNet's transform has no window by design.
 warnings.filterwarnings("ignore", "A window was not provided", UserWarning)
 
 CPU_WORKERS = 2
-"""Segments at a time on a CPU, which share its cores: each can take hundreds of megabytes."""
+"""Number of parallel segments on a CPU, where they share the cores. Each can take hundreds of MB."""
 
 
 class _ComplexInFloat32(TorchFunctionMode):
-    """Complex numbers are made of float32: torch has none of bfloat16."""
+    """Converts parts of complex numbers to float32, because torch has no complex bfloat16."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -38,12 +38,12 @@ class _ComplexInFloat32(TorchFunctionMode):
 class TorchSegments:
     """Runs a module that maps sound `(batch, channel, time)` to `(batch, output, channel, time)`.
 
-    A module with one output may leave out its axis. One of a single channel gets left and right as a batch.
-    With `half`, it may run in half precision, and does so on a GPU unless told otherwise. On a CPU that
-    computes in bfloat16 by emulation, it takes five times as long.
+    A module with one output can omit its axis. A mono module gets left and right as a batch. With `half`, the
+    module can run in half precision, which is the default on GPUs. On a CPU that emulates bfloat16, it would
+    take five times as long.
 
     Raises:
-        DeviceUnavailable: there is no such device, or it does not compute in this precision.
+        DeviceUnavailable: the device does not exist, or does not support this precision.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class TorchSegments:
 
     @property
     def execution(self) -> Execution:
-        """How the module runs, and how many calls at a time are best."""
+        """How the module runs, and the best number of parallel calls."""
         return Execution(workers=self.workers, how=f"torch on {self.device} in {self.precision}")
 
     def __call__(self, segment: Samples) -> Samples:

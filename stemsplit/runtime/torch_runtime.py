@@ -1,4 +1,4 @@
-"""Torch: on any device."""
+"""Running networks in torch, on any device."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from stemsplit.separation.separator import Samples
 
 
 class AllStems(nn.Module):
-    """The networks of a model, of which each has outputs for one stem or for all.
+    """The networks of a model, each with outputs for one stem or for all.
 
-    With a `frame_stride` there are outputs for every such frame only. `prepared` features come from
-    `Preparation`.
+    With a `frame_stride`, there are outputs for every `frame_stride`-th frame only. `prepared` features are
+    the outputs of `Preparation`.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class AllStems(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return outputs `(stem, channel, position, ...)` for features `(1, view, position, ...)`.
 
-        Positions are frames, followed by bins, or samples; at either end there are none for the context.
+        Positions are frames, followed by bins, or samples. There are no outputs for the context at both ends.
         """
         networks = cast(Iterable[Network], self.networks)
         return torch.cat([self._outputs(network, features) for network in networks], dim=1)[0]
@@ -65,13 +65,13 @@ class Preparation(nn.Module):
 
 
 class TorchRuntime:
-    """Runs networks over the frames or samples of a song.
+    """Runs networks on frames or samples.
 
-    On a CPU each call uses one thread: calls for several segments at a time take less time than layers that
-    share out their work. `batch` is the number of outputs at a time, a multiple of the context's stride.
+    On a CPU each call uses one thread: parallel calls for several segments are faster than parallel layers.
+    `batch` is the number of outputs at a time, a multiple of the context's stride.
 
     Raises:
-        DeviceUnavailable: the device does not compute in this precision.
+        DeviceUnavailable: the device does not support this precision.
     """
 
     name = "torch"
@@ -127,10 +127,10 @@ class TorchRuntime:
                 stride = self._all_stems.context.stride
                 if self.batch == stride:
                     raise DeviceUnavailable(
-                        f"Out of memory on {self.device} for even one frame",
+                        f"Out of memory on {self.device}, even for one frame",
                         "close other programs, or use --device cpu",
                     ) from error
-                # Half as much fits where a batch did not; the result does not depend on it.
+                # Half a batch may fit; the result does not depend on the batch size.
                 self.batch = max(1, self.batch // 2 // stride) * stride
                 continue
             start = stop
@@ -138,11 +138,11 @@ class TorchRuntime:
 
 
 def best_precision(device: str) -> str:
-    """Return the fastest precision of the device without an audible loss."""
+    """Return the fastest precision of the device without audible loss."""
     if device == "cuda":
         if torch.cuda.get_device_capability() >= (8, 0):
             return "bfloat16"
         return "float16" if torch.cuda.get_device_capability() >= (7, 0) else "float32"
-    # Where a CPU emulates bfloat16, it is slower than float32. Older versions of torch cannot tell.
+    # Emulated bfloat16 is slower than float32. Older versions of torch cannot detect it.
     native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return "bfloat16" if device == "cpu" and native() else "float32"
