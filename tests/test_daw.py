@@ -201,7 +201,7 @@ def test_the_tempo_and_how_sure_it_is(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", daw.SUFFIXES)
 def test_without_a_tempo_it_is_120_and_says_so(tmp_path, kind):
-    said = "no tempo was found: 120.0 BPM stands in for it"
+    said = "no tempo was detected: 120.0 BPM is used"
     assert tempo(write(kind, write_stems(tmp_path), SILENCE)) == ("120.0", "4", "4", said)
 
 

@@ -233,13 +233,13 @@ def test_the_levels_are_right(page):
 
 @pytest.mark.slow
 def test_it_says_how_well_the_stems_add_up(page, lonely, folder, tmp_path):
-    exact = r"add up to the mixture( exactly|: .* \N{MINUS SIGN}1\d\d\.\d dB)"
+    exact = r"(sum exactly to the mixture|sum to the mixture: .* \N{MINUS SIGN}1\d\d\.\d dB)"
     assert re.search(exact, Elements(page).text)
     halved = {name: folder / f"{name}.wav" for name in ("vocals", "drums")}
     lacking = replace(stem_folder.find(folder), stems=halved)
     text = Elements(report.write(lacking, tmp_path / "lacking.html", facts={})).text
-    assert "do not add up to the mixture: what differs is at \N{MINUS SIGN}4.8 dB" in text
-    assert "is the sum of the stems" in Elements(lonely).text
+    assert "do not sum to the mixture: the difference is at \N{MINUS SIGN}4.8 dB" in text
+    assert "shows the sum of the stems" in Elements(lonely).text
     assert len(sounds(lonely)) == len(TONES)
 
 
@@ -312,7 +312,7 @@ def test_memory_does_not_grow_with_the_track(page, tmp_path, monkeypatch):
 def test_the_mixture_must_be_theirs(folder, tmp_path):
     soundfile.write(tmp_path / "other.wav", np.zeros((100, 1)), RATE)
     wrong = replace(stem_folder.find(folder), mixture=tmp_path / "other.wav")
-    with pytest.raises(StemsplitError, match="not what these stems were made from"):
+    with pytest.raises(StemsplitError, match="is not the source of these stems"):
         report.write(wrong, tmp_path / "page.html", facts={})
 
 

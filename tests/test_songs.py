@@ -235,7 +235,7 @@ def test_the_validation_songs_are_those_of_musdb():
 
 def test_a_stem_file_with_too_few_tracks_is_named(tmp_path):
     write_stem_file(tmp_path / "test" / "C - Three.stem.mp4", MUSDB18_TRACKS[:3])
-    with pytest.raises(DecodeError, match="C - Three.stem.mp4` has fewer than 5 sound tracks"):
+    with pytest.raises(DecodeError, match="C - Three.stem.mp4` has fewer than 5 audio tracks"):
         load(f"musdb18:{tmp_path}")
 
 

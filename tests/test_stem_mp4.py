@@ -482,13 +482,13 @@ def test_stems_without_names_are_taken_in_the_usual_order(stem_file, tmp_path):
     result = unpack(tmp_path / "bare.mp4", tmp_path)
     assert list(result.outputs) == list(TRACKS)
     assert result.warnings == [
-        "`bare.mp4` does not name its stems; drums, bass, other, vocals is the usual order."
+        "`bare.mp4` does not name its stems; the usual order is assumed: drums, bass, other, vocals."
     ]
 
 
 def test_a_song_is_no_stem_file(tmp_path):
     soundfile.write(tmp_path / "a.wav", noise().T, RATE)
-    with pytest.raises(DecodeError, match="not a stem file: it has fewer than 5 sound tracks"):
+    with pytest.raises(DecodeError, match="not a stem file: it has fewer than 5 audio tracks"):
         unpack(tmp_path / "a.wav", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -496,7 +496,7 @@ def test_a_song_is_no_stem_file(tmp_path):
 def test_clipping_is_told(tmp_path):
     write(tmp_path / "a.stem.mp4", 3.3 * song())
     assert (
-        "keep them whole with --format wav --depth 32f"
+        "avoid clipping with --format wav --depth 32f"
         in unpack(tmp_path / "a.stem.mp4", tmp_path).warnings[0]
     )
     whole = unpack(tmp_path / "a.stem.mp4", tmp_path, depth="32f", force=True)
@@ -508,7 +508,7 @@ def test_the_stem_file_itself_is_never_replaced(stem_file, tmp_path):
     path = tmp_path / "mixture" / "mixture.m4a"
     path.parent.mkdir()
     shutil.copy(stem_file, path)
-    with pytest.raises(EncodeError, match="replace the stem file itself"):
+    with pytest.raises(EncodeError, match="overwrite the stem file itself"):
         unpack(path, tmp_path, format="m4a", force=True)
     assert path.read_bytes() == stem_file.read_bytes()
 

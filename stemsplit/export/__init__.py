@@ -1,1 +1,1 @@
-"""Stems in the files of other programs."""
+"""Stems in the file formats of other programs."""

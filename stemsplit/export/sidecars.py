@@ -1,4 +1,4 @@
-"""Sidecars: further files made from a track's stems, a session for a DAW and a report."""
+"""Sidecars: files that are made from a track's stems: a DAW session and a report."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from stemsplit.output import template
 from stemsplit.pipeline import SplitResult
 
 Phase = Callable[[str], AbstractContextManager[Callable[[float], None]]]
-"""Opens a phase of the work, "session" or "report", and gives a function for the share of it that is done."""
+"""A function that starts a phase, "session" or "report", and yields a function for its progress (0 to 1)."""
 
 
 @dataclass(frozen=True)
 class Sidecars:
-    """The files to write next to the stems of each track: a `session` of one of `daw.SUFFIXES`, a `page`."""
+    """The files to write next to the stems of each track: a `session` (see `daw.SUFFIXES`), and a `page`."""
 
     session: str | None = None
     page: bool = False
 
     def paths(self, track: Path, outputs: Mapping[str, Path]) -> dict[str, Path]:
-        """Return their paths: in the folder of the first stem, with the track's name."""
+        """Return their paths, in the folder of the first stem and with the track's name."""
         folder, name = next(iter(outputs.values())).parent, template.track_name(track)
         found = {}
         if self.session:
@@ -38,11 +38,11 @@ class Sidecars:
         return found
 
     def check(self, track: Path, outputs: Mapping[str, Path], *, force: bool) -> None:
-        """Raise errors about these files, before any work is done.
+        """Raise errors about these files before any work is done.
 
         Raises:
-            OutputExists: it is there already, and `force` is not given.
-            StemsplitError: something that it needs is not installed.
+            OutputExists: a file already exists, and `force` is not given.
+            StemsplitError: a required package or program is not installed.
         """
         if self.page:
             plots.check()
@@ -53,7 +53,7 @@ class Sidecars:
         """Write the files, and return their paths; each part of the work runs inside a `phase`.
 
         Raises:
-            EncodeError: something cannot be written.
+            EncodeError: a file cannot be written.
         """
         paths, force = self.paths(result.input, result.outputs), options.output.force
         whole = options.split.whole and Reader(result.input).sample_rate == result.sample_rate

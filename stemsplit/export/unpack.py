@@ -1,4 +1,4 @@
-"""Unpack stem files: each of their tracks to a file of its own."""
+"""Unpack stem files: each track to a separate file."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def unpack(
 ) -> SplitResult:
     """Write the tracks of a stem file to `OUT/<song>/mixture.<format>`, `drums.<format>` and so on.
 
-    Tracks have the names that the file gives them, or else those of `ORDER`. All of them appear, or none;
-    memory does not grow with their length.
+    Tracks have the names stored in the file, or else those of `ORDER`. Either all files appear, or none.
+    Memory does not grow with their length.
 
     Raises:
-        DecodeError: the file cannot be read, is damaged, or has fewer tracks than it should.
+        DecodeError: the file cannot be read, is damaged, or has too few tracks.
         EncodeError: a track cannot be written, or exists already and `force` is not given.
     """
     path, began = Path(path), time.monotonic()
-    first = Reader(path, track=0)  # the clearest message about a file that cannot be read
+    first = Reader(path, track=0)  # gives the clearest message about a file that cannot be read
     labels = read_stem_names(path)
     readers = [first, *_stems(path, len(labels or ORDER))]
     names = file_names([MIXTURE, *(ORDER if labels is None else [label.name for label in labels])])
@@ -56,7 +56,8 @@ def unpack(
     _copy(path, readers, list(writers.values()))
     warnings = [warning for reader in readers for warning in reader.warnings]
     if labels is None:
-        warnings.append(f"`{path.name}` does not name its stems; {', '.join(ORDER)} is the usual order.")
+        order = ", ".join(ORDER)
+        warnings.append(f"`{path.name}` does not name its stems; the usual order is assumed: {order}.")
     return SplitResult(
         input=path,
         outputs={name: writer.path for name, writer in writers.items()},
@@ -73,7 +74,7 @@ def _copy(path: Path, readers: Sequence[Reader], writers: Sequence[Writer]) -> N
     for writer in writers:
         if os.path.exists(writer.path) and writer.path.samefile(path):
             raise EncodeError(
-                f"`{writer.path}` would replace the stem file itself", "choose another folder with --out"
+                f"`{writer.path}` would overwrite the stem file itself", "choose another folder with --out"
             )
     with together(writers):
         for reader, writer in zip(readers, writers, strict=True):
@@ -88,7 +89,7 @@ def _stems(path: Path, count: int) -> list[Reader]:
         if "fewer than" not in error.message:
             raise
         raise DecodeError(
-            f"`{path}` is not a stem file: it has fewer than {count + 1} sound tracks",
+            f"`{path}` is not a stem file: it has fewer than {count + 1} audio tracks",
             "to split a song into stems: stemsplit SONG",
         ) from error
 
@@ -98,5 +99,5 @@ def _clipping(writers: Mapping[str, Writer]) -> list[str]:
     if not loud:
         return []
     excess_db = math.ceil(200 * math.log10(max(loud.values()))) / 10
-    what = f"{' and '.join(loud)} went up to {excess_db:.1f} dB above full scale and were clipped"
-    return [f"{what}; keep them whole with --format wav --depth 32f"]
+    what = f"{' and '.join(loud)} reached {excess_db:.1f} dB above full scale and were clipped"
+    return [f"{what}; avoid clipping with --format wav --depth 32f"]

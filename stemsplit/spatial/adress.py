@@ -3,10 +3,10 @@
 D. Barry, B. Lawlor, E. Coyle: "Sound source separation: azimuth discrimination and resynthesis", 7th
 International Conference on Digital Audio Effects (DAFx), 2004.
 
-Mixing model: sources panned by gains alone, x_c(t) = sum_s a_cs s(t) for the channels c.
-A source that is g times as loud left as right cancels in L - g R: the bins where that difference is least
-are the source's. Limits: reverberation and delays between the channels smear positions, two sources at one
-position are one, and where sources overlap in a bin, it goes to the position of their sum.
+Mixing model: sources are panned by gains only, x_c(t) = sum_s a_cs s(t) for the channels c. A source that is
+g times as loud on the left as on the right cancels in L - g R; the bins where this difference is smallest
+belong to the source. Limits: reverberation and delays between the channels smear positions, two sources at
+one position count as one, and a bin where sources overlap goes to the position of their sum.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from stemsplit.spatial import APART_DEGREES, names
 from stemsplit.spatial.positions import FAINTEST, WIDTH_DEGREES, enough, peaks, spectra
 
 RESOLUTION = 100
-"""Gains from 0 to 1 that are tried on each side: the paper's beta."""
+"""Number of gains from 0 to 1 that are tried on each side: the paper's beta."""
 OPPOSITE = np.float32(0.05)
-"""How far out of phase the channels must be: other sources at a side mostly add less."""
+"""Minimum phase difference of the channels; other sources at one side usually cause less."""
 SMOOTHING_DEGREES = 1.0
 _POSITIONS = 2 * RESOLUTION + 1
 _STEP_DEGREES = 90 / _POSITIONS
@@ -34,12 +34,13 @@ _STEP_DEGREES = 90 / _POSITIONS
 
 @dataclass(frozen=True)
 class Adress:
-    """Finds `sources` positions in a mixture, or is given them, and gives each bin to the nearest.
+    """Finds `sources` positions in a mixture, or uses given ones, and assigns each bin to the nearest.
 
-    The positions found are the highest peaks of the azimugram: the energy that each null takes away, over
-    positions. The paper's azimuth subspaces reach halfway to the next position, so that the stems add up; its
-    estimate of a bin, the depth of the null, would leave a rest. Around `azimuths` in degrees, which a person
-    has chosen, they reach no farther than `width` to either side, and what lies outside is the last stem.
+    The positions are the highest peaks of the azimugram: the energy removed by a null, as a function of its
+    position. The paper's azimuth subspaces extend halfway to the next position, so that the stems sum to the
+    mixture; the paper's estimate of a bin, the depth of the null, would leave a residual. Around `azimuths`
+    in degrees, chosen by the user, they extend at most `width` to either side; everything outside is the last
+    stem.
     """
 
     sources: int = 4
@@ -50,7 +51,7 @@ class Adress:
 
     @property
     def stems(self) -> tuple[str, ...]:
-        """Their names, from left to right."""
+        """The names of the stems, from left to right."""
         return names(self.sources, self.azimuths)
 
     def fit(self, mixture: Iterable[Samples], sample_rate: int) -> SpectralSeparator:
@@ -81,7 +82,7 @@ class Adress:
 
 
 def azimugram(spectrum: Spectra) -> NDArray[np.float64]:
-    """Return the energy that is taken away by the nulls at each position, over `angles()`.
+    """Return the energy that a null at each position removes, over `angles()`.
 
     Shapes: spectrum `(channel, frame, bin)`.
     """
@@ -101,12 +102,12 @@ def smoothed(heights: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def nulls(spectrum: Spectra) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Return, for each bin, which of the positions cancels it best, and how deep that null is.
+    """Return, for each bin, the position whose null cancels it best, and the depth of that null.
 
     The frequency-azimuth planes |R(k) - g L(k)| and |L(k) - g R(k)| need not be computed: the square of the
-    first is |R|^2 - 2 g Re(L conj R) + g^2 |L|^2, a parabola, least at g = Re(L conj R) / |L|^2, and greatest
-    at one of the ends. The depth is the greatest less the least, or zero where the channels are out of
-    phase: that is nowhere, and would be taken for sides.
+    first is |R|^2 - 2 g Re(L conj R) + g^2 |L|^2, a parabola with its minimum at g = Re(L conj R) / |L|^2 and
+    its maximum at one of the ends. The depth is the maximum minus the minimum, or zero if the channels are
+    out of phase: such a bin has no position, and would otherwise be assigned to one side.
 
     Shapes: spectrum `(channel, frame, bin)`; both results `(frame, bin)`; the positions are `angles()`.
     """
@@ -114,7 +115,7 @@ def nulls(spectrum: Spectra) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     powers = np.stack([np.abs(left) ** 2, np.abs(right) ** 2])
     both = (left * right.conj()).real
     loud, soft = powers.max(axis=0), powers.min(axis=0)
-    # The softer channel is g times the louder: of the two planes that with the lower null.
+    # The quieter channel is g times the louder one; this selects the plane with the lower null.
     steps = np.clip(np.rint(RESOLUTION * both / np.maximum(loud, np.float32(1e-20))), 0, RESOLUTION)
     gain = steps / np.float32(RESOLUTION)
     least = np.maximum(soft - 2 * gain * both + np.square(gain) * loud, 0)

@@ -3,11 +3,11 @@
 O. Yilmaz, S. Rickard: "Blind separation of speech mixtures via time-frequency masking", IEEE Transactions on
 Signal Processing 52(7), 2004.
 
-Mixing model: source s comes to the left channel as it is, and to the right one a_s times as strong and d_s
-later, X_r(w) = sum_s a_s exp(-i w d_s) S_s(w). Where one source is alone in a bin, the ratio of the channels
-there says a_s and d_s; a histogram over all bins has a peak for each source. Limits: sources must be disjoint
-in the spectrogram, phases are unambiguous only while w d < pi (a delay of one sample, up to the highest
-frequency; of n samples, up to the n-th part of it), and reverberation smears the peaks.
+Mixing model: source s is unchanged in the left channel, and scaled by a_s and delayed by d_s in the right
+one: X_r(w) = sum_s a_s exp(-i w d_s) S_s(w). If only one source is present in a bin, the ratio of the
+channels gives a_s and d_s; a histogram over all bins has a peak for each source. Limits: sources must be
+disjoint in the spectrogram, phases are unambiguous only for w d < pi (with a delay of n samples, up to 1/n of
+the highest frequency), and reverberation smears the peaks.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ ANGLES = 91
 DELAYS, LONGEST_DELAY = 81, 4.0
 """Columns of the histogram, and its range to either side, in samples."""
 APART = (5, 10)
-"""Rows and columns of the histogram between two peaks, at least one of the two."""
+"""Minimum distance of two peaks in rows or columns of the histogram."""
 
 
 @dataclass(frozen=True)
 class Duet:
-    """Finds `sources` pairs of level and delay in a mixture, and gives each bin to the likeliest of them.
+    """Finds `sources` pairs of level and delay in a mixture, and assigns each bin to the most likely one.
 
-    Bins count in the histogram by |X_l X_r|^p w^q with p = 1 and q = 1, between the weights that the paper
-    derives for levels (q = 0) and for delays (q = 2): low notes, whose phase a little noise turns into a long
-    delay, count less. Levels are taken as azimuths. Where `azimuths` in degrees are given, only delays are
-    looked for, and the bins that are farther than `width` from all of them are the last stem.
+    In the histogram, bins are weighted by |X_l X_r|^p w^q with p = 1 and q = 1, between the weights that the
+    paper derives for levels (q = 0) and for delays (q = 2). Low notes, for which a little phase noise means a
+    long delay, have less weight. Levels are expressed as azimuths. If `azimuths` in degrees are given, only
+    delays are estimated, and bins farther than `width` from all of them belong to the last stem.
     """
 
     sources: int = 4
@@ -50,14 +50,14 @@ class Duet:
 
     @property
     def stems(self) -> tuple[str, ...]:
-        """Their names, from left to right."""
+        """The names of the stems, from left to right."""
         return names(self.sources, self.azimuths)
 
     def fit(self, mixture: Iterable[Samples], sample_rate: int) -> SpectralSeparator:
         """Return a separator for a mixture in blocks `(channel, time)`.
 
         Raises:
-            StemsplitError: it is mono or silent, or fewer sources than `sources` stand out.
+            StemsplitError: it is mono or silent, or has fewer peaks than `sources`.
         """
         stft = Stft(self.n_fft, self.hop_length)
         histogram = np.zeros((ANGLES, DELAYS))
@@ -67,12 +67,12 @@ class Duet:
         if not self.azimuths:
             enough(len(pairs), self.sources)
         deaf = [_deaf_to(angle, delay, stft.bins) for angle, delay in pairs]
-        # The gain of a source in a bin at an angular distance of `away` degrees.
+        # Gain of a source in a bin at an angular distance of `away` degrees.
         outside = np.float32(np.sin(np.radians(self.width)) ** 2)
 
         def share(spectrum: Spectra) -> Spectra:
             left, right = spectrum
-            # The likelihood of a source given a bin (section V): how little is left without it.
+            # The likelihood of a source given a bin (section V): how little remains without the source.
             errors = [np.abs(towards * left - away * right) ** 2 for towards, away in deaf]
             if self.azimuths:
                 errors.append(outside * (np.abs(left) ** 2 + np.abs(right) ** 2))
@@ -102,7 +102,7 @@ def summits(
 
 
 def _at(histogram: NDArray[np.float64], azimuths: tuple[float, ...]) -> list[tuple[float, float]]:
-    """Return angles and likeliest delays of sources at `azimuths`."""
+    """Return the angles and most likely delays of sources at `azimuths`."""
     rows = np.abs(angles() - np.array(azimuths)[:, None]).argmin(axis=1)
     columns = smoothed(histogram)[rows].argmax(axis=1)
     return [(angle, float(delays()[column])) for angle, column in zip(azimuths, columns, strict=True)]
@@ -127,22 +127,22 @@ def delays() -> NDArray[np.float64]:
 
 
 def _deaf_to(angle: float, delay: float, bins: int) -> tuple[Spectra, np.float32]:
-    """Return the factors for left and right, at each bin, with which a source is equal in both."""
+    """Return the factors for left and right at each bin that make a source equal in both channels."""
     turned = np.radians(angle + 45)
     towards: Spectra = (np.sin(turned) * np.exp(-1j * delay * frequencies(bins))).astype(np.complex64)
     return towards, np.float32(np.cos(turned))
 
 
 def frequencies(bins: int) -> NDArray[np.float64]:
-    """Return the frequency of each bin in radians a sample."""
+    """Return the frequency of each bin in radians per sample."""
     return np.linspace(0, np.pi, bins)
 
 
 def level_delay_histogram(spectrum: Spectra) -> NDArray[np.float64]:
     """Return the weight of the bins at each of `angles()` and `delays()`.
 
-    Shapes: spectrum `(channel, frame, bin)`. The zeroth bin has no phase. Delays beyond the edge do
-    not count.
+    Shapes: spectrum `(channel, frame, bin)`. Bin 0 is ignored because it has no phase, and so are delays
+    beyond the edge.
     """
     left, right = spectrum[:, :, 1:]
     omega = frequencies(spectrum.shape[-1])[1:]
@@ -158,6 +158,6 @@ def level_delay_histogram(spectrum: Spectra) -> NDArray[np.float64]:
 
 
 def _edges(largest: float, bins: int) -> tuple[float, float]:
-    """Return the outer edges of bins whose centres go from minus to plus the largest."""
+    """Return the edges of bins whose centres range from -`largest` to `largest`."""
     half = largest / (bins - 1)
     return -largest - half, largest + half

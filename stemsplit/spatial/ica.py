@@ -5,11 +5,12 @@ A. Hyvarinen, E. Oja: "Independent component analysis: algorithms and applicatio
 "Independent component analysis, a new concept?", Signal Processing 36(3), 1994: for two sources the sum of
 squared fourth-order cumulants is a function of one angle.
 
-Mixing model: two sources, instantaneous, x(t) = A s(t) with a matrix A of 2 x 2. Limits: no delays, no
-reverberation, no more sources than channels, and at most one of them with the kurtosis of noise.
+Mixing model: two sources, mixed instantaneously, x(t) = A s(t) with a 2 x 2 matrix A. Limits: no delays, no
+reverberation, no more sources than channels, and at most one source with the kurtosis of noise.
 
-Order and scale of components are arbitrary. Here they are ordered from left to right, and given as they sound
-in the mixture, component j as A_j s_j(t), so that they add up to it.
+The order and scale of components are arbitrary. Here they are ordered from left to right, and scaled as in
+the
+mixture: component j is A_j s_j(t), so that they sum to it.
 """
 
 from __future__ import annotations
@@ -26,37 +27,37 @@ from stemsplit.spatial import names
 from stemsplit.spatial.positions import TRAINED, checked
 
 ANGLES = 3600
-"""How many rotations are tried over the quarter turn in which all differ: 0.025 degrees apart."""
+"""Number of rotations to try within a quarter turn, after which they repeat: 0.025 degrees apart."""
 
 
 @dataclass(frozen=True)
 class Ica:
-    """Finds the two directions in the plane of left and right along which a mixture is least like noise.
+    """Finds the two directions in the left-right plane in which a mixture is least Gaussian.
 
-    Only the moments of the mixture up to the fourth are kept, which can be summed block by block: the same as
-    if all of it were in memory.
+    Only the moments of the mixture up to the fourth order are needed. They are summed block by block, with
+    the same result as for the whole mixture.
     """
 
     sources: int = 2
     azimuths: tuple[float, ...] = ()
-    """Always None: the method finds the positions itself."""
+    """Always None, because the method finds the positions itself."""
 
     def __post_init__(self) -> None:
         if self.azimuths:
             raise UsageError("ICA finds its own positions", "choose adress, duet or projet")
         if self.sources != 2:
-            raise UsageError("ICA finds as many sources as there are channels", "choose 2 sources")
+            raise UsageError("ICA finds as many sources as there are channels: two", "choose 2 sources")
 
     @property
     def stems(self) -> tuple[str, ...]:
-        """Their names, from left to right."""
+        """The names of the stems, from left to right."""
         return names(self.sources)
 
     def fit(self, mixture: Iterable[Samples], sample_rate: int) -> Mixtures:
         """Return a separator for a mixture in blocks `(channel, time)`.
 
         Raises:
-            StemsplitError: it is mono or silent, or all of it comes from one position.
+            StemsplitError: it is mono or silent, or has one position only.
         """
         moments, length = np.zeros((5, 5)), 0
         for block in checked(mixture):
@@ -67,11 +68,11 @@ class Ica:
                     moments[i, j] += powers[i, 0] @ powers[j, 1]
             length += block.shape[1]
         moments /= length
-        # The mean of sound is close to zero, and not part of any source.
+        # The mean of sound is close to zero, and belongs to no source.
         covariance = np.array([[moments[2, 0], moments[1, 1]], [moments[1, 1], moments[0, 2]]])
         variances, axes = np.linalg.eigh(covariance)
         if variances[0] < 1e-10 * variances[1]:
-            raise StemsplitError("All of the sound comes from one position", TRAINED)
+            raise StemsplitError("All sound comes from one position", TRAINED)
         unmixing = _rotation(moments, (axes / np.sqrt(variances)).T) @ (axes / np.sqrt(variances)).T
         mixing = np.linalg.inv(unmixing)
         angles = np.degrees(np.arctan2(np.abs(mixing[1]), np.abs(mixing[0]))) - 45
@@ -83,7 +84,7 @@ class Ica:
 
 @dataclass(frozen=True)
 class Mixtures:
-    """Gives each stem as a mixture of the channels: `matrices` `(stem, channel, channel)`."""
+    """Computes each stem as a mix of the channels, with `matrices` `(stem, channel, channel)`."""
 
     stems: tuple[str, ...]
     sample_rate: int
@@ -96,17 +97,17 @@ class Mixtures:
         return Spec(self.stems, self.sample_rate, context=0, stride=1, how=self.how)
 
     def separate(self, window: Samples) -> Samples:
-        """Return stems `(stem, channel, time)` of a window, which is all segment."""
+        """Return the stems `(stem, channel, time)` of a window, which has no context."""
         stems: Samples = np.einsum("sij,jt->sit", self.matrices, window)
         stems[-1] = window - stems[:-1].sum(axis=0)
         return stems
 
 
 def _rotation(moments: NDArray[np.float64], whitening: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the rotation of whitened channels that is farthest from noise.
+    """Return the rotation of whitened channels that is the least Gaussian.
 
-    Its fourth-order cumulants are found from the mixture's moments: those of z = W x are the moments' tensor
-    with W applied to each of its four sides, less what a Gaussian of unit covariance would have.
+    The fourth-order cumulants of z = W x are computed from the mixture's moments: W is applied to each of the
+    four axes of the moment tensor, and the moments of a Gaussian with unit covariance are subtracted.
     """
     counts = np.indices((2, 2, 2, 2)).sum(axis=0)
     tensor = moments[4 - counts, counts]

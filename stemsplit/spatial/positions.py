@@ -1,4 +1,4 @@
-"""Shared by the methods: checks of mixtures, and peaks of curves over positions."""
+"""Functions shared by the methods: checks of mixtures, and peaks of curves over positions."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from stemsplit.dsp.stft import Spectra, Stft
 from stemsplit.errors import StemsplitError, TooFewPositions
 from stemsplit.separation.separator import Samples
 
-TRAINED = "use a model that was trained"
+TRAINED = "use a trained model"
 FAINTEST = 1e-3
-"""Of the highest peak: lower peaks are not sources, but come from their overlap."""
+"""Fraction of the highest peak; lower peaks are caused by the overlap of sources."""
 WIDTH_DEGREES = 8.0
-"""How far to either side a given azimuth reaches, unless another one is nearer."""
+"""Range of a given azimuth to either side, unless another one is nearer."""
 
 
 def checked(mixture: Iterable[Samples]) -> Iterator[Samples]:
-    """Yield the blocks `(channel, time)` of a mixture that has positions.
+    """Yield the blocks `(channel, time)` of a mixture, and check that it has positions.
 
     Raises:
         TooFewPositions: it is mono, or both channels are the same.
@@ -32,9 +32,9 @@ def checked(mixture: Iterable[Samples]) -> Iterator[Samples]:
         heard, apart = heard or bool(block.any()), apart or bool((block[0] != block[1]).any())
         yield block
     if not heard:
-        raise StemsplitError("There is only silence, and no position in it")
+        raise StemsplitError("The track is silent, and has no positions")
     if not apart:
-        raise TooFewPositions(1, "Both channels are the same: there is but one position", TRAINED)
+        raise TooFewPositions(1, "Both channels are the same, so there is only one position", TRAINED)
 
 
 def spectra(mixture: Iterable[Samples], stft: Stft, frames: int = 256) -> Iterator[Spectra]:
@@ -53,7 +53,7 @@ def peaks(
 ) -> NDArray[np.intp]:
     """Return the indices of up to `most` highest peaks of a curve, in order, and at least `apart`.
 
-    A peak stands out by at least `faintest` of the highest one.
+    A peak has at least the fraction `faintest` of the highest one.
     """
     from scipy.signal import find_peaks
 
@@ -68,4 +68,4 @@ def enough(found: int, sources: int) -> None:
     if found < sources:
         positions = f"{found} position{'s' if found != 1 else ''}"
         hint = f"choose {found} sources" if found > 1 else TRAINED
-        raise TooFewPositions(found, f"Only {positions} can be told apart", hint)
+        raise TooFewPositions(found, f"Only {positions} can be distinguished", hint)

@@ -4,15 +4,16 @@ D. FitzGerald, A. Liutkus, R. Badeau: "PROJET - spatial audio separation using p
 International Conference on Acoustics, Speech and Signal Processing (ICASSP), 2016; "Projection-based demixing
 of spatial audio", IEEE/ACM Transactions on Audio, Speech, and Language Processing 24(9), 2016.
 
-Mixing model: source j has the power P_j(f, t), and is spread over positions l, of an angle and a delay, in
-the proportions Q_lj. A projection m of the mixture, u_m^H x(f, t), has a null at one position; its gain for a
-position l is K_ml = |u_m^H a_l|^alpha. With stable distributions, the alpha-th power of projections is
+Mixing model: source j has the power P_j(f, t), and is distributed over positions l, each with an angle and a
+delay, in the proportions Q_lj. A projection m of the mixture, u_m^H x(f, t), has a null at one position; its
+gain for a position l is K_ml = |u_m^H a_l|^alpha. With stable distributions, the alpha-th power of
+projections is
 
     |u_m^H x(f, t)|^alpha  ~  sum_j P_j(f, t) sum_l K_ml Q_lj,
 
-a factorisation of which K is known. Sources may overlap in a bin: a projection with its null at one of them
-gives the power of the other. Limits: positions do not move; delays between channels are limited to those of
-the grid of positions.
+a factorisation with known K. Sources can overlap in a bin: a projection with its null at one of them gives
+the power of the other. Limits: positions do not move, and delays between channels are limited to those in the
+grid of positions.
 """
 
 from __future__ import annotations
@@ -33,45 +34,45 @@ Floats = NDArray[np.float32]
 
 TINY = np.float32(1e-12)
 REST_SOURCES = 4
-"""Sources that together make up the residual: a single one could not be at several positions."""
+"""Number of sources that model the residual, because one source cannot be at several positions."""
 SEGMENT_FRAMES = 48
-"""Separated at a time: each takes the memory of all its projections."""
+"""Number of frames to separate at a time, limited by the memory for their projections."""
 
 
 @dataclass(frozen=True)
 class Projet:
-    """Finds `sources` spatial distributions in a mixture, and separates its projections by them.
+    """Finds `sources` spatial distributions in a mixture, and separates its projections with them.
 
-    The distributions are fitted on `frames` frames from all over the mixture, so that its length does not
-    matter. Given them, the powers in each bin are computed during separation, independently of other bins.
+    The distributions are fitted on `frames` frames spread over the mixture, whatever its length. The powers
+    in each bin are then computed during separation, independently of other bins.
     """
 
     sources: int = 4
     azimuths: tuple[float, ...] = ()
-    """Positions of the sources in degrees, if given; all else is the last stem, the residual."""
+    """Positions of the sources in degrees, if given; everything else is the last stem, the residual."""
     width: float = WIDTH_DEGREES
-    """How far from `azimuths` these sources are spread at most."""
+    """Maximum distance of these sources from `azimuths`, in degrees."""
     n_fft: int = 4096
     hop_length: int = 1024
     alpha: float = 1.0
-    """Of the stable distributions: 2 is Gaussian, 1 is Cauchy."""
+    """Exponent of the stable distributions: 2 is Gaussian, 1 is Cauchy."""
     beta: float = 1.0
-    """Of the divergence that is minimised: 2 Euclidean, 1 Kullback-Leibler, 0 Itakura-Saito."""
+    """Parameter of the divergence to minimise: 2 Euclidean, 1 Kullback-Leibler, 0 Itakura-Saito."""
     angles: int = 61
-    """Positions between left and right."""
+    """Number of positions between left and right."""
     delays: tuple[float, ...] = (0.0,)
-    """Delays of the right channel that positions may have, in samples."""
+    """Possible delays of the right channel, in samples."""
     projections: int = 15
-    """The angles of the projections' nulls, at each delay."""
+    """Number of projections, whose nulls are at different angles, for each delay."""
     iterations: int = 100
     inner_iterations: int = 15
-    """Of the powers, when a bin is separated."""
+    """Number of updates of the powers when a bin is separated."""
     frames: int = 150
     seed: int = 0
 
     @property
     def stems(self) -> tuple[str, ...]:
-        """Their names, from left to right."""
+        """The names of the stems, from left to right."""
         return names(self.sources, self.azimuths)
 
     def fit(self, mixture: Iterable[Samples], sample_rate: int) -> SpectralSeparator:
@@ -111,17 +112,17 @@ class Projet:
         return SpectralSeparator(self.stems, sample_rate, stft, share, how, SEGMENT_FRAMES)
 
     def _start(self, projections: Floats, grid: _Grid) -> Floats:
-        """Return a first guess of the spread: as many stretches of angles as sources, of equal energy.
+        """Return initial distributions: one range of angles per source, all with the same energy.
 
-        Stretches overlap a little, and are not quite smooth: what is exactly zero, or the same, stays so.
-        Where `azimuths` are given their sources come first and keep to them, and the others keep out.
+        The ranges overlap a little and are slightly uneven, because values that are exactly zero or equal
+        stay so. If `azimuths` are given, their sources come first and stay near them, and others stay away.
         """
         distance = np.abs(grid.angles[:, None] - np.array(self.azimuths))
         nearest = distance == distance.min(axis=1, keepdims=True, initial=np.inf)
         named = nearest & (distance <= max(self.width, 90 / (self.angles - 1)))
         free = ~named.any(axis=1)
         sources = REST_SOURCES if self.azimuths else self.sources
-        # The loss of a projection is a measure of the energy at its null.
+        # The power that a projection removes measures the energy at its null.
         loss = projections.mean(axis=(0, 2)).reshape(len(self.delays), -1).min(axis=0)
         energy = free * np.interp(grid.angles, grid.deaf_angles, loss.max() - loss) + TINY
         shares = np.cumsum(energy) / energy.sum()
@@ -136,8 +137,8 @@ class Projet:
 class _Grid:
     """Positions, projections, and the projections' gains for the positions, `kernel`.
 
-    Arrays are `(group, ..., column)`: with delays each bin is a group, has a kernel of its own, and columns
-    are frames. Without them all bins share one kernel; each frame is a group, and columns are bins.
+    Arrays are `(group, ..., column)`. With delays, each bin is a group with a separate kernel, and columns
+    are frames. Without delays, all bins share one kernel; each frame is a group, and columns are bins.
     """
 
     def __init__(self, method: Projet, bins: int) -> None:
@@ -167,7 +168,7 @@ class _Grid:
     def shares(
         self, spectrum: Spectra, heard: Floats, stems: Sequence[slice], beta: float, iterations: int
     ) -> Spectra:
-        """Return what each stem, of one source or several, has of spectra `(channel, frame, bin)`."""
+        """Return the part of each stem (one or several sources) in spectra `(channel, frame, bin)`."""
         projected = self._projectors @ self.grouped(spectrum)
         measured = np.abs(projected) ** self._alpha
         powers = np.repeat(measured.mean(axis=1, keepdims=True), heard.shape[2], axis=1) + TINY
@@ -184,7 +185,7 @@ class _Grid:
 def _directions(
     degrees: NDArray[np.float64], delays: NDArray[np.float64], omega: NDArray[np.float64]
 ) -> Spectra:
-    """Return how a source at each position comes to left and right, `(frequency, channel, position)`."""
+    """Return the gains of a source at each position in left and right, `(frequency, channel, position)`."""
     turned = np.radians(degrees + 45)
     later = np.exp(-1j * omega[:, None] * delays)
     return np.stack([np.cos(turned) * np.ones_like(later), np.sin(turned) * later], axis=1)
@@ -200,7 +201,7 @@ def _deaf_to(
 
 
 def _weighted(model: Floats, measured: Floats, beta: float) -> tuple[Floats, Floats]:
-    """Return model^(beta - 2) * measured and model^(beta - 1), of which the updates are made."""
+    """Return model^(beta - 2) * measured and model^(beta - 1), the factors of the updates."""
     model = np.maximum(model, TINY)
     if beta == 1:
         return measured / model, np.ones_like(model)
@@ -210,9 +211,10 @@ def _weighted(model: Floats, measured: Floats, beta: float) -> tuple[Floats, Flo
 def _step(heard: Floats, powers: Floats, measured: Floats, beta: float) -> Floats:
     """Return the factor of a multiplicative update of the powers.
 
-    It is the usual one to the power of 7/4, which for beta in [1, 2] converges below 2, and so almost twice
-    as fast (R. Badeau, N. Bertin, E. Vincent: "Stability analysis of multiplicative update algorithms and
-    application to nonnegative matrix factorization", IEEE Transactions on Neural Networks 21(12), 2010).
+    It is the usual factor to the power of 7/4, which converges almost twice as fast; for beta in [1, 2],
+    exponents below 2 converge (R. Badeau, N. Bertin, E. Vincent: "Stability analysis of multiplicative update
+    algorithms and application to nonnegative matrix factorization", IEEE Transactions on Neural Networks
+    21(12), 2010).
     """
     weighted, expected = _weighted(heard @ powers, measured, beta)
     turned = heard.transpose(0, 2, 1)
@@ -223,7 +225,7 @@ def _step(heard: Floats, powers: Floats, measured: Floats, beta: float) -> Float
 
 
 def _thinned(pieces: Iterable[Spectra], most: int) -> Spectra:
-    """Return up to `most` frames from all over a song, evenly apart: `(channel, frame, bin)`."""
+    """Return up to `most` evenly spaced frames of a song: `(channel, frame, bin)`."""
     kept: list[Spectra] = []
     apart, position = 1, 0
     for piece in pieces:

@@ -1,4 +1,4 @@
-"""A survey of positions, from which the user chooses: the azimugram of ADRess, the histogram of DUET."""
+"""A survey of positions for the user to choose from: the azimugram of ADRess, the histogram of DUET."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from stemsplit.spatial import adress, duet
 from stemsplit.spatial.positions import spectra
 
 MOST = 8
-"""The most positions to report."""
+"""Maximum number of positions to report."""
 STANDS_OUT = 0.02
-"""By so much of the highest peak: more than what two sources leave between them."""
+"""Minimum height of a peak, as a fraction of the highest; the overlap of two sources is lower."""
 
 
 @dataclass(frozen=True)
@@ -24,19 +24,19 @@ class Survey:
     """The positions of the sounds in a mixture."""
 
     azimugram: NDArray[np.float64]
-    """The share of energy at each of `adress.angles()`."""
+    """Share of the energy at each of `adress.angles()`."""
     histogram: NDArray[np.float64]
-    """The share of weight at `duet.angles()` and `duet.delays()`."""
+    """Share of the weight at `duet.angles()` and `duet.delays()`."""
     azimuths: tuple[float, ...]
-    """Of the peaks of the azimugram, in degrees, from left to right."""
+    """Positions of the peaks of the azimugram in degrees, from left to right."""
     shares: tuple[float, ...]
-    """Of the energy, that is nearest to each of these."""
+    """Share of the energy nearest to each of these."""
     pairs: tuple[tuple[float, float], ...]
-    """Of the peaks of the histogram: azimuth in degrees, and delay of the right channel in samples."""
+    """Peaks of the histogram: azimuth in degrees, and delay of the right channel in samples."""
 
 
 def scan(mixture: Iterable[Samples]) -> Survey:
-    """Survey a mixture in blocks `(channel, time)`, in memory that does not grow with its length.
+    """Survey a mixture in blocks `(channel, time)`. Memory does not grow with its length.
 
     Raises:
         StemsplitError: it is mono or silent, or both channels are the same.

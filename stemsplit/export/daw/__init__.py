@@ -1,4 +1,4 @@
-"""Stems as a session to open in a DAW: one track per stem, at the detected tempo."""
+"""DAW sessions of stems: one track per stem, at the detected tempo."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WRITERS = {"dawproject": dawproject.write, "reaper": reaper.write}
 def analyse(stems: StemSet, progress: Callable[[float], None] = lambda share: None) -> Analysis:
     """Analyse the mixture or, without one, the sum of the stems.
 
-    `progress` is called with the share that is done, from 0 to 1.
+    `progress` is called with the fraction that is done, from 0 to 1.
     """
     form = Reader(stems.mixture) if stems.mixture else stems
     frames = stems.frames * form.sample_rate / stems.sample_rate
@@ -31,14 +31,14 @@ def analyse(stems: StemSet, progress: Callable[[float], None] = lambda share: No
 
 
 def check(kind: str, path: Path, force: bool = False) -> None:
-    """Raise errors about the file, before any work is done.
+    """Raise errors about the session file before any work is done.
 
     Raises:
-        EncodeError: the name has not the kind's ending, or is a folder's.
-        OutputExists: the file is there already and `force` is not given.
+        EncodeError: the suffix does not match the kind of session, or the path is a folder.
+        OutputExists: the file already exists, and `force` is not given.
     """
     if path.suffix.lower() != SUFFIXES[kind]:
-        raise EncodeError(f"`{path}` is no name for {kind}", f"let it end in {SUFFIXES[kind]}")
+        raise EncodeError(f"`{path}` is not a file name for {kind}", f"use the suffix {SUFFIXES[kind]}")
     if path.is_dir():
         raise EncodeError(f"`{path}` is a folder", "choose another name with --out")
     refuse_to_replace(path, force=force)
@@ -47,12 +47,12 @@ def check(kind: str, path: Path, force: bool = False) -> None:
 def write(kind: str, stems: StemSet, path: Path, analysis: Analysis, force: bool = False) -> Path:
     """Write the session of some stems; it appears whole or not at all.
 
-    `kind` is "dawproject", which holds the sounds too, or "reaper", which names them by where they lie.
-    Of the `analysis` of the mixture it takes the tempo. Returns the path.
+    `kind` is "dawproject", which contains the sounds, or "reaper", which refers to them by path. The tempo is
+    that of the `analysis` of the mixture. Returns the path.
 
     Raises:
-        EncodeError: the file cannot be written, or its name is not one for the kind.
-        OutputExists: it is there already and `force` is not given.
+        EncodeError: the file cannot be written, or its suffix does not match the kind.
+        OutputExists: it already exists, and `force` is not given.
         DecodeError: a stem cannot be read.
     """
     check(kind, path, force)

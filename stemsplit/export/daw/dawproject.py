@@ -1,8 +1,9 @@
-"""DAWproject, the format that Bitwig Studio, Studio One, Cubase and others exchange sessions in.
+"""DAWproject, the session exchange format of Bitwig Studio, Studio One, Cubase and others.
 
-A zip of `project.xml`, `metadata.xml` and the sounds; https://github.com/bitwig/dawproject has its schemas.
-They do not say which sound files a program must read, so WAV and FLAC go in as they are, and all else as WAV:
-the decoders of lossy formats do not agree on where the sound begins.
+It is a zip of `project.xml`, `metadata.xml` and the sounds; its schemas are at
+https://github.com/bitwig/dawproject. They do not state which audio formats programs must support. WAV and
+FLAC files are included unchanged, and all others as WAV, because decoders of lossy formats disagree on where
+the sound starts.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ AS_THEY_ARE = (".wav", ".flac")
 
 
 def write(session: Session, path: Path) -> None:
-    """Write a session and its sounds to a file, in memory that does not grow with them.
+    """Write a session and its sounds to a file. Memory does not grow with their length.
 
     Raises:
         StemsplitError: a stem cannot be read.
@@ -44,7 +45,7 @@ def _add(archive: zipfile.ZipFile, sound: Path, name: str, part: Path) -> None:
         archive.write(sound, name)
         return
     reader = Reader(sound)
-    copy = part.with_name(f"{part.name}.wav")  # on the disk that has to hold it anyway
+    copy = part.with_name(f"{part.name}.wav")  # on the same disk as the session
     writer = Writer(copy, reader.signal, Encoding("32f"))
     try:
         with writer:
@@ -86,7 +87,7 @@ def _project(session: Session, files: list[str]) -> ET.Element:
 
 
 def _channel(track: ET.Element, attributes: dict[str, str]) -> None:
-    # Of two channels for mono stems too: a mono channel is 3 dB down in the middle of some mixers.
+    # Two channels for mono stems too: some mixers attenuate a mono channel by 3 dB in the centre.
     channel = ET.SubElement(track, "Channel", attributes, audioChannels="2")
     ET.SubElement(channel, "Pan", unit="normalized", min="0.0", max="1.0", value="0.5")
     ET.SubElement(channel, "Volume", unit="linear", min="0.0", max="2.0", value="1.0")

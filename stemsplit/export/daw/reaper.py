@@ -1,4 +1,4 @@
-"""REAPER's projects: a text of nested `<CHUNK ... >`, which names the sounds by where they lie."""
+"""REAPER projects: text with nested `<CHUNK ... >`, which refers to the sounds by path."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ SOURCES = {
     **dict.fromkeys((".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp4", ".webm", ".wma"), "VIDEO"),
     **{".flac": "FLAC", ".mp3": "MP3", ".opus": "OPUS", ".wv": "WAVPACK"},
 }
-"""How REAPER calls what decodes a file, where it is not WAVE: it goes by this, not by the file."""
+"""REAPER's name for the decoder of a file, if it is not WAVE; REAPER uses this name, not the suffix."""
 QUOTES = "\"'`"
 
 
 def write(session: Session, path: Path) -> None:
-    """Write a session to a file; the sounds stay where they are, and are named from its folder on.
+    """Write a session to a file. It refers to the sounds by paths relative to its folder.
 
     Raises:
-        EncodeError: a stem's file has a name that REAPER's files cannot hold.
+        EncodeError: a stem has a file name that a REAPER project cannot store.
         OSError: the file cannot be written.
     """
     folder = path.parent
     lines = [
-        # Colours are then 0x1BBGGRR; a version that every REAPER of the last years can open without a word.
+        # A version that all REAPERs of recent years open without a warning; its colours are 0x1BBGGRR.
         '<REAPER_PROJECT 0.1 "6.0/win64" 0',
         f"  TITLE {_name(session.name)}",
         "  <NOTES 0 2",
@@ -51,7 +51,7 @@ def _track(session: Session, track: Track, folder: Path) -> list[str]:
         "    POSITION 0",
         f"    LENGTH {session.seconds(track):.14f}",
         "    LOOP 0",
-        "    BEAT 0",  # in seconds: another tempo moves the grid, not the sound
+        "    BEAT 0",  # positions in seconds: changing the tempo moves the grid, not the sound
         "    FADEIN 1 0 0",
         "    FADEOUT 1 0 0",
         f"    NAME {_name(track.name)}",
@@ -66,14 +66,14 @@ def _track(session: Session, track: Track, folder: Path) -> list[str]:
 
 
 def _name(text: str) -> str:
-    """Return a name as a token; as REAPER does, with ' for ` where it holds all three marks."""
+    """Return a name as a token. As in REAPER, ` becomes ' if the name has all three kinds of quotes."""
     return _token(text) or "`{}`".format(text.replace("`", "'"))
 
 
 def _file(path: Path, folder: Path) -> str:
     try:
         reference = Path(os.path.relpath(path, folder)).as_posix()
-    except ValueError:  # another drive of Windows
+    except ValueError:  # on another Windows drive
         reference = os.path.abspath(path)
     token = _token(reference) if printable(reference) == reference else None
     if token is None:
@@ -85,7 +85,7 @@ def _file(path: Path, folder: Path) -> str:
 
 
 def _token(text: str) -> str | None:
-    """Return text as one word of a line, quoted by a mark that it lacks; None where that cannot be."""
+    """Return text as one token, quoted with a mark that it does not contain; None if it contains all."""
     for quote in QUOTES:
         if quote not in text:
             return f"{quote}{text}{quote}"

@@ -1,4 +1,4 @@
-"""A session of stems for a DAW: names, colours, lengths and the tempo."""
+"""A DAW session of stems: names, colours, lengths and tempo."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from stemsplit.audio.stem_folder import StemSet
 from stemsplit.audio.stem_labels import COLOURS, ORDER
 
 DEFAULT_BPM = 120.0
-"""If no tempo was detected: the default of DAWs."""
+"""The usual default of DAWs, if no tempo was detected."""
 BEATS_PER_BAR = 4
 USUAL_COLOURS = dict(zip(ORDER, COLOURS, strict=True))
-"""The same as in stem files."""
+"""Colours of the usual stems, the same as in stem files."""
 OTHER_COLOURS = ("#E69F00", "#F0E442", "#0072B2", "#999999")
-"""For the rest; M. Okabe and K. Ito's colours, as those above."""
+"""Colours for other stems. All colours are those of M. Okabe and K. Ito."""
 _NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 
 
 @dataclass(frozen=True)
 class Track:
-    """One stem: its name, its colour as `#RRGGBB`, its file, and how long that is."""
+    """One stem: its name, its colour as `#RRGGBB`, its file and its length."""
 
     name: str
     colour: str
@@ -35,7 +35,7 @@ class Track:
 
 @dataclass(frozen=True)
 class Session:
-    """The stems of a song as tracks that all start at 0 s, and the tempo to show them at."""
+    """The stems of a song, as tracks that start at 0 s, and the tempo of the grid."""
 
     name: str
     tracks: tuple[Track, ...]
@@ -50,7 +50,7 @@ class Session:
 
 
 def session(stems: StemSet, analysis: Analysis) -> Session:
-    """Return the session of some stems, at the tempo found in their mixture."""
+    """Return the session of some stems, at the tempo detected in their mixture."""
     colours = _colours(stems.stems)
     return Session(
         name=printable(stems.name),
@@ -67,13 +67,13 @@ def session(stems: StemSet, analysis: Analysis) -> Session:
 def remark(analysis: Analysis) -> str:
     """Return a message about a session's tempo and its confidence."""
     if analysis.bpm is None:
-        return f"no tempo was found: {DEFAULT_BPM:.1f} BPM stands in for it"
+        return f"no tempo was detected: {DEFAULT_BPM:.1f} BPM is used"
     said = f"tempo {analysis.bpm:.1f} BPM, confidence {analysis.bpm_confidence:.2f}"
     return f"{said}; key {analysis.key}, confidence {analysis.key_confidence:.2f}" if analysis.key else said
 
 
 def printable(text: str) -> str:
-    """Replace characters that XML or a line of text cannot hold, which file names may have."""
+    """Replace characters of file names that XML or a line of text cannot contain."""
     return _NOT_TEXT.sub("\N{REPLACEMENT CHARACTER}", text)
 
 

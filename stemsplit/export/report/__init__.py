@@ -1,4 +1,4 @@
-"""One page that plays a track's stems and shows what they hold: a file of its own, for any browser."""
+"""The report: a self-contained HTML page that plays the stems of a track and shows their spectrograms."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from stemsplit.zoo import store
 
 BITRATE = "160k"
 RATES = (32_000, 44_100, 48_000)
-"""Sample rates at which MP3 has the quality that its bitrate promises; others become 44,100 Hz."""
-_CHUNK = 3 << 18  # bytes: a multiple of three, so that their base64 can be joined
+"""Sample rates at which MP3 supports the full bitrate; others become 44,100 Hz."""
+_CHUNK = 3 << 18  # bytes: a multiple of three, so that base64 blocks can be joined
 
 
 def write(
@@ -37,16 +37,16 @@ def write(
     force: bool = False,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Path:
-    """Write a page about a track and return its path; memory does not grow with the track's length.
+    """Write the report of a track and return its path. Memory does not grow with the track's length.
 
-    The page holds the sounds as MP3, and loads nothing else. `facts` are shown as given, such as the model's
-    name under "Model". `progress` is called with the share that is done, from 0 to 1.
+    The page contains the sounds as MP3, and loads nothing else. `facts` are shown unchanged, e.g. the model's
+    name under "Model". `progress` is called with the fraction that is done, from 0 to 1.
 
     Raises:
         DecodeError: a stem, or the mixture, cannot be read.
         OutputExists: the page exists already, and `force` is not given.
-        EncodeError: it cannot be written, or there is no ffmpeg to make MP3 with.
-        StemsplitError: matplotlib is not installed, or the mixture is not one of these stems.
+        EncodeError: it cannot be written, or ffmpeg, which encodes MP3, is missing.
+        StemsplitError: matplotlib is not installed, or the mixture does not match the stems.
     """
     plots.check()
     path = Path(path)
@@ -59,7 +59,7 @@ def write(
     playable = [index for index in range(len(names)) if index or stemset.mixture]
     passes = Passes(len(playable) + len(names) + 1, stemset.frames, progress)
     with scratch_folder() as folder:
-        # What can fail for a reason comes first.
+        # Checks that can fail come first.
         encoded = {
             index: _encode(passes.watch(sounds[index]), stemset, Path(folder, f"{index}.mp3"))
             for index in playable
@@ -75,7 +75,7 @@ def write(
 
 
 def facts(stems: StemSet, out: Path) -> dict[str, str]:
-    """Return how stems were made, from the manifest of the folder `out`, if they have not changed since."""
+    """Return how stems were made, from the manifest of the folder `out`, if they are unchanged."""
     found = {}
     manifest = Manifest(out)
     record = manifest.read(stems.stems)
@@ -94,9 +94,9 @@ def _check_mixture(stemset: StemSet) -> None:
     mixture = Reader(stemset.mixture)
     if (mixture.sample_rate, mixture.channels) != (stemset.sample_rate, stemset.channels):
         raise StemsplitError(
-            f"`{stemset.mixture}` is not what these stems were made from: it has {mixture.sample_rate} "
+            f"`{stemset.mixture}` is not the source of these stems: it has {mixture.sample_rate} "
             f"Hz and {mixture.channels} channels, they have {stemset.sample_rate} and {stemset.channels}",
-            "name the file that was split, or none",
+            "name the file that was split, or leave it out",
         )
 
 
@@ -120,7 +120,7 @@ def _encode(sound: Iterable[Block], stemset: StemSet, path: Path) -> Path:
 
 
 def _publish(path: Path, page: str, encoded: Mapping[int, Path], *, force: bool) -> None:
-    """Write the page, with the sounds in it, whole or not at all."""
+    """Write the page with its sounds, whole or not at all."""
     head, tail = page.split(AUDIO)
     with writing(path, force=force) as part, part.open("w", encoding="utf-8", newline="\n") as file:
         file.write(head)

@@ -16,9 +16,9 @@ from stemsplit.audio.tags import read_tags
 from stemsplit.export.report import pictures
 
 STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
-"""Seconds between two marks of the time axis."""
+"""Possible distances between marks of the time axis, in seconds."""
 MOST_MARKS = 6
-"""Of the time axis: what fits on a phone."""
+"""Maximum number of marks of the time axis: as many as fit on a phone."""
 AUDIO = "<!-- audio -->"
 
 
@@ -29,7 +29,7 @@ def make_page(
     found: pictures.Survey,
     facts: Mapping[str, str],
 ) -> str:
-    """Return the page as HTML, with `AUDIO` where its sounds go."""
+    """Return the page as HTML, with `AUDIO` in place of its sounds."""
     script, style = _asset("player.js"), _asset("style.css")
     mixture, title = analyses[0], _title(stemset)
     seconds = stemset.frames / stemset.sample_rate
@@ -71,17 +71,17 @@ def _asset(name: str) -> str:
 
 
 def _text(name: str) -> str:
-    """Return text that UTF-8 can encode: not every file name is text."""
+    """Return text that UTF-8 can encode, because not every file name is valid text."""
     return name.encode("utf-8", "replace").decode()
 
 
 def _title(stemset: StemSet) -> str:
-    """Return "artist – title" where the song's tags have them, else the name of the set."""
+    """Return "artist – title" from the song's tags, if available, or else the name of the set."""
     if stemset.mixture:
         tags, suffix = read_tags(stemset.mixture), ""
     else:
         name, path = next(iter(stemset.stems.items()))
-        tags, suffix = read_tags(path), f" ({name})"  # which a stem's title ends with
+        tags, suffix = read_tags(path), f" ({name})"  # the end of a stem's title
     title = tags.text("title").removesuffix(suffix)
     return " \N{EN DASH} ".join(filter(None, [tags.text("artist"), title])) if title else stemset.name
 
@@ -92,9 +92,9 @@ aria-hidden="true"><path d="{path}"/></svg></div>"""
 
 
 def _axis(seconds: float) -> str:
-    """Return a time axis as wide as what it stands under."""
+    """Return a time axis with the width of the element above it."""
     step = next((step for step in STEPS if seconds <= MOST_MARKS * step), math.ceil(seconds / MOST_MARKS))
-    # The last mark would lie partly outside.
+    # The last mark would be partly outside.
     times = [time for time in range(0, math.ceil(seconds), step) if time < 0.96 * seconds]
     marks = "".join(f'<span style="left:{time / seconds:.2%}">{clock(time)}</span>' for time in times)
     return f'<div class="seconds" aria-hidden="true">{marks}</div>'
@@ -127,7 +127,7 @@ def _track(index: int, name: str, wave: str, title: str, has_mixture: bool) -> s
 
 
 def _levels(names: list[str], analyses: list[Analysis]) -> str:
-    """Return the rows of the table; shares are of the stems' energy."""
+    """Return the rows of the table, with each stem's share of the energy of all stems."""
     total = sum(analysis.energy for analysis in analyses[1:])
     rows = ""
     for index, (name, analysis) in enumerate(zip(names, analyses, strict=True)):
@@ -148,16 +148,15 @@ def _number(value: float | None) -> str:
 
 
 def _sums(stemset: StemSet, found: pictures.Survey) -> str:
-    """Return a sentence on how well the stems sum to the mixture."""
+    """Return a sentence about how well the stems sum to the mixture."""
     if stemset.mixture is None:
-        return "The mixture is not here; what is called so is the sum of the stems."
+        return "The mixture is not available; its row shows the sum of the stems."
     if found.residual_db is None:
-        return "The stems add up to the mixture exactly."
+        return "The stems sum exactly to the mixture."
     return (
-        f"The stems add up to the mixture: what is left of it without them is at "
-        f"{_number(found.residual_db)} dB."
+        f"The stems sum to the mixture: the difference is at {_number(found.residual_db)} dB."
         if found.residual_db < -20
-        else f"The stems do not add up to the mixture: what differs is at {_number(found.residual_db)} dB."
+        else f"The stems do not sum to the mixture: the difference is at {_number(found.residual_db)} dB."
     )
 
 
@@ -171,7 +170,7 @@ def _music(mixture: Analysis) -> dict[str, str]:
 
 
 def _sections(names: list[str], found: pictures.Survey, axis: str) -> str:
-    """Return the spectrogram of each sound and, beside it, the mask of each stem."""
+    """Return the spectrogram of each sound and, next to it, the mask of each stem."""
     scale = _scale(found.sample_rate)
     spectrograms = [
         _picture(picture, scale, f"Spectrogram of {name}")
@@ -209,7 +208,7 @@ def _picture(picture: bytes, scale: str, alt: str) -> str:
 
 
 def _scale(sample_rate: int) -> str:
-    """Return the labels of a picture's frequencies."""
+    """Return the labels of the frequency axis."""
     marks = "".join(
         f'<span style="bottom:{height:.1%}">{hz // 1000} k</span>'
         if hz >= 1000

@@ -1,4 +1,4 @@
-"""Waveforms, spectrograms and masks of a track, from one pass over it in memory that does not grow."""
+"""Waveforms, spectrograms and masks of a track, from one pass. Memory does not grow with its length."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from stemsplit.dsp.stft import Stft
 from stemsplit.errors import EncodeError
 
 COLUMNS = 800
-"""Of a picture, however long the track is."""
+"""Width of a picture in columns, for any length of the track."""
 BANDS = 160
 HIGHEST_HZ = 20_000.0
 RANGE_DB = 80.0
-"""The range of a spectrogram below its maximum."""
+"""Range of a spectrogram below its maximum."""
 SIZE = (9.6, 2.0)
-"""Of a picture, in hundreds of pixels."""
+"""Size of a picture in hundreds of pixels."""
 _QUALITY = {"quality": 60}
 _WINDOW_SECONDS = 0.09
 _TICKS_HZ = (200, 500, 1000, 2000, 5000, 10_000)
@@ -34,7 +34,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Survey:
-    """The data of a track's pictures; its sounds are the mixture and the stems, in this order."""
+    """The data of a track's pictures. The sounds are the mixture and then the stems."""
 
     sample_rate: int
     waves: Array
@@ -42,11 +42,11 @@ class Survey:
     bands: Array
     """Mean magnitude, `(sound, band, column)`; bands are spaced as mels."""
     residual_db: float | None
-    """What is left of the mixture without its stems, relative to it; None of silence, or of nothing left."""
+    """Level of the mixture minus its stems, relative to the mixture; None for silence or no difference."""
 
     @property
     def masks(self) -> Array:
-        """The share of each stem in all of them, `(stem, band, column)`; 0 where a spectrogram is black."""
+        """Share of each stem in the sum of all, `(stem, band, column)`; 0 where the spectrogram is black."""
         stems = self.bands[1:]
         total = stems.sum(axis=0)
         floor = max(1e-7, self.bands.max() * 10 ** (-RANGE_DB / 20))
@@ -57,11 +57,11 @@ class Survey:
 def survey(blocks: Iterable[Block], sample_rate: int, frames: int) -> Survey:
     """Return pictures of the sounds in blocks `(sound, channel, time)`, `frames` samples in all.
 
-    The first sound is the mixture; what follows after `frames` is left out.
+    The first sound is the mixture; samples after `frames` are ignored.
     """
     spectra = _Bands(sample_rate, frames)
     columns = min(COLUMNS, frames)
-    edges = -(-np.arange(columns) * frames // columns)  # the first sample of each column
+    edges = -(-np.arange(columns) * frames // columns)  # index of the first sample of each column
     waves: Array | None = None
     done, mixture_energy, residual_energy = 0, 0.0, 0.0
     for block in blocks:
@@ -92,7 +92,7 @@ def _energy(block: Block) -> float:
 
 
 class _Bands:
-    """Sums up spectra into bands and columns, block by block."""
+    """Sums spectra into bands and columns, block by block."""
 
     def __init__(self, sample_rate: int, frames: int) -> None:
         import librosa
@@ -135,19 +135,19 @@ class _Bands:
 
 
 def wave_paths(waves: Array) -> list[str]:
-    """Return an SVG path for each sound's `(2, column)`: one unit a column, 100 high for the loudest."""
+    """Return an SVG path for each sound's `(2, column)`: one unit per column, height 100 for the loudest."""
     scale = 50 / max(1e-9, float(np.abs(waves).max()))
     return ["".join(_strokes(low * scale, high * scale)) for low, high in waves]
 
 
 def _strokes(low: Array, high: Array) -> Iterator[str]:
     for column, (bottom, top) in enumerate(zip(low, high, strict=True)):
-        # Silence is a thin line.
+        # Silence is drawn as a thin line.
         yield f"M{column}.5 {50 - max(top, 0.3):.1f}V{50 - min(bottom, -0.3):.1f}"
 
 
 def spectrograms(found: Survey) -> list[bytes]:
-    """Return a WebP picture of each sound, all of one scale."""
+    """Return a WebP picture of each sound, all with the same scale."""
     import librosa
 
     loudest = float(found.bands.max()) or 1.0
@@ -164,7 +164,7 @@ def spectrograms(found: Survey) -> list[bytes]:
 
 
 def mask_pictures(found: Survey) -> list[bytes]:
-    """Return a WebP picture of each stem's share in all of them."""
+    """Return a WebP picture of each stem's share in the sum of all."""
     return [_draw(mask, found.sample_rate, cmap="cividis", vmin=0, vmax=1) for mask in found.masks]
 
 
@@ -211,11 +211,11 @@ def sheet(found: Survey, names: Sequence[str], seconds: float, path: Path) -> No
     try:
         figure.savefig(path, dpi=100)
     except (OSError, ValueError) as error:
-        raise EncodeError(f"Cannot write `{path}`: {error}", "choose another --plot, a PNG") from error
+        raise EncodeError(f"Cannot write `{path}`: {error}", "use --plot FILE.png") from error
 
 
 def ticks(sample_rate: int) -> Sequence[tuple[int, float]]:
-    """Return frequencies in Hz, and how high each of them is in a picture, from 0 to 1."""
+    """Return frequencies in Hz, and the height of each in a picture, from 0 to 1."""
     figure, axes = _axes()
     _show(axes, np.zeros((BANDS, 2)), sample_rate)
     heights = [(hz, _height(axes, hz)) for hz in _TICKS_HZ]
@@ -233,7 +233,7 @@ def _axes() -> tuple[Any, Any]:
 
     figure = Figure(figsize=SIZE, dpi=100)
     FigureCanvasAgg(figure)
-    # The page has the axes: it knows of light, dark, and the size of letters.
+    # The page draws the axes, because it depends on the theme and the font size.
     axes = figure.add_axes((0, 0, 1, 1))
     return figure, axes
 
