@@ -56,7 +56,8 @@ MUSDB18_VALID = frozenset(
 class Song:
     """A song: `parts` `(stem + 1, channel, time)`; the last part is the residual.
 
-    `known[i]` is false where stem i is in the residual. `data` is the index of the folder that it is from.
+    `known[i]` is False if stem i is contained in the residual. `data` is the index of the folder that it is
+    from.
     """
 
     name: str
