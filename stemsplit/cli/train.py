@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from stemsplit.cli import augmentation_options, console, models
+from stemsplit.cli import console, models, training_options
 
 EXAMPLES = {
     "stemsplit train --data songs --run runs/mine --minutes 60": (
@@ -36,7 +36,6 @@ def networks(incomplete: str) -> list[str]:
 
 _what = partial(typer.Option, rich_help_panel="Training data")
 _how = partial(typer.Option, rich_help_panel="Loss and optimiser")
-_stop = partial(typer.Option, rich_help_panel="Schedule")
 _where = partial(typer.Option, rich_help_panel="Device and speed")
 _result = partial(typer.Option, rich_help_panel="Output")
 
@@ -89,17 +88,17 @@ def command(
     ] = None,
     validation: Annotated[int, _what(min=1, metavar="N", help="Number of excerpts for validation.")] = 48,
     seed: Annotated[int, _what(metavar="N", help="Random seed: the same seed gives the same examples.")] = 0,
-    across: augmentation_options.Across = 0.6,
-    gain: augmentation_options.Gain = 6.0,
-    swap: augmentation_options.Swap = 0.5,
-    width: augmentation_options.Width = 0.5,
-    polarity: augmentation_options.Polarity = 0.0,
-    drop: augmentation_options.Drop = 0.0,
-    equalise: augmentation_options.Equalise = 0.0,
-    pitch: augmentation_options.Pitch = 0.0,
-    stretch: augmentation_options.Stretch = 0.0,
-    voiced: augmentation_options.Voiced = 0.0,
-    noise: augmentation_options.Noise = None,
+    across: training_options.Across = 0.6,
+    gain: training_options.Gain = 6.0,
+    swap: training_options.Swap = 0.5,
+    width: training_options.Width = 0.5,
+    polarity: training_options.Polarity = 0.0,
+    drop: training_options.Drop = 0.0,
+    equalise: training_options.Equalise = 0.0,
+    pitch: training_options.Pitch = 0.0,
+    stretch: training_options.Stretch = 0.0,
+    voiced: training_options.Voiced = 0.0,
+    noise: training_options.Noise = None,
     loss: Annotated[
         Literal[
             "mse",
@@ -147,24 +146,12 @@ def command(
             help="Fine-tune: start from this model's weights instead of random ones.",
         ),
     ] = "",
-    steps: Annotated[int, _stop(min=1, metavar="N", help="Number of training steps (batches).")] = 4000,
-    minutes: Annotated[
-        float,
-        _stop(min=0, metavar="M", help="Training time in minutes, instead of --steps. 0: use --steps."),
-    ] = 0,
-    warmup: Annotated[int, _stop(min=0, metavar="N", help="Steps over which the learning rate rises.")] = 100,
-    schedule: Annotated[
-        Literal["linear", "cosine", "plateau"],
-        _stop(
-            help="Learning rate decay: linear over the last steps, cosine over all steps, or plateau: "
-            "when validation stops improving."
-        ),
-    ] = "linear",
-    validate_every: Annotated[int, _stop(min=1, metavar="N", help="Steps between validations.")] = 250,
-    patience: Annotated[
-        int,
-        _stop(min=0, metavar="N", help="Stop a network after N validations without improvement. 0: never."),
-    ] = 0,
+    steps: training_options.Steps = 4000,
+    minutes: training_options.Minutes = 0,
+    warmup: training_options.Warmup = 100,
+    schedule: training_options.Schedule = "linear",
+    validate_every: training_options.ValidateEvery = 250,
+    patience: training_options.Patience = 0,
     device: Annotated[
         Literal["auto", "cpu", "cuda", "mps"],
         _where("--device", "-d", help="Device to train on. auto: a GPU if there is one, otherwise the CPU."),

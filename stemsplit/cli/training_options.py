@@ -1,13 +1,14 @@
-"""The options of `stemsplit train` for augmentation: random changes to training songs."""
+"""Options of `stemsplit train` for the augmentation of training songs, and for the schedule."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 _varied = partial(typer.Option, rich_help_panel="Augmentation")
+_stop = partial(typer.Option, rich_help_panel="Schedule")
 
 Across = Annotated[
     float,
@@ -57,4 +58,22 @@ Noise = Annotated[
         metavar="DB",
         help="Maximum level of added white noise, in dB relative to the mixture. Default: no noise.",
     ),
+]
+Steps = Annotated[int, _stop(min=1, metavar="N", help="Number of training steps (batches).")]
+Minutes = Annotated[
+    float,
+    _stop(min=0, metavar="M", help="Training time in minutes, instead of --steps. 0: use --steps."),
+]
+Warmup = Annotated[int, _stop(min=0, metavar="N", help="Steps over which the learning rate rises.")]
+Schedule = Annotated[
+    Literal["linear", "cosine", "plateau"],
+    _stop(
+        help="Learning rate decay: linear over the last steps, cosine over all steps, or plateau: "
+        "when validation stops improving."
+    ),
+]
+ValidateEvery = Annotated[int, _stop(min=1, metavar="N", help="Steps between validations.")]
+Patience = Annotated[
+    int,
+    _stop(min=0, metavar="N", help="Stop a network after N validations without improvement. 0: never."),
 ]
