@@ -67,8 +67,8 @@ def test_long_names_are_cut_at_a_letter_and_keep_their_kind(letter):
     ("template", "words"),
     [
         ("{track}.{ext}", "same name"),
-        ("{track}/{stem}", "kind of file"),
-        ("{track}/{stem}.wav", "kind of file"),
+        ("{track}/{stem}", "has no suffix"),
+        ("{track}/{stem}.wav", "has no suffix"),
         ("/tmp/{stem}.{ext}", "leads out"),
         ("../{stem}.{ext}", "leads out"),
         ("{track}/../{stem}.{ext}", "leads out"),
@@ -92,7 +92,7 @@ def test_what_other_systems_take_for_the_same_is_the_same():
 def test_a_stem_file_has_a_name_without_a_stem():
     names = outputs(Path("a.mp3"), ["vocals", "drums"], None, "stem.mp4")
     assert set(names.values()) == {Path("a.stem.mp4")}
-    with pytest.raises(TemplateError, match="holds all stems"):
+    with pytest.raises(TemplateError, match="contains all stems"):
         outputs(Path("a.mp3"), ["vocals"], DEFAULT_TEMPLATE, "stem.mp4")
     long = outputs(Path("a" * 300), ["vocals"], None, "stem.mp4")["vocals"].name
     assert long.endswith("a.stem.mp4")

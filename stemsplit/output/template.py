@@ -44,7 +44,7 @@ def check(template: str, ext: str) -> set[str]:
         raise TemplateError(f"`{template}` leads out of the output folder", "choose the folder with --out")
     if ext == STEM_FILE and "stem" in fields:
         raise TemplateError(
-            f"A stem file contains all stems, so its template `{template}` cannot have {{stem}}",
+            f"A stem file contains all stems, so `{template}` cannot have {{stem}}",
             "leave out {stem}",
         )
     if ext != STEM_FILE and "stem" not in fields:
