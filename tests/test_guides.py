@@ -41,7 +41,8 @@ def blocks(text: str, language: str) -> list[str]:
 def commands(text: str) -> Iterator[str]:
     """Yield the commands of a page's console examples, without what they are piped to."""
     for block in blocks(text, "console"):
-        yield from re.findall(r"(?:^\$|\||\bdo) (stemsplit [^#|>;\n]*)", block, re.MULTILINE)
+        lines = re.sub(r"\\\n\s*", "", block)
+        yield from re.findall(r"(?:^\$|\||\bdo) (stemsplit [^#|>;\n]*)", lines, re.MULTILINE)
 
 
 COMMANDS = [(name, line.strip()) for name, text in PAGES.items() for line in dict.fromkeys(commands(text))]
