@@ -9,6 +9,7 @@ import re
 import xml.etree.ElementTree
 from typing import Any
 
+import jsonschema
 import pytest
 import typer.main
 from typer.testing import CliRunner
@@ -103,12 +104,26 @@ def test_examples_are_taken_from_the_help(epilog, block):
 
 
 def test_the_page_of_events_has_every_field_of_the_schema():
-    schema = json.loads(events.SCHEMA.read_text(encoding="utf-8"))
+    schema = json.loads(included.SCHEMA.read_text(encoding="utf-8"))
     page = events.reference()
     assert page.count("\n## ") == len(schema["oneOf"])
     for event in schema["oneOf"]:
         assert all(f"| `{name}` |" in page for name in event["properties"])
     assert "| `outputs.STEM.sha256` | string | optional. of the file; not from unpack |" in page
+
+
+def test_the_example_of_events_is_valid():
+    schema = json.loads(included.SCHEMA.read_text(encoding="utf-8"))
+    page = (included.DOCS / "reference" / "events.md").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in page.splitlines() if line.startswith("{")]
+    for line in lines:
+        jsonschema.validate(line, schema)
+    assert [line["event"] for line in lines if line["event"] != "progress"] == [
+        "start",
+        "plan",
+        "track",
+        "summary",
+    ]
 
 
 def test_the_page_of_the_api_has_all_that_the_package_exports():

@@ -6,9 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from docs._generate.included import ROOT
-
-SCHEMA = ROOT / "stemsplit" / "cli" / "events.schema.json"
+from docs._generate.included import SCHEMA
 
 
 def reference() -> str:

@@ -37,10 +37,10 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Any, *, config: Any) -> Any:
-    """Add the files of the repository that are pages, or pictures on one."""
+    """Add the files of the repository that are pages, or that pages show or offer."""
     from mkdocs.structure.files import File
 
-    for uri, path in {**included.pages(), **included.pictures()}.items():
+    for uri, path in {**included.pages(), **included.files()}.items():
         files.append(File.generated(config, uri, abs_src_path=str(path)))
     return files
 

@@ -12,6 +12,7 @@ from stemsplit.defaults import PUBLIC_ADDRESS
 LOG = logging.getLogger("mkdocs.hooks.included")  # with --strict, its warnings fail the build
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+SCHEMA = ROOT / "stemsplit" / "cli" / "events.schema.json"
 CODE = r"^ *(?P<fence>`{3,}|~{3,}).*?^ *(?P=fence)|(?P<ticks>`+)(?!`).*?(?<!`)(?P=ticks)(?!`)"
 LINK = r"(?P<image>!?)\[(?P<label>(?:[^\[\]]|\[[^\]]*\])*)\]\((?P<target>[^)\s]+)\)"
 CODE_OR_LINK = re.compile(rf"{CODE}|{LINK}", re.MULTILINE | re.DOTALL)
@@ -31,9 +32,10 @@ def cards() -> dict[str, Path]:
     return {f"models/{path.stem}.md": path.with_suffix(".md") for path in weights}
 
 
-def pictures() -> dict[str, Path]:
-    """Return the pictures of the research log by their path on the site."""
-    return {f"research/{path.name}": path for path in sorted(ROOT.glob("bench/*.png"))}
+def files() -> dict[str, Path]:
+    """Return what pages show or offer, by its path on the site."""
+    pictures = {f"research/{path.name}": path for path in sorted(ROOT.glob("bench/*.png"))}
+    return pictures | {f"reference/{SCHEMA.name}": SCHEMA}
 
 
 def with_links(text: str, source: Path, uri: str) -> str:
@@ -42,7 +44,7 @@ def with_links(text: str, source: Path, uri: str) -> str:
     `source` is the file that holds the text, `uri` its path on the site. A link to a file that is on no page,
     such as code, leads to the public repository; while that has no address, the link is left out.
     """
-    homes = {path: home for home, path in (pages() | pictures()).items()}
+    homes = {path: home for home, path in (pages() | files()).items()}
 
     def translated(link: re.Match[str]) -> str:
         if link["target"] is None:  # code
