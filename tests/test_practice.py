@@ -13,7 +13,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from stemsplit.analysis import labels
-from stemsplit.audio.reader import Signal
+from stemsplit.audio.reader import Reader, Signal
 from stemsplit.audio.writer import Writer
 from stemsplit.cli import app
 from stemsplit.practice import practice, stretch
@@ -172,6 +172,31 @@ def test_no_joint_steps_more_than_the_signal(song, hz):
     assert np.abs(sound[[0, -1]]).max() < 0.01, "nor do the ends"
 
 
+EXAMPLE = Path(__file__).parent.parent / "examples" / "caesium-30s.mp3"
+
+
+def test_joints_of_music_step_no_more_than_the_music(song):
+    music = np.concatenate(list(Reader(EXAMPLE, duration_seconds=8)), axis=1).mean(axis=0)
+    soundfile.write("song/other.wav", music, RATE, "FLOAT")
+    sound = made("--only", "other", "--loop", "2.013-4.57", "--times", "4")
+    length, around = len(sound) // 4, round(0.03 * RATE)
+    largest = np.abs(np.diff(music)).max()
+    for joint in (length, 2 * length, 3 * length):
+        assert np.abs(np.diff(sound[joint - around : joint + around])).max() <= largest
+
+
+@needs_stretch
+def test_stretched_music_steps_no_more_than_the_music(song, monkeypatch):
+    monkeypatch.setattr(stretch, "SEGMENT_SECONDS", 2.0)
+    monkeypatch.setattr(stretch, "OVERLAP_SECONDS", 1.0)
+    music = np.concatenate(list(Reader(EXAMPLE, duration_seconds=8)), axis=1).mean(axis=0)
+    soundfile.write("song/other.wav", music, RATE, "FLOAT")
+    sound = made("--only", "other", "--tempo", "80%")
+    assert np.abs(np.diff(sound)).max() <= 1.1 * np.abs(np.diff(music)).max()
+    levels = [np.sqrt(np.mean(np.square(each))) for each in (music, sound)]
+    assert levels[1] == pytest.approx(levels[0], rel=0.1)
+
+
 def test_clicks_and_count_in_are_on_the_beats(song):
     words = ("--loop", "0:00.5-0:05.5", "--times", "2", "--snap", "--only", "drums", "--click-sound", "tick")
     plain, clicked = made(*words, "--bpm", "97", "--first-beat", "0.5"), made(*words, "--click")
@@ -270,6 +295,7 @@ def test_a_song_is_split_on_the_way_and_only_around_the_loop(song, monkeypatch):
         (["--loop", "1-1.01"], "too short"),
         (["--loop", "1-1.2", "--snap"], "shorter than a beat"),
         (["--snap"], "give --loop"),
+        ([], "Nothing is to be changed"),
         (["--tempo", "0%"], "A tempo of 0% is out of range"),
         (["--tempo", "0bpm"], "A tempo of 0 bpm is out of range"),
         (["--tempo", "80"], "is not a tempo"),
@@ -282,8 +308,8 @@ def test_a_song_is_split_on_the_way_and_only_around_the_loop(song, monkeypatch):
         (["--mute", "piano"], "choose from"),
         (["--mute", "drums,bass,other"], "Every stem is muted"),
         (["--only", "other", "-o", "song/new.wav"], "one of the stems"),
-        (["-o", "there.wav"], "--force"),
-        (["--beats", "there.wav", "--click"], "--force"),
+        (["--click", "-o", "there.wav"], "--force"),
+        (["--click", "--beats", "there.wav"], "--force"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence_and_leaves_nothing(song, tmp_path, words, said):

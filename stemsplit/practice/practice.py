@@ -82,6 +82,8 @@ def practise(
         UsageError: the options do not suit the song.
         StemsplitError: no beats or key were found, or an error from loading the model.
     """
+    if wanted == PracticeOptions(click_sound=wanted.click_sound, click_db=wanted.click_db):
+        raise UsageError("Nothing is to be changed", "choose a change: `stemsplit help practice` lists them")
     check_output(source, out)
     if wanted.beats:
         refuse_to_replace(wanted.beats, force=options.output.force)
@@ -99,7 +101,7 @@ def practise(
         before, tracked = _keep(song, chosen, kept, wanted, steps.first)
         seconds = kept.frames / reader.sample_rate
         beats = grid(wanted, tracked, start, seconds) if wanted.needs_beats else None
-        plan = _plan(source, wanted, kept, (start, seconds), beats)
+        plan = _plan(source, wanted, kept, reader.sample_rate, start, beats)
         passes = Passes(plan, reader.sample_rate, Store(rendered, reader.channels))
         for done in passes.render(kept, chosen, semitones):
             steps.second(done / passes.frames)
@@ -225,14 +227,13 @@ def _keep(
 
 
 def _plan(
-    source: Path, wanted: PracticeOptions, kept: Store, span: tuple[float, float], beats: Beats | None
+    source: Path, wanted: PracticeOptions, kept: Store, sample_rate: int, start: float, beats: Beats | None
 ) -> Timeline:
-    """Return the timeline of what is kept: it begins so late in the song, and lasts so long, in seconds."""
-    start, seconds = span
-    rate = kept.frames / seconds
+    """Return the timeline of what is kept, which begins `start` seconds after the song."""
+    seconds = kept.frames / sample_rate
     first, stop = 0.0, seconds
     if wanted.loop:
-        _check_loop(wanted.loop, source, start + seconds, slack=0.5 / rate)
+        _check_loop(wanted.loop, source, start + seconds, slack=0.5 / sample_rate)
         first = wanted.loop[0] - start
         stop = seconds if wanted.loop[1] is None else wanted.loop[1] - start
     if wanted.snap and beats:
@@ -241,8 +242,8 @@ def _plan(
     if wanted.tempo_bpm and beats:
         tempo = wanted.tempo_bpm / beats.bpm
     tempi = [checked_rate(each) for each in rates(tempo, wanted.ramp, wanted.passes)]
-    loop = (round(first * rate), min(kept.frames, round(stop * rate)))
-    return timeline(loop, tempi, round(rate), beats, wanted.count_in)
+    loop = (round(first * sample_rate), min(kept.frames, round(stop * sample_rate)))
+    return timeline(loop, tempi, sample_rate, beats, wanted.count_in)
 
 
 def _with_clicks(
