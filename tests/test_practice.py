@@ -94,6 +94,7 @@ def cents(hz: float, wanted: float) -> float:
     return float(1200 * np.log2(hz / wanted))
 
 
+@pytest.mark.slow
 @needs_stretch
 def test_clicks_at_97_bpm_are_at_77_6_after_tempo_80(song):
     sound = made("--only", "drums", "--tempo", "80%")
@@ -112,6 +113,7 @@ def test_a_tone_of_440_hz_is_at_392_after_key_minus_2(song):
     assert np.sqrt(2 * np.mean(middle**2)) == pytest.approx(0.25, rel=0.05)
 
 
+@pytest.mark.slow
 @needs_stretch
 def test_tempo_and_key_at_once(song):
     both = made("--mute", "bass", "--tempo", "80%", "--key", "-2")
@@ -123,6 +125,7 @@ def test_tempo_and_key_at_once(song):
     assert spectrum.argmax() * RATE / (1 << 16) == pytest.approx(1500, rel=0.02), "drums are not transposed"
 
 
+@pytest.mark.slow
 @needs_stretch
 @pytest.mark.parametrize("tempo", ["70%", "45%", "150%"])
 def test_attacks_stay_as_they_are(song, tempo):
@@ -185,6 +188,7 @@ def test_joints_of_music_step_no_more_than_the_music(song):
         assert np.abs(np.diff(sound[joint - around : joint + around])).max() <= largest
 
 
+@pytest.mark.slow
 @needs_stretch
 def test_stretched_music_steps_no_more_than_the_music(song, monkeypatch):
     monkeypatch.setattr(stretch, "SEGMENT_SECONDS", 2.0)
@@ -197,6 +201,7 @@ def test_stretched_music_steps_no_more_than_the_music(song, monkeypatch):
     assert levels[1] == pytest.approx(levels[0], rel=0.1)
 
 
+@pytest.mark.slow
 def test_clicks_and_count_in_are_on_the_beats(song):
     words = ("--loop", "0:00.5-0:05.5", "--times", "2", "--snap", "--only", "drums", "--click-sound", "tick")
     plain, clicked = made(*words, "--bpm", "97", "--first-beat", "0.5"), made(*words, "--click")
@@ -219,6 +224,7 @@ def test_clicks_and_count_in_are_on_the_beats(song):
     np.testing.assert_allclose(before, np.arange(8) * 60 / BPM, atol=0.01)
 
 
+@pytest.mark.slow
 @needs_stretch
 def test_everything_at_once(song):
     for path in song.iterdir():  # tags are those of the mixture

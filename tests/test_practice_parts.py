@@ -130,6 +130,7 @@ def test_transposing_keeps_the_length_and_the_time(semitones):
     assert spectrum.argmax() * RATE / (1 << 18) == pytest.approx(500 * 2 ** (semitones / 12), rel=0.01)
 
 
+@pytest.mark.slow
 @needs_stretch
 def test_memory_does_not_grow_with_the_length(monkeypatch):
     monkeypatch.setattr(stretch, "SEGMENT_SECONDS", 2.0)
