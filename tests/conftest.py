@@ -147,6 +147,14 @@ QUICK = {"binary-mask-cnn", "deep-conv-sep", "fnn-small", "wave-u-net-small"}
 """One network per family, which `make test-fast` runs; the others are slow."""
 
 
+FAMILIES = ("band-transformer", "fnn-small", "blstm-small", "wave-u-net-small")
+"""One network for each way through the engine: joint masks, magnitudes, recurrent, waveforms.
+
+What the engine promises then holds of every network whose receptive field and stride are what its entry
+says, and `tests/test_nets.py` checks that of all.
+"""
+
+
 def slow_but(quick: set[str], names: Iterable[str]) -> list:
     """Return names as parameters of a test, those that are not quick with the mark `slow`."""
     return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
@@ -188,7 +196,7 @@ METHODS = {
     "fast": lambda: mask_separator("soft", frame_stride=3),
     "side by side": lambda: mask_separator("soft", threads=3),
     "one stem": lambda: mask_separator("soft", ("bass",)),
-    **{name: partial(any_network, name) for name in LIGHT if name != "binary-mask-cnn"},
+    **{name: partial(any_network, name) for name in FAMILIES},
     "mean": lambda: Ensemble((mask_separator("soft"), any_network("sub-band-unet"))),
     "two stems": lambda: WithResidual(mask_separator("soft", ("vocals",)), "accompaniment"),
 }
