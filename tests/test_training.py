@@ -274,8 +274,9 @@ def test_a_compiled_network_learns_the_same(noise_songs, monkeypatch):
 
     compile_network = torch.compile
     monkeypatch.setattr("torch.compile", quickly)  # its own backend would take a minute
-    plain, ours = (learn(trainer(noise_songs, 3, frames=4, compiled=each)) for each in (False, True))
-    assert {*compiled} == {id(ours.network_trainers[name].networks["network"]) for name in STEMS}
+    options = {"frames": 4, "stems": STEMS[:1]}
+    plain, ours = (learn(trainer(noise_songs, 3, compiled=each, **options)) for each in (False, True))
+    assert {*compiled} == {id(ours.network_trainers[STEMS[0]].networks["network"])}
     same(plain, ours, 1e-5)
 
 
