@@ -8,7 +8,7 @@ from functools import cache
 
 import stemsplit
 from docs._generate.layers import Graph, Picture, arranged, reduced
-from tests.test_architecture import LAYERS, MODULES, PACKAGE, home, imported
+from tests.test_architecture import LAYERS, PACKAGE, TREES, home, imported
 
 HIDDEN = {"__main__", "_compat"}
 API = "__init__"
@@ -18,9 +18,9 @@ API = "__init__"
 def imports() -> Graph:
     """Return what each package, or top-level module, imports of the others."""
     found: dict[str, set[str]] = {name: set() for layer in LAYERS for name in layer - HIDDEN}
-    for path in MODULES:
-        if (name := home(path)) in found:
-            found[name] |= imported(ast.parse(path.read_text(encoding="utf-8"))) - {name} - HIDDEN
+    for module, tree in TREES.items():
+        if (name := home(module)) in found:
+            found[name] |= imported(tree) - {name} - HIDDEN
     return found
 
 

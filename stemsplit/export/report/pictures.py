@@ -16,6 +16,7 @@ from stemsplit.audio.reader import Block
 from stemsplit.dsp.features import magnitude
 from stemsplit.dsp.stft import Stft
 from stemsplit.errors import EncodeError
+from stemsplit.files.scratch import librosa_caches
 
 COLUMNS = 800
 """Width of a picture in columns, for any length of the track."""
@@ -95,6 +96,7 @@ class _Bands:
     """Sums spectra into bands and columns, block by block."""
 
     def __init__(self, sample_rate: int, frames: int) -> None:
+        librosa_caches()
         import librosa
 
         n_fft = 1 << max(5, round(math.log2(sample_rate * _WINDOW_SECONDS)))
@@ -148,6 +150,7 @@ def _strokes(low: Array, high: Array) -> Iterator[str]:
 
 def spectrograms(found: Survey) -> list[bytes]:
     """Return a WebP picture of each sound, all with the same scale."""
+    librosa_caches()
     import librosa
 
     loudest = float(found.bands.max()) or 1.0
@@ -174,6 +177,7 @@ def sheet(found: Survey, names: Sequence[str], seconds: float, path: Path) -> No
     Raises:
         EncodeError: the file cannot be written.
     """
+    librosa_caches()
     import librosa.display
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
