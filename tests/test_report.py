@@ -123,10 +123,10 @@ def test_the_page_is_whole_and_asks_for_nothing(page):
 def test_every_control_has_a_name(page):
     elements = Elements(page)
     buttons = elements.all("button")
-    assert len(buttons) == 1 + 1 + 2 * len(TONES)
+    assert len(buttons) == 1 + 3 + 1 + 2 * len(TONES)
     labels = [button["aria-label"] for button in buttons if "aria-label" in button]
-    assert len(labels) == len(set(labels)) == len(buttons) - 1
-    assert all(button["aria-pressed"] == "false" for button in buttons if "aria-label" in button)
+    assert len(labels) == len(set(labels)) == len(buttons) - 2, "Play and Loop say it in their texts"
+    assert all(button["aria-pressed"] == "false" for button in buttons if "id" not in button)
     assert all(image["alt"] for image in elements.all("img"))
 
 
@@ -523,6 +523,17 @@ def test_long_tracks_are_decoded_as_they_play(chromium, page, tmp_path):
         assert heard(tab) == {"vocals"}
         tab.keyboard.press("Home")
         assert tab.evaluate("stemsplitPlayer.currentTime") < 0.5
+        for _ in range(4):
+            tab.keyboard.press("-")
+        how = "[...document.querySelectorAll('audio')].map((e) => [e.playbackRate, e.preservesPitch])"
+        assert tab.evaluate(how) == 4 * [[0.8, True]]
+        tab.keyboard.press("b")
+        loop = tab.evaluate("stemsplitPlayer.loop")
+        assert loop["start"] == 0
+        for _ in range(20):
+            tab.wait_for_timeout(50)
+            assert tab.evaluate("stemsplitPlayer.currentTime") < loop["end"] + 0.2
+        assert heard(tab) == {"vocals"}
         tab.click("#play")
         assert not tab.evaluate("stemsplitPlayer.playing")
         assert heard(tab) == set()

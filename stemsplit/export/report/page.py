@@ -30,7 +30,7 @@ def make_page(
     facts: Mapping[str, str],
 ) -> str:
     """Return the page as HTML, with `AUDIO` in place of its sounds."""
-    script, style = _asset("player.js"), _asset("style.css")
+    script, style = _asset("engines.js") + _asset("player.js"), _asset("style.css")
     mixture, title = analyses[0], _title(stemset)
     seconds = stemset.frames / stemset.sample_rate
     axis = _axis(seconds)

@@ -2,7 +2,9 @@
 (() => {
   const DECODED_BYTES = 2 ** 30; // what all sounds may take in memory: some ten minutes of five stereo tracks
   const STEP = 5; // seconds
-  const APART = 0.04; // seconds between <audio> elements that is heard as an echo
+  const SMALL_STEP = 0.5;
+  const SHORTEST_LOOP = 0.1; // seconds
+  const DRAG = 6; // pixels: what moves less is a click
 
   const find = (selector, root = document) => root.querySelector(selector);
   const player = find(".player");
@@ -28,88 +30,13 @@
     return track.solo || !stems.some((stem) => stem.solo) ? track.gain : 0;
   }
 
-  /** All sounds decoded, and started at one time: in step to the sample. */
-  class Decoded {
-    async open() {
-      const decode = async (track) => {
-        const data = await (await fetch(track.sound.src)).arrayBuffer();
-        track.buffer = await context.decodeAudioData(data);
-      };
-      await Promise.all(sounding.map(decode));
-    }
-
-    start(at) {
-      const when = context.currentTime + 0.02;
-      this.origin = when - at;
-      this.sources = sounding.map((track) => {
-        const source = new AudioBufferSourceNode(context, { buffer: track.buffer });
-        source.connect(track.node);
-        source.start(when, at);
-        return source;
-      });
-    }
-
-    stop() {
-      for (const source of this.sources) source.disconnect();
-    }
-
-    move(to) {
-      this.stop();
-      this.start(to);
-    }
-
-    now() {
-      return context.currentTime - this.origin;
-    }
-  }
-
-  /** Long tracks, decoded as they play: in step to some hundredths of a second. */
-  class Streamed {
-    async open() {
-      const load = async (track) => {
-        const blob = await (await fetch(track.sound.src)).blob();
-        track.sound.src = URL.createObjectURL(blob);
-        track.sound.preload = "auto";
-        context.createMediaElementSource(track.sound).connect(track.node);
-        await new Promise((resolve, reject) => {
-          track.sound.oncanplay = resolve;
-          track.sound.onerror = () => reject(track.sound.error);
-          track.sound.load();
-        });
-      };
-      await Promise.all(sounding.map(load));
-    }
-
-    start(at) {
-      this.move(at);
-      // A pause that comes before the sound does ends the promise, which is as it should be.
-      const failed = (error) => error.name === "AbortError" || tell(error.message);
-      for (const { sound } of sounding) sound.play().catch(failed);
-      this.following = setInterval(() => {
-        for (const { sound } of sounding) {
-          if (Math.abs(sound.currentTime - this.now()) > APART) sound.currentTime = this.now();
-        }
-      }, 2000);
-    }
-
-    move(to) {
-      for (const { sound } of sounding) sound.currentTime = to;
-    }
-
-    stop() {
-      clearInterval(this.following);
-      for (const { sound } of sounding) sound.pause();
-    }
-
-    now() {
-      return sounding[0].sound.currentTime;
-    }
-  }
-
   let context, output, engine, opening;
   let playing = false;
   let next; // showing of the time
   let place = 0; // seconds, while nothing plays
+  let speed = 1;
+  let loop = null; // from start to end, in seconds
+  let looping = false;
 
   /** Browsers let a page make sound only after a click or a key, so that nothing is opened before. */
   async function open() {
@@ -121,9 +48,18 @@
       track.node.connect(output);
     }
     const bytes = duration * context.sampleRate * 8 * sounding.length;
-    const ready = bytes > DECODED_BYTES ? new Streamed() : new Decoded();
+    const kind = bytes > DECODED_BYTES ? engines.Streamed : engines.Decoded;
+    const ready = new kind(context, sounding, duration);
     await ready.open();
     engine = ready;
+    set();
+  }
+
+  /** Let the engine know the speed and the loop. */
+  function set() {
+    if (!engine) return;
+    Object.assign(engine, { speed, loop: looping ? loop : null });
+    if (playing) engine.changed();
   }
 
   const currentTime = () => Math.min(duration, Math.max(0, playing ? engine.now() : place));
@@ -142,7 +78,7 @@
     if (playing) return;
     if (place >= duration - 0.01) place = 0;
     playing = true;
-    engine.start(place);
+    engine.start(place, tell);
     show();
   }
 
@@ -158,6 +94,43 @@
     place = Math.min(duration, Math.max(0, seconds));
     if (playing) engine.move(place);
     showTime();
+  }
+
+  function setSpeed(percent) {
+    const slider = find("#speed");
+    slider.value = percent; // which keeps it within its limits
+    speed = slider.value / 100;
+    const text = `${slider.value} %`;
+    find("#speed-now").textContent = text;
+    slider.setAttribute("aria-valuetext", `${text}, at the same pitch`);
+    set();
+  }
+
+  /** Set the loop, and play it; what is too short, or null, is none. */
+  function setLoop(start, end) {
+    const valid = end - start >= SHORTEST_LOOP;
+    loop = valid ? { start: Math.max(0, start), end: Math.min(duration, end) } : null;
+    toggleLoop(valid);
+  }
+
+  function toggleLoop(on) {
+    if (on) loop ??= { start: 0, end: duration };
+    looping = on;
+    showLoop();
+    set();
+    const now = currentTime();
+    if (on && (now < loop.start || now >= loop.end)) seek(loop.start);
+  }
+
+  function showLoop(shown = loop) {
+    const { style } = document.documentElement;
+    style.setProperty("--loop-start", shown ? shown.start / duration : 0);
+    style.setProperty("--loop-end", shown ? shown.end / duration : 0);
+    find("main").dataset.loop = shown ? (looping || shown !== loop ? "on" : "off") : "none";
+    find("#loop").ariaPressed = String(looping);
+    const range = loop ? `${exactClock(loop.start)} to ${exactClock(loop.end)}` : "";
+    find("#loop-now").textContent = range.replace(" to ", "\u2013");
+    find("#said").textContent = loop ? `Loop ${looping ? "on" : "off"}: ${range}` : "No loop";
   }
 
   function changed() {
@@ -195,6 +168,8 @@
     return parts.map((part, index) => String(part).padStart(index ? 2 : 1, "0")).join(":");
   }
 
+  const exactClock = (seconds) => `${clock(seconds)}.${Math.floor(10 * (seconds % 1))}`;
+
   function showTime() {
     const now = currentTime();
     const text = clock(now);
@@ -216,6 +191,16 @@
 
   find("#play").onclick = () => (playing ? pause() : play());
   position.oninput = () => seek(Number(position.value));
+  find("#speed").oninput = (event) => setSpeed(event.target.value);
+
+  const LOOP = {
+    a: () => setLoop(currentTime(), loop && loop.end > currentTime() ? loop.end : duration),
+    b: () => setLoop(loop && loop.start < currentTime() ? loop.start : 0, currentTime()),
+    l: () => toggleLoop(!looping),
+  };
+  find("#loop-start").onclick = LOOP.a;
+  find("#loop-end").onclick = LOOP.b;
+  find("#loop").onclick = LOOP.l;
 
   for (const track of tracks) {
     find(".solo", track.row).onclick = () => toggle(track, "solo");
@@ -234,23 +219,45 @@
   }
 
   for (const surface of document.querySelectorAll(".seek")) {
-    const follow = (event) => {
+    let from; // where a pointer went down, in pixels
+    const time = (x) => {
       const { left, width } = surface.getBoundingClientRect();
-      seek(((event.clientX - left) / width) * duration);
+      return Math.min(duration, Math.max(0, ((x - left) / width) * duration));
+    };
+    const dragged = (event) => {
+      if (from === undefined || Math.abs(event.clientX - from) < DRAG) return null;
+      const [start, end] = [from, event.clientX].map(time).sort((one, other) => one - other);
+      return { start, end };
     };
     surface.onpointerdown = (event) => {
       if (event.button) return;
       surface.setPointerCapture(event.pointerId);
-      follow(event);
+      from = event.clientX;
     };
-    surface.onpointermove = (event) => surface.hasPointerCapture(event.pointerId) && follow(event);
+    surface.onpointermove = (event) => from !== undefined && showLoop(dragged(event) ?? loop);
+    surface.onpointerup = (event) => {
+      if (from === undefined) return;
+      const found = dragged(event);
+      from = undefined;
+      if (found) setLoop(found.start, found.end);
+      else seek(time(event.clientX));
+    };
+    surface.onpointercancel = () => {
+      from = undefined;
+      showLoop();
+    };
   }
 
   const KEYS = {
     " ": () => find("#play").click(),
-    ArrowLeft: () => seek(currentTime() - STEP),
-    ArrowRight: () => seek(currentTime() + STEP),
+    ArrowLeft: ({ shiftKey }) => seek(currentTime() - (shiftKey ? SMALL_STEP : STEP)),
+    ArrowRight: ({ shiftKey }) => seek(currentTime() + (shiftKey ? SMALL_STEP : STEP)),
     Home: () => seek(0),
+    "-": () => setSpeed(100 * speed - 5),
+    "+": () => setSpeed(100 * speed + 5),
+    // The key of + without Shift.
+    "=": () => setSpeed(100 * speed + 5),
+    ...LOOP,
   };
 
   document.onkeydown = (event) => {
@@ -258,9 +265,11 @@
     const { target } = event;
     const digit = /^(?:Digit|Numpad)(\d)$/.exec(event.code);
     const track = digit && tracks[Number(digit[1])];
-    const theirs = target.matches("button") ? event.key === " " : target.matches(".gain input") && event.key !== " ";
+    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const slider = target.matches("input") && target !== position;
+    const theirs = target.matches("button") ? key === " " : slider && /^(Arrow|Home)/.test(key);
     if (track) toggle(track, event.shiftKey && track !== mixture ? "muted" : "solo");
-    else if (KEYS[event.key] && !theirs) KEYS[event.key]();
+    else if (KEYS[key] && !theirs) KEYS[key](event);
     else return;
     event.preventDefault();
   };
@@ -269,6 +278,9 @@
   player.hidden = false;
   changed();
   showTime();
+  setSpeed(100);
+  showLoop();
+  find("#said").textContent = "";
 
   window.stemsplitPlayer = {
     get currentTime() {
@@ -281,7 +293,13 @@
       return output;
     },
     get exact() {
-      return engine instanceof Decoded;
+      return engine instanceof engines.Decoded;
+    },
+    get speed() {
+      return speed;
+    },
+    get loop() {
+      return looping ? loop : null;
     },
     gains: () => Object.fromEntries(sounding.map((track) => [track.name, track.node?.gain.value ?? level(track)])),
   };
