@@ -1,4 +1,4 @@
-"""Every model that is shipped, and every method by place, in one table: `bench/NETWORKS.md`, `pareto.png`.
+"""Compares all shipped models and all spatial methods; writes `bench/NETWORKS.md` and `pareto.png`.
 
     python bench/networks.py [--costs] DATA [NAME ...]
 
@@ -49,22 +49,22 @@ MEASURES = {
 }
 MEANS = ("band-transformer+mmdensenet-joint",)
 FIRST = "binary-mask-cnn"
-"""With which the references are measured: the ideal masks are of its grid."""
+"""The model whose transform the ideal masks use."""
 REFERENCES = ("mixture", "ideal binary", "ideal ratio", "ideal wiener")
 SECONDS = 30
 
-HEAD = """# The networks of the literature, and methods by place, side by side
+HEAD = """# Comparison of networks and spatial methods
 
-From `python bench/networks.py DATA`, with the weights in `models/`. Methods by place find sources without
-names: each stem gets the one that is nearest to it, which no one could choose without knowing the stems."""
-COSTS = """## What they cost
+Written by `python bench/networks.py DATA`, with the weights in `models/`. The sources of spatial methods have
+no names: each stem is compared with the nearest source, a choice that requires the true stems."""
+COSTS = """## Cost
 
-On {cores} processor cores ({processor}), float32: {seconds} s of stereo, all stems, without reading and
-writing files. Multiply-adds are for a second of stereo, in billions."""
+On {cores} CPU cores ({processor}), float32: {seconds} s of stereo, all stems, without reading and
+writing files. Multiply-adds are billions per second of stereo."""
 ELSEWHERE = """## Published
 
-Of whole songs of other data, as museval measures: not comparable with the above. DSD100: Takahashi and
-Mitsufuji 2017, table 2. MUSDB18: Lluís, Pons and Serra 2019, table 2."""
+For whole songs of other data sets, measured with museval: not comparable with the tables above. DSD100:
+Takahashi and Mitsufuji 2017, table 2. MUSDB18: Lluís, Pons and Serra 2019, table 2."""
 PUBLISHED = {
     "DeepNMF (DSD100)": (2.75, 2.11, 1.88, 2.64),
     "NUG (DSD100)": (4.55, 3.89, 2.72, 3.18),
@@ -89,9 +89,9 @@ ELSEWHERE_FAST = {
 
 
 def scores(data: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return name to split to system to stem to measure, medians over songs, as of `stemsplit evaluate`.
+    """Return name to split to system to stem to measure, medians over songs, see `stemsplit evaluate`.
 
-    Song by song, all models one after the other: BSSEval's matrices are of the song's stems, and kept.
+    All models are measured song by song, because BSSEval's matrices depend on the song only, and are kept.
     """
     plans = {}
     for name in names:
@@ -112,7 +112,7 @@ def scores(data: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def cost(model: Trained | Ensemble) -> dict[str, Any]:
-    """Return what a model needs, or the mean of several: parameters, multiply-adds a second, and time."""
+    """Return the parameters, the multiply-adds per second and the speed of a model or an ensemble."""
     members = model.members if isinstance(model, Ensemble) else (model,)
     cards = [member.card for member in members if isinstance(member, Trained)]
     separator = load_separator(model.text, device="cpu", precision="float32")
@@ -134,7 +134,7 @@ def cost(model: Trained | Ensemble) -> dict[str, Any]:
 
 
 def multiply_adds(card: ModelCard) -> float:
-    """Return how many multiply-adds a model's networks do for a second of stereo."""
+    """Return the multiply-adds of a model's networks per second of stereo."""
     entry = registry.find(card.network)
     parts = entry.parts(card.stems)
     networks = factory.build(card.network, store.load(card.name, parts), len(card.stems) // len(parts))
@@ -183,7 +183,7 @@ def page(facts: dict[str, Any]) -> str:
 
 
 def pareto(path: Path, facts: dict[str, Any]) -> None:
-    """Draw how good each model is on the validation songs, over how fast it is."""
+    """Plot the quality of each model on the validation songs against its speed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -213,7 +213,7 @@ def pareto(path: Path, facts: dict[str, Any]) -> None:
     for name in REFERENCES[1:]:
         sdr = _mean(facts["references"]["valid"][name], "sdr_db")
         axes.axhline(sdr, color="grey", linestyle=":")
-        above = "top" if name == "ideal binary" else "bottom"  # it is next to another one
+        above = "top" if name == "ideal binary" else "bottom"  # avoid overlap with another label
         side = ("axes fraction", "data")
         axes.annotate(name, (0.99, sdr), xycoords=side, ha="right", va=above, fontsize=8)
     axes.set(
@@ -236,7 +236,7 @@ def _cells(found: dict[str, Any], measure: str) -> list[str]:
 
 
 def main() -> None:
-    """Measure what is named, or everything, and write the tables."""
+    """Measure the named models, or all, and write the tables."""
     arguments = argparse.ArgumentParser(description="Measure models and methods.")
     arguments.add_argument("--costs", action="store_true", help="keep the scores of the last run")
     arguments.add_argument("data")

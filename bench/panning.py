@@ -1,23 +1,22 @@
-"""Separation by position, measured as the authors of PROJET did: four stems, panned apart, then delayed too.
+"""Separation by position, evaluated as by the authors of PROJET: four stems, panned and then delayed.
 
     python bench/panning.py DATA [SONGS]
 
-From each of so many songs of the validation split and as many of the test split, four stems are made mono,
-put in an order by lot, and panned by level to equal angles around the centre: 10, 20 and 30 degrees apart,
-without delay. Then 20 degrees apart, with the right channel of the four later by -1.5, -0.5, 0.5 and 1.5
-times 2, 4 and 8 samples, by lot. Each method is told that there are four sources, and nothing else; ICA
-finds but two, and each stem is measured against the better one. Estimates are matched to stems for the
-greatest sum of SDR. Written are `PANNING.md` and `panning.png` beside this file.
+From SONGS songs of the validation split and as many of the test split, four stems are made mono, shuffled,
+and panned by level to angles around the centre: 10, 20 and 30 degrees apart, without delay; then 20 degrees
+apart, with the right channels delayed by -1.5, -0.5, 0.5 and 1.5 times 2, 4 and 8 samples, in random order.
+Each method knows only that there are four sources. ICA finds two, and each stem is compared with the better
+one. Estimates are assigned to stems with the highest total SDR. The results are `PANNING.md` and
+`panning.png` in this folder.
 
-The authors took 30 seconds of each of 50 songs of MSD100; where a song's excerpt is shorter than that, here
-is all of it.
+The authors used 30 seconds of each of 50 songs of MSD100; songs that are shorter are used completely.
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # a process a core, below
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # one process per core, below
 
 import sys
 import time
@@ -54,7 +53,7 @@ HERE = Path(__file__).parent
 
 
 def images(parts: Samples, degrees: float, delay: int, seed: int) -> Samples:
-    """Return stereo images `(stem, channel, time)` of the stems of a song, in places by lot."""
+    """Return stereo images `(stem, channel, time)` of the stems of a song, at random positions."""
     rng = np.random.default_rng(seed)
     places = np.array([-1.5, -0.5, 0.5, 1.5])
     angles = np.radians(45 + degrees * rng.permutation(places))
@@ -123,18 +122,18 @@ def _measure(task: tuple[Samples, int, tuple[int, int]]) -> tuple[tuple[int, int
 
 
 def median(scores: list[dict[str, float]], measure: str) -> float:
-    """Return the median over stems, without those that have no ratio."""
+    """Return the median over stems, without undefined values."""
     return float(np.nanmedian([stem[measure] for stem in scores]))
 
 
 def label(condition: tuple[int, int]) -> str:
-    """Return a condition in words."""
+    """Return a label for a condition."""
     degrees, delay = condition
     return f"{degrees}°" + (f", {delay} samples" if delay else "")
 
 
 def table(collected: dict[tuple[int, int], Scores], songs: int) -> str:
-    """Return the page with a table a measure."""
+    """Return the page with one table per measure."""
     page = (HERE / "PANNING.md").read_text(encoding="utf-8").partition("\n## SDR")[0].rstrip()
     for measure, name in SHOWN.items():
         page += f"\n\n## {name}, dB: median over the four stems of {songs} songs\n\n"
@@ -147,7 +146,7 @@ def table(collected: dict[tuple[int, int], Scores], songs: int) -> str:
 
 
 def draw(collected: dict[tuple[int, int], Scores], path: Path) -> None:
-    """Write a picture: a row a measure, against angle on the left, against delay on the right."""
+    """Write a plot with one row per measure: over angle on the left, over delay on the right."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -350,7 +350,7 @@ def many_tracks(folder: Path) -> dict[str, float]:
 
 
 def starting(folder: Path) -> dict[str, float]:
-    """Return seconds until there is help, and until a second of sound is split."""
+    """Return the seconds for `--help`, and to split a second of sound."""
     second = folder / "second.wav"
     repeated(second, 1)
     split = [*COMMAND, str(second), "--out", str(folder / "out")]
@@ -362,8 +362,8 @@ def starting(folder: Path) -> dict[str, float]:
     return in_turns(
         {
             "`stemsplit --help`": lambda: measured([COMMAND[0], "--help"])["wall"],
-            "one second of sound, with nothing compiled yet": first,
-            "one second of sound, ever after": lambda: measured(split)["wall"],
+            "one second of sound, first run (compiles)": first,
+            "one second of sound, later runs": lambda: measured(split)["wall"],
             "one second of sound, --runtime torch": lambda: measured([*split, "--runtime", "torch"])["wall"],
         },
         5,
@@ -398,11 +398,11 @@ def main() -> None:
     rows, network_facts = networks(limits)
     headings = [
         "one network, all cores",
-        "frames a second",
-        "ratio",
+        "frames per second",
+        "speed-up",
         "M multiply-adds",
         "GFLOP/s",
-        "of the peak",
+        "of peak",
     ]
     tell(*table(headings, rows))
     rows, peer_facts = against_peers()
@@ -410,15 +410,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         start_facts = starting(folder)
-        tell(*table(["until there is", "s"], [[name, f"{each:.2f}"] for name, each in start_facts.items()]))
+        tell(*table(["start-up", "s"], [[name, f"{each:.2f}"] for name, each in start_facts.items()]))
         jobs_facts = many_tracks(folder)
         tell(*table(["24 tracks of 10 s", "s"], [[name, f"{each:.1f}"] for name, each in jobs_facts.items()]))
         rows, track_facts = whole_command(folder, lengths)
-    headings = ["the whole command, four stems", "wall, s", "x real time", "processor, s", "peak memory, MB"]
+    headings = ["the whole command, four stems", "wall, s", "x real time", "CPU, s", "peak memory, MB"]
     tell(*table(headings, rows))
     if options.quick:
         return
-    (HERE / "RESULTS.md").write_text("\n".join(["# Measured", "", *lines, ""]), encoding="utf-8")
+    (HERE / "RESULTS.md").write_text("\n".join(["# Speed and memory", "", *lines, ""]), encoding="utf-8")
     results = {
         "machine": machine(),
         "peak_gflops": limits,

@@ -2,8 +2,8 @@
 
     python bench/train.py DATA OUT --minutes 8 mmdensenet band-transformer -- --device cuda --examples 16
 
-What follows `--` goes to `stemsplit train`, for songs varied as in EXPERIMENTS.md. OUT/NAME holds weights,
-card and log of each; the same command again goes on from where it was stopped.
+What follows `--` goes to `stemsplit train`, for songs varied as in docs/research/experiments.md. OUT/NAME
+holds weights, card and log of each; the same command again goes on from where it was stopped.
 """
 
 from __future__ import annotations

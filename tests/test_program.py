@@ -116,7 +116,7 @@ def test_a_stem_file_holds_the_song_and_its_stems(tagged, tmp_path):
 def test_a_stem_file_is_for_all_stems(tagged, tmp_path, words):
     run = stemsplit(tagged.name, "--format", "stem.mp4", *words, folder=tmp_path)
     assert run.returncode == 2
-    assert "holds all stems" in run.stderr
+    assert "contains all stems" in run.stderr
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")

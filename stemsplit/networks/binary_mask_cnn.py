@@ -6,8 +6,8 @@ in the middle, the probability that each bin belongs to the stem: the binary mas
 stem's magnitude S in a mixture's magnitude M. One network a stem, 323,233 parameters each.
 
 Left open by the paper and chosen here: the slope of the leaky ReLU (0.01), the dropout rates (none: it was
-better without, see `bench/TRAINING.md`), `same` padding (the parameter counts demand it), and the scaling of
-the input, which is a fixed mean and deviation a bin, measured on the training data.
+better without, see `docs/research/training.md`), `same` padding (the parameter counts demand it), and the
+scaling of the input, which is a fixed mean and deviation a bin, measured on the training data.
 
 Windows share almost all of their work. `forward_windows` computes window after window and is the reference;
 `forward_frames` gives the same numbers for a run of consecutive windows, several times faster.
