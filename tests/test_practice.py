@@ -232,7 +232,7 @@ def test_everything_at_once(song):
     with Writer(song / "mixture.flac", Signal(RATE, 1)) as writer:
         writer.write(tone(440)[np.newaxis].astype(np.float32))
     tagged = mutagen.File(song / "mixture.flac")
-    tagged["title"], tagged["artist"] = "Old", "Somebody"
+    tagged["title"], tagged["artist"], tagged["bpm"], tagged["initialkey"] = "Old", "Somebody", "97", "Am"
     tagged.save()
     words = ["--mute", "bass", "--quieter", "other=-3dB", "--tempo", "90bpm", "--ramp", "70%-100%"]
     words += ["--loop", "0:01.1-0:05.9", "--times", "3", "--snap", "--key", "Gm", "--from-key", "Am"]
@@ -262,6 +262,7 @@ def test_everything_at_once(song):
     np.testing.assert_allclose([label.start for label in found], wanted, atol=3 / RATE)
     tags = mutagen.File("all.flac")
     assert (tags["title"], tags["artist"]) == (["Old (practice)"], ["Somebody"])
+    assert not {"bpm", "initialkey"} & set(tags), "which are not true of it"
     tonal = made(*(word for word in words if word not in ("--click", "--mute", "bass")), "--only", "other")
     inner = tonal[round(4.9 * period * RATE / tempi[0]) :]
     slope = 10 ** (-3 / 20) * np.abs(np.diff(tone(440 * 2 ** (-2 / 12)))).max()

@@ -11,7 +11,7 @@ import io
 import re
 import subprocess
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -35,6 +35,10 @@ class Tags:
     def text(self, name: str) -> str:
         """Return a field as one text; empty if it is missing."""
         return SEPARATOR.join(self.fields.get(name, []))
+
+    def without(self, names: Collection[str]) -> Tags:
+        """Return the same tags without some fields."""
+        return replace(self, fields={name: texts for name, texts in self.fields.items() if name not in names})
 
     def with_title(self, title: str) -> Tags:
         """Return the same tags with another title."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,6 +120,8 @@ class Writer:
         self._bytes_per_frame = self._channels * {"16": 2, "24": 3, "32f": 4}[self._depth]
         self._large = (signal.frames or 0) * self._bytes_per_frame > _RIFF_LIMIT
         self._tags_from, self._title_suffix = tags_from, title_suffix
+        self.untrue_tags: Collection[str] = ()
+        """Fields of the source, such as `bpm`, that are not carried over."""
         self._tags = Tags()
         self._file: Any = None
         self.frames_written = 0
@@ -128,7 +130,7 @@ class Writer:
     def _source_tags(self) -> Tags:
         if self._tags_from is None:
             return Tags()
-        tags = read_tags(self._tags_from)
+        tags = read_tags(self._tags_from).without(self.untrue_tags)
         if self._title_suffix:
             tags = tags.with_title(f"{tags.text('title') or self._tags_from.stem} ({self._title_suffix})")
         return tags

@@ -112,6 +112,8 @@ def practise(
         after.add(np.zeros((reader.channels, 0), np.float32), last=True)
         gain = limiting_gain(before, after)
         writer = _writer(song, out, options.output, plan.frames)
+        slower = any(each.rate != 1 for each in plan.passes)
+        writer.untrue_tags = ["bpm"] * slower + ["initialkey"] * (semitones != 0)
         with writer:
             for block in track():
                 writer.write(block if gain == 1 else np.float32(gain) * block)
