@@ -30,6 +30,7 @@ def test_the_layers_are_the_paper_s():
     assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS == 323_233
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 24, 25, 64])
 def test_shared_columns_equal_window_by_window(count):
     network = random_network(1)

@@ -10,6 +10,8 @@ import soundfile
 
 from stemsplit.audio.reader import Block, Reader
 
+pytestmark = pytest.mark.subprocess  # most of these start ffmpeg
+
 FRAMES = 9_001
 TELEPHONE = ("GSM610", "NMS_ADPCM_16", "NMS_ADPCM_24", "NMS_ADPCM_32", "G721_32", "G723_24", "G723_40")
 """Codecs of speech, mono at 8 kHz."""

@@ -19,6 +19,8 @@ from stemsplit.audio.tags import Tags, read_tags
 from stemsplit.audio.writer import DEFAULT_ENCODING, Encoding, Writer
 from stemsplit.errors import EncodeError
 
+pytestmark = pytest.mark.subprocess  # most of these start ffmpeg
+
 LOSSY = ("mp3", "ogg", "m4a")
 FRAMES = 60_001  # no multiple of any codec's frame
 ROUNDING = {"16": 2**-16, "24": 2**-24, "32f": 0.0}

@@ -32,6 +32,8 @@ from stemsplit.zoo import page, store
 from tests import mutate
 from tests.mutate import FRAMES, RATE, files, noise, run_ffmpeg, split, within
 
+pytestmark = pytest.mark.subprocess  # most of these start ffmpeg
+
 SOUNDS = (
     *(
         "16.wav",

@@ -335,6 +335,7 @@ SLOW = [pytest.param(kind, marks=pytest.mark.slow) if "bandit" in kind else kind
 """All kinds; those that import the compiler of torch take seconds to do so."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SLOW)
 def test_streamed_equals_whole_file_and_stems_sum_to_the_mixture(made, kind):
     text, outputs, residual, overlap, segment = KINDS[kind]

@@ -21,6 +21,8 @@ from stemsplit.cli import app
 from tests.conftest import events
 from tests.test_formats import lag, read, write
 
+pytestmark = pytest.mark.subprocess  # most of these start ffmpeg
+
 FAST = ("--model", "binary-mask-cnn", "--fast")
 
 

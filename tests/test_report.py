@@ -249,6 +249,7 @@ def surveyed(stems: np.ndarray, block: int = 10_000, rate: int = RATE) -> pictur
     return pictures.survey((both[..., i : i + block] for i in range(0, time, block)), rate, time)
 
 
+@pytest.mark.slow
 def test_pictures_do_not_depend_on_the_blocks():
     rng = np.random.default_rng(0)
     stems = rng.standard_normal((2, 2, 50_001)).astype(np.float32)
@@ -271,6 +272,7 @@ def test_a_mask_is_a_stem_s_share():
     assert found.masks[:, -1].max() == 0  # nothing is up there
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [8000, 44_100, 192_000])
 def test_a_tone_is_drawn_where_its_label_is(rate):
     found = surveyed(tone(2000, 1, rate)[None], rate=rate)

@@ -18,6 +18,8 @@ from stemsplit.audio.reader import Block, Reader
 from stemsplit.errors import DecodeError, StemsplitError
 from stemsplit.files.scratch import scratch_folder
 
+pytestmark = pytest.mark.subprocess  # most of these start ffmpeg
+
 RATE = 44_100
 
 

@@ -35,6 +35,8 @@ from stemsplit.pipeline import split_file
 from tests.conftest import events, quick_separator
 from tests.test_formats import lag, noise, run_ffmpeg
 
+pytestmark = pytest.mark.subprocess  # most of these start ffmpeg
+
 NAMES = ("vocals", "drums", "bass", "other")  # not as the file has them
 TRACKS = ("mixture", *ORDER)
 RATE, FRAMES = 44_100, 60_001  # no multiple of AAC's frame

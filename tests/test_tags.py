@@ -31,6 +31,8 @@ from stemsplit.audio.tags import Tags, read_tags, write_tags
 from stemsplit.audio.writer import Writer
 from tests.mutate import run_ffmpeg
 
+pytestmark = pytest.mark.subprocess  # most of these start ffmpeg
+
 RATE, FRAMES = 44_100, 4_410
 SOURCES = ("mp3", "wav", "aiff", "flac", "ogg", "opus", "m4a", "mka")
 OUTPUTS = (*FORMATS, "stem.mp4")

@@ -19,6 +19,8 @@ from stemsplit.errors import DecodeError, UnsupportedChannels
 from tests.conftest import events
 from tests.test_formats import lag, run_ffmpeg
 
+pytestmark = pytest.mark.subprocess  # most of these start ffmpeg
+
 RATE, SECONDS = 44_100, 3
 PICTURE = ("-f", "lavfi", "-i", f"color=black:s=16x16:r=5:d={SECONDS}")
 FAST = ("--model", "binary-mask-cnn", "--fast")

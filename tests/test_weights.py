@@ -72,6 +72,7 @@ def test_a_card_may_be_rewritten_without_touching_the_weights(file):
     assert file.with_suffix(".md").read_text(encoding="utf-8") == page.page(card)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", store.available())
 def test_every_shipped_model_has_its_card_and_its_size(name):
     card = store.read_card(name)
