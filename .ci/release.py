@@ -166,10 +166,10 @@ def try_wheels(python: str, wheels: Sequence[Path]) -> None:
     install = (*pip, "--python", binaries / "python", "install", "--no-compile")
     run(*install, "--constraint", ROOT / "constraints.txt", program)
     offline = ("unshare", "-rn") if succeeds("unshare", "-rn", "true") else ()
-    stemsplit = (*offline, binaries / "stemsplit")
+    split = (*offline, binaries / "stemsplit", SONG.name, "--duration", "10", "--quiet")
     shutil.copy(SONG, folder)
-    run(*stemsplit, SONG.name, "--quiet", cwd=folder)
-    second = (*stemsplit, SONG.name, "--quiet", "--model", SECOND_MODEL, "--out", "second")
+    run(*split, cwd=folder)
+    second = (*split, "--model", SECOND_MODEL, "--out", "second")
     refused = subprocess.run([*map(str, second)], cwd=folder, capture_output=True, text=True)
     stop_if([] if refused.returncode == 2 and "is not installed" in refused.stderr else [refused.stderr])
     run(*install, "--no-index", models)
@@ -177,6 +177,7 @@ def try_wheels(python: str, wheels: Sequence[Path]) -> None:
     for out in ("stems", "second"):
         written = {path.name for path in (folder / out / SONG.stem).iterdir()}
         stop_if([] if written >= STEMS else [f"{python} wrote {sorted(written)} only"])
+    shutil.rmtree(folder)  # with CUDA's libraries it has some 5 GB
 
 
 def with_index_line(readme: str) -> str:
