@@ -42,7 +42,7 @@ def commands(text: str) -> Iterator[str]:
     """Yield the commands of a page's console examples, without what they are piped to."""
     for block in blocks(text, "console"):
         lines = re.sub(r"\\\n\s*", "", block)
-        yield from re.findall(r"(?:^\$|\||\bdo) (stemsplit [^#|>;\n]*)", lines, re.MULTILINE)
+        yield from re.findall(r"(?:^\$|^ +|\|) *(stemsplit [^#|>;\n]*)", lines, re.MULTILINE)
 
 
 COMMANDS = [(name, line.strip()) for name, text in PAGES.items() for line in dict.fromkeys(commands(text))]

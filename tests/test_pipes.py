@@ -270,7 +270,7 @@ def test_a_pipe_that_is_closed_ends_quietly(song):
 @pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
 def test_the_pipes_of_the_guide_work(song, monkeypatch):
     pipes = GUIDE.partition("\n## Pipes\n")[2].partition("\n## ")[0]
-    lines = re.findall(r"^\$ (.*)", pipes, re.MULTILINE)
+    lines = re.findall(r"^\$ (.*)", re.sub(r"\\\n\s*", "", pipes), re.MULTILINE)
     assert len(lines) >= 4
     ffmpeg_run = [ffmpeg.executable(), "-v", "error", "-i", "song.wav", "song.mp3"]
     subprocess.run(ffmpeg_run, check=True)
