@@ -18,10 +18,19 @@ from stemsplit.analysis.frames import HOP, RATE, Onsets
 from stemsplit.errors import DecodeError
 
 SLOWEST_BPM, FASTEST_BPM = 45.0, 220.0
-USUAL_BPM, OCTAVES = 115.0, 0.8
+USUAL_BPM, OCTAVES = 110.0, 0.8
 """The middle of usual tempi, and their standard deviation in octaves."""
+RANGES = (1.0, 1.0, 0.5)
+"""The weights of the ranges of `Onsets` for the tempo."""
+MULTIPLES = {0.5: -0.25, 1.0: 1.0, 2.0: 0.7, 4.0: 0.5}
+"""The weights of repetition after a share of a beat, or several."""
 DRIFT = 0.12
 """By how much the tempo may leave its mean, as a share."""
+FASTEST_DOUBLED_BPM = 190.0
+SUPPORT = 0.25
+"""The weight of all instruments next to the drums."""
+LEAST_STRUCK = 0.3
+"""The share of the seconds with drums that makes them tell the tempo."""
 FEWEST = 4
 """Beats that make a tempo."""
 STEADY_SECONDS = 0.015
@@ -116,19 +125,30 @@ def track_beats(mono: NDArray[np.float32], sample_rate: int) -> Beats | None:
     return find_beats(onsets.envelopes())
 
 
-def find_beats(envelopes: NDArray[np.float64]) -> Beats | None:
-    """Return the beats in envelopes `(frame, range)` of onsets, see `Onsets`."""
-    strength = envelopes.sum(axis=1)
+def find_beats(envelopes: NDArray[np.float64], every: NDArray[np.float64] | None = None) -> Beats | None:
+    """Return the beats in envelopes `(frame, range)` of the onsets of drums, see `Onsets`.
+
+    The onsets of `every` instrument count where the drums rest.
+    """
+    every = envelopes if every is None else every
+    strength = every.sum(axis=1)
     if len(strength) < 2 * _lag(SLOWEST_BPM) or not strength.any():
         return None
-    onsets = _even(strength)
-    period = _period(onsets)
-    frames = _trim(_path(onsets, period), strength)
+    steady = envelopes if _share_struck(envelopes) > LEAST_STRUCK else every
+    onsets = _even(steady.sum(axis=1)) + SUPPORT * _even(strength)
+    frames = _trim(_path(onsets, _period(steady)), strength)
     if len(frames) < FEWEST:
         return None
     times = _smooth(Onsets.seconds(_between(onsets, frames)))
     bpm = 60 * (len(times) - 1) / float(times[-1] - times[0])
-    return Beats(times, None, 0, bpm, _alike(onsets, frames))
+    return Beats(times, None, 0, bpm, _alike(_even(steady.sum(axis=1)), frames))
+
+
+def _share_struck(envelopes: NDArray[np.float64]) -> float:
+    """Return the share of the seconds in which there are onsets."""
+    strength = envelopes.sum(axis=1)
+    seconds = np.array_split(strength, max(1, len(strength) * HOP // RATE))
+    return float(np.mean([second.max(initial=0) > 0.1 * strength.max() for second in seconds]))
 
 
 def _lag(bpm: float) -> int:
@@ -161,14 +181,24 @@ def _correlation(onsets: NDArray[np.float64], lags: int) -> NDArray[np.float64]:
     return np.pad(found, (0, max(0, lags + 1 - length)))[: lags + 1]
 
 
-def _period(onsets: NDArray[np.float64]) -> float:
-    """Return the most likely distance of beats in frames."""
+def _period(envelopes: NDArray[np.float64]) -> float:
+    """Return the most likely distance of beats in frames.
+
+    Kick and snare drum repeat after one, two and four beats, and less so within a beat: what repeats after
+    half a beat as well is more likely half as fast. But a bass drum that does so is on every beat.
+    """
     lags = np.arange(_lag(FASTEST_BPM), _lag(SLOWEST_BPM) + 1)
-    found = _correlation(onsets, 4 * int(lags[-1]))
-    near = np.maximum(found, np.maximum(np.roll(found, 1), np.roll(found, -1)))
-    score = sum(near[multiple * lags] / multiple for multiple in (1, 2, 4))
+    found = [_correlation(_even(strength), 4 * int(lags[-1]) + 1) for strength in envelopes.T]
+    near = [np.maximum(each, np.maximum(np.roll(each, 1), np.roll(each, -1))) for each in found]
+    score = sum(
+        weight * share * each[np.rint(multiple * lags).astype(int)]
+        for weight, each in zip(RANGES, near, strict=True)
+        for multiple, share in MULTIPLES.items()
+    )
     octaves = np.log2(60 * RATE / HOP / lags / USUAL_BPM)
-    return float(lags[np.argmax(score * np.exp(-0.5 * (octaves / OCTAVES) ** 2))])
+    best = float(lags[np.argmax(np.maximum(score, 1e-9) * np.exp(-0.5 * (octaves / OCTAVES) ** 2))])
+    half, kick = round(best / 2), near[0]
+    return best / 2 if kick[half] >= kick[round(best)] > 0 and half >= _lag(FASTEST_DOUBLED_BPM) else best
 
 
 def _path(onsets: NDArray[np.float64], period: float) -> NDArray[np.int64]:

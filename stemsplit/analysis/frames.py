@@ -68,6 +68,44 @@ class Onsets:
         return (frames * HOP + 0.75 * cls.N_FFT) / RATE
 
 
+class Pitches:
+    """The spectrum of a sound in thirds of a semitone, from E1 to E7."""
+
+    N_FFT, HOP = 8192, 2048
+    LOWEST, SEMITONES = 28, 72
+    """A MIDI note, and how many."""
+
+    def __init__(self) -> None:
+        self._frames = Frames(self.N_FFT, self.HOP)
+        self._window = np.hanning(self.N_FFT).astype(np.float32)
+        self._filters = _pitch_filters(self.N_FFT, self.LOWEST, 3 * self.SEMITONES)
+        self._spectra: list[NDArray[np.float32]] = []
+
+    def add(self, samples: NDArray[np.float32]) -> None:
+        """Append samples `(time,)`."""
+        frames = self._frames.cut(samples)
+        if len(frames):
+            magnitudes = np.abs(np.fft.rfft(frames * self._window))
+            self._spectra.append((magnitudes @ self._filters).astype(np.float32))
+
+    def spectra(self) -> NDArray[np.float32]:
+        """Return the magnitudes `(frame, third of a semitone)`."""
+        return np.concatenate([*self._spectra, np.zeros((0, 3 * self.SEMITONES), np.float32)])
+
+    @classmethod
+    def seconds(cls, frames: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the times of the middles of some frames."""
+        return (frames * cls.HOP + cls.N_FFT / 2) / RATE
+
+
+def _pitch_filters(n_fft: int, lowest: int, count: int) -> NDArray[np.float32]:
+    """Return triangular filters `(bin, third of a semitone)`, at least as wide as a bin."""
+    hz = np.fft.rfftfreq(n_fft, 1 / RATE)[:, None]
+    centres = 440 * 2 ** ((lowest + (np.arange(count) - 1) / 3 - 69) / 12)
+    width = np.maximum(centres * (2 ** (1 / 36) - 1), RATE / n_fft)
+    return np.maximum(0, 1 - np.abs(hz - centres) / width).astype(np.float32)
+
+
 def _bands(n_fft: int, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return triangular filters `(bin, band)`, equally wide in mel, and the bands' centres in Hz."""
     mels = np.linspace(0, 2595 * np.log10(1 + RATE / 2 / 700), count + 2)

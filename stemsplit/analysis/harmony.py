@@ -1,0 +1,68 @@
+"""How strong each pitch class is during each beat."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stemsplit.analysis.frames import Pitches
+
+LOUDEST_SHARE = 100.0
+"""What is 40 dB below the loudest pitch still counts half as much as what is 34 dB below."""
+OCTAVE = 13
+"""Semitones around a pitch, with it: what stands out among them is a note, not noise."""
+MELODY, BASS = (44, 84), (24, 55)
+"""The ranges of MIDI notes of chords and of bass; weights fall off to both sides."""
+
+Array = NDArray[np.float64]
+
+
+def semitones(spectra: NDArray[np.float32]) -> Array:
+    """Return the magnitudes `(frame, semitone)` of spectra of `Pitches`, at the tuning of the recording."""
+    count = spectra.shape[1]
+    if not len(spectra):
+        return np.zeros((0, count // 3))
+    above = np.maximum(spectra - np.median(spectra, axis=1, keepdims=True), 0)
+    thirds = above.reshape(-1, 3).sum(axis=0, dtype=np.float64)
+    angle = np.angle(thirds @ np.exp(2j * np.pi * (np.arange(3) - 1) / 3))
+    centres = 3 * np.arange(count // 3) + 1 + 3 * angle / (2 * np.pi)
+    weights = np.maximum(0, 1 - np.abs(np.arange(count)[:, None] - centres) / 1.5)
+    return np.asarray(spectra @ weights, np.float64)
+
+
+def during(magnitudes: Array, bounds: Array) -> Array:
+    """Return the means `(stretch, semitone)` of frames between one bound in seconds and the next."""
+    stretches = len(bounds) - 1
+    if not len(magnitudes):
+        return np.zeros((stretches, magnitudes.shape[1]))
+    times = Pitches.seconds(np.arange(len(magnitudes), dtype=np.float64))
+    edges = np.searchsorted(times, bounds)
+    sums = np.concatenate([np.zeros((1, magnitudes.shape[1])), np.cumsum(magnitudes, axis=0)])
+    first = np.minimum(edges[:-1], len(magnitudes) - 1)  # a short stretch has the next frame
+    last = np.maximum(edges[1:], first + 1)
+    means: Array = (sums[last] - sums[first]) / (last - first)[:, None]
+    return means
+
+
+def salience(magnitudes: Array) -> Array:
+    """Return how far each semitone stands out from those around it."""
+    level = np.log1p(LOUDEST_SHARE * magnitudes / max(loudest(magnitudes), 1e-9))
+    around = np.lib.stride_tricks.sliding_window_view(
+        np.pad(level, ((0, 0), (OCTAVE // 2, OCTAVE // 2)), mode="edge"), OCTAVE, axis=1
+    )
+    return np.asarray(np.maximum(level - around.mean(axis=-1), 0), np.float64)
+
+
+def loudest(magnitudes: Array) -> float:
+    """Return the magnitude of the loudest pitch in loud stretches."""
+    return float(np.quantile(magnitudes.max(axis=1), 0.9)) if len(magnitudes) else 0.0
+
+
+def chroma(saliences: Array, notes: tuple[int, int]) -> Array:
+    """Return pitch classes `(stretch, 12)` from C on, of a range of notes; each row has length 1, or 0."""
+    numbers = Pitches.LOWEST + np.arange(saliences.shape[1])
+    middle, half = sum(notes) / 2, (notes[1] - notes[0]) / 2
+    weights = 0.5 + 0.5 * np.cos(np.pi * np.clip((numbers - middle) / half, -1, 1))
+    folded = (saliences * weights) @ (numbers[:, None] % 12 == np.arange(12))
+    rows: Array = folded / np.maximum(np.linalg.norm(folded, axis=1, keepdims=True), 1e-9)
+    return rows

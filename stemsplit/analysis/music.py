@@ -1,0 +1,165 @@
+"""Beats, key, chords and sections of a recording: from its stems, or from the mixture without any."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stemsplit.analysis import harmony
+from stemsplit.analysis.beats import Beats, find_beats
+from stemsplit.analysis.chords import find_chords, labels
+from stemsplit.analysis.frames import RATE, Onsets, Pitches
+from stemsplit.analysis.key import find_key
+from stemsplit.analysis.labels import Label
+from stemsplit.analysis.sections import find_sections
+from stemsplit.audio.rates import RateConverter
+
+if TYPE_CHECKING:
+    from stemsplit.audio.reader import Block
+
+DRUMS, BASS, VOICES = ("drums", "percussion"), ("bass",), ("vocals", "lead", "backing", "choir", "speech")
+"""How the names of such stems begin."""
+STEP_SECONDS = 0.5
+"""Between two chords, where there are no beats."""
+BARS = (4, 3)
+FEWEST_CHANGES = 8
+LEAST_REGULAR = 0.5
+"""From 0 (any beat) to 1 (one and the same beat of a bar): how regular chords must change to tell bars."""
+
+
+@dataclass(frozen=True, eq=False)
+class Music:
+    """What is played in a recording."""
+
+    beats: Beats | None
+    key: str | None
+    """As in `F# minor`."""
+    key_confidence: float
+    """From 0 to 1: by how much it fits better than the next one."""
+    chords: tuple[Label, ...]
+    """As in `F#m`, `G7`, or `N` for none."""
+    sections: tuple[Label, ...]
+    """`A`, `B` and so on; what has one label is alike."""
+
+    @property
+    def bpm(self) -> float | None:
+        """The mean tempo."""
+        return self.beats.bpm if self.beats else None
+
+
+NO_MUSIC = Music(None, None, 0.0, (), ())
+
+
+class MusicAnalyser:
+    """Finds what is played in stems that come in blocks, in memory that hardly grows.
+
+    Tempo and beats come from the drums, key and chords from everything but drums and voices, with the root
+    from the bass. Of a name that is no such stem, as `mixture`, everything comes from that one.
+    """
+
+    def __init__(self, names: Sequence[str], sample_rate: int) -> None:
+        drums = [index for index, name in enumerate(names) if name.startswith(DRUMS)]
+        voices = [index for index, name in enumerate(names) if name.startswith(VOICES)]
+        bass = [index for index, name in enumerate(names) if name.startswith(BASS)]
+        every = list(range(len(names)))
+        pitched = [index for index in every if index not in (*drums, *voices)]
+        rest = [index for index in pitched if index not in bass]
+        pitched = pitched or [index for index in every if index not in drums] or every
+        self._parts = {
+            "drums": drums or [index for index in every if index not in voices] or every,
+            "all": every,
+            "bass": bass if bass and rest else pitched,
+            "rest": rest or pitched,
+        }
+        self._rate, self._frames = sample_rate, 0
+        converters = {tuple(part): RateConverter(sample_rate, RATE, 1) for part in self._parts.values()}
+        self._converters = converters
+        self._onsets = {name: Onsets() for name in ("drums", "all")}
+        self._pitches = {tuple(self._parts[name]): Pitches() for name in ("bass", "rest")}
+
+    def add(self, sounds: Block) -> None:
+        """Append a block `(sound, channel, time)`."""
+        self._frames += sounds.shape[-1]
+        self._take(sounds.mean(axis=1), last=False)
+
+    def _take(self, sounds: Block, *, last: bool) -> None:
+        converted = {
+            part: converter.push(sounds[list(part)].sum(axis=0, keepdims=True), last=last)[0]
+            for part, converter in self._converters.items()
+        }
+        for name, onsets in self._onsets.items():
+            onsets.add(converted[tuple(self._parts[name])])
+        for part, pitches in self._pitches.items():
+            pitches.add(converted[part])
+
+    def finish(self) -> Music:
+        """Return what was found."""
+        self._take(np.zeros((1 + max(self._parts["all"]), 0), np.float32), last=True)
+        seconds = self._frames / self._rate
+        drums, every = (self._onsets[name].envelopes() for name in ("drums", "all"))
+        beats = find_beats(drums, every)
+        bounds = _bounds(beats, seconds)
+        if len(bounds) < 2:
+            return NO_MUSIC
+        rest, bass = (
+            harmony.semitones(self._pitches[tuple(self._parts[n])].spectra()) for n in ("rest", "bass")
+        )
+        separate = self._parts["rest"] != self._parts["bass"]
+        chords = find_chords(rest, bass if separate else None, bounds)
+        key, confidence = find_key(chords.chroma, chords.names, np.diff(bounds))
+        beats = _with_bars(beats, chords.names, len(bounds))
+        played = np.hstack(
+            [chords.chroma, _levels(drums, bounds), _loudness(rest, bounds), _loudness(bass, bounds)]
+        )
+        starts, letters = find_sections(played)
+        edges = [*bounds[starts].tolist(), seconds]
+        sections = tuple(map(Label, edges, edges[1:], letters))
+        return Music(beats, key, confidence, labels(chords.names, bounds), sections)
+
+
+def _bounds(beats: Beats | None, seconds: float) -> NDArray[np.float64]:
+    """Return the start, the beats and the end of a recording, in seconds."""
+    if not beats:
+        return np.append(np.arange(0, seconds, STEP_SECONDS), seconds)
+    times = beats.times_seconds
+    inner = times[(times > 0) & (times < seconds)]
+    return np.concatenate([[0.0], inner, [seconds]])
+
+
+def _levels(onsets: NDArray[np.float64], bounds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how much is struck `(beat, range)`, for sections."""
+    edges = np.searchsorted(Onsets.seconds(np.arange(len(onsets), dtype=np.float64)), bounds)
+    sums = np.concatenate([np.zeros((1, onsets.shape[1])), np.cumsum(onsets, axis=0)])
+    means = (sums[edges[1:]] - sums[edges[:-1]]) / np.maximum(np.diff(edges), 1)[:, None]
+    return _scaled(np.sqrt(means))
+
+
+def _loudness(magnitudes: NDArray[np.float64], bounds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how loud the pitches of each beat are `(beat, 1)`, for sections."""
+    during = harmony.during(magnitudes, bounds).sum(axis=1, keepdims=True)
+    return _scaled(np.log1p(10 * during / max(float(during.max(initial=0)), 1e-9)))
+
+
+def _scaled(levels: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(0.5 * levels / np.maximum(levels.max(axis=0, initial=0), 1e-9), np.float64)
+
+
+def _with_bars(beats: Beats | None, names: list[str], bounds: int) -> Beats | None:
+    """Return beats with the bars that begin where chords change, if that is regular."""
+    if beats is None:
+        return None
+    before = bounds - 1 - len(beats.times_seconds)  # what is before the first beat has a chord, too
+    changes = [index - before for index in range(1, len(names)) if names[index] != names[index - 1]]
+    if len(changes) < FEWEST_CHANGES:
+        return beats
+    regular = {}
+    for bar in BARS:
+        counts = np.bincount(np.array(changes) % bar, minlength=bar)
+        share = float(counts.max()) / len(changes)
+        regular[bar] = ((share - 1 / bar) / (1 - 1 / bar), int(counts.argmax()))
+    bar, (how, first) = max(regular.items(), key=lambda item: item[1])
+    return replace(beats, beats_per_bar=bar, first_downbeat=first) if how >= LEAST_REGULAR else beats
