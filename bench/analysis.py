@@ -1,6 +1,6 @@
 """How well beats, tempo, key, chords and sections are found, on pieces that are known note by note.
 
-    python bench/analysis.py SOUNDFONT VOCALS [--seeds 2 3] [--split 4]
+    python -m bench.analysis SOUNDFONT VOCALS [--seeds 2 3] [--split 4]
 
 SOUNDFONT is a General MIDI one, such as FluidR3_GM.sf2. VOCALS has one folder per song with a file `vocals`;
 they are mixed to each piece as loud as all the rest, in a key and tempo of their own, which is harder than a
@@ -15,11 +15,11 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import mir_eval
+import mir_eval  # type: ignore[import-untyped]
 import numpy as np
-import pieces
 
 import stemsplit
+from bench import pieces
 from stemsplit.analysis.chords import NAMES
 from stemsplit.analysis.key import PROFILES
 from stemsplit.analysis.labels import Label
@@ -30,11 +30,11 @@ STEP = 0.02
 COLUMNS = ("beat F", "tempo", "tempo or octave", "key", "chords", "major/minor", "sections F", "bars")
 HEAD = """# Beats, tempo, key, chords and sections
 
-By `bench/analysis.py`: {count} pieces of 12 styles, {minutes:.0f} minutes, whose notes are known.
+By `python -m bench.analysis`: {count} pieces of 12 styles, {minutes:.0f} minutes, whose notes are known.
 
 - Beat F: the F-measure at 70 ms (mir_eval). Tempo: pieces within 2 %. Key: pieces with tonic and mode right.
-- Chords: share of the time with the right root and kind of major, minor, seventh or none; "major/minor" counts
-  a seventh as major.
+- Chords: share of the time with the right root and kind: major, minor, seventh or none. "Major/minor"
+  counts a seventh as major.
 - Sections F: boundaries within 3 s. Bars: pieces whose bars are found to begin on the right beat, and in
   brackets on a wrong one; for the others no bars are given.
 - "With vocals": those of other songs, unrelated in key and tempo, as loud as all the rest together.
@@ -62,7 +62,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 piece = pieces.write(style, seed, Path(folder), options.soundfont)
             stems = piece.stems
-            rest = sum(stems.values())
+            rest = np.sum(list(stems.values()), axis=0)
             voice = pieces.vocals(options.vocals, len(rest), seed)
             voice *= np.sqrt(np.mean(rest**2) / np.mean(voice**2))
             ways = {
@@ -155,10 +155,10 @@ def score(
     bpm: float,
     key: str | None,
     chords: list[Label],
-    *rest: object,
+    starts: list[float] | None,
+    downbeats: np.ndarray,
 ) -> dict[str, float]:
     """Return the scores of what was found."""
-    starts, downbeats = rest
     octaves = min(abs(bpm * factor / piece.bpm - 1) for factor in (0.5, 1, 2))
     times = np.arange(0, piece.chords[-1][1], STEP)
     true = at(times, [start for start, _, _ in piece.chords], [name for *_, name in piece.chords])
@@ -171,7 +171,7 @@ def score(
         "chords": float(np.mean(true == told)),
         "major/minor": float(np.mean(np.char.rstrip(true, "7") == np.char.rstrip(told, "7"))),
         "sections F": np.nan if starts is None else boundaries(piece.sections, starts),
-        "bars": np.nan if starts is None else bars(piece, np.asarray(downbeats)),
+        "bars": np.nan if starts is None else bars(piece, downbeats),
     }
 
 

@@ -5,13 +5,14 @@ Twelve styles; the seed chooses tempo, key, progressions, instruments, and how l
 
 from __future__ import annotations
 
+import functools
 import random
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pretty_midi
+import pretty_midi  # type: ignore[import-untyped]
 import soundfile
 
 from stemsplit.audio.reader import Reader
@@ -318,18 +319,17 @@ class _Band:
         halves = len(self._style.bass) / beats
         low = 28 + (root - 4) % 12
         offsets = {"r": 0, "5": 7, "o": 12, "3": intervals[1]}
-        for step, length, mark in _runs(self._style.bass[: round(share * halves)]):
-            self._note(self._bass, low + offsets[mark], first + step / halves, 0.92 * length / halves, 96)
+        for step, held, mark in _runs(self._style.bass[: round(share * halves)]):
+            self._note(self._bass, low + offsets[mark], first + step / halves, 0.92 * held / halves, 96)
         notes = [52 + (root + interval - 52) % 12 for interval in intervals]
         halves = len(self._style.comp) / beats
-        for step, length, _ in _runs(self._style.comp[: round(share * halves)]):
+        for step, held, _ in _runs(self._style.comp[: round(share * halves)]):
             for note in notes:
-                self._note(self._chords, note, first + step / halves, 0.9 * length / halves, 78)
+                self._note(self._chords, note, first + step / halves, 0.9 * held / halves, 78)
         scale = sorted({(root + interval) % 12 for interval in intervals})
         when = 0.0
         while when < share - 0.01:
-            length = rng.choice([0.5, 0.5, 1, 1.5])
-            length = min(length, share - when)
+            length = min(rng.choice([0.5, 0.5, 1.0, 1.5]), share - when)
             if rng.random() < 0.6:
                 # On the beat a note of the chord, elsewhere often one next to it.
                 note = 72 + rng.choice(scale) + (0 if when % 1 == 0 else rng.choice([0, 0, 2, -1]))
@@ -375,14 +375,12 @@ def _render(track: list[pretty_midi.Instrument], seconds: float, folder: Path, s
 
 def vocals(data: Path, frames: int, seed: int) -> np.ndarray:
     """Return vocals `(time,)` of other songs one after the other, in their own key and tempo."""
+    return np.resize(_vocals(data, seed), frames)
+
+
+@functools.cache
+def _vocals(data: Path, seed: int) -> np.ndarray:
     paths = sorted(data.glob("*/vocals.*"))
     random.Random(seed).shuffle(paths)
-    found = np.concatenate(
-        [
-            block.mean(axis=0)
-            for path in paths
-            for block in Reader(path)
-            if Reader(path).sample_rate == SAMPLE_RATE
-        ]
-    )
-    return np.resize(found, frames)
+    readers = [reader for reader in map(Reader, paths) if reader.sample_rate == SAMPLE_RATE]
+    return np.concatenate([block.mean(axis=0) for reader in readers for block in reader])

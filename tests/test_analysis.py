@@ -39,20 +39,21 @@ def clicks(bpm: float, seconds: int = 20) -> tuple[np.ndarray, np.ndarray]:
 def test_the_tempo_of_a_click_track(bpm):
     sound, beats = clicks(bpm)
     found = analyse(np.array_split(sound, 9, axis=1), RATE, 1)
-    assert found.bpm == pytest.approx(bpm, abs=0.3)
-    assert found.bpm_confidence > 0.6
-    late = [np.abs(beats - beat).min() for beat in found.beats]
+    tracked = found.music.beats
+    assert tracked.bpm == pytest.approx(bpm, abs=0.3)
+    assert tracked.confidence > 0.6
+    late = [np.abs(beats - beat).min() for beat in tracked.times_seconds]
     assert np.quantile(late, 0.9) < 0.02
     assert np.median(late) < 0.01
-    assert len(found.beats) >= len(beats) - 3
+    assert len(tracked.times_seconds) >= len(beats) - 3
 
 
 @pytest.mark.slow
 def test_what_has_no_beat_says_so():
-    assert analyse([np.zeros((1, 5 * RATE), np.float32)], RATE, 1).bpm is None
-    assert analyse([noise(20, 1)], RATE, 1).bpm_confidence < 0.2
+    assert analyse([np.zeros((1, 5 * RATE), np.float32)], RATE, 1).music.bpm is None
+    assert analyse([noise(20, 1)], RATE, 1).music.beats.confidence < 0.2
     short = analyse([noise(0.1, 1)], RATE, 1)
-    assert (short.bpm, short.lufs) == (None, None)
+    assert (short.music.bpm, short.lufs) == (None, None)
 
 
 def chords(*notes: tuple[int, ...]) -> np.ndarray:
@@ -66,11 +67,11 @@ def chords(*notes: tuple[int, ...]) -> np.ndarray:
 @pytest.mark.slow
 def test_the_key_of_cadences():
     minor = analyse([chords((57, 60, 64), (62, 65, 69), (64, 68, 71), (57, 60, 64))], RATE, 1)
-    assert minor.key == "A minor"
+    assert minor.music.key == "A minor"
     major = analyse([chords((63, 67, 70), (68, 72, 75), (70, 74, 77), (63, 67, 70))], RATE, 1)
-    assert major.key == "Eb major"
-    assert min(minor.key_confidence, major.key_confidence) > 0.2
-    assert analyse([noise(3, 1)], RATE, 1, music=False).key is None
+    assert major.music.key == "Eb major"
+    assert min(minor.music.key_confidence, major.music.key_confidence) > 0.2
+    assert analyse([noise(3, 1)], RATE, 1, music=False).music is None
 
 
 @pytest.mark.parametrize("rate", [22_050, 44_100, 48_000])
@@ -152,7 +153,7 @@ def test_inspect_tells_people(files):
 @pytest.mark.slow
 def test_inspect_tells_programs(files):
     run = CliRunner().invoke(app, ["inspect", "clicks.wav", "song", "--json"])
-    sound, *stems = [json.loads(line) for line in run.stdout.splitlines()]
+    sound, *stems, song = [json.loads(line) for line in run.stdout.splitlines()]
     assert sound["bpm"] == pytest.approx(97, abs=0.3)
     assert len(sound["beats"]) > 28
     assert [(each["stem"], round(each["energy_share"], 2)) for each in stems] == [

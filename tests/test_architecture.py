@@ -41,7 +41,7 @@ MANY_PARAMETERS = {
     **dict.fromkeys(
         ["cli/evaluate.py", "cli/live.py", "cli/practice.py", "cli/remix.py", "cli/split.py"], "command"
     ),
-    **dict.fromkeys(["cli/train.py", "cli/unpack.py"], "command"),
+    **dict.fromkeys(["cli/inspect.py", "cli/train.py", "cli/unpack.py"], "command"),
 }
 """Typer commands, with one parameter per option."""
 LONG = {"options.py", "cli/train.py"}

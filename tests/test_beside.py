@@ -124,7 +124,7 @@ def test_a_track_that_is_done_already_gets_no_page_and_says_so(song):
 WORKING = """
 import sys, time
 from stemsplit import cli
-from stemsplit.analysis import sound
+from stemsplit.analysis import music
 
 def work(*_):
     print("working", file=sys.stderr, flush=True)
@@ -135,10 +135,10 @@ def half(session, path):
     path.write_text("half")
     work()
 
-sound._Music.add = lambda *_: None
-sound._Music.rhythm = lambda *_: None
+music.MusicAnalyser.add = lambda *_: None
+music.MusicAnalyser.finish = lambda *_: music.NO_MUSIC
 if sys.argv[1] == "analysis":
-    sound._Music.rhythm = work
+    music.MusicAnalyser.finish = work
 else:
     from stemsplit.export import daw
     daw.WRITERS["reaper"] = half

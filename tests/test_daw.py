@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tracemalloc
@@ -17,7 +18,8 @@ import soundfile
 from lxml import etree
 from typer.testing import CliRunner
 
-from stemsplit.analysis.sound import Analysis, analyse
+from stemsplit.analysis.beats import Beats
+from stemsplit.analysis.music import NO_MUSIC, Music, analyse_stems
 from stemsplit.audio import stem_folder
 from stemsplit.audio.reader import Reader
 from stemsplit.audio.stem_labels import COLOURS, ORDER
@@ -28,8 +30,8 @@ from stemsplit.export import daw
 
 SCHEMAS = Path(__file__).parent / "data" / "dawproject"
 RATE, FRAMES = 44_100, 30_011
-SILENCE = analyse([np.zeros((1, RATE), np.float32)], RATE, 1, music=False)
-HEARD = replace(SILENCE, bpm=97.0004, bpm_confidence=0.81, key="A minor", key_confidence=0.3)
+BEATS = replace(Beats.from_bpm(97.0004, 0.3, 30), confidence=0.81)
+MUSIC = replace(NO_MUSIC, beats=BEATS, key="A minor", key_confidence=0.3)
 ODD = (
     'a <b> & "c" ]]>',
     "it's",
@@ -53,9 +55,9 @@ def write_stems(folder: Path, *names: str, rate: int = RATE, channels: int = 2, 
     return folder
 
 
-def write(kind: str, folder: Path, heard: Analysis = HEARD, **options: Any) -> Path:
+def write(kind: str, folder: Path, music: Music = MUSIC, **options: Any) -> Path:
     return daw.write(
-        kind, stem_folder.find(folder), folder / f"session{daw.SUFFIXES[kind]}", heard, **options
+        kind, stem_folder.find(folder), folder / f"session{daw.SUFFIXES[kind]}", music, **options
     )
 
 
@@ -199,10 +201,52 @@ def test_the_tempo_and_how_sure_it_is(tmp_path, kind):
     assert tempo(write(kind, write_stems(tmp_path))) == ("97.0", "4", "4", said)
 
 
+def changes(path: Path) -> list[tuple[float, float]]:
+    """The tempo map of a session as pairs of a time in seconds and a tempo."""
+    if path.suffix == ".rpp":
+        envelope = rpp.loads(path.read_text(encoding="utf-8")).find("TEMPOENVEX")
+        return [(float(point[1]), float(point[2])) for point in envelope.findall("PT")]
+    points = parts(path)[0].findall("Arrangement/TempoAutomation/RealPoint")
+    found, seconds = [], 0.0
+    for point, after in zip(points, [*points[1:], None], strict=True):
+        found.append((seconds, float(point.get("value"))))
+        beats = 0 if after is None else float(after.get("time")) - float(point.get("time"))
+        seconds += beats * 60 / found[-1][1]
+    return found
+
+
+def lines(changes: list[tuple[float, float]], seconds: float) -> np.ndarray:
+    """The lines of the grid that a tempo map draws, from 0 s on."""
+    found, beat = [], 0.0
+    for (start, bpm), (end, _) in zip(changes, [*changes[1:], (seconds, 0.0)], strict=True):
+        last = beat + (end - start) * bpm / 60
+        found += [
+            start + (line - beat) * 60 / bpm for line in range(math.ceil(beat - 1e-6), math.ceil(last - 1e-6))
+        ]
+        beat = last
+    return np.array(found)
+
+
+@pytest.mark.parametrize("kind", daw.SUFFIXES)
+@pytest.mark.parametrize("drift", [0.0, 0.1])
+@pytest.mark.parametrize("first", [0.05, 0.3, 3.3])
+def test_the_grid_is_on_the_beats(tmp_path, kind, drift, first):
+    bpm = 100 * (1 + drift * np.sin(np.linspace(0, 3, 60)))
+    times = first + np.concatenate([[0], np.cumsum(60 / bpm)])
+    beats = Beats(times, None, 0, 60 * 60 / (times[-1] - first), 1.0)
+    found = changes(write(kind, write_stems(tmp_path), replace(MUSIC, beats=beats)))
+    assert len(found) == (16 if drift else 2)
+    assert all(60 < tempo < 170 for _, tempo in found)
+    grid = lines(found, times[-1] + 1)
+    away = np.abs(grid[:, None] - times).min(axis=0)
+    assert away[1:].max() < (0.01 if drift else 1e-6)
+    assert np.diff(grid).min() > 0.3
+
+
 @pytest.mark.parametrize("kind", daw.SUFFIXES)
 def test_without_a_tempo_it_is_120_and_says_so(tmp_path, kind):
     said = "no tempo was detected: 120.0 BPM is used"
-    assert tempo(write(kind, write_stems(tmp_path), SILENCE)) == ("120.0", "4", "4", said)
+    assert tempo(write(kind, write_stems(tmp_path), NO_MUSIC)) == ("120.0", "4", "4", said)
 
 
 def test_names_that_xml_must_escape_or_cannot_hold(tmp_path):
@@ -243,7 +287,7 @@ def test_a_title_with_every_quote_gets_another_mark(tmp_path):
 
 def test_a_reaper_project_elsewhere_finds_its_stems(tmp_path):
     folder, path = write_stems(tmp_path / "stems" / "a song"), tmp_path / "sessions" / "new" / "mine.rpp"
-    daw.write("reaper", stem_folder.find(folder), path, HEARD)
+    daw.write("reaper", stem_folder.find(folder), path, MUSIC)
     shutil.move(tmp_path, moved := tmp_path.with_name("moved"))
     files = {
         Path(os.path.normpath(moved / "sessions" / "new" / file))
@@ -281,7 +325,7 @@ def test_memory_does_not_grow_with_the_stems(tmp_path, kind):
             file.write(np.zeros((250_000, 2), np.float32))
     found = stem_folder.find(tmp_path)
     tracemalloc.start()
-    path = daw.write(kind, found, tmp_path / f"x{daw.SUFFIXES[kind]}", HEARD)
+    path = daw.write(kind, found, tmp_path / f"x{daw.SUFFIXES[kind]}", MUSIC)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2_000_000 < (tmp_path / "long.wav").stat().st_size / 10
@@ -327,14 +371,14 @@ def test_the_tempo_is_the_mixtures_where_it_lies_there(tmp_path):
     ticks, rate = soundfile.read(folder / "drums.wav")
     (folder / "drums.wav").unlink()
     soundfile.write(folder / "mixture.wav", ticks.repeat(2), 2 * rate)
-    assert daw.analyse(replace(stem_folder.find(folder), mixture=None)).bpm != pytest.approx(100, abs=5)
+    assert analyse_stems(replace(stem_folder.find(folder), mixture=None)).bpm != pytest.approx(100, abs=5)
     assert run(folder).exit_code == 0
     assert float(tempo(folder / "song.dawproject")[0]) == pytest.approx(100, abs=1)
     assert set(placed(folder / "song.dawproject")) == {"bass"}
 
 
 def test_what_cannot_be_done_is_said_before_any_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(daw, "analyse", None)
+    monkeypatch.setattr("stemsplit.analysis.music.analyse_stems", None)
     folder = write_stems(tmp_path / "song")
     (tmp_path / "taken.dawproject").mkdir()
     for words, said in [

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +16,8 @@ from stemsplit.analysis.key import find_key
 from stemsplit.analysis.labels import Label
 from stemsplit.analysis.sections import find_sections
 from stemsplit.audio.rates import RateConverter
-
-if TYPE_CHECKING:
-    from stemsplit.audio.reader import Block
+from stemsplit.audio.reader import Block, Reader
+from stemsplit.audio.stem_folder import MIXTURE, Passes, StemSet
 
 DRUMS, BASS, VOICES = ("drums", "percussion"), ("bass",), ("vocals", "lead", "backing", "choir", "speech")
 """How the names of such stems begin."""
@@ -75,6 +73,7 @@ class MusicAnalyser:
             "bass": bass if bass and rest else pitched,
             "rest": rest or pitched,
         }
+        self.sounds = len(names)
         self._rate, self._frames = sample_rate, 0
         converters = {tuple(part): RateConverter(sample_rate, RATE, 1) for part in self._parts.values()}
         self._converters = converters
@@ -98,7 +97,7 @@ class MusicAnalyser:
 
     def finish(self) -> Music:
         """Return what was found."""
-        self._take(np.zeros((1 + max(self._parts["all"]), 0), np.float32), last=True)
+        self._take(np.zeros((self.sounds, 0), np.float32), last=True)
         seconds = self._frames / self._rate
         drums, every = (self._onsets[name].envelopes() for name in ("drums", "all"))
         beats = find_beats(drums, every)
@@ -119,6 +118,28 @@ class MusicAnalyser:
         edges = [*bounds[starts].tolist(), seconds]
         sections = tuple(map(Label, edges, edges[1:], letters))
         return Music(beats, key, confidence, labels(chords.names, bounds), sections)
+
+
+def analyse_stems(stems: StemSet, progress: Callable[[float], None] = lambda share: None) -> Music:
+    """Return what is played in stems, or in their mixture if it is there and no stem is of drums.
+
+    `progress` is called with the share that is done, from 0 to 1.
+
+    Raises:
+        DecodeError: a stem cannot be read.
+    """
+    passes = Passes(1, stems.frames, progress)
+    if stems.mixture and not any(name.startswith(DRUMS) for name in stems.stems):
+        mixture = Reader(stems.mixture)
+        passes = Passes(1, stems.frames * mixture.sample_rate / stems.sample_rate, progress)
+        analyser = MusicAnalyser([MIXTURE], mixture.sample_rate)
+        for block in passes.watch(mixture):
+            analyser.add(block[np.newaxis])
+        return analyser.finish()
+    analyser = MusicAnalyser(list(stems.stems), stems.sample_rate)
+    for block in passes.watch(stems.blocks()):
+        analyser.add(block)
+    return analyser.finish()
 
 
 def _bounds(beats: Beats | None, seconds: float) -> NDArray[np.float64]:

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-CONTEXT = 12
+CONTEXT = 8
 """Beats that are compared as one."""
 BLUR = 6.0
 """The standard deviation in beats of what counts as the same time."""
 SHORTEST = 12
 """Beats of a section."""
+NOVEL = 0.4
+"""Of the largest novelty: less begins no section."""
 ALIKE = 0.86
 """From 0 to 1: sections that are more alike than this have one label."""
 
@@ -37,9 +39,9 @@ def find_sections(features: Array) -> tuple[list[int], list[str]]:
 
 
 def _similarity(features: Array) -> Array:
-    """Return how alike beats are, with those that follow them, from -1 to 1."""
+    """Return how alike beats are, with those around them, from -1 to 1."""
     centred = features - features.mean(axis=0)
-    padded = np.pad(centred, ((0, CONTEXT - 1), (0, 0)), mode="edge")
+    padded = np.pad(centred, ((CONTEXT // 2, CONTEXT - 1 - CONTEXT // 2), (0, 0)), mode="edge")
     stacked = np.lib.stride_tricks.sliding_window_view(padded, CONTEXT, axis=0).reshape(len(features), -1)
     rows = stacked / np.maximum(np.linalg.norm(stacked, axis=1, keepdims=True), 1e-9)
     return np.asarray(rows @ rows.T, np.float64)
@@ -68,7 +70,7 @@ def _starts(novelty: Array) -> list[int]:
     for beat in np.argsort(-novelty).tolist():
         around = novelty[max(0, beat - SHORTEST // 2) : beat + SHORTEST // 2 + 1]
         apart = min(abs(beat - other) for other in [*found, len(novelty)]) >= SHORTEST
-        if apart and novelty[beat] == around.max() and novelty[beat] > max(0.2, novelty.mean()):
+        if apart and novelty[beat] == around.max() and novelty[beat] > NOVEL:
             found.append(beat)
     return sorted(found)
 

@@ -51,6 +51,7 @@ def command(
     the stems. A REAPER project refers to them, so leave them where they are. The path of the session is
     printed to stdout, the tempo to stderr.
     """
+    from stemsplit.analysis.music import analyse_stems
     from stemsplit.audio.stem_folder import find
     from stemsplit.export import daw
     from stemsplit.export.daw.session import remark
@@ -59,8 +60,8 @@ def command(
     path = out or stems / f"{found.name}{daw.SUFFIXES[format]}"
     daw.check(format, path, force)
     with Bars(enabled=not quiet) as bars, bars.shares(f"session of {found.name}") as progress:
-        analysis = daw.analyse(found, progress)
-        daw.write(format, found, path, analysis, force)
+        music = analyse_stems(found, progress)
+        daw.write(format, found, path, music, force)
     report = console.Report(quiet=quiet, verbose=False, json=False)
-    report.remark(remark(analysis))
+    report.remark(remark(music))
     report.paths({"session": path})

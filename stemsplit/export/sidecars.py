@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stemsplit import plots
+from stemsplit.analysis.music import analyse_stems
 from stemsplit.audio.reader import Reader
 from stemsplit.audio.stem_folder import StemSet
 from stemsplit.export import daw, report
@@ -66,8 +67,8 @@ class Sidecars:
         )
         if self.session:
             with phase("session") as progress:
-                analysis = daw.analyse(stems, progress)
-                daw.write(self.session, stems, paths["session"], analysis, force)
+                music = analyse_stems(stems, progress)
+                daw.write(self.session, stems, paths["session"], music, force)
         if self.page:
             facts = report.facts(stems, options.output.out)
             with phase("report") as progress:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-from stemsplit.analysis import sound
-from stemsplit.analysis.sound import Analysis
-from stemsplit.audio.reader import Reader
-from stemsplit.audio.stem_folder import Passes, StemSet
+from stemsplit.analysis.music import Music
+from stemsplit.audio.stem_folder import StemSet
 from stemsplit.errors import EncodeError
 from stemsplit.export.daw import dawproject, reaper
 from stemsplit.export.daw.session import session
@@ -17,17 +14,6 @@ from stemsplit.files.parts import refuse_to_replace
 
 SUFFIXES = {"dawproject": ".dawproject", "reaper": ".rpp"}
 WRITERS = {"dawproject": dawproject.write, "reaper": reaper.write}
-
-
-def analyse(stems: StemSet, progress: Callable[[float], None] = lambda share: None) -> Analysis:
-    """Analyse the mixture or, without one, the sum of the stems.
-
-    `progress` is called with the fraction that is done, from 0 to 1.
-    """
-    form = Reader(stems.mixture) if stems.mixture else stems
-    frames = stems.frames * form.sample_rate / stems.sample_rate
-    blocks = Passes(1, frames, progress).watch(stems.mix())
-    return sound.analyse(blocks, form.sample_rate, form.channels)
 
 
 def check(kind: str, path: Path, force: bool = False) -> None:
@@ -44,11 +30,11 @@ def check(kind: str, path: Path, force: bool = False) -> None:
     refuse_to_replace(path, force=force)
 
 
-def write(kind: str, stems: StemSet, path: Path, analysis: Analysis, force: bool = False) -> Path:
+def write(kind: str, stems: StemSet, path: Path, music: Music, force: bool = False) -> Path:
     """Write the session of some stems; it appears whole or not at all.
 
-    `kind` is "dawproject", which contains the sounds, or "reaper", which refers to them by path. The tempo is
-    that of the `analysis` of the mixture. Returns the path.
+    `kind` is "dawproject", which contains the sounds, or "reaper", which refers to them by path. The grid is
+    on the beats of `music`. Returns the path.
 
     Raises:
         EncodeError: the file cannot be written, or its suffix does not match the kind.
@@ -57,5 +43,5 @@ def write(kind: str, stems: StemSet, path: Path, analysis: Analysis, force: bool
     """
     check(kind, path, force)
     with writing(path, force=force) as part:
-        WRITERS[kind](session(stems, analysis), part)
+        WRITERS[kind](session(stems, music), part)
     return path

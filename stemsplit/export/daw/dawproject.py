@@ -70,7 +70,9 @@ def _project(session: Session, files: list[str]) -> ET.Element:
     ET.SubElement(transport, "Tempo", id="tempo", name="Tempo", unit="bpm", value=str(session.bpm))
     ET.SubElement(transport, "TimeSignature", id="meter", numerator=str(BEATS_PER_BAR), denominator="4")
     structure = ET.SubElement(root, "Structure")
-    lanes = ET.SubElement(ET.SubElement(root, "Arrangement", id="arrangement"), "Lanes", timeUnit="seconds")
+    arrangement = ET.SubElement(root, "Arrangement", id="arrangement")
+    lanes = ET.SubElement(arrangement, "Lanes", timeUnit="seconds")
+    _tempo_map(arrangement, session)
     for number, (track, file) in enumerate(zip(session.tracks, files, strict=True), 1):
         shown, seconds = {"name": track.name, "color": track.colour}, str(session.seconds(track))
         row = ET.SubElement(structure, "Track", shown, id=f"track{number}", contentType="audio")
@@ -84,6 +86,16 @@ def _project(session: Session, files: list[str]) -> ET.Element:
     row = ET.SubElement(structure, "Track", id="mastertrack", name="Master", contentType="audio")
     _channel(row, {"id": "master", "role": "master"})
     return root
+
+
+def _tempo_map(arrangement: ET.Element, session: Session) -> None:
+    if not session.tempo_map:
+        return
+    points = ET.SubElement(arrangement, "TempoAutomation", timeUnit="beats", unit="bpm")
+    ET.SubElement(points, "Target", parameter="tempo")
+    for change in session.tempo_map:
+        values = {"time": f"{change.beat}.0", "value": f"{change.bpm:.10f}", "interpolation": "hold"}
+        ET.SubElement(points, "RealPoint", values)
 
 
 def _channel(track: ET.Element, attributes: dict[str, str]) -> None:

@@ -35,10 +35,28 @@ def write(session: Session, path: Path) -> None:
         "  >",
         f"  SAMPLERATE {session.sample_rate} 1 0",
         f"  TEMPO {session.bpm} {BEATS_PER_BAR} 4",
+        *(f"  {line}" for line in _tempo_map(session)),
         *(f"  {line}" for track in session.tracks for line in _track(session, track, folder)),
         ">",
     ]
     path.write_text("\n".join([*lines, ""]), encoding="utf-8", newline="\n")
+
+
+def _tempo_map(session: Session) -> list[str]:
+    if not session.tempo_map:
+        return []
+    # The last number is the shape: this tempo up to the next point.
+    points = [f"  PT {change.seconds:.12f} {change.bpm:.10f} 1" for change in session.tempo_map]
+    return [
+        "<TEMPOENVEX",
+        "  ACT 1 -1",
+        "  VIS 1 0 1",
+        "  LANEHEIGHT 0 0",
+        "  ARM 0",
+        "  DEFSHAPE 1 -1 -1",
+        *points,
+        ">",
+    ]
 
 
 def _track(session: Session, track: Track, folder: Path) -> list[str]:

@@ -7,8 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
+from typing import NamedTuple
 
-from stemsplit.analysis.sound import Analysis
+import numpy as np
+
+from stemsplit.analysis.beats import Beats
+from stemsplit.analysis.music import Music
 from stemsplit.audio.reader import Reader
 from stemsplit.audio.stem_folder import StemSet
 from stemsplit.audio.stem_labels import COLOURS, ORDER
@@ -16,6 +20,8 @@ from stemsplit.audio.stem_labels import COLOURS, ORDER
 DEFAULT_BPM = 120.0
 """The usual default of DAWs, if no tempo was detected."""
 BEATS_PER_BAR = 4
+STEADY_SECONDS = 0.001
+"""Beats whose distances differ by less have one tempo."""
 USUAL_COLOURS = dict(zip(ORDER, COLOURS, strict=True))
 """Colours of the usual stems, the same as in stem files."""
 OTHER_COLOURS = ("#E69F00", "#F0E442", "#0072B2", "#999999")
@@ -33,15 +39,26 @@ class Track:
     frames: int
 
 
+class TempoChange(NamedTuple):
+    """A tempo from a beat on, which is at a time in seconds."""
+
+    beat: int
+    seconds: float
+    bpm: float
+
+
 @dataclass(frozen=True)
 class Session:
-    """The stems of a song, as tracks that start at 0 s, and the tempo of the grid."""
+    """The stems of a song as tracks that start at 0 s, and the tempo of the grid."""
 
     name: str
     tracks: tuple[Track, ...]
     sample_rate: int
     channels: int
     bpm: float
+    """The mean tempo."""
+    tempo_map: tuple[TempoChange, ...]
+    """Empty if no beats were found."""
     remark: str
 
     def seconds(self, track: Track) -> float:
@@ -49,9 +66,9 @@ class Session:
         return track.frames / self.sample_rate
 
 
-def session(stems: StemSet, analysis: Analysis) -> Session:
-    """Return the session of some stems, at the tempo detected in their mixture."""
-    colours = _colours(stems.stems)
+def session(stems: StemSet, music: Music) -> Session:
+    """Return the session of some stems, with the beats found in them."""
+    colours, map = _colours(stems.stems), tempo_map(music.beats)
     return Session(
         name=printable(stems.name),
         tracks=tuple(
@@ -59,17 +76,40 @@ def session(stems: StemSet, analysis: Analysis) -> Session:
         ),
         sample_rate=stems.sample_rate,
         channels=stems.channels,
-        bpm=DEFAULT_BPM if analysis.bpm is None else round(analysis.bpm, 3),
-        remark=remark(analysis),
+        bpm=DEFAULT_BPM if music.bpm is None else round(music.bpm, 3),
+        tempo_map=map,
+        remark=remark(music),
     )
 
 
-def remark(analysis: Analysis) -> str:
+def tempo_map(beats: Beats | None) -> tuple[TempoChange, ...]:
+    """Return the changes of tempo that put a DAW's grid, which begins at 0 s, on the beats.
+
+    The tempo up to the first beat is such that whole beats fit. An even tempo changes only there; one that
+    drifts changes once per bar.
+    """
+    if beats is None:
+        return ()
+    times = beats.times_seconds
+    period = 60 / beats.bpm
+    first = next(index for index, time in enumerate(times) if time >= 2 * period / 3)
+    lead = max(1, round(float(times[first]) / period))
+    even = float(np.ptp(np.diff(times))) < STEADY_SECONDS
+    step = len(times) - 1 - first if even else BEATS_PER_BAR
+    found = [TempoChange(0, 0.0, 60 * lead / float(times[first]))]
+    for start in range(first, len(times) - 1, max(1, step)):
+        end = min(start + step, len(times) - 1)
+        bpm = 60 * (end - start) / float(times[end] - times[start])
+        found.append(TempoChange(lead + start - first, float(times[start]), bpm))
+    return tuple(found)
+
+
+def remark(music: Music) -> str:
     """Return a message about a session's tempo and its confidence."""
-    if analysis.bpm is None:
+    if music.beats is None:
         return f"no tempo was detected: {DEFAULT_BPM:.1f} BPM is used"
-    said = f"tempo {analysis.bpm:.1f} BPM, confidence {analysis.bpm_confidence:.2f}"
-    return f"{said}; key {analysis.key}, confidence {analysis.key_confidence:.2f}" if analysis.key else said
+    said = f"tempo {music.beats.bpm:.1f} BPM, confidence {music.beats.confidence:.2f}"
+    return f"{said}; key {music.key}, confidence {music.key_confidence:.2f}" if music.key else said
 
 
 def printable(text: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from stemsplit import plots
+from stemsplit.analysis.music import DRUMS, MusicAnalyser
 from stemsplit.analysis.sound import analyse
 from stemsplit.audio.reader import Block, Reader, Signal, resample
 from stemsplit.audio.stem_folder import MIXTURE, Passes, StemSet, in_step
@@ -65,12 +66,15 @@ def write(
             for index in playable
         }
         analyses = [
-            analyse(passes.watch(sound), stemset.sample_rate, stemset.channels, music=index == 0)
-            for index, sound in enumerate(sounds)
+            analyse(passes.watch(sound), stemset.sample_rate, stemset.channels, music=False)
+            for sound in sounds
         ]
-        blocks = passes.watch(_mixture_and_stems(stemset))
+        drums = any(stem.startswith(DRUMS) for stem in stemset.stems)
+        analyser = MusicAnalyser(names[1:] if drums else names[:1], stemset.sample_rate)
+        blocks = _analysed(passes.watch(_mixture_and_stems(stemset)), analyser, 1 if drums else 0)
         found = pictures.survey(blocks, stemset.sample_rate, stemset.frames)
-        _publish(path, make_page(stemset, names, analyses, found, facts), encoded, force=force)
+        page = make_page(stemset, names, (analyses, analyser.finish()), found, facts)
+        _publish(path, page, encoded, force=force)
     return path
 
 
@@ -109,6 +113,13 @@ def _mixture_and_stems(stemset: StemSet) -> Iterator[Block]:
     else:
         for stems in stemset.blocks():
             yield np.concatenate([stems.sum(axis=0, keepdims=True), stems])
+
+
+def _analysed(blocks: Iterable[Block], analyser: MusicAnalyser, first: int) -> Iterator[Block]:
+    """Yield the blocks, of which the sounds from `first` on are analysed, as many as the analyser takes."""
+    for block in blocks:
+        analyser.add(block[first : first + analyser.sounds])
+        yield block
 
 
 def _encode(sound: Iterable[Block], stemset: StemSet, path: Path) -> Path:

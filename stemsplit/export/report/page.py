@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
 from string import Template
 
+from stemsplit.analysis.chords import NONE
+from stemsplit.analysis.labels import Label
+from stemsplit.analysis.music import Music
 from stemsplit.analysis.sound import Analysis
 from stemsplit.audio.stem_folder import MIXTURE, StemSet
 from stemsplit.audio.tags import read_tags
@@ -25,26 +28,26 @@ AUDIO = "<!-- audio -->"
 def make_page(
     stemset: StemSet,
     names: list[str],
-    analyses: list[Analysis],
+    analysed: tuple[list[Analysis], Music],
     found: pictures.Survey,
     facts: Mapping[str, str],
 ) -> str:
     """Return the page as HTML, with `AUDIO` in place of its sounds."""
     script, style = _asset("engines.js") + _asset("player.js"), _asset("style.css")
-    mixture, title = analyses[0], _title(stemset)
+    (analyses, music), title = analysed, _title(stemset)
+    rate, image = f"{stemset.sample_rate / 1000:g} kHz", analyses[0].image
     seconds = stemset.frames / stemset.sample_rate
     axis = _axis(seconds)
     waves = [_wave(path) + axis for path in pictures.wave_paths(found.waves)]
     return Template(_asset("template.html")).substitute(
         policy=allowed(script),
         title=escape(_text(title)),
-        summary=escape(
-            f"{clock(seconds)}, {stemset.sample_rate / 1000:g} kHz {mixture.image}, {len(names) - 1} stems"
-        ),
+        summary=escape(f"{clock(seconds)}, {rate} {image}, {len(names) - 1} stems"),
         seconds=f"{seconds:.6f}",
         clock=clock(seconds),
         style=style,
         script=script,
+        lanes=_lanes(music, seconds),
         tracks="".join(
             _track(index, name, wave, title, stemset.mixture is not None)
             for index, (name, wave) in enumerate(zip(names, waves, strict=True))
@@ -54,7 +57,7 @@ def make_page(
         pictures=_sections(names, found, axis),
         facts="".join(
             f"<div><dt>{escape(_text(name))}</dt><dd>{escape(_text(value))}</dd></div>\n"
-            for name, value in {**_music(mixture), **facts}.items()
+            for name, value in {**_music(music), **facts}.items()
         ),
         audio=AUDIO,
     )
@@ -160,13 +163,35 @@ def _sums(stemset: StemSet, found: pictures.Survey) -> str:
     )
 
 
-def _music(mixture: Analysis) -> dict[str, str]:
+def _music(music: Music) -> dict[str, str]:
     found = {}
-    if mixture.bpm is not None:
-        found["Tempo"] = f"{mixture.bpm:.1f} beats a minute (confidence {mixture.bpm_confidence:.0%})"
-    if mixture.key is not None:
-        found["Key"] = f"{mixture.key} (confidence {mixture.key_confidence:.0%})"
+    if music.beats is not None:
+        beats = music.beats
+        found["Tempo"] = f"{beats.bpm:.1f} beats a minute (confidence {beats.confidence:.0%})"
+    if music.key is not None:
+        found["Key"] = f"{music.key} (confidence {music.key_confidence:.0%})"
     return found
+
+
+def _lanes(music: Music, seconds: float) -> str:
+    """Return the sections as wide as the waveforms, and the chords, which move past the playhead."""
+    if music.beats is None or not any(chord.text != NONE for chord in music.chords):
+        return ""
+    sections = _lane(music.sections, seconds)
+    chords = _lane([chord for chord in music.chords if chord.text != NONE], seconds)
+    return f"""<div class="seek sections"><ol aria-label="Sections">{sections}</ol></div>
+<div class="chords"><ol aria-label="Chords" style="--seconds:{seconds:.3f}">{chords}</ol></div>
+"""
+
+
+def _lane(labels: Sequence[Label], seconds: float) -> str:
+    """Return list items at their times; what has one label has one colour."""
+    texts = list(dict.fromkeys(label.text for label in labels))
+    return "".join(
+        f'<li class="tone-{1 + texts.index(label.text) % 7}" style="left:{label.start / seconds:.3%};'
+        f'width:{(label.end - label.start) / seconds:.3%}">{escape(label.text)}</li>'
+        for label in labels
+    )
 
 
 def _sections(names: list[str], found: pictures.Survey, axis: str) -> str:
