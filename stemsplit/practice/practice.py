@@ -189,8 +189,8 @@ def _key(source: Path, song: Song, wanted: PracticeOptions) -> tuple[tuple[str |
         return (None, 0.0), wanted.from_key.semitones_to(wanted.key)
     reader = song.reader
     mixture = (stems.sum(axis=0) for stems in song.blocks()) if source.is_dir() else reader
-    found = analyse(mixture, reader.sample_rate, reader.channels)
-    if found.key is None:
+    found = analyse(mixture, reader.sample_rate, reader.channels).music
+    if found is None or found.key is None:
         raise StemsplitError(f"No key was found in `{source.name}`", "give it with --from-key")
     return (found.key, found.key_confidence), parse_key(found.key).semitones_to(wanted.key)
 
