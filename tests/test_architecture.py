@@ -44,8 +44,8 @@ MANY_PARAMETERS = {
     **dict.fromkeys(["cli/inspect.py", "cli/train.py", "cli/unpack.py"], "command"),
 }
 """Typer commands, with one parameter per option."""
-LONG = {"options.py", "cli/train.py"}
-"""One table and three classes of options; a Typer command of fifty options."""
+LONG = {"options.py"}
+"""One table and three classes of options."""
 
 
 def home(module: str) -> str:

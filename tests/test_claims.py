@@ -402,7 +402,7 @@ def test_a_run_that_fails_to_replace_stems_keeps_the_record_of_those_there(tmp_p
     fail_at(monkeypatch, "vocals.wav", FULL)
     assert "the disk is full" in split("--force", "--gain", "-6").stderr
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
-    assert "done already" in split("--skip-existing").stderr
+    assert "already done" in split("--skip-existing").stderr
 
 
 @pytest.mark.slow
@@ -437,7 +437,7 @@ def test_stems_of_another_song_of_that_name_are_not_replaced_by_skip_existing(tm
     assert split("1/song.wav").exit_code == 0, "an edited song is split again"
     assert stems() != of_first
     Path("1").rename("moved")
-    assert "done already" in split("moved/song.wav").stderr
+    assert "already done" in split("moved/song.wav").stderr
     assert split("moved/song.wav", "--gain", "-1").exit_code == 0
     assert split("2/song.wav", "--force").exit_code == 0
 

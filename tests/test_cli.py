@@ -421,7 +421,7 @@ def test_an_interrupted_batch_says_how_to_go_on(pipeline, monkeypatch, verb):
     result = run(*words)
     assert result.exit_code == 130
     again = f"stemsplit {' '.join([*verb, '--skip-existing'])} a.wav b.wav 'my song.wav' c.wav --json"
-    hint = f"go on with `{again}`"
+    hint = f"resume with `{again}`"
     assert result.stderr.endswith(f"\ninterrupted: 3 of 4 tracks are left\n\nhint: {hint}\n")
     *_, error, end = events(result.stdout)
     assert (error["event"], error["code"], error["hint"]) == ("error", "interrupted", hint)
@@ -431,7 +431,7 @@ def test_an_interrupted_batch_says_how_to_go_on(pipeline, monkeypatch, verb):
 def test_the_command_to_go_on_is_not_longer_than_one_reads(pipeline, monkeypatch):
     pipeline.failures["a.wav"] = KeyboardInterrupt()
     monkeypatch.setattr(sys, "argv", ["stemsplit", *(f"{number}.wav" for number in range(1000))])
-    assert "go on with the same command and --skip-existing\n" in run("a.wav", "b.wav").stderr
+    assert "resume with the same command and --skip-existing\n" in run("a.wav", "b.wav").stderr
 
 
 def test_paths_of_tracks_that_are_done_are_printed_as_those_of_others(pipeline, monkeypatch):

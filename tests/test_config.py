@@ -127,23 +127,23 @@ def test_what_the_command_line_refuses_is_refused_everywhere(name, value, user, 
 @pytest.mark.parametrize(
     ("lines", "message", "hint"),
     [
-        (['fromat = "flac"'], "No option goes by `fromat` in line 1 of `{}`", "did you mean `format`?"),
+        (['fromat = "flac"'], "`fromat` in line 1 of `{}` is not an option", "did you mean `format`?"),
         (
             ["", "xyz = 1"],
-            "No option goes by `xyz` in line 2 of `{}`",
-            "`stemsplit config` lists what there is",
+            "`xyz` in line 2 of `{}` is not an option",
+            "`stemsplit config` lists all options",
         ),
-        (["[split]", "fast = true"], "No option goes by `split` in line 1 of `{}`", None),
-        (["tracks = 'a.wav'"], "No option goes by `tracks` in line 1 of `{}`", None),
-        (["help = true"], "No option goes by `help` in line 1 of `{}`", None),
-        (["fast = 'yes'"], "`fast` in line 1 of `{}` says 'yes', neither true nor false", None),
-        (["fast = 1"], "`fast` in line 1 of `{}` says 1, neither true nor false", None),
+        (["[split]", "fast = true"], "`split` in line 1 of `{}` is not an option", None),
+        (["tracks = 'a.wav'"], "`tracks` in line 1 of `{}` is not an option", None),
+        (["help = true"], "`help` in line 1 of `{}` is not an option", None),
+        (["fast = 'yes'"], "`fast` in line 1 of `{}` is 'yes', neither true nor false", None),
+        (["fast = 1"], "`fast` in line 1 of `{}` is 1, neither true nor false", None),
         (["format = true"], "`format` in line 1 of `{}` is neither text nor a number", None),
         (["stems = ['drums']"], "`stems` in line 1 of `{}` is neither text nor a number", None),
         (["start = 01:30:00"], "`start` in line 1 of `{}` is neither text nor a number", None),
         (
             ["two-stems = 'bass'", "two_stems = 'bass'"],
-            "`two_stems` in line 2 of `{}` is there twice",
+            "`two_stems` in line 2 of `{}` is set twice",
             "keep one of them",
         ),
         (["jobs = 2", "format = flac"], "`{}` is not TOML: Invalid value (at line 2, column 10)", None),
@@ -248,7 +248,7 @@ def test_a_variable_that_says_neither_yes_nor_no(monkeypatch):
     monkeypatch.setenv("STEMSPLIT_FAST", "perhaps")
     result = run("a.wav")
     assert result.exit_code == 2
-    assert "error: `STEMSPLIT_FAST` says 'perhaps', neither yes nor no\n" in result.stderr
+    assert "error: `STEMSPLIT_FAST` is 'perhaps', neither yes nor no\n" in result.stderr
     monkeypatch.setenv("STEMSPLIT_FAST", "")
     assert parsed()["fast"] is False
 

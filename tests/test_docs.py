@@ -109,7 +109,7 @@ def test_the_page_of_events_has_every_field_of_the_schema():
     assert page.count("\n## ") == len(schema["oneOf"])
     for event in schema["oneOf"]:
         assert all(f"| `{name}` |" in page for name in event["properties"])
-    assert "| `outputs.STEM.sha256` | string | optional. of the file; not from unpack |" in page
+    assert "| `outputs.STEM.sha256` | string | optional. Digest of the file. Not from `unpack`. |" in page
 
 
 def test_the_example_of_events_is_valid():

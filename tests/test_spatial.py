@@ -204,8 +204,8 @@ def test_a_method_is_a_model_like_any_other(song, method):
     stems = [soundfile.read(each["path"])[0] for each in done["outputs"].values()]
     np.testing.assert_allclose(sum(stems), song.T, atol=1e-5)
     again = CliRunner().invoke(app, ["panned.wav", "--model", method, "--skip-existing"])
-    assert again.exit_code == 0, "done already"
-    assert again.stderr == "panned.wav: done already\n"
+    assert again.exit_code == 0, "already done"
+    assert again.stderr == "panned.wav: already done\n"
 
 
 def test_some_sources_may_be_asked_for(song):
@@ -258,7 +258,7 @@ def test_positions_may_be_given(song, method, least_db):
     again = CliRunner().invoke(
         app, ["panned.wav", "--model", method, "--azimuth", "-30,12", "--skip-existing"]
     )
-    assert "done already" not in again.stderr
+    assert "already done" not in again.stderr
 
 
 def test_positions_have_names():

@@ -1,4 +1,4 @@
-"""Progress bars on stderr, where that is a terminal."""
+"""Progress bars on stderr, if it is a terminal."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from stemsplit.audio.reader import Reader
 
 OTHER_COLUMNS = 50
-"""The width of all columns of a bar except its title."""
+"""The width of all columns of a bar except the title."""
 
 
 class Bars:
-    """Shows the progress of each track, and of several tracks together, by the seconds of sound.
+    """Shows the progress of each track, and of all tracks together, in seconds of sound.
 
-    While it is open, all messages of `console` are printed above the bars. When it closes, the bars are gone.
+    While it is open, all messages of `console` are printed above the bars. When it closes, the bars
+    disappear.
     """
 
     def __init__(self, tracks: Iterable[Reader] = (), *, enabled: bool) -> None:
@@ -41,7 +42,7 @@ class Bars:
         from rich import progress
         from rich.console import Console
 
-        # rich must leave stdout alone: it would redirect it to this console, which writes to stderr.
+        # Otherwise rich would redirect stdout to this console, which writes to stderr.
         self._progress = progress.Progress(
             progress.TextColumn("{task.description}", markup=False),
             progress.BarColumn(bar_width=20),
@@ -87,7 +88,7 @@ class Bars:
             yield update
         finally:
             bars.remove_task(task)
-            # All of the track counts as done, whether it failed or not.
+            # The whole track counts as done, even if it failed.
             self._advance(max(0.0, (console.seconds_of(reader) or 0.0) - before / reader.sample_rate))
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Output for users and programs: errors, remarks and progress on stderr, results on stdout."""
+"""Output for users and programs: errors, messages and progress on stderr, results on stdout."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _bars: Progress | None = None
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Keep stdout for this program's output: what a library prints there goes to stderr."""
+    """Reserve stdout for this program's output; output of libraries goes to stderr."""
     global _ours
     _ours = sys.stdout
     try:
@@ -64,7 +64,7 @@ def above(bars: Progress) -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    """Replace what a terminal may take as a command, or cannot show."""
+    """Replace characters that a terminal cannot show, or could interpret as commands."""
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
@@ -92,7 +92,7 @@ def say(text: str) -> None:
 
 
 def _to_stdout(line: bytes, end: bytes = b"\n") -> None:
-    """Write a line to stdout; where that is a terminal with progress bars, above them."""
+    """Write a line to stdout; in a terminal with progress bars, above them."""
     if _bars and (_ours or sys.stdout).isatty():
         say(os.fsdecode(line))
     else:
@@ -139,7 +139,7 @@ class Report:
 
     @contextlib.contextmanager
     def failing(self, track: Track | Path) -> Iterator[None]:
-        """Report any error inside, including a bug of the program, and go on after it."""
+        """Report any error inside, including bugs of the program, and continue."""
         try:
             yield
         except Exception as problem:
@@ -171,10 +171,10 @@ class Report:
                 event(event="plan", input=job.track, seconds=seconds, outputs=job.outputs)
 
     def skipped(self, job: Job, beside: Mapping[str, Path] | None = None) -> None:
-        """Report a track that is done already, and its sidecar files, `beside`."""
+        """Report a track that is already done, and its sidecar files, `beside`."""
         with self._one_at_a_time:
             self.skips += 1
-            self.remark(f"{job.track}: done already")
+            self.remark(f"{job.track}: already done")
             if self.json:
                 event(event="track", status="skipped", input=job.track, outputs=job.outputs, **beside or {})
             else:
@@ -202,11 +202,11 @@ class Report:
         return tell
 
     def interrupted(self, tracks: int, *, go_on: str) -> None:
-        """Report that the run ends early, and the command with which to `go_on`."""
+        """Report that the run ends early, and the command to resume it, `go_on`."""
         left = tracks - self.successes - self.skips - self.failures
         problem = Interrupted("interrupted")
         if tracks > 1:
-            problem = Interrupted(f"interrupted: {left} of {tracks} tracks are left", f"go on with {go_on}")
+            problem = Interrupted(f"interrupted: {left} of {tracks} tracks are left", f"resume with {go_on}")
         say(f"{problem.message}" + (f"\n\nhint: {problem.hint}" if problem.hint else ""))
         if self.json:
             error_event(problem, event="error")
@@ -221,7 +221,7 @@ class Report:
             self.remark(", ".join(f"{count} {what}" for what, count in done.items() if count))
 
     def paths(self, outputs: Mapping[str, Path]) -> None:
-        """Print where the stems are."""
+        """Print the paths of the stems."""
         for path in dict.fromkeys(outputs.values()):
             # As bytes: not every file name is text.
             _to_stdout(os.fsencode(str(path)), self._path_end)

@@ -1,23 +1,23 @@
-"""The user's defaults: from the environment, from a project's file, from the user's file.
+"""Default options from the environment, a project's file, and the user's file.
 
     # stemsplit.toml
     format = "flac"
     two-stems = "vocals"
     mask = "wiener"
 
-Keys are the long names of options, with `-` or `_`; values are as on the command line, and `true` or `false`
-for flags. There are three sources; earlier ones take precedence:
+Keys are the long names of options, with `-` or `_`. Values are those of the command line, or `true` or
+`false` for flags. There are three sources; earlier ones take precedence:
 
-1. the environment: `STEMSPLIT_FORMAT=flac`, `STEMSPLIT_FAST=1`; an empty variable is none;
+1. the environment: `STEMSPLIT_FORMAT=flac`, `STEMSPLIT_FAST=1`; empty variables are ignored;
 2. the project's file: `stemsplit.toml` in the current folder, or in the nearest folder above that has
    one. The search ends at the home folder, inclusive, or else at the root;
 3. the user's file: `stemsplit.toml` in `user_folder()`.
 
-`STEMSPLIT_CONFIG=FILE` reads this file instead of the two. A relative path in a project's file counts
-from the folder of that file, any other from the current folder; `~` is the home folder in both.
+`STEMSPLIT_CONFIG=FILE` replaces both files by this file. A relative path in a project's file is relative to
+the folder of that file, any other to the current folder; `~` is the home folder in both.
 
-A project's file may come with somebody else's music, so it cannot set `force` or `ray`: it can neither
-replace existing files nor send files to other machines. Nor can its `model` be one of another package.
+A project's file can come with other people's music, so it cannot set `force` or `ray`: it can neither
+overwrite existing files nor send files to other machines. Its `model` cannot be one of another package.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NAME = "stemsplit.toml"
 PREFIX = "STEMSPLIT_"
 NAMED = f"{PREFIX}CONFIG"
 MODELS_FOLDER = f"{PREFIX}MODELS_DIR"
-"""The variable with the folder of installed models, see `zoo.installed`."""
+"""The variable for the folder of installed models, see `zoo.installed`."""
 
 _NOT_FOR_PROJECTS = {"force": "have files replaced", "ray": "have others do the work"}
 
@@ -45,7 +45,7 @@ _TILDE = re.compile(r"(--[a-z][\w-]*=|-[A-Za-z]|)(~(?:[/\\].*)?)$", re.DOTALL)
 
 Source = Literal["environment", "project", "user", "named"]
 Options = Mapping[str, bool]
-"""The options there are, by long name with `_`, and whether each is a mere flag."""
+"""The long names of all options, with `_`, and whether each is a flag."""
 
 
 @dataclass(frozen=True)
@@ -72,19 +72,19 @@ class Setting:
 
 @dataclass(frozen=True)
 class Place:
-    """A file that is read if it is there; one that the user has named must be there."""
+    """A file that is read if it exists. A file named by the user must exist."""
 
     source: Source
     path: Path
 
     @property
     def there(self) -> bool:
-        """Whether there is anything to read."""
+        """Whether to read the file."""
         return os.path.isfile(self.path) or self.source == "named"
 
 
 def layers(options: Options) -> list[dict[str, Setting]]:
-    """Return the settings of each source that has any, by option; in order of precedence.
+    """Return the settings of each source by option, in order of precedence.
 
     Raises:
         BadConfig: a file cannot be read, or a key or the type of a value is wrong.
@@ -111,7 +111,7 @@ def places() -> list[Place]:
 
 def user_folder() -> Path:
     """Return the program's folder in the platform's folder for user settings."""
-    home = Path(os.path.expanduser("~"))  # Path.home() fails for a user who has none, as in containers
+    home = Path(os.path.expanduser("~"))  # Path.home() fails for users without one, e.g. in containers
     if sys.platform == "darwin":
         return home / "Library" / "Application Support" / "stemsplit"
     if sys.platform == "win32":
@@ -131,7 +131,7 @@ def expanded(word: str) -> str:
 def _upwards() -> Iterator[Path]:
     try:
         here = Path.cwd()
-    except OSError:  # it has been removed under our feet
+    except OSError:  # the current folder was removed
         return
     home = os.path.realpath(os.path.expanduser("~"))
     for folder in (here, *here.parents):
@@ -141,12 +141,12 @@ def _upwards() -> Iterator[Path]:
 
 
 def variable(option: str) -> str:
-    """Return the variable of an option: `STEMSPLIT_TWO_STEMS`."""
+    """Return the variable for an option, e.g. `STEMSPLIT_TWO_STEMS`."""
     return PREFIX + option.upper()
 
 
 def key(option: str) -> str:
-    """Return an option as it is written in a file and on the command line: `two-stems`."""
+    """Return the name of an option in files and on the command line, e.g. `two-stems`."""
     return option.replace("_", "-")
 
 
@@ -154,7 +154,7 @@ def environment(options: Options) -> dict[str, Setting]:
     """Return the settings of the environment.
 
     Raises:
-        BadConfig: the variable of a flag says neither yes nor no.
+        BadConfig: the variable of a flag is neither yes nor no.
     """
     found = {}
     for option, flag in options.items():
@@ -167,7 +167,7 @@ def environment(options: Options) -> dict[str, Setting]:
 
 
 def unknown_variables(options: Options) -> dict[str, str | None]:
-    """Return unknown variables that begin like the program's, and the likely intention of each."""
+    """Return unknown variables with the program's prefix, and the likely intention of each."""
     known = [NAMED, MODELS_FOLDER, *map(variable, options)]
     strange = [name for name in os.environ if name.startswith(PREFIX) and name not in known]
     return {name: _nearest(name, known) for name in sorted(strange)}
@@ -186,12 +186,12 @@ def read(place: Place, options: Options) -> dict[str, Setting]:
         at = _at(name, line, place.path)
         if option not in options:
             near = _nearest(option, options)
-            hint = f"did you mean `{key(near)}`?" if near else "`stemsplit config` lists what there is"
-            raise BadConfig(f"No option goes by {at}", hint)
+            hint = f"did you mean `{key(near)}`?" if near else "`stemsplit config` lists all options"
+            raise BadConfig(f"{at} is not an option", hint)
         if option in found:
-            raise BadConfig(f"{at} is there twice", "keep one of them")
+            raise BadConfig(f"{at} is set twice", "keep one of them")
         if option in _NOT_FOR_PROJECTS and place.source == "project":
-            hint = f"say --{option} on the command line, or in your own file: see `stemsplit config --path`"
+            hint = f"use --{option} on the command line, or your own file: see `stemsplit config --path`"
             raise BadConfig(f"{at}: a project's file cannot {_NOT_FOR_PROJECTS[option]}", hint)
         meant = _typed(value, at, flag=options[option])
         if isinstance(meant, str):
@@ -199,7 +199,8 @@ def read(place: Place, options: Options) -> dict[str, Setting]:
                 _refuse_plugin(option, meant, at)
             if option == "out" and "://" in meant and place.source == "project":
                 raise BadConfig(
-                    f"{at}: a project's file cannot send stems away", "say --out, or use your own file"
+                    f"{at}: a project's file cannot send stems to other machines",
+                    "use --out, or your own file",
                 )
             meant = _path(option, expanded(meant), place)
         found[option] = Setting(option, meant, place.source, str(place.path), line)
@@ -214,31 +215,31 @@ def _refuse_plugin(option: str, meant: str, at: str) -> None:
 
     models = [meant] if option == "model" else [each.partition("=")[2] for each in meant.split(",")]
     if any(needs_plugin(model.strip()) for model in models):
-        hint = f"say --{option} on the command line, or in your own file: see `stemsplit config --path`"
+        hint = f"use --{option} on the command line, or your own file: see `stemsplit config --path`"
         raise BadConfig(f"{at}: a project's file can name shipped and installed models only", hint)
 
 
 def _parse(path: Path) -> tuple[str, dict[str, Any]]:
-    # Here, so that who has no such file does not wait for it.
+    # Imported here, because it is not needed without such a file.
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
 
     try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows editors like to begin with a mark
+        text = path.read_text(encoding="utf-8-sig")  # Windows editors add a byte order mark
         return text, tomllib.loads(text)
     except OSError as problem:
         raise BadConfig(
             f"`{path}` cannot be read: {problem.strerror or problem}", "make it readable, or remove it"
         ) from problem
     except (ValueError, RecursionError) as problem:
-        hint = 'write it like `format = "flac"`: words in quotes; numbers, true and false without'
+        hint = 'write lines such as `format = "flac"`: text in quotes; numbers, true and false without quotes'
         raise BadConfig(f"`{path}` is not TOML: {problem}", hint) from problem
 
 
 def _line(text: str, name: str) -> int | None:
-    """The parser keeps no lines; this finds a key that is written as it usually is."""
+    """Find the line of a key in its usual form, because the parser does not return lines."""
     pattern = re.compile(rf"""\s*\[*\s*["']?{re.escape(name)}["']?\s*[=.\]]""")
     return next((number for number, line in enumerate(text.splitlines(), 1) if pattern.match(line)), None)
 
@@ -257,15 +258,15 @@ def _yes_or_no(name: str, text: str) -> bool:
         return True
     if lowered in ("0", "false", "no", "off"):
         return False
-    raise BadConfig(f"`{name}` says {text!r}, neither yes nor no", "set it to 1 or to 0")
+    raise BadConfig(f"`{name}` is {text!r}, neither yes nor no", "set it to 1 or to 0")
 
 
 def _typed(value: Any, at: str, *, flag: bool) -> str | bool:
-    """A flag's value, or the words that one would have typed on the command line."""
+    """Return the value of a flag, or the text as on the command line."""
     if flag:
         if isinstance(value, bool):
             return value
-        raise BadConfig(f"{at} says {value!r}, neither true nor false", "write true or false, without quotes")
+        raise BadConfig(f"{at} is {value!r}, neither true nor false", "write true or false, without quotes")
     if isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return str(value)
     hint = "write it as on the command line, in quotes unless it is a number"

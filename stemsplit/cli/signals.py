@@ -1,4 +1,4 @@
-"""Signals that end the program: exceptions, so that nothing half-written is left behind."""
+"""Signals that end the program become exceptions, so that no partial files are left behind."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import time
 from typing import Any
 
 PATIENCE_SECONDS = 10.0
-"""After a signal, further ones are ignored for this long: they would interrupt the cleanup."""
+"""Time after a signal during which further signals are ignored, because they would interrupt the cleanup."""
 
 _last = -PATIENCE_SECONDS
 
 
 def install() -> None:
-    """Turn signals into KeyboardInterrupt, except those that are ignored: after `nohup`, or behind `&`."""
+    """Turn signals into KeyboardInterrupt, except ignored ones, e.g. after `nohup` or with `&`."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
         number = getattr(signal, name, None)  # not every system has all of them
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
@@ -21,7 +21,7 @@ def install() -> None:
 
 
 def status(interrupt: KeyboardInterrupt) -> int:
-    """Return the exit status of programs that such a signal ends."""
+    """Return the usual exit status of programs ended by such a signal."""
     return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class SplitHere:
-    """One run over opened tracks."""
+    """A run over opened tracks."""
 
     runner: BatchRunner
     tracks: Mapping[Job, Reader]
@@ -35,7 +35,7 @@ class SplitHere:
     """The error that ends the run early."""
 
     def start(self, jobs: int) -> None:
-        """Split the tracks, `jobs` of them at a time; one that fails stops no other."""
+        """Split the tracks, `jobs` at a time. If one fails, the others continue."""
         from stemsplit.separation.separator import FittedMethod
 
         options = self.runner.options
@@ -60,7 +60,7 @@ class SplitHere:
                 ]
                 for future in work:
                     future.result()
-            except BaseException as reason:  # which may be but the echo of another track's
+            except BaseException as reason:  # which may be a consequence of another track's
                 raise self._reasons[0] if self._reasons else reason  # noqa: B904
             finally:
                 self._stop.set()
@@ -71,7 +71,7 @@ class SplitHere:
             self._stop.check()
             with self.report.failing(job.track):
                 self._split(method, bars, number, job)
-        except BaseException as reason:  # an interrupt, or a bug: no other track is begun
+        except BaseException as reason:  # an interrupt or a bug: start no other track
             self._reasons.append(reason)
             self._stop.set()
             raise

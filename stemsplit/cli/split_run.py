@@ -1,4 +1,4 @@
-"""How `stemsplit split` runs: which tracks, and whether here, on a Ray cluster or to standard output."""
+"""Runs `stemsplit split`: on this machine, on a Ray cluster, or to standard output."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Run:
         raise typer.Exit(1 if report.failures else 0)
 
     def _find(self, folder: Path, options: BatchOptions) -> Found:
-        """Return the tracks; what comes through standard input is kept in a folder."""
+        """Return the tracks; standard input is stored in a folder."""
         from stemsplit.audio.raw import spool
         from stemsplit.batch.discovery import Found, find_tracks
 
@@ -102,7 +102,7 @@ class Run:
         from stemsplit.cli.split_here import SplitHere
 
         runner = BatchRunner(options)
-        # With Ray the workers, which may have other disks, look whether a track can be split.
+        # With Ray, the workers, which can have other disks, check the tracks.
         opened = {} if self.ray else _open(runner, planned, report, self.sidecars)
         todo = planned if self.ray else list(opened)
         report.plan(todo, opened)
@@ -116,13 +116,13 @@ class Run:
             SplitHere(runner, opened, report, self.sidecars).start(self.jobs or 1)
 
     def _to_stdout(self, stem: str, folder: Path, options: BatchOptions, report: console.Report) -> None:
-        """Write one stem of one track to standard output: plain samples and WAV as they are made."""
+        """Write one stem of one track to standard output: headerless samples and WAV are streamed."""
         from stemsplit import pipeline
         from stemsplit.missing import no_stem
         from stemsplit.output.plan import plan_stream
 
         if sys.stdout.isatty():
-            raise typer.BadParameter("--stdout needs a program or a file behind it: stemsplit ... | play")
+            raise typer.BadParameter("--stdout needs a pipe or a file: stemsplit ... | play")
         stdout = streams.sound()
         if stem not in options.names:
             raise no_stem(stem, options.names, "here")
@@ -152,7 +152,7 @@ class Run:
         report.summarise(result)
 
     def _open_one(self, stem: str, folder: Path, options: BatchOptions) -> tuple[Reader | RawReader, Path]:
-        """Return the one track, and a path for its stem."""
+        """Return the only track, and a path for its stem."""
         from stemsplit.audio.raw import RawReader
         from stemsplit.batch.plan import Job
         from stemsplit.batch.runner import BatchRunner
@@ -173,7 +173,7 @@ class Run:
 def _open(
     runner: BatchRunner, planned: Sequence[Job], report: console.Report, sidecars: Sidecars
 ) -> dict[Job, Reader]:
-    """Look at all tracks before any work that may take hours; tell of those that are done, or cannot be."""
+    """Check all tracks before work that can take hours; report those that are done or cannot be split."""
 
     def look(job: Job) -> Reader | StemsplitError | None:
         try:
@@ -201,14 +201,14 @@ def _open(
 def _split_on_cluster(
     options: BatchOptions, planned: Sequence[Job], report: console.Report, cluster: dict[str, Any]
 ) -> None:
-    """Split the tracks on a cluster, whose machines also check that they can be split."""
+    """Split the tracks on a cluster, whose machines also check the tracks."""
     from stemsplit.batch import ray_backend
 
     cpus = options.runtime.threads or 1
     try:
         with (
             Bars(enabled=not report.quiet) as bars,
-            console.alone(),  # Ray prints to stdout that it lost a machine
+            console.alone(),  # Ray prints lost machines to stdout
             bars.counting(len(planned)) as count,
         ):
             for job, outcome in ray_backend.run(options, planned, cpus=cpus, **cluster):
@@ -224,7 +224,7 @@ def _split_on_cluster(
 
 
 def _command_to_go_on() -> str:
-    """Return the command that finishes an interrupted batch, or a description of it if it is long."""
+    """Return the command that resumes an interrupted batch, or a description of it if it is long."""
     words = [word for word in sys.argv[1:] if word != "--skip-existing"]
     words.insert(words[:1] == ["split"], "--skip-existing")
     command = shlex.join(["stemsplit", *words])

@@ -1,4 +1,4 @@
-"""Work in threads that ends when the main thread is interrupted."""
+"""Stopping worker threads when the main thread is interrupted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 
 class Stop:
-    """Tells threads to end: at their next `check`, or at once in work that has none."""
+    """Stops threads at their next `check`, or immediately in work without checks."""
 
     def __init__(self) -> None:
         self._set = False
@@ -17,13 +17,13 @@ class Stop:
         self._unchecked: set[int] = set()
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt if the work is to end."""
+        """Raise KeyboardInterrupt if the work must end."""
         if self._set:
             raise KeyboardInterrupt
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """Let this thread be interrupted as signals interrupt the main thread: between any two steps."""
+        """Allow this thread to be interrupted at any point, as signals interrupt the main thread."""
         thread = threading.get_ident()
         with self._lock:
             self.check()
@@ -35,7 +35,7 @@ class Stop:
                 self._unchecked.discard(thread)
 
     def set(self) -> None:
-        """End the work. To call it again changes nothing: it would interrupt the cleanup."""
+        """End the work. Further calls have no effect, because they would interrupt the cleanup."""
         with self._lock:
             if not self._set:
                 self._set = True

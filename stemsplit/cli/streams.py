@@ -1,10 +1,11 @@
-"""The standard streams: all three are open from the start, and losing one of them does not end the work.
+"""The standard streams: all three are open from the start, and the loss of one does not end the work.
 
-- Standard error that cannot be written is ignored.
-- Standard output that cannot be written is reported once. Nothing more is written there, the work goes on,
-  and the exit status is 1. Where the sound itself goes there (see `sound`), the program ends with an error.
-- Standard output whose reader has gone ends the program with status 141.
-- A stream that was closed before the program started is the null device.
+- Errors in writing to standard error are ignored.
+- The first error in writing to standard output is reported. Nothing more is written there, the work
+  continues, and the exit status is 1. If the sound itself is written there (see `sound`), the program ends
+  with an error.
+- If the reader of standard output ends, the program ends with status 141.
+- A stream that was closed before the program started is replaced by the null device.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from stemsplit.cli import console
 from stemsplit.errors import EncodeError
 
 READER_GONE = 128 + 13
-"""The exit status of programs that SIGPIPE ends."""
+"""The exit status of programs ended by SIGPIPE."""
 
 
 def install() -> None:
     """Open the streams that are closed, and guard those that are written."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            # It takes the lowest free descriptor, the closed one: no sound file can get that later, and with
-            # it all that is printed.
+            # It takes the lowest free descriptor, the closed one; otherwise a sound file could get it later,
+            # and all printed text with it.
             null = os.open(os.devnull, os.O_RDWR)
             os.set_inheritable(null, True)
             setattr(sys, name, open(null, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
@@ -35,7 +36,7 @@ def install() -> None:
 
 
 def close(status: Any) -> Any:
-    """Flush, and return the exit status: 1 in place of 0 if output was lost."""
+    """Flush, and return the exit status: 1 instead of 0 if output was lost."""
     sys.stdout.flush()
     return status or int(getattr(sys.stdout.buffer, "lost", False))
 
@@ -44,10 +45,10 @@ def sound() -> BinaryIO:
     """Return standard output for sound.
 
     Raises:
-        EncodeError: it is closed. Writing to it raises this, too, if the sound cannot be written.
+        EncodeError: it is closed. Writing also raises this if the sound cannot be written.
     """
     if "stdout" in _closed:
-        raise EncodeError("Standard output is closed", "send the sound to a program or a file")
+        raise EncodeError("Standard output is closed", "redirect it to a program or a file")
     if isinstance(sys.stdout.buffer, _Output):
         sys.stdout.buffer.essential = True
     return sys.stdout.buffer
@@ -57,7 +58,7 @@ _closed: set[str] = set()
 
 
 class _Messages(io.BufferedWriter):
-    """Standard error: when it cannot be written, it becomes the null device."""
+    """Standard error, which becomes the null device after an error in writing."""
 
     lost = False
 
@@ -77,12 +78,12 @@ class _Messages(io.BufferedWriter):
     def _lose(self, error: OSError) -> None:
         self.lost = True
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, self.fileno())  # what is buffered still goes there, too
+        os.dup2(null, self.fileno())  # buffered data also goes there
         os.close(null)
 
 
 class _Output(_Messages):
-    """Standard output: its loss is told."""
+    """Standard output, whose loss is reported."""
 
     essential = False
 
@@ -98,7 +99,7 @@ class _Output(_Messages):
 
 
 def _guarded(stream: TextIO, kind: type[_Messages]) -> TextIO:
-    """Return a stream of the same form; one that is not a plain file, as Windows' consoles, is left alone."""
+    """Return a guarded stream with the same settings. Windows consoles are not files, and unchanged."""
     given: Any = stream
     if type(getattr(given.buffer, "raw", given.buffer)) is not io.FileIO:
         return stream
