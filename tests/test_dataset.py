@@ -230,7 +230,9 @@ def test_one_stem_at_a_time_is_in_memory(tmp_path):
 def test_a_stem_that_no_song_has_alone_is_named(tmp_path):
     write_song(tmp_path / "train" / "song", {"high_and_low": np.ones((1, 9), np.float32)})
     write_song(tmp_path / "valid" / "song", {"low": np.ones((1, 9), np.float32)})
-    with pytest.raises(UnknownStem, match="No training song has low alone; there is high and low"):
+    with pytest.raises(
+        UnknownStem, match="No training song has low as a separate stem; there is high and low"
+    ):
         splits([str(tmp_path)], ["low"])
 
 

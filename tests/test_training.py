@@ -343,7 +343,7 @@ def test_a_run_ends_with_weights_a_log_and_curves(data, tmp_path):
         TrainConfig(steps=3, loss="mse"),
         say=said.append,
     )
-    assert "going on from step 2" in said
+    assert "resuming from step 2" in said
     assert [entry["step"] for entry in logger.read(run / "log.jsonl")] == [2, 3]
 
 
@@ -415,12 +415,12 @@ def test_another_network_is_trained_by_the_same_command(data, tmp_path, network)
 def test_what_another_network_cannot_do_is_refused(data, tmp_path):
     for network, options, words in (
         ("fnn-small", {"dropout": 0.1}, "no --dropout for fnn-small"),
-        ("wavenet-small", {"loss": "bce"}, "no --loss bce for wavenet-small"),
+        ("wavenet-small", {"loss": "bce"}, "wavenet-small does not support --loss bce"),
     ):
         with pytest.raises(StemsplitError, match=words):
             train(settings(data, tmp_path / "run"), TrainConfig(network=network, **options), say=str)
     varied = settings(data, tmp_path / "run", augmentation=Augmentation(stretch=0.1))
-    with pytest.raises(StemsplitError, match="no --stretch or --equalise"):
+    with pytest.raises(StemsplitError, match="does not support --stretch and --equalise"):
         train(varied, TrainConfig(network="wavenet-small", loss="l1"), say=str)
     with pytest.raises(BadWeights, match="no-such-network"):
         train(settings(data, tmp_path / "run"), TrainConfig(network="no-such-network"), say=str)

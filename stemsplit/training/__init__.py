@@ -1,1 +1,1 @@
-"""Training: songs, examples, the loop. Imported by nothing but the command line's `train`."""
+"""Training: songs, examples, and the loop. Only `stemsplit train` imports it."""

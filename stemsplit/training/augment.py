@@ -1,6 +1,6 @@
 """Augmentation: random changes to training songs.
 
-The input of most networks is magnitudes of an STFT, for which changes of tempo and pitch cost little: see
+The input of most networks is magnitudes of an STFT, for which changes of tempo and pitch are cheap: see
 `Warp`.
 """
 
@@ -25,22 +25,22 @@ CURVE_TERMS = 4
 """Terms of an equaliser's curve, a sum of cosines over a logarithmic frequency axis."""
 NOISE_RANGE_DB = 30.0
 MONO, ONE_SIDED = 0.4, 0.15
-"""Of the changed stereo images, the shares that become mono, or one-sided; the rest change in width."""
+"""Shares of changed stereo images that become mono, or one-sided; the others change in width."""
 SIDE_DB = (-60.0, 6.0)
-"""Least and greatest gain of the side signal, when the width changes."""
+"""Minimum and maximum gain of the side signal, if the width changes."""
 WEAK_DB = -100.0
-"""Least gain of the weaker channel, when the image is one-sided."""
+"""Minimum gain of the weaker channel, if the image is one-sided."""
 
 
 @dataclass(frozen=True)
 class Warp:
-    """A change of tempo and pitch, made by the analysis of an excerpt.
+    """A change of tempo and pitch, made by changing the STFT of an excerpt.
 
-    Tempo: frames are `tempo` times as far apart. Pitch: frames are `pitch` times as long; a longer frame
-    keeps its lowest bins, a shorter one is padded with zeros above. Frame lengths are multiples of
-    n_fft / 64, which are quick to transform: the pitch is exact to a seventh of a semitone, three semitones
-    down to a sixth. Magnitudes equal those of the changed sound. Phases are not continuous from frame to
-    frame: an inverse transform sounds rough, alike for stems and mixture.
+    Tempo: the hop length is multiplied by `tempo`. Pitch: the frame length is multiplied by `pitch`; a longer
+    frame keeps its lowest bins, a shorter one is padded with zeros above. Frame lengths are multiples of
+    n_fft / 64, which are fast to transform; this limits the accuracy of the pitch to 1/7 of a semitone (1/6
+    at three semitones down). Magnitudes equal those of the changed sound. Phases are not continuous between
+    frames, so that an inverse transform sounds rough, for stems and mixture alike.
     """
 
     tempo: float = 1.0
@@ -108,16 +108,16 @@ def _window(length: int, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Which changes are made, how often and how much; 0 is never. Validation uses `Augmentation.none()`."""
+    """Probabilities and strengths of all changes; 0 means never. Validation uses `Augmentation.none()`."""
 
     across: float = 0.6
-    """Share of examples whose stems come from different songs."""
+    """Probability that the stems of an example are from different songs."""
     gain_db: float = 6.0
     """Standard deviation of a stem's gain in dB, when the stems come from different songs."""
     gain_within_db: float = 2.0
     """The same when the stems come from one song, whose balance is already realistic."""
     level_db: tuple[float, float] = (-15.0, 3.0)
-    """Least and greatest gain of all stems together, in dB."""
+    """Minimum and maximum gain of all stems together, in dB."""
     swap: float = 0.5
     """Probability that left and right are swapped, for all stems of a song together."""
     width: float = 0.5
@@ -129,13 +129,13 @@ class Augmentation:
     equalise_db: float = 0.0
     """Root mean square, in dB, of a smooth random curve over frequency, another one for each stem."""
     pitch: float = 0.0
-    """Greatest change of pitch, up or down, in semitones, for all stems of a song together."""
+    """Maximum pitch shift, up or down, in semitones, for all stems of a song together."""
     stretch: float = 0.0
-    """Greatest change of tempo, faster or slower, as a share, for all stems of a song together."""
+    """Maximum change of tempo, as a fraction, for all stems of a song together."""
     voiced: float = 0.0
-    """Share of examples in which the first stem must be audible; in the others it may be silent."""
+    """Probability that the first stem must be audible; in other examples it can be silent."""
     noise_db: float | None = None
-    """Greatest level of added white noise in dB, relative to the mixture; it is part of no stem."""
+    """Maximum level of added white noise in dB, relative to the mixture. The noise belongs to no stem."""
 
     @classmethod
     def none(cls) -> Augmentation:
@@ -165,8 +165,8 @@ class Augmentation:
     ) -> Floats:
         """Draw the gains of each part, `(part, bin)`, or `(part, 1)` for all bins.
 
-        They hold level, polarity and equaliser, and are 0 for dropped stems. The last part, the residual, is
-        never dropped. `audible` `(part)` tells which parts are not silent.
+        They contain level, polarity and equaliser, and are 0 for dropped stems. The last part, the residual,
+        is never dropped. `audible` `(part)` is True for parts that are not silent.
         """
         parts = len(audible)
         gains_db = rng.normal(0, self.gain_db if across else self.gain_within_db, (parts, 1))

@@ -23,15 +23,15 @@ from stemsplit.zoo.variants import Trained
 
 EXCERPT_SECONDS = 8.0
 EXCERPTS = 128
-"""The most excerpts, spread evenly over all songs: they take 0.4 GB, and more changed nothing."""
+"""Maximum number of excerpts, spread evenly over all songs. They take 0.4 GB; more made no difference."""
 FRAME_STRIDE = 8
-"""Adjacent frames are much alike: one in eight is enough."""
+"""Adjacent frames are similar, so every eighth frame suffices."""
 STEPS = 150
 LEARNING_RATE = 0.05
 
 
 def calibrate(path: Path, songs: Sequence[Song], *, device: str) -> None:
-    """Write into a model's card whether its stems are complete, and if they are, the scaling of its logits.
+    """Store in a model's card whether its stems are complete and, if so, the scaling of its logits.
 
     One network for all stems needs no scaling. The songs are the validation songs, because the networks are
     overconfident on training songs.
@@ -64,7 +64,7 @@ def fit(separator: MaskSeparator, songs: Sequence[Song]) -> tuple[tuple[float, .
     for _ in range(STEPS):
         scaled = torch.einsum("jk,ekctf->ejctf", scaling[:, :-1], predicted)
         masks = torch.softmax(scaled + scaling[:, -1, None, None, None], dim=1)
-        # sum|S - m X|**2, multiplied out; the phases of mixture and stem are in the products.
+        # sum|S - m X|**2, expanded; the products contain the phases of mixture and stem.
         errors = energies + (masks * (masks * mixture[:, None] - 2 * products)).sum(dim=(2, 3, 4))
         ratios = errors.clamp_min(1e-12) / energies.clamp_min(1e-12)
         loss = torch.log10(ratios)[audible].mean()
@@ -87,7 +87,7 @@ def _excerpts(separator: MaskSeparator, songs: Sequence[Song]) -> Iterable[Sampl
 def _statistics(separator: MaskSeparator, parts: Samples) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return logits, the mixture's energy per bin, its products with the stems, and the stems' energies.
 
-    Where one mask is for all channels, energies and products are summed over the channels.
+    If one mask is used for all channels, energies and products are summed over the channels.
     """
     reach, bins = separator.plan.context, separator.bins
     spectra = separator.stft.transform(parts)[..., :bins]

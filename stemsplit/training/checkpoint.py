@@ -1,4 +1,4 @@
-"""Checkpoints: all state that the rest of a run depends on, in one file that is written atomically."""
+"""Checkpoints: the complete state of a run, in one file that is written atomically."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def save(trainer: Trainer, path: Path) -> None:
 
 
 def resume(trainer: Trainer, path: Path) -> None:
-    """Restore the state that `save` wrote.
+    """Restore the state written by `save`.
 
     Raises:
         BadWeights: the checkpoint belongs to a run with other settings, or is damaged.
@@ -45,7 +45,7 @@ def resume(trainer: Trainer, path: Path) -> None:
             facts = file.metadata()
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
     except SafetensorError as error:
-        raise BadWeights(f"`{path}` is damaged: {error}", "delete it to begin again") from error
+        raise BadWeights(f"`{path}` is damaged: {error}", "delete it to start again") from error
     if facts["run"] != identity(trainer):
         theirs, ours = json.loads(facts["run"]), json.loads(identity(trainer))
         other = [f"{key} {theirs.get(key)}, not {ours[key]}" for key in ours if theirs.get(key) != ours[key]]
@@ -65,7 +65,7 @@ def identity(trainer: Trainer) -> str:
     """Return the settings that must not change during a run, as JSON."""
     recipe, samplers = asdict(trainer.recipe), trainer.samplers
     sampler, validation = samplers.training, samplers.validation
-    del recipe["steps"], recipe["minutes"], recipe["patience"]  # a run may be made longer
+    del recipe["steps"], recipe["minutes"], recipe["patience"]  # a run can be extended
     facts = {
         **recipe,
         **asdict(sampler.augmentation),

@@ -9,9 +9,9 @@ from typing import Any
 from stemsplit.files.claims import writing
 
 PANELS = {"loss": ("loss", "loss"), "accuracy, weighted by magnitude": ("accuracy", "weighted_accuracy")}
-"""Title to the measure's name in training and in validation."""
+"""Title -> name of the measure in training and in validation."""
 SDR = {"loss": ("loss", "loss"), "SDR, dB, in validation": ("", "sdr_db")}
-"""The same for losses of signals, which have no accuracy."""
+"""The same for signal losses, which have no accuracy."""
 
 
 def draw(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -50,7 +50,7 @@ def draw(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
 def _series(
     entries: Sequence[Mapping[str, Any]], key: str, stem: str, measure: str | None = None
 ) -> tuple[list[int], list[float]]:
-    """Return steps and values of a stem, where it has one."""
+    """Return the steps at which a stem has a value, and the values."""
     found = [(entry["step"], entry[key][stem]) for entry in entries if stem in entry[key]]
     values = [value if measure is None else value[measure] for _, value in found]
     return [step for step, _ in found], values

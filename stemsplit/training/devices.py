@@ -1,4 +1,4 @@
-"""Devices to train on: one or several, on one machine or several, by Lightning Fabric."""
+"""Training devices: one or several, on one or several machines, with Lightning Fabric."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ PACKAGES = ("lightning_fabric", "matplotlib")
 def launch(device: str = "cpu", *, precision: str = "float32", devices: int = 1, nodes: int = 1) -> Fabric:
     """Return the Fabric to train on; with several devices, in one process per device.
 
-    The processes of this machine are started here, with this process's command line. On other nodes the user
-    starts the same command, with the environment that torchrun or SLURM set.
+    The processes on this machine are started here, with the command line of this process. On other nodes, the
+    user starts the same command, in the environment set by torchrun or SLURM.
 
     Raises:
         StemsplitError: a package that only training needs is not installed.
@@ -35,7 +35,9 @@ def launch(device: str = "cpu", *, precision: str = "float32", devices: int = 1,
     kind = pick_device(device)
     here = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind, devices)
     if devices > here:
-        raise DeviceUnavailable(f"{devices} {kind} devices requested, {here} here", f"use --devices {here}")
+        raise DeviceUnavailable(
+            f"{devices} {kind} devices requested, but {here} available", f"use --devices {here}"
+        )
     if precision == "float16" and kind == "cpu":
         raise DeviceUnavailable("float16 is for GPUs", "use --precision bfloat16 or float32")
     from lightning_fabric import Fabric
@@ -59,7 +61,7 @@ def _precision(precision: str, kind: str) -> Any:
         return Precision()
 
     class Autocast(MixedPrecision):
-        """Leaves the input in float32: log magnitudes are rounded only once they are scaled."""
+        """Keeps the input in float32, because log magnitudes must be standardised before they are rounded."""
 
         def convert_input(self, data: Any) -> Any:
             return data

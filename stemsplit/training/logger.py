@@ -1,4 +1,4 @@
-"""The files that a run writes while it trains: log, learning curves, checkpoint."""
+"""The files of a training run: log, learning curves and checkpoint."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ LogEntry = dict[str, Any]
 stem `loss`, `accuracy`, `learning_rate`, and after a validation `valid`, for each measure. Losses and
 accuracies are means since the last line of the log."""
 Display = Callable[[LogEntry, bool], None]
-"""Is called with an entry, at most twice a second, and with whether the log has it, too."""
+"""A function called with an entry, at most twice per second, and with whether it was logged."""
 
 
 class TrainingLogger:
-    """Writes a line every 50 steps, the curves after each validation, a checkpoint then and every minute."""
+    """Writes the log every 50 steps, curves after each validation, and a checkpoint then and every minute."""
 
     def __init__(self, trainer: Trainer, run: Path, display: Display) -> None:
         self.trainer, self.run, self.display = trainer, run, display
         self.log = run / "log.jsonl"
-        # A killed run may have logged steps after its checkpoint.
+        # A killed run can have logged steps after its checkpoint.
         entries = [entry for entry in read(self.log) if entry["step"] <= trainer.step]
         self.log.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
         self.recent: list[Progress] = []
@@ -50,7 +50,7 @@ class TrainingLogger:
             entry = self._entry(progress)
             if lost := [stem for stem, loss in entry["loss"].items() if not math.isfinite(loss)]:
                 raise StemsplitError(
-                    f"The loss of {', '.join(lost)} is not a number any more", "lower --learning-rate"
+                    f"The loss of {', '.join(lost)} is not finite any more", "lower --learning-rate"
                 )
             if logged:
                 self._write(entry)
@@ -90,7 +90,7 @@ class TrainingLogger:
         return entry
 
     def _seconds_left(self, seconds: float) -> float:
-        """Return how long the rest of the training takes, at `seconds` per step."""
+        """Return the remaining training time, at `seconds` per step."""
         recipe = self.trainer.recipe
         if recipe.minutes:
             return max(0.0, 60 * recipe.minutes - self.trainer.seconds)
@@ -98,7 +98,7 @@ class TrainingLogger:
 
     def _mean(self, measure: str) -> dict[str, float]:
         values = [getattr(progress, measure) for progress in self.recent]
-        # Stems that have stopped since the last line are left out.
+        # Without stems whose training has stopped since the last line.
         means = {stem: sum(float(each[stem]) for each in values) / len(values) for stem in values[-1]}
         return _rounded(means, 4)
 

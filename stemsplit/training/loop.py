@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 STATISTICS_BATCHES = 32
 LEAST_DEVIATION = 0.5
-"""The least standard deviation of a bin's log magnitudes: codecs that cut off at 16 kHz leave none above."""
+"""Minimum standard deviation of a bin's log magnitudes, which is 0 above the cut-off of lossy codecs."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Progress:
     """Duration of the step, without validation."""
     loss: dict[str, Tensor]
     accuracy: dict[str, Tensor]
-    """Share of bins on the right side of one half, weighted by magnitude; for losses of masks only."""
+    """Fraction of bins on the correct side of 0.5, weighted by magnitude; for mask losses only."""
     learning_rate: dict[str, float]
     valid: Scores
     """Scores of the averaged networks on the validation examples; empty after most steps."""
@@ -49,7 +49,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Samplers:
-    """What makes the examples of a training."""
+    """The samplers of training and validation examples."""
 
     training: MixtureSampler
     validation: MixtureSampler
@@ -66,10 +66,10 @@ class Trainer:
 
     Args:
         stems: names, in the order of the examples' stems.
-        samplers: make the training and validation examples.
+        samplers: the sources of training and validation examples.
         recipe: optimiser, schedule, loss.
         fabric: devices and precision.
-        weights: a network's name to its initial tensors, in place of random ones.
+        weights: name of a network -> initial tensors, instead of random ones.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Trainer:
         """Duration of all steps so far, including validations."""
 
     def start(self) -> None:
-        """Measure mean and deviation of the input per bin, on the first batches, unless weights are given."""
+        """Measure mean and deviation of the input per bin on the first batches, unless weights are given."""
         networks = [network for each in self.network_trainers.values() for network in each.networks.values()]
         if self.given or not networks[0].standardised:
             return
@@ -128,13 +128,13 @@ class Trainer:
 
     @property
     def done(self) -> float:
-        """The share of the training that is done, from 0 to 1."""
+        """The fraction of the training that is done, from 0 to 1."""
         if self.recipe.minutes:
             return self.seconds / (60 * self.recipe.minutes)
         return self.step / self.recipe.steps
 
     def _count(self, seconds: float) -> None:
-        """Add the seconds that the first of several processes measured: all must end at the same step."""
+        """Add the seconds measured by the first process, so that all processes end at the same step."""
         self.seconds += self.fabric.broadcast(seconds) if self.fabric.world_size > 1 else seconds
 
     @property
@@ -154,7 +154,7 @@ class Trainer:
         return sum(parameter.numel() for network in networks for parameter in network.parameters())
 
     def best(self) -> dict[str, dict[str, Tensor]]:
-        """Return each network's tensors at its best validation, or the present ones if it had none."""
+        """Return each network's tensors at its best validation, or the current ones without validation."""
         return {name: each.networks[each.kept].state_dict() for name, each in self.network_trainers.items()}
 
     def finish(self) -> None:
@@ -174,7 +174,7 @@ class Trainer:
         return [each for each in self.network_trainers.values() if not each.stopped]
 
     def _batches(self) -> Iterator[Batch]:
-        """Yield batches, and make the next ones meanwhile."""
+        """Yield batches, while the next ones are made in the background."""
         rank, ranks = self.fabric.global_rank, self.fabric.world_size
         sampler, workers = self.samplers.training, self.samplers.workers
         with ThreadPoolExecutor(workers) as pool:
@@ -192,7 +192,7 @@ class Trainer:
         inputs, all_targets = self._tensors(batch)
         for name, rate in rates.items():
             network_trainer, targets = self.network_trainers[name], all_targets[name]
-            # A step's dropout depends on the step alone, so that a resumed run is the same run.
+            # Dropout depends on the step only, so that a resumed run is identical.
             torch.manual_seed(
                 seed(self.recipe.seed, network_trainer.name, self.step, self.fabric.global_rank)
             )
@@ -206,14 +206,14 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> Scores:
-        """Return the averages' scores, of the networks still in training whose stems are known."""
+        """Return the scores of the averaged networks that still train and whose stems are known."""
         active = self._active()
         names = ("loss", "sdr_db", *(() if self.entry.predicts_waveforms else MEASURES))
         names += ("mono_sdr_db",) if self.in_stereo else ()
         sums = torch.zeros(len(active), len(names) + 1, device=self.fabric.device)
         for network_trainer in active:
-            # The statistics of batch norms come from the weights that went into the average, not from the
-            # average, and from augmented examples: measure them again.
+            # The statistics of batch norms are those of the weights that went into the average, not of the
+            # average, and of augmented examples: measure them again.
             with self.fabric.autocast():
                 update_bn(self._inputs(self.unaugmented_sampler), network_trainer.networks["average"])
         fabric, samplers = self.fabric, self.samplers
@@ -247,7 +247,7 @@ class Trainer:
     def _tensors(self, batch: Batch) -> tuple[Tensor, dict[str, Targets]]:
         """Return the networks' input `(example, view, ...)` and the targets of each, on the device."""
         mixture, stems, known = batch.mixture, batch.stems, batch.known
-        if self.entry.predicts_waveforms and self.entry.channels == 1:  # each channel is an example
+        if self.entry.predicts_waveforms and self.entry.channels == 1:  # each channel is a separate example
             mixture = mixture.flatten(0, 1)[:, None]
             stems = stems.transpose(1, 2).flatten(0, 1)[:, :, None]
             known = known.repeat_interleave(batch.mixture.shape[1], dim=0)

@@ -21,31 +21,31 @@ from torch import Tensor
 
 TINY = 1e-12
 SOFTENING = 1e-4
-"""Of the mixture's energy (-40 dB): how far SI-SNR goes on counting. It also gives silent stems a loss."""
+"""Floor of SI-SNR relative to the mixture's energy (-40 dB), which also defines it for silent stems."""
 ALPHA = 0.05
-"""Of the dissimilarity loss."""
+"""The weight alpha of the dissimilarity loss."""
 FLOOR = 1e-3
-"""Of the mixture's energy (-30 dB): below it, errors and stems count no further for `snr`."""
+"""Floor of errors and stems for `snr`, relative to the mixture's energy (-30 dB)."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """The reference for some stems of a batch, in the frames or samples of the network's output."""
+    """The references for some stems of a batch, for the frames or samples of the network's output."""
 
     mixture_signal: Tensor
-    """`(example, 1, channel, ...)`, spectra or waveforms, as the estimates are."""
+    """`(example, 1, channel, ...)`, spectra or waveforms like the estimates."""
     stem_signal: Tensor
     """`(example, stem, channel, ...)`."""
     known: Tensor
     """`(example, stem)`, one or zero."""
     merged: bool = True
-    """Whether masks are for all channels together, whose magnitude is the root mean square of theirs."""
+    """Whether one mask is used for all channels; their magnitude is then the root mean square."""
     overlap: int = 4
-    """Frames that cover each sample: n_fft / hop_length."""
+    """Number of frames that cover each sample: n_fft / hop_length."""
     threshold: float = 0.5
     """T of the binary mask."""
     weighting: float = 1.0
-    """Weighted losses weight a bin by M to this power: quiet bins are many and matter little."""
+    """Weighted losses weight a bin by M to this power, because most bins are quiet and matter little."""
 
     @cached_property
     def mixture(self) -> Tensor:
@@ -68,7 +68,7 @@ class Targets:
 
     @property
     def share(self) -> Tensor:
-        """How much of the mixture is the stem's and in phase with it, Re(S / M) within 0 and 1."""
+        """The stem's share of the mixture that is in phase with it: Re(S / M), limited to 0 to 1."""
         stem, mixture = self.stem_signal, self.mixture_signal
         common, power = stem.real * mixture.real + stem.imag * mixture.imag, _power(mixture)
         if self.merged:
@@ -77,12 +77,12 @@ class Targets:
 
     @property
     def alike(self) -> Tensor:
-        """A weight of one for each bin of what is known."""
+        """A weight of one for each bin of known stems."""
         return self.known[:, :, None, None, None].expand_as(self.stem)
 
     @property
     def by_magnitude(self) -> Tensor:
-        """A weight of M ** weighting for each bin of what is known, with mean one in each example."""
+        """A weight of M ** weighting for each bin of known stems, with a mean of one per example."""
         weight = self.mixture**self.weighting
         weight = weight / weight.mean(dim=(2, 3, 4), keepdim=True).clamp_min(TINY)
         return weight * self.alike
@@ -103,22 +103,22 @@ def bce(logits: Tensor, targets: Targets) -> Tensor:
 
 
 def weighted_bce(logits: Tensor, targets: Targets) -> Tensor:
-    """Mean binary cross-entropy to B, a bin weighted by M ** weighting."""
+    """Mean binary cross-entropy to B, with bins weighted by M ** weighting."""
     return _mean(_cross_entropy(logits, targets.mask), targets.by_magnitude)
 
 
 def ratio(logits: Tensor, targets: Targets) -> Tensor:
-    """Mean cross-entropy to the ratio min(S / M, 1) in place of B, a bin weighted by M ** weighting."""
+    """Mean cross-entropy to the ratio min(S / M, 1) instead of B, with bins weighted by M ** weighting."""
     target = (targets.stem / targets.mixture.clamp_min(TINY)).clamp_max(1.0)
     return _mean(_cross_entropy(logits, target), targets.by_magnitude)
 
 
 def phase_sensitive(logits: Tensor, targets: Targets) -> Tensor:
-    """Mean cross-entropy to `share`, a bin weighted by M ** weighting.
+    """Mean cross-entropy to `share`, with bins weighted by M ** weighting.
 
     H. Erdogan, J. R. Hershey, S. Watanabe and J. Le Roux, "Phase-sensitive and recognition-boosted speech
-    separation using deep recurrent neural networks", ICASSP 2015: of all masks from 0 to 1 this one has
-    the least error; the mask of magnitudes alone, the target of `ratio`, lets too much through.
+    separation using deep recurrent neural networks", ICASSP 2015: of all masks from 0 to 1, this one has the
+    smallest error. A mask from magnitudes only, the target of `ratio`, is too large.
     """
     return _mean(_cross_entropy(logits, targets.share), targets.by_magnitude)
 
@@ -134,8 +134,8 @@ def si_snr(logits: Tensor, targets: Targets) -> Tensor:
 
     Y. Luo and N. Mesgarani, "TasNet", 2018, section 2.3: with e and s the inverse transforms of p X and of
     the stem, 10 log10(|a s| ** 2 / |e - a s| ** 2), a = <e, s> / <s, s>. All channels count as one signal.
-    Both energies are raised by a ten-thousandth of the mixture's, so that the loss is bounded, and that of a
-    silent stem finite, with silence as its target.
+    1/10,000 of the mixture's energy is added to both energies, so that the loss is bounded, and finite for a
+    silent stem, whose target is silence.
     """
     masked = _sound(torch.sigmoid(logits) * targets.mixture_signal, targets.overlap)
     stem, whole = (_sound(x, targets.overlap) for x in (targets.stem_signal, targets.mixture_signal))
@@ -158,34 +158,34 @@ MASK_LOSSES: dict[str, Loss] = {
 
 
 def l1(estimates: Tensor, targets: Targets) -> Tensor:
-    """Sum of |E - S|, a modulus where they are complex, relative to that of the mixture, stem by stem."""
+    """Sum of |E - S| (the modulus for complex spectra) relative to that of the mixture, per stem."""
     return _relative(_modulus(estimates - targets.stem_signal), _modulus(targets.mixture_signal), targets)
 
 
 def l2(estimates: Tensor, targets: Targets) -> Tensor:
-    """Sum of |E - S| ** 2 relative to that of the mixture, stem by stem."""
+    """Sum of |E - S| ** 2 relative to that of the mixture, per stem."""
     return _relative(_power(estimates - targets.stem_signal), _power(targets.mixture_signal), targets)
 
 
 def snr(estimates: Tensor, targets: Targets) -> Tensor:
     """Mean of log(|E - S| ** 2 / |S| ** 2) over known stems, both raised by -30 dB of the mixture's.
 
-    The measure that separators are compared by, but for the floor, which gives a silent stem a loss. Each
-    stem of each example weighs the same, however loud it is.
+    This is the usual measure of separators, except for the floor, which defines it for silent stems. All
+    stems of all examples have the same weight, whatever their level.
     """
     return _snr(_power(estimates - targets.stem_signal), targets)
 
 
 def snr_l1(estimates: Tensor, targets: Targets) -> Tensor:
-    """`snr`, which is about the loudest bins, and `l1`, which is about the others too."""
-    errors = _power(estimates - targets.stem_signal)  # the largest tensors of a step: made but once
+    """`snr`, which depends on the loudest bins, plus `l1`, which also depends on the others."""
+    errors = _power(estimates - targets.stem_signal)  # the largest tensors of a step: computed only once
     return _snr(errors, targets) + _relative(
         (errors + TINY).sqrt(), _modulus(targets.mixture_signal), targets
     )
 
 
 def l1_dissimilar(estimates: Tensor, targets: Targets) -> Tensor:
-    """`l1`, less a twentieth of the distance from the residual, from which an estimate should differ.
+    """`l1` minus 1/20 of the distance to the residual, from which an estimate should differ.
 
     F. Lluís, J. Pons and X. Serra, "End-to-end music source separation: is it possible in the waveform
     domain?", Interspeech 2019 (arXiv 1810.12187): L_d = -alpha |e - r|, where r is the sum of all other
@@ -226,7 +226,7 @@ def _snr(errors: Tensor, targets: Targets) -> Tensor:
 
 
 def _power(signal: Tensor) -> Tensor:
-    """The squares of moduli: of a complex number its own would have no gradient at zero."""
+    """Return squared moduli; the modulus of a complex number would have no gradient at zero."""
     return signal.real.square() + signal.imag.square() if signal.is_complex() else signal.square()
 
 
@@ -238,14 +238,14 @@ MEASURES = ("weighted_accuracy", "accuracy", "mse", "base_rate")
 
 
 def weighted_accuracy(logits: Tensor, targets: Targets) -> Tensor:
-    """Return the share of bins on the right side of one half, a bin weighted by M ** weighting."""
+    """Return the fraction of bins on the correct side of 0.5, with bins weighted by M ** weighting."""
     return _mean(_right(logits, targets), targets.by_magnitude)
 
 
 def measure(logits: Tensor, targets: Targets) -> dict[str, Tensor]:
-    """Return the `MEASURES`: how well logits tell the binary mask.
+    """Return the `MEASURES` of how well logits predict the binary mask.
 
-    `accuracy` and `mse` are the paper's, over all bins alike; `base_rate` is the accuracy of an empty mask.
+    `accuracy` and `mse` are the paper's, with equal weights of bins; `base_rate` is that of an empty mask.
     """
     return {
         "weighted_accuracy": weighted_accuracy(logits, targets),
@@ -270,8 +270,8 @@ def _mean(values: Tensor, weight: Tensor) -> Tensor:
 def _sound(spectra: Tensor, overlap: int) -> Tensor:
     """Return the signal `(example, stem, channel and time)` of spectra `(..., channel, frame, bin)`.
 
-    As if the band were the whole spectrum, hence at a lower sample rate, which costs less and, the rest of
-    the spectrum being empty, changes no ratio of energies.
+    The band is treated as the whole spectrum, at a lower sample rate. That is cheaper and, because the rest
+    of the spectrum is empty, does not change ratios of energies.
     """
     n_fft = 2 * (spectra.shape[-1] - 1)
     window = torch.hann_window(n_fft, device=spectra.device)

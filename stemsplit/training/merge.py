@@ -1,4 +1,4 @@
-"""Several runs, each of other stems, joined into one model."""
+"""Joining several runs with different stems into one model."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ SAME = ("network", "sample_rate", "n_fft", "hop_length", "threshold")
 def join(
     models: Sequence[str], run: Path, name: str, *, data: Sequence[str] = (), device: str = "cpu"
 ) -> Path:
-    """Write the networks of several models, each of other stems, into one file with one card; return it.
+    """Write the networks of several models with different stems to one file with one card; return its path.
 
-    With `data`, as in `splits`, the masks are calibrated on the validation songs. The card has no scores, as
-    those of soft masks depend on all stems.
+    With `data` (see `splits`), the masks are calibrated on the validation songs. The card has no scores,
+    because the scores of soft masks depend on all stems.
 
     Raises:
         DecodeError: the data has no songs, or they cannot be decoded.
@@ -52,12 +52,14 @@ def join(
 def _check_joinable(cards: Sequence[ModelCard]) -> None:
     for fact in SAME:
         if len({getattr(card, fact) for card in cards}) > 1:
-            raise BadWeights(f"The models differ in {fact}", "join models that were trained alike")
+            raise BadWeights(f"The models differ in {fact}", "join models with the same settings")
     if registry.find(cards[0].network).joint:
-        raise BadWeights(f"One {cards[0].network} gives all stems", "join models with one network per stem")
+        raise BadWeights(
+            f"A {cards[0].network} has one network for all stems", "join models with one network per stem"
+        )
     counts = Counter(stem for card in cards for stem in card.stems)
     if twice := sorted(stem for stem, count in counts.items() if count > 1):
-        raise BadWeights(f"Two of the models have {', '.join(twice)}", "join models of different stems")
+        raise BadWeights(f"Two of the models have {', '.join(twice)}", "join models with different stems")
 
 
 def _joined_card(name: str, cards: Sequence[ModelCard]) -> ModelCard:
@@ -83,7 +85,7 @@ def _all(cards: Sequence[ModelCard], fact: str) -> str:
 
 
 def _recipes(cards: Sequence[ModelCard]) -> dict[str, Any]:
-    """Return the entries that all recipes share; where they differ, a mapping from stems to values."""
+    """Return the entries of all recipes; different values become a mapping from stems to values."""
     recipes = {", ".join(card.stems): card.recipe for card in cards}
     keys = dict.fromkeys(key for recipe in recipes.values() for key in recipe)
     joined: dict[str, Any] = {}

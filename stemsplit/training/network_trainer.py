@@ -1,4 +1,4 @@
-"""Training state of one network: weights, their average, optimiser, best validation."""
+"""The training state of one network: weights, averaged weights, optimiser, best validation."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ CLIP_NORM = 5.0
 
 @dataclass
 class ValidationState:
-    """The best validation so far, the one with the lowest loss, and what has come after it."""
+    """The best validation so far (the one with the lowest loss), and later ones."""
 
     scores: dict[str, float] = field(default_factory=dict)
     """Scores of the best validation; empty before the first."""
     step: int = 0
-    """Steps done at the best validation."""
+    """Number of steps at the best validation."""
     waiting: int = 0
-    """Validations since then."""
+    """Number of validations since then."""
     halvings: int = 0
-    """Of the learning rate, by the schedule `plateau`."""
+    """Number of halvings of the learning rate by the schedule `plateau`."""
 
 
 class NetworkTrainer:
-    """Trains one network, for one stem and under its name, or for all `stems`.
+    """Trains one network, for one stem (with its name) or for all `stems`.
 
     `networks` holds three copies: `network`, which is trained, the running `average` of its weights, and
     `best`, the average with the best validation, which is kept in the end. `module` is `network`, set up for
@@ -83,12 +83,12 @@ class NetworkTrainer:
 
     @property
     def stopped(self) -> bool:
-        """Whether there has been no improvement for as many validations as the recipe allows."""
+        """Whether there was no improvement for the number of validations that the recipe allows."""
         return 0 < self.recipe.patience <= self.validation.waiting
 
     @property
     def kept(self) -> str:
-        """Which of `networks` is kept in the end."""
+        """The one of `networks` that is saved in the end."""
         return "best" if self.validation.scores else "average"
 
     def learning_rate(self, step: int, done: float) -> float:
@@ -112,7 +112,7 @@ class NetworkTrainer:
         """Return the stems' spectra or waveforms that follow from outputs."""
         if self.entry.predicts_waveforms:
             return outputs
-        # Ratios above one are errors like any other; they are bounded only in separation.
+        # Ratios above one are errors like any other; they are limited only in separation.
         masks = outputs if self.entry.output is OutputKind.RATIO else self.networks["network"].masks(outputs)
         return masks * targets.mixture_signal
 
@@ -128,20 +128,20 @@ class NetworkTrainer:
             group["lr"] = learning_rate
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
-        # Half precision overflows at times; the gradient scaler then skips the step.
+        # Half precision can overflow; the gradient scaler then skips the step.
         self.fabric.clip_gradients(self.module, self.optimizer, max_norm=CLIP_NORM, error_if_nonfinite=False)
         self.optimizer.step()
         self._average(step)
 
     @torch.no_grad()
     def _average(self, step: int) -> None:
-        # A short memory at first: the average must not hold on to the random initialisation.
+        # A short memory at first, so that the average does not retain the random initialisation.
         decay = min(self.recipe.average, (1 + step) / (10 + step))
         average, network = (
             list(self.networks[kind].state_dict().values()) for kind in ("average", "network")
         )
         averaged = [index for index, tensor in enumerate(average) if tensor.is_floating_point()]
-        # In one call: on a GPU, one call per tensor takes longer than a step.
+        # In one call, because one call per tensor takes longer than a step on a GPU.
         torch._foreach_lerp_(
             [average[index] for index in averaged], [network[index] for index in averaged], 1 - decay
         )

@@ -1,4 +1,4 @@
-"""Training settings of each network, where they are not the defaults of `TrainConfig` and of the examples."""
+"""Training settings of networks that differ from the defaults of `TrainConfig` and of the examples."""
 
 from __future__ import annotations
 

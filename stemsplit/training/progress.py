@@ -21,7 +21,7 @@ class Lines:
         self.say = say
 
     def __call__(self, entry: LogEntry, logged: bool) -> None:
-        """Print an entry that the log has."""
+        """Print a logged entry."""
         if not logged:
             return
         stems = [
@@ -46,7 +46,7 @@ def _validated(entry: LogEntry, stem: str) -> str:
 
 
 def summary(entry: LogEntry) -> str:
-    """Return how far a run is, its speed, and how long the rest takes."""
+    """Return the progress of a run, its speed, and the remaining time."""
     left = timedelta(seconds=entry["seconds_left"])
     return (
         f"step {entry['step']:,} ({entry['done']:.0%}), {entry['frames_per_second']:,} frames/s, {left} left"
@@ -64,7 +64,7 @@ class LiveTable:
         """Show an entry."""
         for stem, scores in entry.get("valid", {}).items():
             self.validations.setdefault(stem, []).append(scores)
-        if self.live is None:  # only once there is something to show, in the process that shows it
+        if self.live is None:  # only when there is something to show, and only in the process that shows it
             self.live = _live()
             self.live.start()
         self.live.update(self._table(entry))
@@ -95,7 +95,7 @@ class LiveTable:
     def _cells(self, stem: str) -> list[str]:
         found = self.validations.get(stem, [])
         chosen = [found[-1], min(found, key=lambda scores: scores["loss"])] if found else [{}, {}]
-        # Networks that give waveforms have no accuracy.
+        # Waveform networks have no accuracy.
         return [
             _cell(value)
             for scores in chosen
@@ -111,5 +111,5 @@ def _live() -> Live:
     from rich.console import Console
     from rich.live import Live
 
-    # rich would redirect stdout to this console, that is, to stderr.
+    # Otherwise rich would redirect stdout to this console, which writes to stderr.
     return Live(console=Console(stderr=True), redirect_stdout=False, refresh_per_second=4)

@@ -1,4 +1,4 @@
-"""A training run in a folder: checkpoint, log, curves, and at the end the weights with their card."""
+"""A training run in a folder: checkpoint, log, curves and, at the end, the weights with their card."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WAVEFORM = "waveform"
-"""The card's `mask` for networks whose output is waveforms."""
+"""The `mask` of the card for waveform networks."""
 SAY_SECONDS = 5
 VALIDATION_SIZE, VALIDATION_FRAMES = 4, 128
-"""Excerpts in a batch of the validation, and frames of each."""
+"""Number of excerpts in a validation batch, and of frames in an excerpt."""
 VALIDATION_SECONDS = 4
 """Length of the excerpts for waveform networks."""
 
@@ -53,11 +53,11 @@ class Settings:
     shares: tuple[float, ...] = ()
     """Of examples, how many are drawn from each of `data`; empty: as the songs' lengths have it."""
     examples: int = 8
-    """Excerpts in a batch, on each device."""
+    """Number of excerpts in a batch, per device."""
     frames: int = 32
     """Length of an excerpt; in samples for waveform networks."""
     validation: int = 48
-    """Excerpts of the validation songs, the same each time, in whole batches."""
+    """Number of excerpts of the validation songs (the same each time), rounded to whole batches."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     device: str = "cpu"
     devices: int = 1
@@ -76,12 +76,12 @@ def train(
 ) -> Path | None:
     """Train to the end, resuming the run in the folder if there is one; return the path of the weights.
 
-    Of several processes only the first writes, says and displays anything; the others return None.
+    With several processes, only the first one writes and prints; the others return None.
 
     Raises:
         StemsplitError: a package that only training needs is not installed.
-        DecodeError: the data folders hold no songs, or a stem cannot be decoded.
-        BadWeights: the folder holds a run with another recipe, or the recipe's `init` does not fit.
+        DecodeError: the data folders contain no songs, or a stem cannot be decoded.
+        BadWeights: the folder contains a run with another recipe, or the recipe's `init` does not fit.
         UnknownModel: there is no model `init`.
         UnknownStem: the songs, or the model `init`, lack a stem.
         DeviceUnavailable: a device does not exist.
@@ -109,7 +109,7 @@ def train(
     trainer.run(TrainingLogger(trainer, settings.run, display))
     trainer.finish()
     if not entry.joint:
-        say("fitting how the masks are shared out")
+        say("calibrating the masks")
     path = settings.run / f"{settings.name}{store.SUFFIX}"
     page.save(path, _card(settings, trainer), trainer.best())
     calibration.calibrate(path, songs["valid"], device=settings.device)
@@ -126,9 +126,9 @@ def _resume_or_start(trainer: Trainer, run: Path) -> None:
 
 def _say_progress(trainer: Trainer, say: Callable[[str], None]) -> None:
     if trainer.done >= 1:
-        say(f"already trained for {trainer.step:,} steps; more --steps or --minutes go on")
+        say(f"already trained for {trainer.step:,} steps; use more --steps or --minutes to continue")
     elif trainer.step:
-        say(f"going on from step {trainer.step:,}")
+        say(f"resuming from step {trainer.step:,}")
 
 
 def _check(augmentation: Augmentation, recipe: TrainConfig) -> None:
@@ -136,10 +136,10 @@ def _check(augmentation: Augmentation, recipe: TrainConfig) -> None:
     if not registry.find(recipe.network).predicts_waveforms:
         return
     if augmentation.stretch or augmentation.equalise_db:
-        raise UsageError(f"There is no --stretch or --equalise for {recipe.network}", "leave them out")
+        raise UsageError(f"{recipe.network} does not support --stretch and --equalise", "leave them out")
     if recipe.loss in MASK_LOSSES:
         losses = ", ".join(SIGNAL_LOSSES)
-        raise UsageError(f"There is no --loss {recipe.loss} for {recipe.network}", f"choose one of {losses}")
+        raise UsageError(f"{recipe.network} does not support --loss {recipe.loss}", f"choose one of {losses}")
 
 
 def _map(
@@ -174,12 +174,14 @@ def _initial_weights(recipe: TrainConfig, stems: Sequence[str]) -> Mapping[str, 
     ours = (entry.module, entry.joint, entry.sample_rate, entry.n_fft, entry.hop_length)
     theirs = registry.find(card.network)
     if (theirs.module, theirs.joint, card.sample_rate, card.n_fft, card.hop_length) != ours:
-        raise BadWeights(f"`{init}` is of another network, n_fft or hop_length", "leave out --init")
+        raise BadWeights(f"`{init}` has another network, n_fft or hop_length", "leave out --init")
     for stem in stems:
         if stem not in card.stems:
             raise no_stem(stem, card.stems, f"in `{init}`")
     if entry.joint and tuple(stems) != card.stems:
-        raise BadWeights(f"`{init}` gives {', '.join(card.stems)}", "choose these --stems, in this order")
+        raise BadWeights(
+            f"`{init}` has the stems {', '.join(card.stems)}", "choose these --stems, in this order"
+        )
     return store.load(init, entry.parts(stems))
 
 
@@ -254,7 +256,7 @@ def _card(settings: Settings, trainer: Trainer) -> ModelCard:
         threshold=recipe.threshold,
         data=settings.source or ", ".join(settings.data),
         complete=False,
-        licence=settings.licence or "the trainer's to choose, within what the data's licences allow",
+        licence=settings.licence or "to be chosen by whoever trains, within the licences of the data",
         commit=_commit(),
         seed=recipe.seed,
         recipe=facts,
@@ -265,7 +267,7 @@ def _commit() -> str:
     """Return the commit of this program, or its version when it does not run from a checkout."""
     checkout = Path(__file__).parents[2]
     command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"]
-    if (checkout / ".git").exists():  # not a repository that the package is installed in
+    if (checkout / ".git").exists():  # not a repository that contains the installed package
         with contextlib.suppress(OSError, subprocess.CalledProcessError):
             return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     return f"stemsplit {VERSION}"

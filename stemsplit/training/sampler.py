@@ -1,4 +1,4 @@
-"""Training examples: excerpts of songs, mixed anew for each example."""
+"""Training examples: random mixtures of excerpts of songs."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ CPU = torch.device("cpu")
 Parts = TypeVar("Parts", Samples, Tensor)
 
 TRIES = 20
-"""How often an example is drawn at most until its first stem is audible."""
+"""Maximum number of draws until the first stem of an example is audible."""
 AUDIBLE = 1e-5
 """Mean square (-50 dB of full scale) above which a stem is audible."""
 POWER_STRIDE = 256
-"""Every so often a sample is read to estimate an excerpt's power."""
+"""Stride in samples for the estimate of an excerpt's power."""
 DECODERS = min(8, os.cpu_count() or 1)
-"""Songs decoded in parallel."""
+"""Number of songs to decode in parallel."""
 DECODED = "decoded"
 """The folder of decoded songs in a run's folder."""
 HELD_OUT = 10
-"""Without validation songs, one training song in this many is used for validation."""
+"""Without validation songs, every tenth training song is used for validation."""
 
 
 def splits(data: Sequence[str], stems: Sequence[str]) -> dict[str, list[SongSource]]:
@@ -49,20 +49,20 @@ def splits(data: Sequence[str], stems: Sequence[str]) -> dict[str, list[SongSour
 
     Raises:
         DecodeError: there are no songs.
-        UnknownStem: a stem is not alone in any training song.
+        UnknownStem: no training song has a stem separately.
     """
     train, valid = find_songs(data, "train", stems), find_songs(data, "valid", stems, required=False)
     if not valid:
         valid, train = train[::HELD_OUT], [song for i, song in enumerate(train) if i % HELD_OUT]
     if not train:
-        raise DecodeError("There is only one song, and it is kept for validation", "add another one")
+        raise DecodeError("There is only one song, which is needed for validation", "add another one")
     alone = {sound.holds for source in train for sound in source.sounds}
     for stem in stems:
         if (stem,) not in alone:
             there = ", ".join(" and ".join(names) for names in sorted(alone))
             raise UnknownStem(
-                f"No training song has {stem} alone; there is {there}",
-                "add some, or choose other --stems",
+                f"No training song has {stem} as a separate stem; there is {there}",
+                "add such songs, or choose other --stems",
             )
     return {"train": train, "valid": valid}
 
@@ -105,7 +105,7 @@ def _decode(source: SongSource, sample_rate: int, path: Path) -> None:
         # The length of the longest part is known only after all have been decoded.
         for row in range(len(source.stems) + 1):
             signal = source.part(row, sample_rate)
-            # float16 rounds 66 dB below each sample, which is below the errors of lossy stems.
+            # The rounding errors of float16 are 66 dB below each sample, less than those of lossy stems.
             signal.astype(np.float16).tofile(signals)
             lengths.append(signal.shape[-1])
         signals.seek(0)
@@ -129,7 +129,7 @@ class Batch:
     stems: Tensor
     """`(example, stem, channel, ...)`; with the residual they sum to the mixture."""
     known: Tensor
-    """`(example, stem)`: false where a stem is not separate from another one."""
+    """`(example, stem)`: False if a stem is not separate."""
 
     def mono(self) -> Batch:
         """Return the same mixtures and stems with both channels alike."""
@@ -139,7 +139,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """An excerpt of one part of a song, and its changes: `time` samples, or fewer at the song's end."""
+    """An excerpt of one part of a song, with its changes: `time` samples, or fewer at the end of the song."""
 
     song: Song
     row: int
@@ -172,7 +172,7 @@ class ExamplePlan:
 
 @dataclass(frozen=True)
 class MixtureSampler:
-    """An endless, reproducible stream of batches: a batch depends on its number and the seed alone.
+    """An endless, reproducible stream of batches. A batch depends on its number and the seed only.
 
     A batch has `size` examples of `frames` frames, with the lowest `bins` bins of their spectra; without an
     `stft` examples are waveforms, and frames are samples. Examples are made on the `device` of the training,
@@ -210,7 +210,7 @@ class MixtureSampler:
         return Batch(mixture, parts[:, :stems], self._to_device(np.array([each.known for each in drawn])))
 
     def unaugmented(self) -> MixtureSampler:
-        """Return a sampler of the same songs without augmentation; both share the songs on the device."""
+        """Return a sampler for the same songs without augmentation; both share the songs on the device."""
         plain = replace(self, augmentation=Augmentation.none())
         plain.__dict__["_parts_on_device"] = self._parts_on_device  # shared through `cached_property`
         return plain
@@ -256,7 +256,7 @@ class MixtureSampler:
         rows = range(len(self.songs[0].known) + 1)
         across = bool(rng.random() < self.augmentation.across)
         if across:
-            # The residual is left out if no song has it alone.
+            # The residual is left out if no song has it separately.
             drawn = [
                 self._excerpts_of(self._draw_song(rng, row), [row], rng)
                 for row in rows
@@ -268,7 +268,7 @@ class MixtureSampler:
 
     @cached_property
     def _pools(self) -> list[tuple[list[Song], NDArray[np.float64]]]:
-        """For each part the songs that have it alone, and their cumulative probabilities; last, all songs.
+        """For each part, the songs that have it separately, with cumulative probabilities; last, all songs.
 
         Long songs are drawn more often, but less than in proportion, for variety.
         """
@@ -290,7 +290,7 @@ class MixtureSampler:
         return songs[np.searchsorted(odds[:-1], rng.random(), side="right")]
 
     def _excerpts_of(self, song: Song, rows: Sequence[int], rng: np.random.Generator) -> list[Excerpt]:
-        """Draw a position in a song; return the excerpts there of those parts that are not silent."""
+        """Draw a position in a song; return the excerpts of all parts that are not silent there."""
         warp = self.augmentation.warp(rng)
         time = warp.samples(self.stft, self.frames) if self.stft else math.ceil(self.frames * warp.pitch)
         start = int(rng.integers(max(1, song.length - time + 1)))
