@@ -76,7 +76,7 @@ def _outside_stem_file(format: Any, other: Any) -> bool:
 
 
 _STEM_FILES_ONLY = "{codec}, {stem_names} and {stem_colors} are for {format} stem.mp4"
-_ALL_STEMS = "a stem file holds all stems; leave out {stems}, {two_stems}, {then} and {stdout}"
+_ALL_STEMS = "a stem file contains all stems; leave out {stems}, {two_stems}, {then} and {stdout}"
 _STDOUT = "{stdout} cannot be combined with {json} or {dry_run}"
 _PATHS = "{print0} formats paths, but {json} and {stdout} print none"
 _LOCAL_FILES = "{daw} and {report} need one local file per stem"
