@@ -236,8 +236,8 @@ _start = separators._start
 
 
 @lru_cache(maxsize=6)
-def _started(path: Path, modified: int, stems: tuple[str, ...], running: RuntimeOptions) -> Any:
-    return _start(store.read_card(path), path, stems, running)
+def _started(path: Path, modified: int, network: str, stems: tuple[str, ...], running: RuntimeOptions) -> Any:
+    return _start(replace(store.read_card(path), network=network), path, stems, running)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -248,7 +248,7 @@ def networks_started_once():
     """
 
     def start(card, path, stems, running):
-        return _started(path, path.stat().st_mtime_ns, stems, running)
+        return _started(path, path.stat().st_mtime_ns, card.network, stems, running)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(separators, "_start", start)

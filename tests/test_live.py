@@ -114,7 +114,7 @@ def test_latency_and_blocks_are_what_the_separator_says():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("model", "fast"), [("binary-mask-cnn", False), ("binary-mask-cnn", True), ("band-transformer", False)]
+    ("model", "fast"), [("binary-mask-cnn", False), ("binary-mask-cnn", True), ("band-transformer", True)]
 )
 def test_the_networks_are_asked_for_a_block_at_once(model, fast, music):
     """No answer is thrown away, and no block takes two calls."""
@@ -130,7 +130,8 @@ def test_the_networks_are_asked_for_a_block_at_once(model, fast, music):
     batch = separator.execution.batch
     object.__setattr__(separator, "network", counted)
     list(Live(separator, only).run([music]))
-    assert set(asked[:-1]) == {batch}
+    stride = separator.plan.stride
+    assert {-(-answers // stride) * stride for answers in asked[:-1]} == {batch}
 
 
 @pytest.mark.slow

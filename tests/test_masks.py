@@ -136,14 +136,18 @@ def test_a_wiener_filter_tells_apart_by_place_what_masks_cannot():
     np.testing.assert_array_equal(filtered(masks, mixture, reach=30, wanted=[1]), found[1:])
 
 
-@pytest.mark.parametrize("reach", [0, 1, 2, 5, 8])
-def test_a_wiener_filter_finds_places_near_each_bin(reach):
+@pytest.mark.parametrize(
+    ("reach", "stride"), [(0, 1), (1, 1), (2, 1), (5, 1), (8, 1), (2, 2), (6, 2), (6, 3)]
+)
+def test_a_wiener_filter_finds_places_near_each_bin(reach, stride):
+    """With a stride in every such frame, for itself and those after it."""
     rng = np.random.default_rng(reach)
     masks = rng.dirichlet((1, 1, 1), (2, 20, 150)).transpose(3, 0, 1, 2).astype(np.float32)
     spectra = panned(20, 150).sum(axis=0)
     shares = masks.mean(axis=1)
-    for frame, bin in ((reach, 0), (10, 63), (10, 64), (19 - reach, 149)):
-        near = np.s_[frame - reach : frame + reach + 1, max(0, bin - 1) : bin + 2]
+    for frame, bin in ((reach, 0), (10, 63), (10, 64), (11, 65), (19 - reach, 149)):
+        middle = frame - frame % stride
+        near = np.s_[middle - reach : middle + reach + 1 : stride, max(0, bin - 1) : bin + 2]
         covariances = []
         for share in shares:
             image = share[near] * spectra[:, near[0], near[1]]
@@ -151,7 +155,7 @@ def test_a_wiener_filter_finds_places_near_each_bin(reach):
             covariances.append(2 * covariance / np.trace(covariance) + 0.003 * np.eye(2))
         weighted = shares[:, frame, bin, None, None] * covariances
         expected = weighted @ np.linalg.inv(weighted.sum(axis=0)) @ spectra[:, frame, bin]
-        found = wiener(masks, spectra, reach)[:, :, frame - reach, bin]
+        found = wiener(masks, spectra, reach, stride=stride)[:, :, frame - reach, bin]
         np.testing.assert_allclose(found, expected, atol=2e-3)
 
 

@@ -21,7 +21,12 @@ STRIP_BINS = 64
 
 
 def wiener(
-    masks: Floats, spectra: Spectra, context_frames: int, wanted: Sequence[int] | None = None
+    masks: Floats,
+    spectra: Spectra,
+    context_frames: int,
+    wanted: Sequence[int] | None = None,
+    *,
+    stride: int = 1,
 ) -> Spectra:
     """Return the stems' spectra `(stem, channel, frame, bin)` after a multichannel Wiener filter.
 
@@ -35,7 +40,8 @@ def wiener(
     equal), and for more than two channels, the estimate is m_j x.
 
     The first and last `context_frames` frames have no estimates. `wanted` are the stems to return; default:
-    all.
+    all. With a `stride`, which must divide `context_frames`, positions are estimated at every `stride`-th
+    frame, and used for the frames up to the next one.
     """
     wanted = range(len(masks)) if wanted is None else wanted
     inner = slice(context_frames, spectra.shape[1] - context_frames)
@@ -49,7 +55,7 @@ def wiener(
         stop = min(bins, start + STRIP_BINS)
         strip = _with_neighbours(masks, start, stop).mean(axis=1)
         wider = _with_neighbours(spectra, start, stop)
-        estimates[..., start:stop] = _filtered(strip, wider, context_frames, wanted)
+        estimates[..., start:stop] = _filtered(strip, wider, context_frames, wanted, stride)
     if alike.size:
         mono = (
             masks[list(wanted)][:, :, context_frames + alike].mean(axis=1)
@@ -67,23 +73,26 @@ def _with_neighbours(values: Any, start: int, stop: int) -> Any:
     return np.pad(strip, [*[(0, 0)] * (strip.ndim - 1), edges])
 
 
-def _filtered(masks: Floats, spectra: Spectra, context_frames: int, wanted: Sequence[int]) -> Spectra:
+def _filtered(
+    masks: Floats, spectra: Spectra, context_frames: int, wanted: Sequence[int], stride: int
+) -> Spectra:
     """Compute `wiener` for some bins; the first and the last bin are only context.
 
     Shapes: masks `(stem, frame, bin)`; spectra and estimates as in `wiener`.
     """
-    left, right = spectra
+    left, right = spectra[:, ::stride]
     squares = _squared(left), _squared(right), left * right.conj()
-    inner = np.s_[:, context_frames : len(left) - context_frames, 1:-1]
-    masks, seen = masks[inner], masks * masks
+    inner = np.s_[:, context_frames : spectra.shape[1] - context_frames, 1:-1]
+    masks, seen = masks[inner], np.square(masks[:, ::stride])
     left, right = spectra[inner]
     covariances = []
     for share in seen:
-        one, two, both = (_nearby(share * square, context_frames) for square in squares)
+        one, two, both = (_nearby(share * square, context_frames // stride) for square in squares)
         one, two = one + FAINT, two + FAINT
         # Scaled so that the powers of left and right sum to two.
         scale = 2 / (one + two)
-        covariances.append((one * scale + DIFFUSE, two * scale + DIFFUSE, both * scale))
+        found = one * scale + DIFFUSE, two * scale + DIFFUSE, both * scale
+        covariances.append(tuple(_held(each, stride, len(left)) for each in found))
     a, b, c = (
         sum(mask * part for mask, part in zip(masks, parts, strict=True))
         for parts in zip(*covariances, strict=True)
@@ -98,6 +107,11 @@ def _filtered(masks: Floats, spectra: Spectra, context_frames: int, wanted: Sequ
         estimate[1] = both.conj() * whitened_left + two * whitened_right
         estimate *= masks[stem]
     return estimates
+
+
+def _held(values: Any, stride: int, frames: int) -> Any:
+    """Return `frames` frames of values, each value repeated for `stride` frames."""
+    return values if stride == 1 else np.repeat(values, stride, axis=0)[:frames]
 
 
 def _squared(spectrum: Spectra) -> Floats:

@@ -77,6 +77,8 @@ class NetworkInfo:
     """Whether its methods `prepare`, which needs float32, and `scores` together do what `forward` does."""
     frame_strides: tuple[int, ...] = (1,)
     """Supported distances in frames between outputs."""
+    step: int = 1
+    """Frames from one that the network runs on to the next, if it has outputs of all. Divides the stride."""
     fast: str = ""
     """The network that runs faster with the same weights, if there is one: `--fast` runs it instead."""
     sample_rate: int = 44_100

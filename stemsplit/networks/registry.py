@@ -153,7 +153,7 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "blend-small": {"input": InputFeatures.RMS, "bins": 744},
     "nug-small": {},
     "deep-nmf-small": {"context": Context(3)},
-    "band-transformer-half": {"context": Context(88, stride=2), "fast": "", "batch": 512},
+    "band-transformer-half": {"context": Context(88, stride=2), "step": 2, "fast": ""},
     "wave-u-net-small": {"context": Context(16_384, stride=1024, padding="valid")},
     "wavenet-small": {"context": Context(2049, padding="valid")},
 }
@@ -170,7 +170,7 @@ def _variant(name: str, changes: dict[str, Any]) -> NetworkInfo:
 REGISTRY = _PAPERS | {name: _variant(name, changes) for name, changes in _VARIANTS.items()}
 
 _FAST: dict[str, dict[str, Any]] = {
-    "band-transformer-fast": {"context": Context(87, stride=2), "fast": "", "batch": 512},
+    "band-transformer-fast": {"context": Context(88, stride=2), "step": 2, "fast": ""},
 }
 """Configurations for the weights of another network, see `NetworkInfo.fast`: these do not train."""
 

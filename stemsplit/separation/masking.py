@@ -69,7 +69,9 @@ class MaskSeparator:
         inverted = stems[:-1] if self.complete else stems
         wanted = (self.stem_indices or range(len(masks)))[: len(inverted)]
         if plan.wiener_context_frames:
-            masked: Iterable[Spectra] = wiener(masks, spectra, plan.wiener_context_frames, wanted)
+            masked: Iterable[Spectra] = wiener(
+                masks, spectra, plan.wiener_context_frames, wanted, stride=plan.wiener_stride
+            )
         else:
             masked = (masks[index] * spectra for index in wanted)
         for stem, estimate in zip(inverted, masked, strict=True):

@@ -27,6 +27,8 @@ class MaskPlan:
     wiener_context_frames: int = 0
     """Frames on either side from which the Wiener filter estimates covariances. 0: no filter."""
     frame_stride: int = 1
+    wiener_stride: int = 1
+    """The Wiener filter estimates covariances of every such frame, which divides the stride."""
 
     @cached_property
     def edge(self) -> int:

@@ -102,9 +102,17 @@ def mask_plan(card: ModelCard, mask: str, running: RuntimeOptions) -> MaskPlan:
     """Return which frames a model's network needs around a segment, and the filter of the mask, if any."""
     card, running = as_run(card, running)
     network = registry.find(card.network)
-    wiener_frames = round(WIENER_SECONDS * card.sample_rate / card.hop_length) if mask == "wiener" else 0
-    stft = Stft(card.n_fft, card.hop_length)
-    return MaskPlan(stft, network.context.frames, network.context.stride, wiener_frames, running.frame_stride)
+    steps = (
+        round(WIENER_SECONDS * card.sample_rate / card.hop_length / network.step) if mask == "wiener" else 0
+    )
+    return MaskPlan(
+        Stft(card.n_fft, card.hop_length),
+        network.context.frames,
+        network.context.stride,
+        steps * network.step,
+        running.frame_stride,
+        network.step,
+    )
 
 
 def _start(card: ModelCard, path: Path, stems: tuple[str, ...], running: RuntimeOptions) -> Runtime:
