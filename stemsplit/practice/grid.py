@@ -1,41 +1,14 @@
-"""The beats of a song: tracked in its drums or its mixture, or at the tempo that the user gives."""
+"""The beats of a song: tracked, or at the tempo that the user gives."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from stemsplit.analysis import frames
-from stemsplit.analysis.beats import Beats, find_beats
-from stemsplit.analysis.frames import Onsets
-from stemsplit.audio.rates import RateConverter
-from stemsplit.audio.reader import Block
+from stemsplit.analysis.beats import Beats
 from stemsplit.errors import StemsplitError
-from stemsplit.practice.groups import is_drums
 from stemsplit.practice.options import PracticeOptions
-
-
-class BeatTracker:
-    """Tracks beats in the drums and in the sum of all stems, block by block."""
-
-    def __init__(self, stems: Sequence[str], sample_rate: int) -> None:
-        self._drums = [index for index, name in enumerate(stems) if is_drums(name)]
-        self._rate = RateConverter(sample_rate, frames.RATE, 2)
-        self._onsets = (Onsets(), Onsets())
-
-    def add(self, stems: Block) -> None:
-        """Append a block `(stem, channel, time)`."""
-        mono = stems.mean(axis=1)
-        both = np.stack([mono[self._drums].sum(axis=0), mono.sum(axis=0)])
-        for onsets, samples in zip(self._onsets, self._rate.push(both), strict=True):
-            onsets.add(samples)
-
-    def beats(self) -> Beats | None:
-        """Return the beats that are the more certain; None if there are none."""
-        found = [find_beats(onsets.envelopes()) for onsets in self._onsets]
-        return max(filter(None, found), key=lambda beats: beats.confidence, default=None)
 
 
 def grid(wanted: PracticeOptions, tracked: Beats | None, start: float, duration: float) -> Beats:

@@ -97,6 +97,11 @@ class PracticeOptions:
         return self.needs_beats and (self.bpm is None or self.first_beat is None)
 
     @property
+    def detects_key(self) -> bool:
+        """Whether the song's key must be found."""
+        return self.key is not None and self.from_key is None
+
+    @property
     def stretches(self) -> bool:
         """Whether the tempo or the key may change."""
         return self.tempo not in (None, 1.0) or any((self.tempo_bpm, self.ramp, self.semitones, self.key))

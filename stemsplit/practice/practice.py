@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 
 from stemsplit.analysis import labels
 from stemsplit.analysis.beats import Beats
-from stemsplit.analysis.sound import analyse
+from stemsplit.analysis.music import NO_MUSIC, Music, MusicAnalyser
 from stemsplit.audio.loudness import Peaks
 from stemsplit.audio.reader import Block, Reader, Signal
 from stemsplit.audio.writer import Writer
@@ -24,7 +24,7 @@ from stemsplit.options import Options, OutputOptions
 from stemsplit.output.plan import encoding_for
 from stemsplit.practice import stretch
 from stemsplit.practice.clicks import Metronome
-from stemsplit.practice.grid import BeatTracker, grid
+from stemsplit.practice.grid import grid
 from stemsplit.practice.groups import Group, groups
 from stemsplit.practice.options import PracticeOptions, checked_rate, clock, parse_key
 from stemsplit.practice.passes import Passes
@@ -82,35 +82,25 @@ def practise(
         UsageError: the options do not suit the song.
         StemsplitError: no beats or key were found, or an error from loading the model.
     """
-    if wanted == PracticeOptions(click_sound=wanted.click_sound, click_db=wanted.click_db):
-        raise UsageError("Nothing is to be changed", "choose a change: `stemsplit help practice` lists them")
-    check_output(source, out)
-    if wanted.beats:
-        refuse_to_replace(wanted.beats, force=options.output.force)
-    if wanted.stretches:
-        stretch.check()
+    _check(source, wanted, out, options)
     options, start = _part(source, wanted, options)
     song = open_song(source, options)
     reader = song.reader
     chosen = groups(parse(wanted.mix, song.stems), song.stems, reader.sample_rate)
     _writer(song, out, options.output)  # which refuses early what it would refuse in the end
-    key, semitones = _key(source, song, wanted)
     steps = _Steps(progress, split=not source.is_dir())
     with claim([out]), temporary_file(out) as mixed, temporary_file(out) as rendered:
         kept = Store(mixed, len(chosen) * reader.channels)
-        before, tracked = _keep(song, chosen, kept, wanted, steps.first)
+        before, music = _keep(song, chosen, kept, wanted, steps.first)
         seconds = kept.frames / reader.sample_rate
-        beats = grid(wanted, tracked, start, seconds) if wanted.needs_beats else None
+        beats = grid(wanted, music.beats, start, seconds) if wanted.needs_beats else None
+        semitones = _semitones(wanted, music)
         plan = _plan(source, wanted, kept, reader.sample_rate, start, beats)
         passes = Passes(plan, reader.sample_rate, Store(rendered, reader.channels))
         for done in passes.render(kept, chosen, semitones):
             steps.second(done / passes.frames)
         track = partial(_with_clicks, passes, plan, wanted, reader.sample_rate)
-        after = Peaks(reader.sample_rate, reader.channels)
-        for block in track():
-            after.add(block)
-        after.add(np.zeros((reader.channels, 0), np.float32), last=True)
-        gain = limiting_gain(before, after)
+        gain = limiting_gain(before, _peaks(track(), reader))
         writer = _writer(song, out, options.output, plan.frames)
         slower = any(each.rate != 1 for each in plan.passes)
         writer.untrue_tags = ["bpm"] * slower + ["initialkey"] * (semitones != 0)
@@ -132,12 +122,23 @@ def practise(
         semitones=semitones,
         bpm=beats.bpm if beats else None,
         bpm_confidence=beats.confidence if beats else 0.0,
-        key=key[0],
-        key_confidence=key[1],
+        key=music.key if wanted.detects_key else None,
+        key_confidence=music.key_confidence if wanted.detects_key else 0.0,
         gain_db=20 * math.log10(gain),
         beats=wanted.beats,
         warnings=[*dict.fromkeys(reader.warnings), *writer.warnings],
     )
+
+
+def _check(source: Path, wanted: PracticeOptions, out: Path, options: Options) -> None:
+    """Raise early what does not depend on the song."""
+    if wanted == PracticeOptions(click_sound=wanted.click_sound, click_db=wanted.click_db):
+        raise UsageError("Nothing is to be changed", "choose a change: `stemsplit help practice` lists them")
+    check_output(source, out)
+    if wanted.beats:
+        refuse_to_replace(wanted.beats, force=options.output.force)
+    if wanted.stretches:
+        stretch.check()
 
 
 class _Steps:
@@ -181,18 +182,15 @@ def _check_loop(loop: tuple[float, float | None], source: Path, seconds: float, 
         )
 
 
-def _key(source: Path, song: Song, wanted: PracticeOptions) -> tuple[tuple[str | None, float], float]:
-    """Return the song's key and the confidence, if it had to be detected, and by how much to transpose."""
+def _semitones(wanted: PracticeOptions, music: Music) -> float:
+    """Return by how much to transpose. Raises StemsplitError if the key that it needs was not found."""
     if wanted.key is None:
-        return (None, 0.0), wanted.semitones
+        return wanted.semitones
     if wanted.from_key:
-        return (None, 0.0), wanted.from_key.semitones_to(wanted.key)
-    reader = song.reader
-    mixture = (stems.sum(axis=0) for stems in song.blocks()) if source.is_dir() else reader
-    found = analyse(mixture, reader.sample_rate, reader.channels).music
-    if found is None or found.key is None:
-        raise StemsplitError(f"No key was found in `{source.name}`", "give it with --from-key")
-    return (found.key, found.key_confidence), parse_key(found.key).semitones_to(wanted.key)
+        return wanted.from_key.semitones_to(wanted.key)
+    if music.key is None:
+        raise StemsplitError("No key was found", "give the song's with --from-key")
+    return parse_key(music.key).semitones_to(wanted.key)
 
 
 def _writer(song: Song, out: Path, output: OutputOptions, frames: int | None = None) -> Writer:
@@ -213,19 +211,29 @@ def _keep(
     kept: Store,
     wanted: PracticeOptions,
     progress: Callable[[float], None],
-) -> tuple[Peaks, Beats | None]:
-    """Mix the stems of each group and keep them; return the song's peaks, and its beats if they matter."""
+) -> tuple[Peaks, Music]:
+    """Mix the stems of each group and keep them; return the song's peaks, and its beats and key if needed."""
     reader = song.reader
     peaks = Peaks(reader.sample_rate, reader.channels)
-    tracker = BeatTracker(song.stems, reader.sample_rate) if wanted.tracks_beats else None
+    analyser = None
+    if wanted.tracks_beats or wanted.detects_key:
+        analyser = MusicAnalyser(song.stems, reader.sample_rate)
     for stems in song.blocks():
         peaks.add(stems.sum(axis=0))
-        if tracker:
-            tracker.add(stems)
+        if analyser:
+            analyser.add(stems)
         kept.append(np.concatenate([group.mixer.mix(stems) for group in chosen]))
         progress(kept.frames / (reader.frames_estimate or kept.frames))
     peaks.add(np.zeros((reader.channels, 0), np.float32), last=True)
-    return peaks, tracker.beats() if tracker else None
+    return peaks, analyser.finish() if analyser else NO_MUSIC
+
+
+def _peaks(blocks: Iterable[Block], reader: Reader) -> Peaks:
+    peaks = Peaks(reader.sample_rate, reader.channels)
+    for block in blocks:
+        peaks.add(block)
+    peaks.add(np.zeros((reader.channels, 0), np.float32), last=True)
+    return peaks
 
 
 def _plan(
