@@ -295,8 +295,8 @@ def test_a_song_is_split_on_the_way_and_only_around_the_loop(song, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--loop", "0:05-0:30"], "The loop goes up to 0:30.000, but `song` ends at 0:09.000"),
-        (["--loop", "0:20-"], "The loop goes up to 0:20.000, but `song` ends at 0:09.000"),
+        (["--loop", "0:05-0:30"], "The loop reaches 0:30.000, but `song` ends at 0:09.000"),
+        (["--loop", "0:20-"], "The loop reaches 0:20.000, but `song` ends at 0:09.000"),
         (["--loop", "5-4"], "ends before it starts"),
         (["--loop", "chorus"], "is not a loop"),
         (["--loop", "1-1.01"], "too short"),

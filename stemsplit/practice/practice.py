@@ -5,14 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from stemsplit.analysis import labels
-from stemsplit.analysis.beats import Beats
 from stemsplit.analysis.music import NO_MUSIC, Music, MusicAnalyser
 from stemsplit.audio.loudness import Peaks
 from stemsplit.audio.reader import Block, Reader, Signal
@@ -26,15 +25,14 @@ from stemsplit.practice import stretch
 from stemsplit.practice.clicks import Metronome
 from stemsplit.practice.grid import grid
 from stemsplit.practice.groups import Group, groups
-from stemsplit.practice.options import PracticeOptions, checked_rate, clock, parse_key
+from stemsplit.practice.layout import layout, needed
+from stemsplit.practice.options import PracticeOptions, parse_key
 from stemsplit.practice.passes import Passes
 from stemsplit.practice.store import Store
-from stemsplit.practice.timeline import Timeline, rates, snapped, timeline
+from stemsplit.practice.timeline import Timeline
 from stemsplit.remix.mixer import parse
 from stemsplit.remix.song import Song, check_output, limiting_gain, open_song, temporary_file
 
-CONTEXT_SECONDS = 10.0
-"""Of a song that is split for a loop, this much is split on either side: beats are tracked in it, too."""
 DEFAULT_OPTIONS = Options()
 
 
@@ -83,7 +81,7 @@ def practise(
         StemsplitError: no beats or key were found, or an error from loading the model.
     """
     _check(source, wanted, out, options)
-    options, start = _part(source, wanted, options)
+    options, start = needed(source, wanted, options)
     song = open_song(source, options)
     reader = song.reader
     chosen = groups(parse(wanted.mix, song.stems), song.stems, reader.sample_rate)
@@ -95,7 +93,7 @@ def practise(
         seconds = kept.frames / reader.sample_rate
         beats = grid(wanted, music.beats, start, seconds) if wanted.needs_beats else None
         semitones = _semitones(wanted, music)
-        plan = _plan(source, wanted, kept, reader.sample_rate, start, beats)
+        plan = layout(source, wanted, kept, reader.sample_rate, start, beats)
         passes = Passes(plan, reader.sample_rate, Store(rendered, reader.channels))
         for done in passes.render(kept, chosen, semitones):
             steps.second(done / passes.frames)
@@ -104,10 +102,7 @@ def practise(
         writer = _writer(song, out, options.output, plan.frames)
         slower = any(each.rate != 1 for each in plan.passes)
         writer.untrue_tags = ["bpm"] * slower + ["initialkey"] * (semitones != 0)
-        with writer:
-            for block in track():
-                writer.write(block if gain == 1 else np.float32(gain) * block)
-                steps.third(writer.frames_written / plan.frames)
+        _write(writer, track(), gain, lambda frames: steps.third(frames / plan.frames))
     if wanted.beats:
         _write_beats(wanted.beats, plan, reader.sample_rate, force=options.output.force)
     first, stop = (start + frame / reader.sample_rate for frame in plan.loop)
@@ -153,33 +148,6 @@ class _Steps:
     @staticmethod
     def _move(progress: Callable[[float], None], begin: float, end: float, share: float) -> None:
         progress(begin + (end - begin) * min(1.0, share))
-
-
-def _part(source: Path, wanted: PracticeOptions, options: Options) -> tuple[Options, float]:
-    """Return the options to split what a loop needs of a song, and where that starts, in seconds.
-
-    Raises:
-        UsageError: the loop is beyond the end of the song, as far as that is known already.
-    """
-    if not wanted.loop or source.is_dir():
-        return options, 0.0
-    whole = Reader(source, **options.split.reading)
-    if whole.frames_estimate is not None:
-        _check_loop(wanted.loop, source, whole.frames_estimate / whole.sample_rate, slack=0.5)
-    first, stop = wanted.loop
-    start = max(0.0, first - CONTEXT_SECONDS)
-    duration = None if stop is None else stop + CONTEXT_SECONDS - start
-    split = replace(options.split, start_seconds=start, duration_seconds=duration)
-    return replace(options, split=split), start
-
-
-def _check_loop(loop: tuple[float, float | None], source: Path, seconds: float, slack: float) -> None:
-    end = max(filter(None, loop), default=0.0)
-    if end > seconds + slack:
-        raise UsageError(
-            f"The loop goes up to {clock(end)}, but `{source.name}` ends at {clock(seconds)}",
-            "choose a loop within the song",
-        )
 
 
 def _semitones(wanted: PracticeOptions, music: Music) -> float:
@@ -236,26 +204,6 @@ def _peaks(blocks: Iterable[Block], reader: Reader) -> Peaks:
     return peaks
 
 
-def _plan(
-    source: Path, wanted: PracticeOptions, kept: Store, sample_rate: int, start: float, beats: Beats | None
-) -> Timeline:
-    """Return the timeline of what is kept, which begins `start` seconds after the song."""
-    seconds = kept.frames / sample_rate
-    first, stop = 0.0, seconds
-    if wanted.loop:
-        _check_loop(wanted.loop, source, start + seconds, slack=0.5 / sample_rate)
-        first = wanted.loop[0] - start
-        stop = seconds if wanted.loop[1] is None else wanted.loop[1] - start
-    if wanted.snap and beats:
-        first, stop = snapped((first, stop), beats)
-    tempo = wanted.tempo or 1.0
-    if wanted.tempo_bpm and beats:
-        tempo = wanted.tempo_bpm / beats.bpm
-    tempi = [checked_rate(each) for each in rates(tempo, wanted.ramp, wanted.passes)]
-    loop = (round(first * sample_rate), min(kept.frames, round(stop * sample_rate)))
-    return timeline(loop, tempi, sample_rate, beats, wanted.count_in)
-
-
 def _with_clicks(
     passes: Passes, plan: Timeline, wanted: PracticeOptions, sample_rate: int
 ) -> Iterator[Block]:
@@ -265,6 +213,13 @@ def _with_clicks(
     for block in passes.blocks():
         yield metronome.added(block, position)
         position += block.shape[1]
+
+
+def _write(writer: Writer, blocks: Iterable[Block], gain: float, progress: Callable[[int], None]) -> None:
+    with writer:
+        for block in blocks:
+            writer.write(block if gain == 1 else np.float32(gain) * block)
+            progress(writer.frames_written)
 
 
 def _write_beats(path: Path, plan: Timeline, sample_rate: int, *, force: bool) -> None:
