@@ -23,8 +23,8 @@ SONG = ROOT / "examples" / "caesium-30s.mp3"
 PICTURE = ROOT / "docs" / "pictures" / "report.png"
 WIDTH, SCALE, COLOURS = 1100, 1.6, 96
 """Of the page in CSS pixels, pixels for each of these, and colours of the picture."""
-AT_SECONDS = 17.5
-"""Where the playhead stands, in a passage in which all stems sound."""
+AT_SECONDS = 15.0
+"""Where the playhead stands: in the middle of the song, so that it meets the one of the chords."""
 
 
 def report_page(folder: Path) -> Path:
