@@ -51,7 +51,7 @@ class Settings:
     name: str
     stems: tuple[str, ...]
     shares: tuple[float, ...] = ()
-    """Of examples, how many are drawn from each of `data`; empty: as the songs' lengths have it."""
+    """The share of examples from each of `data`. Empty: only the songs' lengths decide."""
     examples: int = 8
     """Number of excerpts in a batch, per device."""
     frames: int = 32
@@ -256,7 +256,7 @@ def _card(settings: Settings, trainer: Trainer) -> ModelCard:
         threshold=recipe.threshold,
         data=settings.source or ", ".join(settings.data),
         complete=False,
-        licence=settings.licence or "to be chosen by whoever trains, within the licences of the data",
+        licence=settings.licence or "not stated; the licences of the data apply",
         commit=_commit(),
         seed=recipe.seed,
         recipe=facts,

@@ -188,7 +188,7 @@ class MixtureSampler:
     augmentation: Augmentation = Augmentation()
     device: torch.device = CPU
     shares: tuple[float, ...] = ()
-    """Of examples, how many are drawn from each folder of the data. Empty: as the songs' lengths have it."""
+    """The share of examples from each folder of the data. Empty: only the songs' lengths decide."""
 
     def __call__(self, number: int) -> Batch:
         """Return batch `number`."""
