@@ -104,6 +104,7 @@ EXCLUSIONS = (
     *(Exclusion("format", beside, _LOCAL_FILES, _in_stem_file) for beside in ("daw", "report")),
     *(Exclusion(beside, to, _LOCAL_FILES) for beside in ("daw", "report") for to in ("stdout", "ray")),
     *(Exclusion("stdout", other, _STDOUT) for other in ("json", "dry_run")),
+    Exclusion("stdout", "tag_bpm_key", "{tag_bpm_key} is for files, not for {stdout}"),
     *(Exclusion("print0", other, _PATHS) for other in ("json", "stdout")),
     Exclusion("ray", "stdout", "{ray} works on files only, not on standard input and output"),
     Exclusion("format", "template", None, _names_stems_in_stem_file),  # the template itself is refused
@@ -209,6 +210,8 @@ class OutputOptions:
     """What players call the four stems of a stem file, in the order drums, bass, other, vocals."""
     stem_colors: Sequence[str] | None = None
     """Their colours, as `#RRGGBB`."""
+    tag_bpm_key: bool = False
+    """Whether to detect tempo and key for the stems' tags, if the track's have none."""
 
     def __post_init__(self) -> None:
         of_stem_files = ("format", "codec", "stem_names", "stem_colors")
@@ -311,6 +314,7 @@ class FileKeywords(MethodKeywords, total=False):
     format: str
     depth: str
     bitrate: str | None
+    tag_bpm_key: bool
     codec: str | None
     stem_names: Sequence[str] | None
     stem_colors: Sequence[str] | None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stemsplit.analysis.music import DRUMS, MusicAnalyser, analyse_mixture
 from stemsplit.audio.formats import STEM_FILE
 from stemsplit.audio.raw import RawReader, StreamWriter
 from stemsplit.audio.reader import Reader
@@ -19,6 +20,7 @@ from stemsplit.audio.writer import together
 from stemsplit.errors import EncodeError, StemsplitError
 from stemsplit.options import FileKeywords, MethodKeywords, Options
 from stemsplit.output import template
+from stemsplit.output.detected import tempo_and_key
 from stemsplit.output.plan import clipping, peaks_of, plan_writers, too_loud, write_stems
 from stemsplit.separation.separator import AnySeparator, FittedMethod, Method, Samples, Spec
 from stemsplit.separation.stream import separate_stream
@@ -119,10 +121,13 @@ def split_track(
     writers = plan_writers(reader, _outputs(reader, method, options, outputs), options.output)
     files = list(dict.fromkeys(writers.values()))
     separator = fit(method, reader, progress)
+    tagger = _Tagger(reader, separator.spec) if options.output.tag_bpm_key else None
     summed = _added_to_other(separator.spec, writers) if isinstance(files[0], StemFile) else []
     results = []
 
     def write(stems: Samples) -> None:
+        if tagger:
+            tagger.add(stems)
         write_stems(writers, separator.spec.stems, stems)
 
     def complete() -> None:
@@ -143,7 +148,31 @@ def split_track(
 
     with together(files, complete):
         _separate(reader, separator, gain_db, write, progress)
+        if tagger:
+            found = tagger.tags()
+            for file in files:
+                file.add_tags(found)
     return results[0]
+
+
+class _Tagger:
+    """Detects tempo and key in stems, or in the track if these are not all, or if none is of drums."""
+
+    def __init__(self, reader: Reader, spec: Spec) -> None:
+        self._reader = reader
+        from_stems = spec.complete and any(name.startswith(DRUMS) for name in spec.stems)
+        self._analyser = MusicAnalyser(spec.stems, reader.sample_rate) if from_stems else None
+
+    def add(self, stems: Samples) -> None:
+        """Append a block `(stem, channel, time)`."""
+        if self._analyser:
+            self._analyser.add(stems)
+
+    def tags(self) -> dict[str, str]:
+        """Return the fields of tags."""
+        if self._analyser:
+            return self._analyser.finish().tags
+        return analyse_mixture(self._reader, self._reader.sample_rate).tags
 
 
 def _added_to_other(spec: Spec, written: Container[str]) -> list[str]:
@@ -164,7 +193,8 @@ def _outputs(
         wanted = choose_stems(stems, options.split.stems, "this model")
         if output.format == STEM_FILE:
             wanted = kept_stems(wanted)
-        names = template.outputs(reader.path, wanted, output.template, output.format)
+        known = tempo_and_key(reader.path, output.template, {})
+        names = template.outputs(reader.path, wanted, output.template, output.format, **known)
         outputs = {stem: output.out / name for stem, name in names.items()}
     paths = {stem: outputs[stem] for stem in stems if stem in outputs}
     if len(paths) < len(outputs):

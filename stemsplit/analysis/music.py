@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -47,6 +47,16 @@ class Music:
     def bpm(self) -> float | None:
         """The mean tempo."""
         return self.beats.bpm if self.beats else None
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Tempo and key as texts of tags: `128` or `97.5`, and `F#m`; what was not found is left out."""
+        found = {}
+        if self.bpm is not None:
+            found["bpm"] = f"{round(self.bpm, 1):g}"
+        if self.key is not None:
+            found["initialkey"] = self.key.replace(" minor", "m").replace(" major", "")
+        return found
 
 
 NO_MUSIC = Music(None, None, 0.0, (), ())
@@ -120,6 +130,14 @@ class MusicAnalyser:
         return Music(beats, key, confidence, labels(chords.names, bounds), sections)
 
 
+def analyse_mixture(blocks: Iterable[Block], sample_rate: int) -> Music:
+    """Return what is played in a recording that comes in blocks `(channel, time)`."""
+    analyser = MusicAnalyser([MIXTURE], sample_rate)
+    for block in blocks:
+        analyser.add(block[np.newaxis])
+    return analyser.finish()
+
+
 def analyse_stems(stems: StemSet, progress: Callable[[float], None] = lambda share: None) -> Music:
     """Return what is played in stems, or in their mixture if it is there and no stem is of drums.
 
@@ -132,10 +150,7 @@ def analyse_stems(stems: StemSet, progress: Callable[[float], None] = lambda sha
     if stems.mixture and not any(name.startswith(DRUMS) for name in stems.stems):
         mixture = Reader(stems.mixture)
         passes = Passes(1, stems.frames * mixture.sample_rate / stems.sample_rate, progress)
-        analyser = MusicAnalyser([MIXTURE], mixture.sample_rate)
-        for block in passes.watch(mixture):
-            analyser.add(block[np.newaxis])
-        return analyser.finish()
+        return analyse_mixture(passes.watch(mixture), mixture.sample_rate)
     analyser = MusicAnalyser(list(stems.stems), stems.sample_rate)
     for block in passes.watch(stems.blocks()):
         analyser.add(block)

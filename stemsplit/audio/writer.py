@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from stemsplit import _compat
-from stemsplit.audio import ffmpeg, output_formats
+from stemsplit.audio import ffmpeg, output_formats, tag_fields
 from stemsplit.audio.decoding.sndfile import native
 from stemsplit.audio.formats import LOSSLESS
 from stemsplit.audio.rates import RateConverter
@@ -149,6 +149,11 @@ class Writer:
             if isinstance(error, (OSError, soundfile.LibsndfileError)):
                 raise cannot_write(self.path, error) from error
             raise
+
+    def add_tags(self, fields: Mapping[str, str]) -> None:
+        """Add fields of tags that the source does not have; call it before the file is finished."""
+        found = tag_fields.collect((name, [text]) for name, text in fields.items())
+        self._tags = replace(self._tags, fields=found | self._tags.fields)
 
     def _encoder(self) -> Any:
         """Return the encoder that writes the samples to the part file."""

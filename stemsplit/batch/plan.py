@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from stemsplit.batch.discovery import Track
 from stemsplit.errors import Collision
 from stemsplit.options import Options
 from stemsplit.output import template
+from stemsplit.output.detected import tempo_and_key
+from stemsplit.output.manifest import Manifest
 from stemsplit.separation.separator import Method
 from stemsplit.zoo.ref import ModelRef
 
@@ -25,6 +27,8 @@ class Job:
 
     track: Track
     outputs: dict[str, Path]
+    detected: dict[str, str] = field(default_factory=dict)
+    """Fields of the template that were detected in the track."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class BatchOptions(Options):
             # Left out if unused, for compatibility with records of earlier versions.
             **({} if split.audio_track is None else {"audio_track": split.audio_track}),
             **({"downmix": True} if split.downmix else {}),
+            **({"tag_bpm_key": True} if output.tag_bpm_key else {}),
             **output.of_stem_files,
         }
 
@@ -81,10 +86,14 @@ class BatchOptions(Options):
         """
         width = len(str(len(tracks)))
         output, jobs = self.output, []
+        detects = any(f"{{{field}}}" in (output.template or "") for field in template.DETECTABLE)
+        earlier = Manifest(output.out).detected() if detects else {}
         for number, track in enumerate(tracks, 1):
+            detected = tempo_and_key(track.path, output.template, earlier)
             known = {"folder": track.folder, "number": f"{number:0{width}}", "model": self.split.model}
+            known |= detected
             names = template.outputs(track.path, self.names, output.template, output.format, **known)
-            jobs.append(Job(track, {stem: output.out / path for stem, path in names.items()}))
+            jobs.append(Job(track, {stem: output.out / path for stem, path in names.items()}, detected))
         _refuse_collisions(jobs)
         return jobs
 

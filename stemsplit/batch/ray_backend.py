@@ -222,7 +222,8 @@ class _Scheduler:
 def _for_worker(job: Job) -> Job:
     """Return a job for a worker, which has another current folder."""
     track = replace(job.track, path=_absolute(job.track.path))
-    return Job(track, {stem: _absolute(path) for stem, path in job.outputs.items()})
+    outputs = {stem: _absolute(path) for stem, path in job.outputs.items()}
+    return replace(job, track=track, outputs=outputs)
 
 
 def _for_caller(outcome: Outcome, job: Job) -> Outcome:

@@ -113,7 +113,9 @@ class BatchRunner:
                     stem: nearby.out / self.manifest.relative(path) for stem, path in job.outputs.items()
                 }
                 remote.copy(job.track.path, track)
-                result = nearby._split(Job(replace(job.track, path=track), outputs), method)
+                result = nearby._split(
+                    replace(job, track=replace(job.track, path=track), outputs=outputs), method
+                )
                 if _state(job.track.path) != before:
                     raise DecodeError(f"`{job.track}` was changed while it was read", "split it again")
                 done = nearby.manifest.read(outputs)
@@ -162,7 +164,14 @@ class BatchRunner:
                 fingerprints = self.manifest.fingerprints(places)
                 self.manifest.write(
                     job.outputs,
-                    ManifestEntry(track, self.options.settings, fingerprints, facts, source(job.track.path)),
+                    ManifestEntry(
+                        track,
+                        self.options.settings,
+                        fingerprints,
+                        facts,
+                        source(job.track.path),
+                        job.detected,
+                    ),
                 )
                 sha256.update(self.manifest.digests(job.outputs, fingerprints))
             except OSError as error:

@@ -181,6 +181,14 @@ def command(
             "`{folder}/{track}/{stem}.{ext}`.",
         ),
     ] = None,
+    tag_bpm_key: Annotated[
+        bool,
+        _where(
+            "--tag-bpm-key",
+            metavar="",
+            help="Tag the stems with the detected tempo and key, where the track has no such tags.",
+        ),
+    ] = False,
     gain: Annotated[float, _where(metavar="DB", help="Gain for all stems, in dB.")] = 0.0,
     daw: Annotated[
         Literal["dawproject", "reaper"] | None,
@@ -259,6 +267,7 @@ def command(
             codec,
             encoding.listed(stem_names),
             encoding.listed(stem_colors),
+            tag_bpm_key,
         ),
         RuntimeOptions(runtime, device, precision, batch, threads, fast, overlap, shifts, offline),
     )

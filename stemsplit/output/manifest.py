@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,9 @@ class ManifestEntry:
     source: str = ""
     """The absolute path of the track; empty in records of earlier versions."""
 
+    detected: dict[str, str] = field(default_factory=dict)
+    """Fields of the template that were detected in the track: `bpm` and `key`."""
+
     def is_of(self, track: Path) -> bool:
         """Whether this is the record of a file with this path or this content."""
         return self.source in ("", source(track)) or self.input.fits(track)
@@ -101,6 +104,11 @@ class Manifest:
     def read(self, outputs: Mapping[str, Path]) -> ManifestEntry | None:
         """Return the record of the track with these outputs; None if it is missing or damaged."""
         return _read(self._path(outputs))
+
+    def detected(self) -> dict[str, ManifestEntry]:
+        """Return the records with fields that were detected in the track, by its path."""
+        records = filter(None, map(_read, (self.out / FOLDER).glob("*.json")))
+        return {record.source: record for record in records if record.detected}
 
     def made(self) -> set[str]:
         """Return the absolute paths of all recorded and unchanged files."""

@@ -19,11 +19,14 @@ from stemsplit.files.remote import is_remote
 
 DEFAULT_TEMPLATE = "{folder}/{track}/{stem}.{ext}"
 STEM_FILE_TEMPLATE = "{folder}/{track}.{ext}"
-TAGS = ("artist", "albumartist", "title", "album", "date", "genre", "tracknumber")
+TAGS = ("artist", "albumartist", "title", "album", "date", "genre", "tracknumber", "bpm", "key")
 FIELDS = ("track", "folder", "stem", "ext", "model", "number", *TAGS)
 LONGEST_BYTES = 255 - len(".part")
 """Limit of a name in UTF-8 bytes, with space for the longer name of the part file."""
 _UNKNOWN = {"artist": "unknown artist", "albumartist": "unknown artist", "album": "unknown album"}
+_UNKNOWN |= {"bpm": "unknown tempo", "key": "unknown key"}
+DETECTABLE = ("bpm", "key")
+"""Fields of the tags that can be detected in the sound, too."""
 _NO_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 
 
@@ -93,12 +96,29 @@ def outputs(
             raise TemplateError(
                 f"The tags of `{track}` are not available before it is split", "use other fields"
             )
-        tags = read_tags(track)
-        found = {name: tags.text(name) for name in TAGS}
-        found["tracknumber"] = found["tracknumber"].partition("/")[0]
-        found["albumartist"] = found["albumartist"] or found["artist"]
-        fields |= {name: text for name, text in found.items() if text}
+        fields |= _tagged(track)
     return {stem: fill(template, fields | {"stem": stem}) for stem in stems}
+
+
+def _tagged(track: Path) -> dict[str, str]:
+    """Return the fields that the tags of a track have."""
+    tags = read_tags(track)
+    found = {name: tags.text("initialkey" if name == "key" else name) for name in TAGS}
+    found["tracknumber"] = found["tracknumber"].partition("/")[0]
+    found["albumartist"] = found["albumartist"] or found["artist"]
+    found["bpm"] = whole_bpm(found["bpm"])
+    return {name: text for name, text in found.items() if text}
+
+
+def detectable(track: Path, template: str | None) -> set[str]:
+    """Return those of `DETECTABLE` that a template uses and the track's tags do not have."""
+    used = {field for field in DETECTABLE if f"{{{field}}}" in (template or "")}
+    return used - _tagged(track).keys() if used else used
+
+
+def whole_bpm(text: str) -> str:
+    """Return a tempo as a whole number, and what is not a number as it is."""
+    return str(round(float(text))) if re.fullmatch(r"\d{1,4}(\.\d*)?", text) else text
 
 
 def file_names(titles: Iterable[str]) -> list[str]:
