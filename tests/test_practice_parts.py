@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from stemsplit.analysis.beats import Beats
+from stemsplit.analysis.sections import find_sections
 from stemsplit.errors import UsageError
 from stemsplit.practice import grid, options, stretch
 from stemsplit.practice.clicks import SOUNDS, Metronome, sound
@@ -148,6 +149,22 @@ def test_memory_does_not_grow_with_the_length(monkeypatch):
         tracemalloc.stop()
         assert frames == 2 * passage.frames
     assert peaks[1] < 1.1 * peaks[0]
+
+
+@pytest.mark.slow
+def test_the_sections_of_hours_are_found_in_bounded_memory():
+    """Beats of a practice track come from an analysis that finds sections, too."""
+    random = np.random.default_rng(0)
+    parts = random.standard_normal((2, 40, 12))  # of 40 beats each
+    features = np.concatenate([parts[index // 15 % 2] for index in range(180)])
+    tracemalloc.start()
+    starts, letters = find_sections(features)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 300e6
+    assert len(starts) == len(letters)
+    for change in range(0, 7200, 600):
+        assert np.abs(np.array(starts) - change).min() <= 15
 
 
 def test_onsets_are_where_drums_are_struck():

@@ -6,6 +6,7 @@ structure features and segment similarity", 2014.
 
 from __future__ import annotations
 
+import math
 import string
 
 import numpy as np
@@ -21,6 +22,8 @@ SHORTEST = 12
 """Beats of a section."""
 NOVEL = 0.4
 """Of the largest novelty: less begins no section."""
+MOST_COMPARED = 1500
+"""Beats that are compared with each other; of a longer recording, several beats count as one."""
 ALIKE = 0.86
 """From 0 to 1: sections that are more alike than this have one label."""
 
@@ -33,6 +36,11 @@ def find_sections(features: Array) -> tuple[list[int], list[str]]:
     count = len(features)
     if count < 2 * SHORTEST:
         return ([0], ["A"]) if count else ([], [])
+    if count > MOST_COMPARED:
+        edges = np.arange(0, count, math.ceil(count / MOST_COMPARED))
+        means = np.add.reduceat(features, edges) / np.diff(edges, append=count)[:, None]
+        starts, letters = find_sections(means)
+        return edges[starts].tolist(), letters
     alike = _similarity(features)
     starts = _starts(_novelty(alike))
     return starts, _labels(alike, [*starts, count])
