@@ -245,9 +245,7 @@ def fit(method: Method, reader: Reader | RawReader, progress: Progress | None = 
     if not isinstance(method, FittedMethod):
         return method
     if isinstance(reader, RawReader):
-        raise StemsplitError(
-            "This model needs the whole track before it can start", "save the input to a file"
-        )
+        raise StemsplitError("This model needs a whole track before it can start", "save the input to a file")
     return method.fit(_Watched(reader, progress) if progress else reader, reader.sample_rate)
 
 

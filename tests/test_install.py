@@ -71,12 +71,12 @@ def test_a_name_that_means_something_else_is_refused(folder, name):
 def test_a_name_is_given_once(folder):
     add("--name", "mine")
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    assert "mine is installed already" in one_sentence(add("--name", "mine"))
+    assert "mine is already installed" in one_sentence(add("--name", "mine"))
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("binary-mask-cnn", "belongs to stemsplit"), ("nothing", "No model called `nothing`")]
+    ("name", "said"), [("binary-mask-cnn", "is part of stemsplit"), ("nothing", "No model called `nothing`")]
 )
 def test_what_is_not_installed_is_not_removed(name, said):
     assert said in one_sentence(CliRunner().invoke(app, ["models", "remove", name]))
@@ -120,16 +120,16 @@ def cut(share):
 
 
 BAD_FILES = {
-    "empty": (lambda: cut(0), "is not an ONNX file, or is cut short"),
-    "half": (lambda: cut(0.5), "is not an ONNX file, or is cut short"),
-    "almost whole": (lambda: cut(0.99), "is not an ONNX file, or is cut short"),
+    "empty": (lambda: cut(0), "is not an ONNX file, or is truncated"),
+    "half": (lambda: cut(0.5), "is not an ONNX file, or is truncated"),
+    "almost whole": (lambda: cut(0.99), "is not an ONNX file, or is truncated"),
     "page": (lambda: Path("tiny.onnx").write_text("<html>Not found"), "is not an ONNX file"),
     "pickle": (lambda: Path("tiny.onnx").write_bytes(b"\x80\x04\x95\x10\0\0\0\0\0\0\0."), "is not an ONNX"),
     "picture": (lambda: saved("tiny.onnx", graph([1, 3, 224, 224], [1, 6, 224, 224])), "has a waveform of"),
     "absurd": (lambda: saved("tiny.onnx", graph([1, 2, 1 << 40], [1, 4, 1 << 40])), "is too large"),
     "two": (lambda: saved("tiny.onnx", graph([1, 2, SEGMENT], [1, 4, SEGMENT])), "has a waveform of shape"),
-    "beside": (lambda: external("w.bin"), "keeps its weights in another file"),
-    "elsewhere": (lambda: external("../here/w.bin"), "keeps its weights in another file"),
+    "beside": (lambda: external("w.bin"), "has its weights in another file"),
+    "elsewhere": (lambda: external("../here/w.bin"), "has its weights in another file"),
     "operator": (unknown_operator, "Frobnicate"),
 }
 
@@ -172,7 +172,7 @@ BAD_DESCRIPTIONS = {
 @pytest.mark.parametrize("name", BAD_DESCRIPTIONS)
 def test_a_bad_description_leaves_nothing(folder, name):
     Path("tiny.json").write_text(BAD_DESCRIPTIONS[name]())
-    assert "does not fit its description" in one_sentence(add())
+    assert "does not match its description" in one_sentence(add())
     assert not folder.exists()
 
 
@@ -186,7 +186,7 @@ def test_a_file_that_was_changed_does_not_run(folder, music):
     add()
     with (folder / "tiny.onnx").open("r+b") as file:
         file.write(b"\0")
-    with pytest.raises(BadWeights, match="is not the file that was added as tiny") as failed:
+    with pytest.raises(BadWeights, match="is not the file that was installed as tiny") as failed:
         stemsplit.split(music, 44_100, model="tiny")
     assert "models remove tiny" in failed.value.hint
     (folder / "tiny.onnx").unlink()

@@ -429,7 +429,7 @@ def test_a_checkpoint_without_weights_is_refused(made):
     path, config, _ = made()
     for content in ({}, [torch.ones(3)], {"epoch": 3}, {"w": torch.ones(3).to_sparse()}, torch.ones(3)):
         torch.save(content, path)
-        assert "does not hold the weights" in refused(path, config)
+        assert "does not contain the weights" in refused(path, config)
 
 
 def test_a_checkpoint_that_grows_is_refused(made):

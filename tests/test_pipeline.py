@@ -369,7 +369,7 @@ def test_models_joined_by_a_plus_are_averaged(music):
 def test_models_that_are_not_alike_have_no_mean():
     waves = str(random_model("wave-u-net-small"))
     for load in (ModelRef.parse, loading.load_separator):
-        with pytest.raises(StemsplitError, match="other sample rates"):
+        with pytest.raises(StemsplitError, match="different stems or sample rates"):
             load(f"binary-mask-cnn+{waves}")
         with pytest.raises(StemsplitError, match="No model called `nothing`"):
             load("binary-mask-cnn+nothing")

@@ -32,7 +32,7 @@ def test_fingerprints_are_digests_of_the_weights():
 
 def test_sources_are_those_of_spatial_methods_only():
     assert ModelRef.parse("adress", None, [-30, 0]).stems == ("left-30", "center", "rest")
-    with pytest.raises(UsageError, match="was trained for its stems"):
+    with pytest.raises(UsageError, match="has fixed stems"):
         ModelRef.parse("binary-mask-cnn", 3)
 
 

@@ -274,7 +274,7 @@ def test_positions_have_names():
         (["--azimuth", "left"], "write -30,0,30"),
         (["--azimuth", "0", "--sources", "3"], "choose one"),
         (["--azimuth", "0", "--model", "ica"], "finds its own"),
-        (["--azimuth", "0", "--model", "binary-mask-cnn"], "trained for its stems"),
+        (["--azimuth", "0", "--model", "binary-mask-cnn"], "has fixed stems"),
     ],
 )
 def test_what_is_no_position_is_refused(song, words, said):

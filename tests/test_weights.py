@@ -246,7 +246,7 @@ def test_a_model_whose_package_is_not_installed_is_named(without_more, monkeypat
     assert caught.value.hint in listed
     monkeypatch.setattr("stemsplit.defaults.PUBLIC_ADDRESS", "https://x.org/s")
     assert install_models() == f"run `pip install {MODELS_DISTRIBUTION}`"
-    with pytest.raises(UsageError, match="stemsplit's own"):
+    with pytest.raises(UsageError, match="reserved name"):
         install.check_name("sub-band-unet")
 
 

@@ -1,1 +1,1 @@
-"""Which models there are, and what is known of each."""
+"""All models: shipped, installed, plugins and spatial methods, and the facts about each."""

@@ -1,4 +1,4 @@
-"""All models that can be named on this machine."""
+"""All models that are available on this machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def trained_models() -> list[Trained]:
 
 
 def installed_models() -> list[ModelRef | BadWeights]:
-    """Return the models in the user's folder, and errors for those that cannot be used."""
+    """Return the installed models, and errors for those that cannot be used."""
     found: list[ModelRef | BadWeights] = []
     for name in installed.names():
         try:
@@ -31,19 +31,19 @@ def installed_models() -> list[ModelRef | BadWeights]:
 
 
 def plugin_models() -> list[Plugin | StemsplitError]:
-    """Return the models that other packages list, and errors for packages that do not work."""
+    """Return the models listed by other packages, and errors for packages that do not work."""
     from stemsplit.zoo import plugins
 
     return list(plugins.every())
 
 
 def spatial_methods() -> list[Spatial]:
-    """Return the methods that are fitted to each track."""
+    """Return the spatial methods, which are fitted to each track."""
     return [Spatial(name) for name in spatial.METHODS]
 
 
 def names() -> tuple[str, ...]:
-    """Return the names that `ModelRef.parse` knows, beside those of files."""
+    """Return all names that `ModelRef.parse` accepts, except files."""
     from stemsplit.zoo import plugins
 
     return (*store.available(), store.BEST, *installed.names(), *spatial.METHODS, *plugins.names())

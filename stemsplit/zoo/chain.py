@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Chain(ModelRef):
-    """Two models, of which the second splits a `stem` of the first; the results are called `stem-part`.
+    """Two models: the second splits a `stem` of the first, into stems called `stem-part`.
 
     Raises:
         UnknownStem: the first has no such stem.
@@ -38,12 +38,12 @@ class Chain(ModelRef):
             raise no_stem(self.stem, self.first.stems, f"in {self.first.name}")
         if twice := {name for name in self.stems if self.stems.count(name) > 1}:
             raise UsageError(
-                f"{self.text} would give {', '.join(sorted(twice))} twice", "choose another model"
+                f"{self.text} would have {', '.join(sorted(twice))} twice", "choose another model"
             )
 
     @property
     def _parts(self) -> dict[str, str]:
-        """The second one's stems, by their names in the chain."""
+        """The stems of the second model, by their names in the chain."""
         return {f"{self.stem}-{part}": part for part in self.second.stems}
 
     @cached_property
@@ -86,7 +86,7 @@ class Chain(ModelRef):
         return {"name": self.name, "first": self.first.facts(), self.stem: self.second.facts()}
 
     def _load(self, running: RuntimeOptions, stems: tuple[str, ...], mask: str | None) -> Method:
-        """Load both, or only the first where no part of the stem is wanted. The mask is the first one's."""
+        """Load both, or only the first if no part of the stem is requested. The mask is for the first."""
         parts = self._parts
         wanted = tuple(name for name in stems if name in parts)
         kept = tuple(name for name in self.first.stems if name in stems or (wanted and name == self.stem))
@@ -101,7 +101,7 @@ class Chain(ModelRef):
 
 
 def _suited(running: RuntimeOptions, ref: ModelRef, other: ModelRef) -> RuntimeOptions:
-    """Return the options for one of two models: without those that only the other one has."""
+    """Return the options for one of two models, without those that only the other one supports."""
     if ref.segmented and not other.segmented:
         return replace(running, fast=False)
     if other.segmented and not ref.segmented:

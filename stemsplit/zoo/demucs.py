@@ -1,7 +1,7 @@
 """Models of the demucs package, by name: `demucs:htdemucs_ft`, `demucs:htdemucs_6s`, `demucs:mdx_extra`.
 
 The package downloads the weights that its authors publish on Hugging Face, as safetensors. For a model in a
-folder of one's own see `stemsplit.zoo.demucs_folder`. No code in a file is ever run.
+local folder, see `stemsplit.zoo.demucs_folder`. Code in files is never run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SAMPLE_RATE = 44_100
 SEGMENT_SECONDS = 7.8
-"""Of those published models whose description has no segment: Hybrid Transformer Demucs'."""
+"""Segment length of Hybrid Transformer Demucs, for published models whose description has none."""
 FOUR = ("drums", "bass", "other", "vocals")
 SIX = (*FOUR, "guitar", "piano")
 LICENCE = "MIT, as the authors tag the weights; in 2022 they called them `only for scientific purposes`"
@@ -41,7 +41,7 @@ def find(name: str) -> PluginModel:
     """Return a model, published or in a folder.
 
     Raises:
-        UnknownModel: there is none of this name.
+        UnknownModel: there is no model of this name.
         BadWeights: a file in the folder cannot be used.
     """
     name, at, folder = name.partition("@")
@@ -51,14 +51,14 @@ def find(name: str) -> PluginModel:
         return Local(name, Path(folder).expanduser())
     if name not in _descriptions():
         raise UnknownModel(
-            f"The demucs package knows no model called `{name}`",
-            f"choose one of {', '.join(names())}, or name a folder as in demucs:NAME@FOLDER",
+            f"The demucs package has no model called `{name}`",
+            f"choose one of {', '.join(names())}, or name a folder: demucs:NAME@FOLDER",
         )
     return Published(name)
 
 
 def _descriptions() -> dict[str, Path]:
-    """Return the files that describe the published models. The package is not imported for it."""
+    """Return the files that describe the published models, without importing the package."""
     package = find_spec("demucs")
     assert package
     assert package.submodule_search_locations
@@ -68,18 +68,18 @@ def _descriptions() -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class Bag:
-    """Several networks, whose estimates are averaged."""
+    """Several networks whose estimates are averaged."""
 
     signatures: tuple[str, ...]
     """Names of the networks' files."""
     weights: tuple[tuple[float, ...], ...] = ()
-    """Of each network, for each of its outputs; empty: all are equal."""
+    """Weight of each network for each of its outputs; empty: equal weights."""
     segment: float | None = None
-    """In seconds; None: the networks' own."""
+    """Segment length in seconds. None: that of the networks."""
 
     @classmethod
     def read(cls, path: Path) -> Bag:
-        """Return what a YAML file describes. Raises BadWeights if it is not valid."""
+        """Return the content of a YAML file. Raises BadWeights if it is invalid."""
         import yaml
 
         try:
@@ -105,7 +105,7 @@ class Bag:
             ) from error
 
     def shares(self, outputs: tuple[str, ...], stems: tuple[str, ...]) -> list[list[float]]:
-        """Return the share of each network in each of some stems; of each stem, they sum to one.
+        """Return the share of each network in each of some stems; for each stem, they sum to one.
 
         Raises:
             BadWeights: there are none.
@@ -122,7 +122,7 @@ class Bag:
 
 @dataclass(frozen=True)
 class Published:
-    """A model that the authors of the package publish."""
+    """A model published by the authors of the package."""
 
     name: str
 
@@ -131,7 +131,7 @@ class Published:
         return Bag.read(_descriptions()[self.name])
 
     def card(self) -> PluginCard:
-        """Return what is known of it. Nothing is downloaded for it."""
+        """Return its card, without downloading anything."""
         hybrid_transformer = self.name.startswith("htdemucs")
         return PluginCard(
             outputs=SIX if self.name == "htdemucs_6s" else FOUR,
@@ -143,7 +143,7 @@ class Published:
             title=f"{self.name} of the demucs package",
             licence=LICENCE,
             origin=f"https://{HUB}/{self._repository}",
-            notes="Its weights are downloaded when they are first used",
+            notes="The weights are downloaded on first use",
             version=repr(self._bag),
         )
 
@@ -155,10 +155,10 @@ class Published:
         return f"adefossez/Demucs-{self.name}"
 
     def load(self, running: RuntimeOptions, stems: tuple[str, ...]) -> TorchSegments:
-        """Return the networks that the stems need, downloaded if they are not there yet.
+        """Return the networks for the stems, downloading them if necessary.
 
         Raises:
-            DownloadFailed: that is not possible, or not wanted.
+            DownloadFailed: the download fails, or is not allowed.
         """
         from stemsplit.zoo import demucs_networks
 
@@ -175,7 +175,7 @@ class Published:
         return demucs_networks.start(networks, [each for each in shares if any(each)], stems, running)
 
     def _fetched(self, files: Sequence[str], running: RuntimeOptions) -> list[Path]:
-        """Return the paths of files in the hub's cache."""
+        """Return the paths of files in the cache of Hugging Face Hub."""
         import huggingface_hub as hub
 
         there = {file: hub.try_to_load_from_cache(self._repository, file) for file in files}

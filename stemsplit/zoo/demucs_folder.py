@@ -1,4 +1,4 @@
-"""Models for the demucs package in a folder of one's own: `demucs:NAME@FOLDER`.
+"""Models for the demucs package in a local folder: `demucs:NAME@FOLDER`.
 
 `NAME.yaml` lists networks to average, with `weights` and a `segment` if need be, as in the package;
 `SIGNATURE.th` or `SIGNATURE.safetensors` is one of them. NAME may be a signature itself. A `.th` is a pickle,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Local:
-    """A model in a folder of the user's.
+    """A model in a local folder.
 
     Raises:
         UnknownModel: the folder has no such model.
@@ -66,14 +66,14 @@ class Local:
             ) from error
 
     def card(self) -> PluginCard:
-        """Return what is known of it: what its files say.
+        """Return its card, from its files.
 
         Raises:
             BadWeights: a file cannot be used.
         """
         networks = self._networks
         if networks.audio_channels != 2:
-            raise BadWeights(f"`{self.name}` is not for two channels", "choose another model")
+            raise BadWeights(f"`{self.name}` is not a stereo model", "choose another model")
         digests = [_digest(path) for path in self._files]
         fixed = all(getattr(each, "use_train_segment", False) for each in networks.models)
         return PluginCard(
@@ -89,7 +89,7 @@ class Local:
         )
 
     def load(self, running: RuntimeOptions, stems: tuple[str, ...]) -> TorchSegments:
-        """Return the networks that the stems need."""
+        """Return the networks for the stems."""
         from stemsplit.zoo import demucs_networks
 
         shares = self._bag.shares(tuple(self._networks.sources), stems)
@@ -101,7 +101,7 @@ def _file(folder: Path, signature: str) -> Path:
     """Return the weights file of a network. A digest in its name, `SIGNATURE-DIGEST.th`, is checked.
 
     Raises:
-        UnknownModel: there is none.
+        UnknownModel: there is no such file.
         BadWeights: it is damaged.
     """
     pattern = re.compile(rf"{re.escape(signature)}(-[0-9a-f]+)?\.(safetensors|th)")
@@ -114,7 +114,7 @@ def _file(folder: Path, signature: str) -> Path:
         )
     (path,) = found
     if not _digest(path).startswith(path.stem.removeprefix(signature).removeprefix("-")):
-        raise BadWeights(f"`{path}` is damaged: its digest does not fit its name", "get it again")
+        raise BadWeights(f"`{path}` is damaged: its digest differs from the one in its name", "get it again")
     return path
 
 

@@ -1,4 +1,4 @@
-"""Networks of the demucs package: from their files, without running code of these, to one for segments."""
+"""Networks of the demucs package, loaded from files without running code in them, and averaged."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def read(path: Path) -> Any:
     """Return the network in a file.
 
     Raises:
-        BadWeights: it is damaged, or holds something else.
+        BadWeights: it is damaged, or not a network of the package.
     """
     try:
         return (_from_safetensors if path.suffix == ".safetensors" else _from_pickle)(path)
@@ -83,7 +83,7 @@ def _from_safetensors(path: Path) -> Any:
         raise ValueError(f"it names no network of the package, but `{metadata.get('klass')}`")
     if classes := set(re.findall(r'"_class": *"([^"]*)"', metadata.get("structure", ""))):
         if not find_spec("diffq"):
-            raise BadWeights(f"`{path}` is quantized, and needs diffq", "run `pip install diffq`")
+            raise BadWeights(f"`{path}` is quantized and requires diffq", "run `pip install diffq`")
         if not all(each.startswith("diffq.") for each in classes):
             raise ValueError(f"it names {', '.join(sorted(classes))}")
     return load_safetensors_model(path)

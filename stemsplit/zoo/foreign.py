@@ -1,4 +1,4 @@
-"""From an installed model's card to a method that separates."""
+"""Loading installed models: from a card to a separator."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Loaded = tuple[Callable[[Samples], Samples], Execution]
 
 
 class Kind(Protocol):
-    """What a module for one kind of files offers."""
+    """The functions of a module for one kind of file."""
 
     SUFFIX: str
-    """Of the installed file."""
+    """Suffix of the installed file."""
     HINT: str
-    """What to do if a file does not fit its description."""
+    """A hint for files that do not match their description."""
 
     def adopt(self, source: Path, target: Path, config: Path | None) -> dict[str, Any]:
         """Write the installed file, and return the facts for its card.
@@ -42,7 +42,7 @@ class Kind(Protocol):
 
         Raises:
             BadWeights: the file is damaged, or does not fit the card.
-            DeviceUnavailable: it cannot run here, or not as requested.
+            DeviceUnavailable: it cannot run on this machine, or not as requested.
         """
 
 
@@ -50,17 +50,17 @@ MODULES = {"msst": "stemsplit.zoo.msst", "onnx": "stemsplit.zoo.onnx", "stemspli
 
 
 def kind(name: str) -> Kind:
-    """Return the module for a kind of files."""
+    """Return the module for a kind of file."""
     module: Any = import_module(MODULES[name])
     return module  # type: ignore[no-any-return]
 
 
 SHIFT_SECONDS = 0.5
-"""Within which `shifts` runs begin, as in the demucs package."""
+"""Maximum shift of the input in seconds, as in the demucs package."""
 
 
 def load(card: InstalledCard, path: Path, stems: tuple[str, ...], running: RuntimeOptions) -> Method:
-    """Return a separator for some of a model's stems; it must be fitted to a track if the card says so.
+    """Return a separator for some stems of a model, or a method to fit, if the card requires it.
 
     Raises:
         BadWeights: the file is damaged, or does not fit the card.
@@ -78,7 +78,7 @@ def separator(
     *,
     any_length: bool = False,
 ) -> Method:
-    """Return a separator for some of a model's stems, by a network for segments that estimates `outputs`."""
+    """Return a separator for some stems of a model, with a network that estimates `outputs`."""
     network, execution = loaded
     overlap = card.overlap if running.overlap is None else running.overlap
     separator = SegmentSeparator(
@@ -96,8 +96,8 @@ def separator(
 
 
 def refuse_options(name: str, running: RuntimeOptions, mask: str | None) -> None:
-    """Raise UsageError for options that models from elsewhere do not have."""
+    """Raise UsageError for options that third-party models do not support."""
     if mask:
-        raise UsageError(f"{name} gives the stems themselves, without masks", "leave out --mask")
+        raise UsageError(f"{name} does not use masks", "leave out --mask")
     if running.fast:
-        raise UsageError(f"There is no --fast for {name}", "leave it out, or choose --overlap 0.1")
+        raise UsageError(f"{name} does not support --fast", "leave it out, or choose --overlap 0.1")

@@ -1,4 +1,4 @@
-"""Add a model from elsewhere to the user's folder, and remove it."""
+"""Installing and removing third-party models."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ RESERVED = ("add", "remove")
 def add(file: Path, name: str | None = None, config: Path | None = None) -> InstalledCard:
     """Copy a model's file into the folder of installed models, and try it on a segment of noise.
 
-    `config` describes what the file does not say itself.
+    `config` is the description of the model, if the file has none.
 
     Raises:
         UsageError: the name cannot be used.
-        BadWeights: the file cannot be used, or does not fit its description.
-        DeviceUnavailable: nothing that runs such a file is installed.
+        BadWeights: the file cannot be used, or does not match its description.
+        DeviceUnavailable: no package that runs such a file is installed.
         EncodeError: the file cannot be copied.
     """
     for path in filter(None, (file, config)):
@@ -45,7 +45,7 @@ def add(file: Path, name: str | None = None, config: Path | None = None) -> Inst
     target = installed.folder() / f"{name}{foreign.kind(kind).SUFFIX}"
     page = target.with_name(f"{name}{installed.SUFFIX}")
     with _hints(), claim([page]):
-        check_name(name)  # another program may have added it meanwhile
+        check_name(name)  # another program may have added it in the meantime
         with writing(target) as part:
             card = _card(kind, file, part, {"name": name, "file": target.name}, config)
         try:
@@ -76,10 +76,10 @@ def check_name(name: str) -> None:
         )
     own = (*store.available(), *store.MORE, store.BEST, *spatial.METHODS)
     if name in RESERVED or name in own:
-        raise UsageError(f"`{name}` is a name of stemsplit's own", "choose another --name")
+        raise UsageError(f"`{name}` is a reserved name", "choose another --name")
     if installed.is_installed(name):
         raise UsageError(
-            f"A model called {name} is installed already",
+            f"A model called {name} is already installed",
             f"choose another --name, or first run `stemsplit models remove {name}`",
         )
 
@@ -88,12 +88,12 @@ def remove(name: str) -> InstalledCard | None:
     """Remove an installed model, and return its card, if it could be read.
 
     Raises:
-        UsageError: it is one of stemsplit's own.
+        UsageError: it is a shipped model.
         UnknownModel: it is not installed.
         EncodeError: it cannot be removed.
     """
     if name in store.available() or name in spatial.METHODS:
-        raise UsageError(f"{name} belongs to stemsplit", "only installed models can be removed")
+        raise UsageError(f"{name} is part of stemsplit", "only installed models can be removed")
     if not installed.is_installed(name):
         there = installed.names()
         hint = f"there are {', '.join(there)}" if there else "there are none"
@@ -110,7 +110,7 @@ def remove(name: str) -> InstalledCard | None:
 
 
 def _kind(file: Path, config: Path | None) -> str:
-    """Return which kind of file it is, from its name and that of its description."""
+    """Return the kind of a file, from its name and that of its description."""
     suffix = file.suffix.lower()
     if suffix == ".onnx":
         return "onnx"
@@ -119,7 +119,7 @@ def _kind(file: Path, config: Path | None) -> str:
     if suffix in tensors.SUFFIXES:
         return "msst"
     raise BadWeights(
-        f"`{file}` is not a model that stemsplit can add",
+        f"`{file}` is not a supported model",
         "give an .onnx file, or a checkpoint and its YAML file",
     )
 
@@ -132,31 +132,36 @@ def _card(kind: str, file: Path, part: Path, own: dict[str, Any], config: Path |
             own |= {"kind": kind, "sha256": sha256(copied)}
         card = InstalledCard.from_facts({"origin": file.name, **facts, **own})
         return replace(card, speed=_trial(card, part))
-    except BadWeights as error:  # which names the copy
+    except BadWeights as error:  # the error names the copy
         raise BadWeights(error.message.replace(str(part), str(file)), error.hint) from error
     except ValueError as error:
         raise BadWeights(
-            f"`{file}` does not fit its description: {error}", foreign.kind(kind).HINT
+            f"`{file}` does not match its description: {error}", foreign.kind(kind).HINT
         ) from error
 
 
 def _trial(card: InstalledCard, path: Path) -> float:
-    """Return how many times faster than real time the model separates a segment of noise here.
+    """Return the speed of the model for a segment of noise, in multiples of real time.
 
     Raises:
-        ValueError: it does not run, or gives stems of another shape, or samples that are not finite.
+        ValueError: it does not run, or its stems have another shape or are not finite.
     """
     network, execution = foreign.kind(card.kind).load(card, path, RuntimeOptions())
     noise = np.random.default_rng(0).normal(0, 0.1, (CHANNELS, card.segment)).astype(np.float32)
     began = time.perf_counter()
     try:
         stems = network(noise)
-    except (RuntimeError, TypeError, IndexError, AssertionError) as error:  # of a network not made for it
+    except (
+        RuntimeError,
+        TypeError,
+        IndexError,
+        AssertionError,
+    ) as error:  # errors of a network for other segments
         said = str(error).partition("\n")[0][:200]
         raise ValueError(f"it does not run on a segment of {card.segment} samples: {said}") from error
     elapsed = (time.perf_counter() - began) / execution.workers
     if stems.shape != (len(card.outputs), *noise.shape):
-        raise ValueError(f"it gives stems of shape {stems.shape}")
+        raise ValueError(f"its stems have the shape {stems.shape}")
     if not np.isfinite(stems).all():
-        raise ValueError("it gives samples that are not finite")
+        raise ValueError("its samples are not finite")
     return round((1 - card.overlap) * card.segment / card.sample_rate / elapsed, 2)

@@ -1,7 +1,7 @@
-"""Models from elsewhere, in a folder of the user's: a file of weights, and a JSON file that describes it.
+"""Installed third-party models: a weights file, and a JSON file that describes it, in the models folder.
 
-`NAME.json` says of `NAME.onnx` or `NAME.safetensors` what these cannot say themselves: the names of the
-stems, the segment, the transform, the licence, and the digest of the file.
+`NAME.json` contains the facts that `NAME.onnx` or `NAME.safetensors` lacks: the names of the stems, the
+segment, the transform, the licence, and the digest of the file.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from stemsplit.files.digest import sha256
 FOLDER_VARIABLE = "STEMSPLIT_MODELS_DIR"
 SUFFIX = ".json"
 FORMAT = 1
-"""Of the JSON files. A higher one is of a later version of stemsplit."""
+"""Version of the JSON format. Later versions of stemsplit can have a higher one."""
 KINDS = ("onnx", "msst", "stemsplit")
 LONGEST_SECONDS = 60
 REST = "rest"
-"""The residual beside a stem that has no counterpart."""
+"""Name of the residual of a stem that has no counterpart."""
 MOST_CHARACTERS = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
 _STEM = re.compile(r"[\w-]{1,64}")
 _WORDS = ("name", "file", "title", "licence", "origin", "speed")
-"""Facts that do not change the stems."""
+"""Facts that do not influence the stems."""
 _USUAL = ("vocals", "drums", "bass", "other")
-"""The order of stems, whatever that of a network's outputs is; others come after these."""
+"""The order of stems, whatever the order of a network's outputs; others follow."""
 
 
 @dataclass(frozen=True)
 class InstalledCard:
-    """What is known of an installed model.
+    """The card of an installed model.
 
     Raises:
         ValueError: a fact is out of range.
@@ -49,34 +49,34 @@ class InstalledCard:
     """The name of the weights file, in the same folder."""
     sha256: str
     kind: str
-    """What reads the file: one of KINDS."""
+    """The kind of the file: one of KINDS."""
     outputs: tuple[str, ...]
     """The stems that the network estimates, in the order of its outputs."""
     residual: str = ""
-    """The stem that takes what the others leave of the mixture; empty: all get equal shares of it."""
+    """The stem that gets the mixture minus the others; empty: it is divided equally among all."""
     sample_rate: int = 44_100
     segment: int = 0
-    """The samples that the network takes at a time."""
+    """Length of a segment in samples."""
     overlap: float = 0.25
-    """The fraction of a segment that the next one shares."""
+    """Overlap of segments, as a fraction."""
     normalize: bool = False
-    """Whether the network expects the track at mean 0 and deviation 1."""
+    """Whether the network expects a track with mean 0 and deviation 1."""
     half: bool = False
     """Whether bfloat16 is as good as float32."""
     title: str = ""
     licence: str = "unknown"
     origin: str = ""
     speed: float = 0.0
-    """How many times faster than the music it was, on the machine and on the day it was added."""
+    """Speed in multiples of real time, on the machine that added it."""
     format: int = FORMAT
     network: dict[str, Any] = field(default_factory=dict)
-    """What the kind needs besides."""
+    """Additional facts for this kind."""
 
     def __post_init__(self) -> None:
         for each in fields(self):
             _check_type(each.name, getattr(self, each.name), each.type)
         if self.format != FORMAT:
-            raise ValueError(f"format {self.format} is of another version of stemsplit")
+            raise ValueError(f"format {self.format} belongs to another version of stemsplit")
         if not _NAME.fullmatch(self.name) or Path(self.file).name != self.file:
             raise ValueError(f"a model cannot be called {self.name!r}, or its file {self.file!r}")
         if self.kind not in KINDS:
@@ -87,7 +87,7 @@ class InstalledCard:
         if not self.outputs or len(set(self.outputs)) < len(self.outputs) or len(self.outputs) > 64:
             raise ValueError("outputs must be different names, 64 at most")
         if len(self.stems) < 2 and self.kind != "stemsplit":
-            raise ValueError("a model of one stem needs a residual")
+            raise ValueError("a model with one stem needs a residual")
         if not 4_000 <= self.sample_rate <= 400_000:
             raise ValueError(f"sample_rate={self.sample_rate} is out of range")
         if not 0 <= self.overlap <= 0.95:
@@ -102,10 +102,10 @@ class InstalledCard:
 
     @classmethod
     def from_facts(cls, facts: Any) -> InstalledCard:
-        """Return the card that a JSON object stands for.
+        """Return the card for a JSON object.
 
         Raises:
-            ValueError: it is no such object, or has keys that are unknown, missing or of another type.
+            ValueError: it is not a valid object, or has keys that are unknown, missing or of another type.
         """
         if not isinstance(facts, dict):
             raise ValueError("it is not a JSON object")
@@ -120,7 +120,7 @@ class InstalledCard:
 
 
 def in_usual_order(outputs: tuple[str, ...], residual: str) -> tuple[str, ...]:
-    """Return the stems of a model: its outputs, and the residual if it is none of them."""
+    """Return the stems of a model: its outputs, and the residual if it is not one of them."""
     names = outputs if residual in ("", *outputs) else (*outputs, residual)
     return (*(name for name in _USUAL if name in names), *(name for name in names if name not in _USUAL))
 
@@ -139,7 +139,7 @@ def _check_type(name: str, value: Any, annotation: Any) -> None:
 
 
 def residual_of(outputs: Sequence[str]) -> str:
-    """Return the stem that takes what the outputs leave of the mixture, unless a description names one.
+    """Return the residual stem, unless a description names one.
 
     Of one output it is a stem of its own: `instrumental` for vocals, and the other way round. Of several all
     get equal shares: on the validation songs each stem of HT Demucs is 0.01 to 0.12 dB better than where
@@ -172,7 +172,7 @@ def names() -> list[str]:
 
 
 def is_name(name: str) -> bool:
-    """Whether a model may have this name."""
+    """Whether this is a valid name for a model."""
     return bool(_NAME.fullmatch(name))
 
 
@@ -219,7 +219,7 @@ def weights(card: InstalledCard) -> Path:
     except OSError as error:
         raise BadWeights(f"Cannot read `{path}`: {error.strerror}", _again(card.name)) from error
     if not same:
-        raise BadWeights(f"`{path}` is not the file that was added as {card.name}", _again(card.name))
+        raise BadWeights(f"`{path}` is not the file that was installed as {card.name}", _again(card.name))
     return path
 
 
@@ -233,19 +233,19 @@ def dump(card: InstalledCard) -> str:
 
 
 def fingerprint(card: InstalledCard) -> str:
-    """Return what tells an installed model from all others: the digest of its file and its facts."""
+    """Return a digest of the file and the facts of an installed model, which identifies it."""
     facts = {name: value for name, value in asdict(card).items() if name not in _WORDS}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def page(card: InstalledCard) -> str:
-    """Return the page about a model, in markdown."""
+    """Return the page of a model, in Markdown."""
     size = _size(folder() / card.file)
     rate, seconds = f"{card.sample_rate / 1000:g} kHz", card.segment / card.sample_rate
     facts = {
         "Stems": ", ".join(card.stems),
-        "Residual": f"what the estimates leave of the mixture goes to {card.residual or 'all of them'}",
-        "Works at": f"{rate}, in segments of {seconds:.1f} s with an overlap of {card.overlap:.0%}",
+        "Residual": f"the mixture minus the estimates is added to {card.residual or 'all of them'}",
+        "Input": f"{rate}, in segments of {seconds:.1f} s with an overlap of {card.overlap:.0%}",
         "Speed": f"{card.speed:g} x real time, on this machine when it was added",
         "File": f"`{card.file}`, {size}, SHA-256 {card.sha256}",
         "Origin": card.origin or "unknown",

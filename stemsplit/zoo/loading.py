@@ -1,4 +1,4 @@
-"""Load a model by its name, for the public API."""
+"""Loading a model by its name, for the public API."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def load_separator(
     mask: str | None = None,
     **running: Unpack[RuntimeKeywords],
 ) -> AnySeparator:
-    """Return a model ready to separate.
+    """Load a model, and return it as a separator.
 
     Only the networks of the `stems` are loaded and run. With all stems the masks sum to one; with some, each
     stem's mask is independent, unless one network gives all. `two_stems` gives one stem and the residual;
@@ -42,7 +42,5 @@ def load_separator(
     ref = ModelRef.parse(model).then(then or {})
     method = ref.load(RuntimeOptions(**running), stems=stems, two_stems=two_stems, mask=mask)
     if isinstance(method, FittedMethod):
-        raise UsageError(
-            f"{model} needs a whole track before it separates any of it", "choose a model that was trained"
-        )
+        raise UsageError(f"{model} needs a whole track before it can start", "choose a trained model")
     return method

@@ -21,21 +21,21 @@ from stemsplit.zoo.installed import InstalledCard, residual_of
 from stemsplit.zoo.pymss import TYPES, arguments_of, build, channels_of
 
 SUFFIX = ".safetensors"
-HINT = "get the YAML file that belongs to this checkpoint"
+HINT = "use the YAML file that belongs to this checkpoint"
 RECURRENT = ("scnet", "bandit", "bandit_v2")
 """Types with recurrent layers, which run in float32."""
 MOST_VALUES = 10_000
-"""In a YAML file: aliases in it can stand for any number of them."""
+"""Maximum number of values in a YAML file, because aliases can multiply them."""
 MOST_BYTES = 1 << 16
-"""Of a YAML file."""
+"""Maximum size of a YAML file in bytes."""
 
 
 def adopt(source: Path, target: Path, config: Path | None) -> dict[str, Any]:
-    """Store a checkpoint's tensors, and return what its YAML file says of them.
+    """Store the tensors of a checkpoint, and return the facts in its YAML file.
 
     Raises:
         BadWeights: the checkpoint cannot be used, or the package that builds its network is missing.
-        ValueError: the YAML file is not valid, or does not fit the checkpoint.
+        ValueError: the YAML file is invalid, or does not match the checkpoint.
         OSError: a file cannot be read or written.
     """
     if config is None:
@@ -61,7 +61,9 @@ def load(card: InstalledCard, path: Path, running: RuntimeOptions) -> Loaded:
     try:
         module, channels = build(card.network, tensors.stored(path)), channels_of(card.network)
     except ValueError as error:
-        raise BadWeights(f"`{path}` does not fit its description: {error}", "add the model again") from error
+        raise BadWeights(
+            f"`{path}` does not match its description: {error}", "add the model again"
+        ) from error
     network = TorchSegments(module, running, channels=channels, half=card.half)
     return network, network.execution
 
@@ -72,16 +74,16 @@ def _check_installed() -> None:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Return what a YAML file describes, as plain numbers, names and lists.
+    """Return the content of a YAML file, as plain numbers, names and lists.
 
     Raises:
-        ValueError: it is not valid, too large, or holds objects of Python's.
+        ValueError: it is invalid, too large, or contains Python objects.
         OSError: it cannot be read.
     """
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        """Knows tuples of Python's, which published files have, and none of its other objects."""
+        """Supports Python tuples, which published files contain, and no other Python objects."""
 
     Loader.add_constructor(
         "tag:yaml.org,2002:python/tuple", lambda loader, node: loader.construct_sequence(node, deep=True)
@@ -103,7 +105,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _plain(value: Any, left: list[int]) -> Any:
-    """Return a value as JSON has it: dates and other objects by their text."""
+    """Return a value for JSON: dates and other objects become text."""
     left[0] -= 1
     if left[0] < 0:
         raise ValueError("its YAML file has too many values")
@@ -118,7 +120,7 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the facts for the card of a model with this configuration.
 
     Raises:
-        ValueError: it is not valid, or is for another kind of model.
+        ValueError: it is invalid, or for another kind of model.
     """
     kind = _type(config)
     audio, training, inference = (_section(config, name) for name in ("audio", "training", "inference"))
@@ -182,7 +184,7 @@ def _whole(value: Any, name: str) -> int:
 def _stems(training: Mapping[str, Any], arguments: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
     """Return the names of the outputs, and that of the residual.
 
-    The residual of a single output is its counterpart, or the only other instrument that is named.
+    The residual of a single output is its counterpart, or the only other named instrument.
     """
     named = training.get("instruments") or arguments.get("sources") or arguments.get("stems")
     if not isinstance(named, list) or not named:
@@ -196,12 +198,12 @@ def _stems(training: Mapping[str, Any], arguments: Mapping[str, Any]) -> tuple[t
 
 
 def _stem(name: Any) -> str:
-    """Return the name of an instrument as that of a stem: `No Reverb` is `no-reverb`."""
+    """Return the name of an instrument as a stem name: `No Reverb` becomes `no-reverb`."""
     return re.sub(r"[^\w]+", "-", str(name).lower()).strip("-")
 
 
 def _hop_length(config: Mapping[str, Any]) -> int:
-    """Return the distance of frames: whole ones give stems of a segment's own length."""
+    """Return the hop length; segments must have a whole number of hops."""
     arguments = {**config["audio"], **config.get("model", {}), **config.get("kwargs", {})}
     keys = ("stft_hop_length", "hop_size", "hop_length")
     return _whole(next((arguments[key] for key in keys if key in arguments), 512), "hop_length")

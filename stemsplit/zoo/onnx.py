@@ -1,4 +1,4 @@
-"""Separators in ONNX files: what is known of such a file by its shape, and how it separates."""
+"""Separators in ONNX files: recognising a file by its shape, and separating with it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stemsplit.zoo import onnx_file
 from stemsplit.zoo.installed import InstalledCard, residual_of
 
 MOST_NUMBERS = 1 << 28
-"""Of an input or output: a gigabyte."""
+"""Maximum number of elements of an input or output: 1 GB."""
 
 HTDEMUCS = {
     "title": "Hybrid Transformer Demucs (Rouard, Massa, Defossez 2023)",
@@ -47,7 +47,7 @@ HTDEMUCS = {
 
 MDX_HOP_LENGTH = 1024
 MDX_N_FFT = {2048: 6144, 2560: 5120, 3072: 6144}
-"""Number of bins to the usual n_fft of MDX-Net (Kim et al. 2021) as Ultimate Vocal Remover runs it."""
+"""Number of bins -> the usual n_fft of MDX-Net (Kim et al. 2021) in Ultimate Vocal Remover."""
 MDX_FILES = {
     "UVR-MDX-NET-Inst_Main": ("instrumental", 5120, 1.025),
     "UVR-MDX-NET-Inst_HQ_3": ("instrumental", 6144, 1.022),
@@ -56,17 +56,17 @@ MDX_FILES = {
     "Kim_Vocal_2": ("vocals", 7680, 1.009),
     "Reverb_HQ_By_FoxJoy": ("reverb", 6144, 1.035),
 }
-"""Published files: stem, n_fft and gain ("compensation"), from the tables that come with them."""
+"""Published files: stem, n_fft and gain ("compensation"), from the tables published with them."""
 
 SUFFIX = ".onnx"
 HINT = 'describe it in a JSON file with --config, as in {"outputs": ["vocals"]}'
 
 
 def adopt(source: Path, target: Path, config: Path | None) -> dict[str, Any]:
-    """Copy an ONNX file, and return its description: by its shape, with what a JSON file says of it.
+    """Copy an ONNX file, and return its description: from its shape, and from a JSON file.
 
     Raises:
-        BadWeights: it is not an ONNX file, or one that must be described.
+        BadWeights: it is not an ONNX file, or it needs a description.
         ValueError: the JSON file is not valid.
         OSError: a file cannot be read or written.
     """
@@ -81,18 +81,18 @@ def adopt(source: Path, target: Path, config: Path | None) -> dict[str, Any]:
 
 
 def _read(config: Path) -> dict[str, Any]:
-    """Return a JSON object. Raises ValueError if it is none."""
+    """Return a JSON object. Raises ValueError if it is invalid."""
     try:
         given = json.loads(config.read_text(encoding="utf-8"))
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if not isinstance(given, dict) or not isinstance(given.get("network", {}), dict):
-        raise ValueError("it is not a JSON object, or its network is none")
+        raise ValueError("it, or its network, is not a JSON object")
     return given
 
 
 def _merged(facts: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the facts with those given instead, at any depth."""
+    """Return the facts, with the given ones replaced at any depth."""
     inner = {
         key: _merged(facts[key], value)
         for key, value in given.items()
@@ -102,7 +102,7 @@ def _merged(facts: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
 
 
 def _recognized(path: Path, source: Path, *, described: bool) -> Mapping[str, Any]:
-    """Return what the shapes of an ONNX file's inputs and outputs tell, and the name of its source."""
+    """Return the facts that follow from the shapes of inputs and outputs, and the name of the source."""
     inputs, outputs = graph.ports(path)
     shapes = [port.shape for port in inputs], [port.shape for port in outputs]
     for shape in (*shapes[0], *shapes[1]):
@@ -120,12 +120,12 @@ def _recognized(path: Path, source: Path, *, described: bool) -> Mapping[str, An
     said = ", ".join(str(list(shape)) for shape in shapes[0])
     raise BadWeights(
         f"It is not an ONNX file of a known shape: its inputs are {said}",
-        "describe it in a JSON file, and name that with --config",
+        "describe it in a JSON file, and pass that to --config",
     )
 
 
 def _mdx_net(name: str, bins: int, frames: int) -> dict[str, Any]:
-    """Return what is known of an MDX-Net, whose input is a spectrum of `bins` bins and `frames` frames."""
+    """Return the facts about an MDX-Net whose input is a spectrum of `bins` bins and `frames` frames."""
     stem, n_fft, gain = MDX_FILES.get(name, (None, MDX_N_FFT.get(bins), 1.0))
     framing = {"hop_length": MDX_HOP_LENGTH, "bins": bins} | ({"n_fft": n_fft} if n_fft else {})
     network = {"inputs": ["spectrum"], "outputs": ["spectrum"], "framing": framing, "gain": gain}
@@ -137,7 +137,7 @@ def load(card: InstalledCard, path: Path, running: RuntimeOptions) -> tuple[Grap
     """Return the network of an ONNX file, and how it runs.
 
     Raises:
-        BadWeights: the file is damaged, or does not fit its description.
+        BadWeights: the file is damaged, or does not match its description.
         DeviceUnavailable: it cannot run here, or not as requested.
     """
     inputs, outputs, framing, gain = read_network(card.network)
@@ -160,7 +160,7 @@ def load(card: InstalledCard, path: Path, running: RuntimeOptions) -> tuple[Grap
 def read_network(
     network: Mapping[str, Any],
 ) -> tuple[tuple[str, ...], tuple[str, ...], Framing | None, float]:
-    """Return the kinds of the inputs and outputs, the transform and the gain that a description has.
+    """Return the kinds of inputs and outputs, the transform and the gain in a description.
 
     Raises:
         ValueError: it is not valid.
@@ -196,7 +196,7 @@ def _kinds(value: Any, key: str, known: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _check(port: Port, kind: str, card: InstalledCard, framing: Framing | None) -> None:
-    """Raise BadWeights if an input or output cannot have the shape that its kind has."""
+    """Raise BadWeights if an input or output does not have the shape of its kind."""
     if kind == "waveform":
         expected: tuple[int, ...] = (CHANNELS, card.segment)
     else:

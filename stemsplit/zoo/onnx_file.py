@@ -1,4 +1,4 @@
-"""What can be told of an ONNX file without a runtime: whether it is one, is whole, and holds its weights.
+"""Checks of an ONNX file without a runtime: whether it is one, is complete, and contains its weights.
 
 The format is that of protocol buffers (onnx/onnx.proto): fields, each with a number and a kind of value.
 """
@@ -20,10 +20,10 @@ _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
 
 
 def check(path: Path) -> None:
-    """Look through a file's structure, without its tensors.
+    """Check the structure of a file, without reading its tensors.
 
     Raises:
-        BadWeights: it is not an ONNX file, is cut short, or has its weights in another file.
+        BadWeights: it is not an ONNX file, is truncated, or has its weights in another file.
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
@@ -31,11 +31,11 @@ def check(path: Path) -> None:
             external = _is_external(file)
         except ValueError as error:
             raise BadWeights(
-                f"`{path}` is not an ONNX file, or is cut short: {error}", "get it again"
+                f"`{path}` is not an ONNX file, or is truncated: {error}", "get it again"
             ) from error
     if external:
         raise BadWeights(
-            f"`{path}` keeps its weights in another file",
+            f"`{path}` has its weights in another file",
             "make one file of both: onnx.save(onnx.load('in.onnx'), 'out.onnx')",
         )
 

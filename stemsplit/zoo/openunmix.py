@@ -1,8 +1,9 @@
 """Models of the Open-Unmix package, by name: `openunmix:umxhq`, `openunmix:umxl`.
 
-For a model in a folder of one's own, see `Local`. Its networks are BLSTMs, whose context is all of their
-input: they get segments of 600 frames, which overlap. As in the package, one iteration of its Wiener filter
-follows, over 300 frames at a time. Then the stems sum to the mixture but for rounding, which all share.
+For a model in a local folder, see `Local`. The networks are BLSTMs, whose context is their whole input, so
+they get overlapping segments of 600 frames. As in the package, one iteration of its Wiener filter follows,
+over 300 frames at a time. Then the stems sum to the mixture, except for rounding errors, which are divided
+among them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from stemsplit.runtime.segments import TorchSegments
 
 FRAMES = 600
-"""Of a segment: two of those parts that the package's Wiener filter is applied to."""
+"""Frames of a segment: twice the length that the package's Wiener filter processes at a time."""
 FOUR = ("vocals", "drums", "bass", "other")
 HOST = "zenodo.org"
 UNSTATED = "unknown, the package does not say: see {origin}"
@@ -34,11 +35,11 @@ RECORDS = {
     "umxl": (5069601, 453_000_000, "CC BY-NC-SA 4.0, not for commercial use", "trained on 400 h of music"),
     "umx": (3370486, 142_000_000, UNSTATED, "trained on MUSDB18, up to 16 kHz"),
 }
-"""Of each published model: its record at zenodo.org, bytes, licence and what it is."""
+"""Record at zenodo.org, size in bytes, licence and description of each published model."""
 
 SEPARATOR = {"sample_rate": 400_000, "nfft": 1 << 15, "nhop": 1 << 14, "nb_channels": 2}
 NETWORK = {"hidden_size": 1 << 13}
-"""Numbers in the files of a model, and the highest that they may be."""
+"""Numbers in the files of a model, and their maximum values."""
 
 
 def names() -> Iterable[str]:
@@ -50,7 +51,7 @@ def find(name: str) -> PluginModel:
     """Return a model, published or in a folder.
 
     Raises:
-        UnknownModel: there is none of this name.
+        UnknownModel: there is no model of this name.
         BadWeights: a file in the folder cannot be used.
     """
     name, at, folder = name.partition("@")
@@ -59,19 +60,19 @@ def find(name: str) -> PluginModel:
     if name not in RECORDS:
         raise UnknownModel(
             f"The openunmix package has no model for music called `{name}`",
-            f"choose one of {', '.join(RECORDS)}, or name a folder as in openunmix:NAME@FOLDER",
+            f"choose one of {', '.join(RECORDS)}, or name a folder: openunmix:NAME@FOLDER",
         )
     return Published(name)
 
 
 @dataclass(frozen=True)
 class Published:
-    """A model that the authors of the package publish."""
+    """A model published by the authors of the package."""
 
     name: str
 
     def card(self) -> PluginCard:
-        """Return what is known of it. Nothing is downloaded for it."""
+        """Return its card, without downloading anything."""
         record, _, licence, what = RECORDS[self.name]
         origin = f"https://{HOST}/records/{record}"
         return PluginCard(
@@ -80,15 +81,15 @@ class Published:
             title=f"Open-Unmix {self.name}, {what}",
             licence=licence.format(origin=origin),
             origin=origin,
-            notes="Its weights are downloaded when they are first used",
+            notes="The weights are downloaded on first use",
             version=str(record),
         )
 
     def load(self, running: RuntimeOptions, stems: tuple[str, ...]) -> TorchSegments:
-        """Return the networks of the stems, downloaded if they are not there yet.
+        """Return the networks of the stems, downloading them if necessary.
 
         Raises:
-            DownloadFailed: that is not possible, or not wanted.
+            DownloadFailed: the download fails, or is not allowed.
         """
         from stemsplit.zoo import openunmix_networks
 
@@ -98,7 +99,7 @@ class Published:
 
 
 class _Store:
-    """Gives the package the weights for an address: from torch's cache, or downloaded into it."""
+    """Provides the package with weights, from torch's cache, where they are downloaded if necessary."""
 
     def __init__(self, model: Published, running: RuntimeOptions) -> None:
         self._model, self._running, self._announced = model, running, False
@@ -112,7 +113,9 @@ class _Store:
         digest = path.stem.rpartition("-")[2]
         with path.open("rb") as file:
             if not sha256(file).startswith(digest):
-                raise BadWeights(f"`{path}` is damaged: its digest does not fit its name", "remove it")
+                raise BadWeights(
+                    f"`{path}` is damaged: its digest differs from the one in its name", "remove it"
+                )
         return torch.load(path, "cpu", weights_only=True)
 
     def _download(self, url: str, path: Path) -> None:
@@ -126,7 +129,7 @@ class _Store:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), path.stem.rpartition("-")[2], progress=False)
-        except (OSError, RuntimeError) as error:  # RuntimeError: the digest does not fit
+        except (OSError, RuntimeError) as error:  # RuntimeError: wrong digest
             raise downloads.failed(what, HOST, error) from error
 
 
@@ -147,7 +150,7 @@ class Local:
 
     @classmethod
     def read(cls, folder: Path) -> Local:
-        """Return what a folder's files say.
+        """Return the model in a folder.
 
         Raises:
             UnknownModel: there is no such folder.
@@ -164,7 +167,7 @@ class Local:
         return cls(folder, transform, files, hidden)
 
     def card(self) -> PluginCard:
-        """Return what is known of it."""
+        """Return its card."""
         digests = []
         for path in self.files.values():
             with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Networks of the Open-Unmix package: from their files to one for segments."""
+"""Loading networks of the Open-Unmix package from files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stemsplit.runtime.segments import TorchSegments
 
 CHANNELS = 2
 TRANSFORM = {"sample_rate": 44_100, "nfft": 4096, "nhop": 1024, "nb_channels": CHANNELS}
-"""Of the published models."""
+"""Settings of the published models."""
 
 
 class Chosen(nn.Module):
@@ -65,7 +65,7 @@ def read(path: Path, bins: int, hidden_size: int) -> nn.Module:
     """Return the network in a file.
 
     Raises:
-        BadWeights: it is damaged, or holds something else.
+        BadWeights: it is damaged, or not a network of the package.
     """
     model = _compat.openunmix().model
     try:

@@ -1,4 +1,4 @@
-"""Models that `stemsplit train` made, among the installed ones: their files describe themselves."""
+"""Installed models made by `stemsplit train`, whose files describe themselves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TRIAL_SECONDS = 10
 
 
 def adopt(source: Path, target: Path, config: Path | None) -> dict[str, Any]:
-    """Copy a weights file, and return what its card says.
+    """Copy a weights file, and return the facts in its card.
 
     Raises:
         BadWeights: it is not a weights file of stemsplit, or a description is given.

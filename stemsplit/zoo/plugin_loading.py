@@ -1,4 +1,4 @@
-"""From a plugin's model to a method that separates."""
+"""Loading the models of plugins as separators."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stemsplit.zoo.variants import refuse_segments
 
 
 def load(plugin: Plugin, running: RuntimeOptions, stems: tuple[str, ...], mask: str | None) -> Method:
-    """Return a plugin's model ready to separate.
+    """Load a plugin's model, and return it as a separator.
 
     Raises:
         UsageError: an option is not for such models.
@@ -27,7 +27,7 @@ def load(plugin: Plugin, running: RuntimeOptions, stems: tuple[str, ...], mask: 
         with guarded(plugin.text):
             separator: Method = plugin.model.load(running, stems)
             if separator.spec.stems != stems:  # type: ignore[union-attr]
-                raise ValueError(f"it gives other stems than {', '.join(stems)}")
+                raise ValueError(f"it returned other stems than {', '.join(stems)}")
         return separator
     outputs = _needed(card, stems)
     with guarded(plugin.text):
@@ -58,7 +58,7 @@ class _Checked:
         with guarded(self.name):
             found = np.asarray(self.network(segment), np.float32)
             if found.shape != (self.outputs, *segment.shape):
-                raise ValueError(f"it gives estimates of shape {found.shape}")
+                raise ValueError(f"it returned estimates of shape {found.shape}")
             if not np.isfinite(found).all():
-                raise ValueError("it gives samples that are not finite")
+                raise ValueError("it returned samples that are not finite")
         return found

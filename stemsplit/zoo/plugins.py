@@ -1,4 +1,4 @@
-"""Models that other packages offer by name.
+"""Models of other packages (plugins).
 
 A package offers a model as an entry point of the group `stemsplit.models`, which leads to a `PluginModel`: to
 an object, or to a module with the two functions.
@@ -46,7 +46,7 @@ FAMILIES = {"demucs": "stemsplit.zoo.demucs", "openunmix": "stemsplit.zoo.openun
 
 @dataclass(frozen=True)
 class PluginCard:
-    """What is known of a model before it is loaded.
+    """The card of a plugin's model, available before it is loaded.
 
     Raises:
         ValueError: a fact is out of range.
@@ -55,23 +55,23 @@ class PluginCard:
     outputs: tuple[str, ...]
     """The stems that the model estimates."""
     segment: int = 0
-    """The samples that its network takes at a time. 0: it is a separator, see `PluginModel.load`."""
+    """Length of a segment in samples. 0: the model is a separator, see `PluginModel.load`."""
     sample_rate: int = 44_100
     residual: str = ""
-    """The stem that takes what the others leave of the mixture; empty: all get equal shares of it."""
+    """The stem that gets the mixture minus the others; empty: it is divided equally among all."""
     overlap: float = 0.25
-    """The fraction of a segment that the next one shares."""
+    """Overlap of segments, as a fraction."""
     any_length: bool = False
-    """Whether the network takes shorter segments, too. Then those at the end of a track come as they are."""
+    """Whether the network accepts shorter segments, so that the last ones of a track need no padding."""
     normalize: bool = False
-    """Whether the network expects the track at mean 0 and deviation 1."""
+    """Whether the network expects a track with mean 0 and deviation 1."""
     title: str = ""
     licence: str = "unknown"
     origin: str = ""
     notes: str = ""
-    """What else a user should know, in a sentence."""
+    """Anything else that users should know, in one sentence."""
     version: str = ""
-    """Of the weights, as their digest. A new one, and a new version of the package, makes stems anew."""
+    """Version of the weights, e.g. a digest. If it or the package changes, stems are made again."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.outputs, tuple) or not all(map(_is_word, self.outputs)):
@@ -99,10 +99,10 @@ class PluginModel(Protocol):
     """A model of another package."""
 
     def card(self) -> PluginCard:
-        """Return what is known of it. This should be quick: it is called whenever models are listed."""
+        """Return the card. This should be fast, because it is called whenever models are listed."""
 
     def load(self, running: RuntimeOptions, stems: tuple[str, ...]) -> Any:
-        """Return it ready to separate, as `running` says: device, threads, and whether to download.
+        """Load the model with the options `running`: device, threads, and whether to download.
 
         With a `segment` in its card: a `Network`, which estimates those of its outputs that are in `stems`,
         in this order. stemsplit cuts the stream, doubles mono, normalizes, weights overlaps and resamples,
@@ -149,13 +149,13 @@ class Plugin(ForeignRef):
         seconds = f", in segments of {card.segment / card.sample_rate:.1f} s" if card.segment else ""
         facts = {
             "Stems": ", ".join(self.stems),
-            "Works at": f"{card.sample_rate / 1000:g} kHz{seconds}",
+            "Input": f"{card.sample_rate / 1000:g} kHz{seconds}",
             "Package": self.package,
             "Origin": card.origin or "unknown",
             "Licence": card.licence,
         }
         if card.segment:
-            facts["Residual"] = f"what the estimates leave of the mixture goes to {card.residual or 'all'}"
+            facts["Residual"] = f"the mixture minus the estimates is added to {card.residual or 'all'}"
         lines = "\n".join(f"- **{name}**: {value}" for name, value in facts.items())
         texts = [f"{text}." for text in (card.title, card.notes) if text]
         return "\n\n".join([f"# {self.text}", *texts, lines]) + "\n"
@@ -182,12 +182,12 @@ def guarded(name: str) -> Iterator[None]:
             raise
         said, _, _ = f"{type(error).__name__}: {error}".strip().partition("\n")
         raise BadPlugin(
-            f"`{name}`, a model of another package, does not work: {said[:300]}", "update the package"
+            f"`{name}`, a model of another package, failed: {said[:300]}", "update the package"
         ) from error
 
 
 def is_offered(name: str) -> bool:
-    """Whether another package may have a model of this name. None of its code is run."""
+    """Whether another package can have a model of this name, without running its code."""
     prefix, colon, _ = name.partition(":")
     there = _entry_points()
     return name in there or bool(colon) and (prefix in FAMILIES or prefix in there)
@@ -218,12 +218,12 @@ def find(name: str) -> Plugin:
 def _plugin(name: str, model: PluginModel, package: str) -> Plugin:
     card = model.card()
     if not isinstance(card, PluginCard):
-        raise TypeError(f"card() gives {type(card).__name__} instead of PluginCard")
+        raise TypeError(f"card() returned {type(card).__name__} instead of PluginCard")
     return Plugin(name, model, card, package)
 
 
 def names() -> list[str]:
-    """Return the names that can be told without running another package's code."""
+    """Return the names that are known without running another package's code."""
     families = {name: import_module(module) for name, module in FAMILIES.items() if find_spec(name)}
     known = [f"{name}:{each}" for name, family in families.items() for each in family.names()]
     return [*_entry_points(), *known]
@@ -239,7 +239,7 @@ def every() -> Iterator[Plugin | StemsplitError]:
 
 
 def _listed(name: str) -> list[str]:
-    """Return the models of a family; or the one model."""
+    """Return the models of a family, or the only model."""
     with guarded(name):
         offered: Any = import_module(FAMILIES[name]) if name in FAMILIES else _entry_points()[name].load()
         return [f"{name}:{each}" for each in offered.names()] if hasattr(offered, "names") else [name]

@@ -1,4 +1,4 @@
-"""Networks that the package pymss-core builds, from numbers and names which are checked first."""
+"""Networks built by the package pymss-core, from numbers and names that are checked first."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LIMITS = {
     **dict.fromkeys(("heads", "num_bands", "n_bands", "num_subbands"), 1 << 10),
 }
 LIMIT = 1 << 15
-"""Of every other number, transforms and layers among them."""
+"""Range of all other numbers, including transforms and layers."""
 CHOICES: dict[str, tuple[Any, ...]] = {
     "window_fn": ("hann_window", "hamming_window", "blackman_window", "bartlett_window"),
     "rnn_type": ("LSTM", "GRU", "RNN"),
@@ -39,11 +39,11 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "hidden_activation_kwargs": (None, {}),
     "stft_window_fn": (None,),
 }
-"""Of what the package looks up by name in torch, or passes on to it."""
+"""Allowed names of functions that the package looks up in torch."""
 
 
 def arguments_of(kind: str) -> str:
-    """Return the section that has the arguments of a network."""
+    """Return the section with the arguments of a network."""
     return "kwargs" if kind == "bandit_v2" else "model"
 
 
@@ -78,7 +78,7 @@ def build(network: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Modul
         try:
             with _without_tensors(sum(tensor.numel() for tensor in weights.values())):
                 module: nn.Module = get_model_from_config(kind, path)[0]
-        except Exception as error:  # of any kind, as the package does not check the numbers
+        except Exception as error:  # errors of any kind, because the package does not check the numbers
             said = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
             raise ValueError(f"its YAML file describes no network of type {kind} ({said})") from error
     _fill(module, weights)
@@ -102,11 +102,11 @@ def _check(value: Any, key: str = "config") -> None:
 
 @contextmanager
 def _without_tensors(limit: int) -> Iterator[None]:
-    """Build modules in this thread with parameters that take no memory.
+    """Build modules in this thread with parameters that use no memory.
 
     Raises ValueError where they have more than `limit` numbers.
 
-    The meta device would do so too, but some networks compute with their buffers while they are built.
+    The meta device is not suitable, because some networks compute with their buffers when they are built.
     """
     import torch
     from torch.nn.modules.module import register_module_parameter_registration_hook

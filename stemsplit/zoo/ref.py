@@ -1,6 +1,6 @@
-"""Which model: what a user names to separate with, looked up once.
+"""Model references: names of models given by users, looked up once.
 
-What a name can stand for is in `stemsplit.zoo.variants`.
+The kinds of models are in `stemsplit.zoo.variants`.
 """
 
 # ruff: noqa: D102 (ModelRef documents what its variants implement)
@@ -34,7 +34,7 @@ class ModelRef(ABC):
     def parse(
         model: str | os.PathLike[str], sources: int | None = None, azimuths: Sequence[float] = ()
     ) -> ModelRef:
-        """Look up a shipped or installed model, `best`, a weights file, several with `+`, a spatial method.
+        """Look up a shipped or installed model, `best`, a weights file, `A+B`, or a spatial method.
 
         A spatial method finds `sources` sources, or those at `azimuths` in degrees from -45 (left) to 45
         (right) and a rest.
@@ -42,7 +42,7 @@ class ModelRef(ABC):
         Raises:
             UnknownModel: no model has this name.
             BadWeights: the file is not a weights file of stemsplit.
-            UsageError: the members of an ensemble do not match, or the model is trained for its stems.
+            UsageError: the members of an ensemble do not match, or the model has fixed stems.
         """
         from stemsplit.zoo.variants import parse
 
@@ -50,7 +50,7 @@ class ModelRef(ABC):
 
     @staticmethod
     def of(split: SplitOptions) -> ModelRef:
-        """Look up the model of a split, and those that follow it. Raises as `parse` and `then`."""
+        """Look up the models of a split. For errors, see `parse` and `then`."""
         return ModelRef.parse(split.model, split.sources, split.azimuths).then(split.then)
 
     def then(self, models: Mapping[str, str]) -> ModelRef:
@@ -59,7 +59,7 @@ class ModelRef(ABC):
         Raises:
             UnknownStem: there is no such stem.
             UsageError: two stems would have the same name.
-            StemsplitError: as of `parse`.
+            StemsplitError: see `parse`.
         """
         from stemsplit.zoo.chain import Chain
 
@@ -70,23 +70,23 @@ class ModelRef(ABC):
 
     @property
     def name(self) -> str:
-        """The model's own name."""
+        """The name of the model."""
         return self.text
 
     @property
     @abstractmethod
     def stems(self) -> tuple[str, ...]:
-        """All stems that it can give."""
+        """All stems of the model."""
 
     @property
     @abstractmethod
     def sample_rate(self) -> int | None:
-        """The rate that it works at in Hz; None if it works at any."""
+        """The sample rate of the model in Hz; None: any."""
 
     @property
     @abstractmethod
     def fits_each_track(self) -> bool:
-        """Whether it needs all of a track before it separates any."""
+        """Whether it needs the whole track before it can start."""
 
     @property
     def segmented(self) -> bool:
@@ -95,23 +95,23 @@ class ModelRef(ABC):
 
     @property
     def blind(self) -> bool:
-        """Whether its stems are sources that it finds in each track, with made-up names."""
+        """Whether its stems are sources found in each track, with generic names."""
         return False
 
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """Differs from that of any other model, independently of names."""
+        """A value that identifies the model, independently of its name."""
 
     @property
     @abstractmethod
     def masks(self) -> tuple[str, ...]:
-        """The masks to choose from; none if it gives stems without masks."""
+        """The available masking methods; none for models without masks."""
 
     @property
     @abstractmethod
     def system(self) -> str:
-        """The name of its stems in tables of scores: the default mask, if it has masks."""
+        """The name of the system in score tables: the default mask, if it uses masks."""
 
     @property
     @abstractmethod
@@ -120,28 +120,28 @@ class ModelRef(ABC):
 
     @property
     def stft(self) -> Stft:
-        """The transform that ideal masks are made in."""
+        """The transform for ideal masks."""
         from stemsplit.dsp.stft import Stft
 
         return Stft()
 
     @property
     def bins(self) -> int:
-        """How many bins, from 0 Hz up, masks cover."""
+        """Number of bins, from 0 Hz up, that masks cover."""
         return self.stft.bins
 
     @abstractmethod
     def describe(self) -> str:
-        """Return all that is known about it, in markdown."""
+        """Return all facts about the model, in Markdown."""
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
-        """Return all that is known about it, for JSON."""
+        """Return all facts about the model, for JSON."""
 
     def output_stems(
         self, stems: Sequence[str] | None = None, two_stems: str | None = None
     ) -> tuple[str, ...]:
-        """Return the names of the stems that `load` would give. Raises UnknownStem as `load` does."""
+        """Return the names of the stems of the model that `load` returns. Raises UnknownStem like `load`."""
         names = choose_stems(self.stems, _requested(stems, two_stems), self.name)
         return names if two_stems is None else (*names, RESIDUAL)
 
@@ -153,7 +153,7 @@ class ModelRef(ABC):
         two_stems: str | None = None,
         mask: str | None = None,
     ) -> Method:
-        """Return the model, ready to separate, or to be fitted to a track.
+        """Load the model: a separator, or a method to fit to a track.
 
         Only the networks of the requested `stems` are loaded and run. With all stems the masks sum to one;
         with some, each stem is masked independently, unless one network gives all. `two_stems` gives one stem
@@ -165,7 +165,7 @@ class ModelRef(ABC):
             UsageError: it has no such stem or mask.
         """
         if self.blind and (two_stems or mask):
-            raise UsageError(f"{self.text} has no two stems, and masks of its own", "choose --stems")
+            raise UsageError(f"{self.text} does not support --two-stems", "choose --stems")
         wanted = choose_stems(self.stems, _requested(stems, two_stems), self.name)
         method = self._load(running, wanted, mask)
         if two_stems is None:
@@ -179,7 +179,7 @@ class ModelRef(ABC):
 
 
 class ForeignCard(Protocol):
-    """What the cards of models from elsewhere have in common."""
+    """The common fields of the cards of third-party models."""
 
     @property
     def stems(self) -> tuple[str, ...]:
@@ -187,15 +187,15 @@ class ForeignCard(Protocol):
 
     @property
     def sample_rate(self) -> int:
-        """In Hz."""
+        """Sample rate in Hz."""
 
     @property
     def normalize(self) -> bool:
-        """Whether the network expects the track at mean 0 and deviation 1."""
+        """Whether the network expects a track with mean 0 and deviation 1."""
 
 
 class ForeignRef(ModelRef):
-    """A model from elsewhere, which gives the stems themselves."""
+    """A third-party model, which returns stems without masks."""
 
     card: ForeignCard
     masks = ()

@@ -1,4 +1,4 @@
-"""From a model's card and weights file to a separator."""
+"""Loading a trained model: from card and weights file to a separator."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from stemsplit.zoo import store
 from stemsplit.zoo.card import MASKS, ModelCard
 
 WIENER_SECONDS = 0.75
-"""The Wiener filter's context on either side. Twice as far was hardly better."""
+"""Context of the Wiener filter on either side. Twice as much was hardly better."""
 
 
 def load(
     card: ModelCard, path: Path, stems: tuple[str, ...], mask: str | None, running: RuntimeOptions
 ) -> MaskSeparator | WaveformSeparator:
-    """Return a separator for some of a model's stems; `mask` is one of MASKS, or None for the default.
+    """Return a separator for some stems of a model; `mask` is one of MASKS, or None for the default.
 
     Raises:
         BadWeights: the weights file is damaged.
@@ -40,7 +40,7 @@ def load(
     if not registry.find(card.network).predicts_waveforms:
         return _load_masks(card, path, stems, mask or card.mask, running)
     if mask:
-        raise UsageError(f"{card.name} gives the stems themselves, without masks", "leave out --mask")
+        raise UsageError(f"{card.name} does not use masks", "leave out --mask")
     return _load_waveforms(card, path, stems, running)
 
 
@@ -80,7 +80,7 @@ def _load_masks(
     masked = card.stems if network.joint else stems
     whole = masked == card.stems and card.complete
     if mask == "wiener" and not whole:
-        raise UsageError("The Wiener filter needs all stems of a song", "choose --mask soft")
+        raise UsageError("The Wiener filter needs all stems", "choose --mask soft")
     if network.bins > card.n_fft // 2 + 1:
         raise BadWeights(f"{card.name} has too few bins for its network", "get the file again")
     runtime = _start(card, path, stems, running)
@@ -99,7 +99,7 @@ def _load_masks(
 
 
 def mask_plan(card: ModelCard, mask: str, running: RuntimeOptions) -> MaskPlan:
-    """Return which frames a model's network needs around a segment, and the filter of the mask, if any."""
+    """Return the plan of the frames that the network, and the Wiener filter if any, need around a segment."""
     card, running = as_run(card, running)
     network = registry.find(card.network)
     steps = (
@@ -116,7 +116,7 @@ def mask_plan(card: ModelCard, mask: str, running: RuntimeOptions) -> MaskPlan:
 
 
 def _start(card: ModelCard, path: Path, stems: tuple[str, ...], running: RuntimeOptions) -> Runtime:
-    """Return the networks of some of a model's stems, ready to run."""
+    """Return the loaded networks for some stems of a model."""
     network = registry.find(card.network)
     parts = network.parts(stems)
     each = len(card.stems) if network.joint else 1

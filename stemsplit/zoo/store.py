@@ -1,8 +1,8 @@
-"""Weights that describe themselves: one safetensors file per model, its card as JSON in the header.
+"""Self-describing weights: one safetensors file per model, with its card as JSON in the header.
 
-The header is read with the standard library alone, so that listing models costs nothing. Tensors are named
-`STEM.LAYER...`, or `network.LAYER...` where one network gives all stems, and are stored as float16. There is
-no pickle anywhere.
+The header is read with the standard library only, so that listing models is fast. Tensors are named
+`STEM.LAYER...`, or `network.LAYER...` if one network has all stems, and are stored as float16. Pickle is not
+used.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ MORE = frozenset(
 )
 """The models of the distribution `MODELS_DISTRIBUTION`, which may be missing."""
 HEADER_LIMIT = 1 << 20
-"""Bytes: a safetensors header of ours has a few thousand."""
+"""Limit of a header in bytes; those of stemsplit have a few thousand."""
 
-# The errors of reading a card from another kind of file.
+# Errors when a card is read from another kind of file.
 _NO_CARD = (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
@@ -67,7 +67,7 @@ def _folders() -> Iterator[Path]:
 
 
 def ranked() -> list[str]:
-    """Return the names of the shipped models, that with the highest SDR on the validation songs first.
+    """Return the names of the shipped models, sorted by SDR on the validation songs, the best one first.
 
     The SDR is a mean over stems. Test songs are not used to choose a model.
     """
@@ -94,7 +94,7 @@ def find(model: str | os.PathLike[str]) -> Path:
         return shipped[str(model)]
     path = Path(model)
     named = isinstance(model, Path) or path.suffix == SUFFIX
-    if named and os.path.isfile(path):  # false, not an error, for a name that cannot be
+    if named and os.path.isfile(path):  # False, not an error, for an invalid name
         return path
     if str(model) in MORE:
         said = f"The model `{model}` is in the package {MODELS_DISTRIBUTION}, which is not installed"
@@ -133,7 +133,7 @@ def is_ours(path: Path) -> bool:
     try:
         read_card(path)
     except BadWeights as error:
-        return not isinstance(error.__cause__, KeyError)  # a card that is damaged is ours too
+        return not isinstance(error.__cause__, KeyError)  # a damaged card also counts
     return True
 
 
@@ -142,7 +142,7 @@ def load(model: str | os.PathLike[str], parts: Sequence[str]) -> dict[str, dict[
 
     Raises:
         UnknownModel: there is no such model.
-        BadWeights: the file is damaged, or holds numbers that are not finite.
+        BadWeights: the file is damaged, or contains numbers that are not finite.
     """
     import torch
     from safetensors import SafetensorError, safe_open
@@ -161,7 +161,7 @@ def load(model: str | os.PathLike[str], parts: Sequence[str]) -> dict[str, dict[
     except (SafetensorError, OSError, ValueError) as error:
         raise BadWeights(f"`{path}` is damaged: {error}", "get the file again") from error
     if not all(torch.isfinite(tensor).all() for tensors in found.values() for tensor in tensors.values()):
-        raise BadWeights(f"`{path}` holds numbers that are not finite", "get the file again")
+        raise BadWeights(f"`{path}` contains numbers that are not finite", "get the file again")
     return found
 
 
@@ -178,4 +178,4 @@ def save(path: Path, card: ModelCard, networks: Mapping[str, Mapping[str, Tensor
     }
     with writing(path) as part:
         save_file(tensors, part, {"stemsplit": json.dumps(asdict(card))})
-        part.chmod(0o644)  # safetensors makes it readable by the owner only: other users could not install it
+        part.chmod(0o644)  # safetensors makes it readable by the owner only

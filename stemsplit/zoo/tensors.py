@@ -1,4 +1,4 @@
-"""The tensors in a checkpoint from elsewhere, and nothing else of it."""
+"""Reading the tensors in a third-party checkpoint, and nothing else."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".ckpt", ".pth", ".pt", ".th", ".chpt", ".bin", ".safetensors")
 CONTAINERS = ("state_dict", "model_state_dict", "state", "model")
-"""Keys under which a checkpoint may hold the weights, beside what its training needs."""
+"""Keys under which a checkpoint can store the weights, besides its training state."""
 PREFIXES = ("module.", "_orig_mod.", "model.")
-"""Of the names of all tensors, where what was trained was a network inside another module."""
+"""Prefixes of all tensor names, if the network was trained inside another module."""
 _NOT_ALLOWED = re.compile(r"GLOBAL ([\w.]+)")
 
 
@@ -26,16 +26,18 @@ def read(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a network by name. Code in the file is never run.
 
     Raises:
-        BadWeights: the file is damaged, or holds something else than tensors.
+        BadWeights: the file is damaged, or contains something other than tensors.
         OSError: it cannot be read.
     """
     found = stored(path) if path.suffix.lower() == ".safetensors" else _checkpoint(path)
     if isinstance(found, Mapping):
         found = next((found[key] for key in CONTAINERS if isinstance(found.get(key), Mapping)), found)
     if not isinstance(found, Mapping) or not found or not all(map(_is_plain, found, found.values())):
-        raise BadWeights(f"`{path}` does not hold the weights of a network", "get another checkpoint of it")
+        raise BadWeights(
+            f"`{path}` does not contain the weights of a network", "get another checkpoint of it"
+        )
     if sum(tensor.nbytes for tensor in found.values()) > 2 * path.stat().st_size + (1 << 20):
-        raise BadWeights(f"`{path}` claims to hold more than its size", "get it again")
+        raise BadWeights(f"`{path}` claims to contain more than its size", "get it again")
     for prefix in PREFIXES:
         if all(name.startswith(prefix) for name in found):
             found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
@@ -48,8 +50,8 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
     from safetensors.torch import save_file
 
     path.touch()
-    mode = path.stat().st_mode  # the usual one: the library's is for this user alone
-    try:  # the format has no two names for one tensor
+    mode = path.stat().st_mode  # the usual mode; that of the library is readable by this user only
+    try:  # the format does not support two names for one tensor
         save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:
         raise OSError(str(error)) from error
@@ -69,7 +71,7 @@ def _is_plain(name: object, tensor: object) -> bool:
 
 
 def stored(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file. Raises BadWeights if it is not one, or is damaged."""
+    """Return the tensors of a safetensors file. Raises BadWeights for other or damaged files."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -82,19 +84,19 @@ def stored(path: Path) -> dict[str, Tensor]:
 
 
 def _checkpoint(path: Path) -> Any:
-    """Return what a file of torch's holds. A zip archive is not unpacked, so that it cannot grow."""
+    """Return the content of a torch file. A zip archive is not unpacked, so that it cannot grow."""
     import torch
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # unusual pickles are refused, or harmless
+            warnings.simplefilter("ignore")  # unusual pickles are either refused or harmless
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except OSError:
         raise
-    except Exception as error:  # damaged pickles raise errors of many kinds
+    except Exception as error:  # damaged pickles raise many kinds of errors
         if named := _NOT_ALLOWED.search(str(error)):
             raise BadWeights(
-                f"`{path}` is not opened: it holds `{named[1]}` beside weights, which could run a program",
-                "get the model as .safetensors, or as a checkpoint of its weights alone",
+                f"`{path}` is not opened: besides weights it contains `{named[1]}`, which could run code",
+                "get the model as .safetensors, or as a checkpoint with weights only",
             ) from error
         raise BadWeights(f"`{path}` is not a checkpoint of torch, or is damaged", "get it again") from error

@@ -1,8 +1,8 @@
-"""What the name of a model can stand for.
+"""The kinds of models that a name can refer to.
 
 Trained    a shipped model, the `best` of them, or a weights file
-Installed  a model from elsewhere, in the user's folder of models
-Plugin     a model that another package offers, see `stemsplit.zoo.plugins`
+Installed  a third-party model in the models folder
+Plugin     a model of another package, see `stemsplit.zoo.plugins`
 Ensemble   several of these joined by `+`: the mean of their stems
 Spatial    a method of `stemsplit.spatial`, which is fitted to each track
 """
@@ -34,19 +34,19 @@ if TYPE_CHECKING:
 
 
 def parse(text: str, sources: int | None, azimuths: tuple[float, ...]) -> ModelRef:
-    """Look up a name. Raises as `ModelRef.parse`."""
+    """Look up a name. For errors, see `ModelRef.parse`."""
     if text in spatial.METHODS:
         return Spatial(text, sources, azimuths)
     if sources is not None or azimuths:
         methods = ", ".join(spatial.METHODS)
-        raise UsageError(f"`{text}` was trained for its stems", f"--sources and --azimuth are for {methods}")
+        raise UsageError(f"`{text}` has fixed stems", f"--sources and --azimuth are for {methods}")
     if "+" not in text or os.path.isfile(text):
         return _single(text)
     return Ensemble(text, tuple(map(_single, text.split("+"))))
 
 
 def needs_plugin(text: str) -> bool:
-    """Whether a name, or one of several joined by `+`, stands for another package's model."""
+    """Whether a name, or one of several joined by `+`, is that of another package's model."""
     names = [text] if os.path.isfile(text) else text.split("+")
     return any(_is_plugin(name) for name in names)
 
@@ -61,7 +61,7 @@ def _is_plugin(name: str) -> bool:
 
 
 def _single(name: str) -> Trained | Installed | Plugin:
-    """Look up one model that was trained."""
+    """Look up one trained model."""
     if _is_plugin(name):
         from stemsplit.zoo import plugins
 
@@ -88,7 +88,7 @@ class Trained(ModelRef):
         """Look up a shipped model, `best`, or a weights file.
 
         Raises:
-            UnknownModel, BadWeights: as of `ModelRef.parse`.
+            UnknownModel, BadWeights: see `ModelRef.parse`.
         """
         return cls.at(store.find(model), str(model))
 
@@ -151,7 +151,7 @@ class Trained(ModelRef):
 
 @dataclass(frozen=True)
 class Installed(ForeignRef):
-    """A model from elsewhere: its weights file and the JSON file that describes it."""
+    """An installed third-party model: its weights file and the JSON file that describes it."""
 
     text: str
     card: InstalledCard
@@ -175,9 +175,9 @@ class Installed(ForeignRef):
 
 
 def refuse_segments(name: str, running: RuntimeOptions) -> None:
-    """Raise UsageError for options that are for models which work in segments."""
+    """Raise UsageError for options of segmented models."""
     if running.overlap is not None or running.shifts > 1:
-        raise UsageError(f"{name} needs no overlapping segments", "leave out --overlap and --shifts")
+        raise UsageError(f"{name} does not use overlapping segments", "leave out --overlap and --shifts")
 
 
 @dataclass(frozen=True)
@@ -194,8 +194,8 @@ class Ensemble(ModelRef):
         for other in others:
             if (set(other.stems), other.sample_rate) != (set(first.stems), first.sample_rate):
                 raise UsageError(
-                    f"{first.name} and {other.name} have other stems, or work at other sample rates",
-                    "choose models that are alike in both, see `stemsplit models`",
+                    f"{first.name} and {other.name} have different stems or sample rates",
+                    "choose models with the same stems and sample rate, see `stemsplit models`",
                 )
 
     @property
@@ -265,7 +265,7 @@ class Spatial(ModelRef):
 
     @property
     def title(self) -> str:
-        """What it is, in a few words."""
+        """A short description."""
         return spatial.METHODS[self.text].title
 
     @property
