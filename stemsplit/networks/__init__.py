@@ -1,1 +1,1 @@
-"""Networks: one paper, one file."""
+"""Networks, one file per paper."""

@@ -17,7 +17,7 @@ That of mel bands: 700 Hz of 22,050 Hz.
 """
 
 LEAK = 0.1
-"""The slope below zero of a last ReLU in training: otherwise nodes that fell silent stay so."""
+"""The slope below zero of a last ReLU in training: otherwise inactive nodes would stay inactive."""
 LOUDEST = 20.0
 """A logarithm: what is 170 dB louder than usual is no music, and its square would soon be infinite."""
 

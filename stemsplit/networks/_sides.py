@@ -1,4 +1,4 @@
-"""The side signal of mono and narrow recordings, for networks that see left, right, mid and side.
+"""The side signal of mono and narrow recordings, for networks with left, right, mid and side as input.
 
 Their training songs were stereo, with a side signal 5 to 20 dB below the mid signal, and a mono recording has
 none: its features are far from all that such a network was trained on, and its masks are hardly better than

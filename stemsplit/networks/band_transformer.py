@@ -7,7 +7,7 @@ source separation with band-split RNN", IEEE/ACM Transactions on Audio, Speech, 
 2023 (arXiv 2209.15174). The input is the log magnitudes of left, right, mid and side. The outputs are scores
 of all stems for each channel, frame and bin; a softmax over the stems makes masks of them.
 
-Left open by the papers, or done otherwise here: this is a network for CPUs, far smaller than the
+Not specified by the papers, or different here: this is a network for CPUs, far smaller than the
 paper's, and all sizes are its own (the paper's: some 60 bands, 384 features, 12 blocks).
 
 * Time: the paper attends to the whole of its excerpt. Here a frame attends to `window` frames on either side,
@@ -23,7 +23,7 @@ paper's, and all sizes are its own (the paper's: some 60 bands, 384 features, 12
 * Steps: `HALF` runs on every second frame, with the one after it as further views. Scores of frames between
   are means of those beside them.
 * Masks: real ones from log magnitudes, where the papers make complex ones from complex spectra; these are
-  between 0 and 1 and add up to one. One network gives all stems; the papers train one a stem.
+  between 0 and 1 and sum to one. One network gives all stems; the papers train one per stem.
 * A band's head is one linear layer (in the papers a perceptron with a hidden layer). But few features cannot
   say which of a wide band's many bins stand out. So convolutions over 3 x 3 positions find `details` of each,
   such as whether it is a ridge, a click, or from one side, and a band's head says how much each of them
@@ -103,7 +103,7 @@ class Config:
 
     @property
     def context_frames(self) -> int:
-        """Frames on either side that an answer depends on."""
+        """Frames on either side that an output depends on."""
         return _frame_steps.context_frames(self.context_steps, step=self.step, seen=self.seen)
 
     @property
@@ -125,7 +125,7 @@ CONTEXT_FRAMES = Config().context_frames
 
 
 class BandTransformer(Network):
-    """Log magnitudes of left, right, mid and side in, scores of all stems in each channel out."""
+    """Maps log magnitudes of left, right, mid and side to scores of all stems in each channel."""
 
     bins = BINS
     channels = CHANNELS

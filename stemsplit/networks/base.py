@@ -1,4 +1,4 @@
-"""What every network offers to the runtimes and to training."""
+"""The interface of networks for runtimes and training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Network(nn.Module):
-    """What runtimes and training call, with defaults for all but `forward`.
+    """The methods that runtimes and training call, with defaults for all except `forward`.
 
     `forward(features, *, margin=0, frame_stride=1)` maps `(example, view, position, ...)` to outputs
     `(example, stem, channel, position, ...)`; positions are frames, followed by bins, or samples. `margin`

@@ -3,11 +3,11 @@
 O. Tkachuk, "Development of a sound source separation system based on machine learning methods", Lviv
 Polytechnic National University. It reads 25 frames of 513 log magnitudes and predicts, for the frame
 in the middle, the probability that each bin belongs to the stem: the binary mask B = (S > T * M) for a
-stem's magnitude S in a mixture's magnitude M. One network a stem, 323,233 parameters each.
+stem's magnitude S in a mixture's magnitude M. One network per stem, with 323,233 parameters each.
 
-Left open by the paper and chosen here: the slope of the leaky ReLU (0.01), the dropout rates (none: it was
-better without, see `docs/research/training.md`), `same` padding (the parameter counts demand it), and the
-scaling of the input, which is a fixed mean and deviation a bin, measured on the training data.
+Not specified by the paper, and chosen here: the slope of the leaky ReLU (0.01), the dropout rates (none: it
+was better without, see `docs/research/training.md`), `same` padding (the parameter counts demand it), and the
+scaling of the input, which is a fixed mean and deviation per bin, measured on the training data.
 
 Windows share almost all of their work. `forward_windows` computes window after window and is the reference;
 `forward_frames` gives the same numbers for a run of consecutive windows, several times faster.
@@ -41,7 +41,7 @@ class Config:
 
 
 class BinaryMaskCNN(Network):
-    """Log magnitudes of 25 frames in, logits of the middle frame's binary mask out."""
+    """Maps log magnitudes of 25 frames to logits of the middle frame's binary mask."""
 
     bins = BINS
     context_frames = FRAMES // 2
@@ -104,7 +104,7 @@ class BinaryMaskCNN(Network):
         where a tap with a prime reads a first or last column of the layer before. Pooling in steps of three
         becomes a running maximum, after which neighbours lie three frames apart; with a `step` of three all
         windows pool the same columns, and neighbours are neighbours again. Columns that the pooling drops
-        (24, then 6 and 7) are never computed. This costs 13.3 M multiply-adds a window, or 6.1 M with a
+        (24, then 6 and 7) are never computed. This costs 13.3 M multiply-adds per window, or 6.1 M with a
         `step` of three, where a window alone costs 88.3 M.
         """
         if step not in STEPS:

@@ -52,7 +52,7 @@ class Config:
 
     @property
     def context_frames(self) -> int:
-        """Frames on either side that an answer depends on."""
+        """Frames on either side that an output depends on."""
         return max(self.fnn.context_frames, self.blstm.context_frames)
 
 
@@ -63,7 +63,7 @@ CONTEXT_FRAMES = Config().context_frames
 
 
 class Blend(RatioNetwork):
-    """Log magnitudes in, ratios of the stems' amplitudes to the mixture's out."""
+    """Maps log magnitudes to ratios of the stems' amplitudes to the mixture's."""
 
     weight: Tensor
 

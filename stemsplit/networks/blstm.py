@@ -11,20 +11,20 @@ with a ReLU gives the instrument's amplitudes. The loss is the sum of squared er
 paper's point is that it overfits unless examples are mixed anew, scaled and have their channels swapped.
 
 Its memory has no end, but fades. The context is 96 frames, 1.1 s at a hop of 512. Measured after the tests'
-training, of 16 cells a layer, when all that is further away becomes something else: a mask moved by 4e-6 at
-most; by 2e-5 where 64 frames were left, and by anything where 32 were (in faint bins a mask is a small number
-divided by another). Weights that remember for longer can be trained.
+training, with 16 cells per layer, when all that is further away becomes something else: a mask moved by 4e-6
+at most; by 2e-5 where 64 frames were left, and by anything where 32 were (in faint bins a mask is a small
+number divided by another). Weights that remember for longer can be trained.
 
 Left open by the paper (whose text was not at hand), or done otherwise here:
 
-* 500 cells a layer are taken to be 250 in each direction.
+* 500 cells per layer are taken to be 250 in each direction.
 * Input: log magnitudes, standardised by the trainer's mean and deviation of each bin, since cells saturate.
   Output: amplitudes in units of what is usual in the bin and of how loud the frame is, so that they need not
   range over what the loudness of songs does.
 * The dropout between layers and the weights' decay, which UHL1 tuned, are left to the recipe: none here.
-* In training the last ReLU is leaky, or else nodes that fell silent stay silent.
+* In training the last ReLU is leaky, because otherwise inactive nodes would stay inactive.
 * n_fft 2048 (1025 bins), the engine's, is the default; 2049 bins are `Config(bins=2049)`.
-* `SMALL` is one network for all stems: mono, 224 cells a layer, 744 bins (16 kHz at 44.1 kHz) of which it
+* `SMALL` is one network for all stems: mono, 224 cells per layer, 744 bins (16 kHz at 44.1 kHz) of which it
   has the mean logarithms in 192 bands as its input.
 """
 
@@ -63,7 +63,7 @@ CONTEXT_FRAMES = Config.context_frames
 
 
 class BLSTM(AmplitudeNetwork):
-    """Log magnitudes in, ratios of the stems' amplitudes to the mixture's out."""
+    """Maps log magnitudes to ratios of the stems' amplitudes to the mixture's."""
 
     def __init__(self, stems: int, config: Config | None = None) -> None:
         config = config or Config()

@@ -8,7 +8,7 @@ frames (how it moves), and a dense layer of 128 numbers, the bottleneck. From th
 stem and the two convolutions backwards, with the encoder's own weights, give the stem's magnitudes after a
 ReLU; their share in the sum over stems is the stem's mask.
 
-Left open by the paper, or done otherwise here:
+Not specified by the paper, or different here:
 
 * The paper's fourth stem, `other`, is only pushed away from: its distance from the three other estimates is
   taken off the loss. In the program its branch is wired to the dense layer of the second stem (`l_fc12`), so
@@ -61,7 +61,7 @@ class Config:
 
 
 class DeepConvSep(RatioNetwork):
-    """Log magnitudes in, shares of the stems out."""
+    """Maps log magnitudes to shares of the stems."""
 
     bins = BINS
     channels = CHANNELS

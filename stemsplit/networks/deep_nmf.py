@@ -20,13 +20,13 @@ Left open by the paper (of which the abstract and the introduction were at hand)
 * The paper keeps its bases non-negative by multiplicative steps of back-propagation. Here they are
   exponentials of the parameters, which plain Adam trains, and whose steps are multiplicative too; each
   stacked basis has the Euclidean norm one.
-* Sizes are from memory: 100 bases a source, T = 9 frames that end in the present one, 25 layers, a sparsity
+* Sizes are from memory: 100 bases per source, T = 9 frames that end in the present one, 25 layers, a sparsity
   of 5. C = 3 is one of the values that the paper compares.
 * The paper's bases begin as those of sparse NMF on each source alone; here, at random.
 * A first activation is the same number for all bases, where the paper draws it.
 * Magnitudes are in units of what is usual in their bin, so that the treble counts in the divergence too.
 * Of two channels each is processed by itself.
-* `SMALL` takes 7 frames, 3 before and 3 after, averaged into 128 bands, and rebuilds all bins; 64 bases a
+* `SMALL` takes 7 frames, 3 before and 3 after, averaged into 128 bands, and rebuilds all bins; 64 bases per
   source, 10 layers of which the last 4 have bases of their own.
 """
 
@@ -66,7 +66,7 @@ class Config:
 
     @property
     def context_frames(self) -> int:
-        """Frames on either side that an answer depends on."""
+        """Frames on either side that an output depends on."""
         return max(self.before, self.after)
 
 
@@ -77,7 +77,7 @@ CONTEXT_FRAMES = Config().context_frames
 
 
 class DeepNMF(AmplitudeNetwork):
-    """Log magnitudes in, the stems' shares of the mixture out."""
+    """Maps log magnitudes to the stems' shares of the mixture."""
 
     def __init__(self, stems: int, config: Config | None = None) -> None:
         config = config or Config()

@@ -1,4 +1,4 @@
-"""Networks by name, with random weights or a model's."""
+"""Creating networks by name, with random weights or those of a model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def make(network: str, stems: int, **changes: Any) -> Network:
     """Return a network with random weights; `changes` are to its configuration.
 
     Raises:
-        TypeError: it can not be configured so.
+        TypeError: the configuration has no such field.
     """
     entry = find(network)
     module = import_module(f".{entry.module}", __package__)
@@ -41,7 +41,7 @@ def build(network: str, tensors: Mapping[str, Mapping[str, Tensor]], stems: int 
     """Return one network for each part of a model, with its weights; `stems` are those of each.
 
     Raises:
-        BadWeights: no network has this name, or its layers are of another shape.
+        BadWeights: no network has this name, or its layers have other shapes.
     """
     entry = find(network)
     networks = []
@@ -57,7 +57,7 @@ def build(network: str, tensors: Mapping[str, Mapping[str, Tensor]], stems: int 
 
 
 def _check_numbers(network: Network, entry: NetworkInfo, part: str) -> None:
-    """Refuse weights that divide by zero, or grow beyond what a float holds, at silence or at great noise."""
+    """Refuse weights that cause a division by zero or an overflow, for silence or loud noise."""
     import torch
 
     length = entry.context.whole_strides(2 * entry.context.frames + 1)
@@ -66,4 +66,4 @@ def _check_numbers(network: Network, entry: NetworkInfo, part: str) -> None:
     extremes = extremes.reshape(2, *[1] * (2 + len(bins))).expand(2, views, length, *bins)
     with torch.inference_mode():
         if not torch.isfinite(network(extremes)).all():
-            raise BadWeights(f"The weights of `{part}` do not end in numbers", "get the file again")
+            raise BadWeights(f"The weights of `{part}` do not give finite outputs", "get the file again")

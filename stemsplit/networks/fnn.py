@@ -8,13 +8,13 @@ separation based on deep neural networks through data augmentation and network b
 Its input is the amplitudes of a frame and of the C = 3 frames before and after it that do not overlap with
 each other, divided by their mean Euclidean norm gamma, so that loudness does not matter. K = 5 layers x ->
 max(W x + b, 0) of L = 513 nodes each, the last one too, give the instrument's amplitudes in the frame, in
-units of gamma. One network an instrument: 2,897,424 parameters (as the paper's sizes have it; it states no
+units of gamma. One network per instrument: 2,897,424 parameters (as the paper's sizes have it; it states no
 count). The loss is the sum of squared errors of amplitudes.
 
 Concatenating frames and multiplying by a matrix is a convolution over frames, which is how it is done here:
 each frame is read in once for all the frames that it is context to.
 
-Left open by the paper, or done otherwise here:
+Not specified by the paper, or different here:
 
 * The paper's mixtures are mono, at 32 kHz, in frames of 1024 samples and rectangular windows. Here it is
   whatever the engine's transform is: `spacing` frames apart is where frames do not overlap (n_fft / hop).
@@ -22,7 +22,7 @@ Left open by the paper, or done otherwise here:
   (see `_amplitudes.relative`). The matrices could hold those units: they only help Adam, which trains this.
 * The paper grows the network layer by layer, each from a least-squares solution, by L-BFGS. Here all layers
   are trained at once, from the identity: the paper's "baseline initialization", for every layer.
-* In training the last ReLU is leaky, or else nodes that fell silent stay silent.
+* In training the last ReLU is leaky, because otherwise inactive nodes would stay inactive.
 * Frames before the beginning and after the end are zero.
 * The sizes of 2017 (the text was not at hand) may be others.
 * `SMALL` is one network for all stems, with 256 hidden nodes, and its context frames are averaged into 64
@@ -65,7 +65,7 @@ class Config:
 
     @property
     def context_frames(self) -> int:
-        """Frames on either side that an answer depends on."""
+        """Frames on either side that an output depends on."""
         return self.context * self.spacing
 
 
@@ -76,7 +76,7 @@ CONTEXT_FRAMES = Config().context_frames
 
 
 class FNN(ContextNetwork):
-    """Log magnitudes in, ratios of the stems' amplitudes to the mixture's out."""
+    """Maps log magnitudes to ratios of the stems' amplitudes to the mixture's."""
 
     def __init__(self, stems: int, config: Config | None = None) -> None:
         config = config or Config()

@@ -1,4 +1,4 @@
-"""What can be known of a network without importing torch."""
+"""The facts about a network, without importing torch."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Context:
     """The input that outputs depend on. Lengths are in frames, those of waveform networks in samples."""
 
     frames: int
-    """On either side of an output: the receptive field is twice as long, and one."""
+    """Length on either side of an output: the receptive field is twice as long, plus one."""
     stride: int = 1
-    """An input must begin at a multiple of this, or the outputs differ."""
+    """An input must start at a multiple of this for equal outputs."""
     padding: Literal["same", "valid"] = "same"
     """`same`: one output for each input frame. `valid`: outputs only where the whole context is given."""
 

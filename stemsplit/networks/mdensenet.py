@@ -9,7 +9,7 @@ H is batch normalisation, ReLU and a 3 x 3 convolution; L layers give k channels
 resolution is halved by pooling, or doubled by transposed convolution, after which what the block of the same
 resolution gave on the way down is part of the input as well.
 
-Left open by the paper, or done otherwise here:
+Not specified by the paper, or different here:
 
 * A block gives its last layer's k channels only. All L * k would make 0.29 million parameters of these
   121,030 (and 0.64 million of MMDenseNet's 270,100), input and all 3.6 million (7.8 million): for MMDenseNet
@@ -74,7 +74,7 @@ class Config:
 
     @property
     def context_frames(self) -> int:
-        """Frames on either side that an answer depends on."""
+        """Frames on either side that an output depends on."""
         return self.column.context_frames + self.last_layers
 
 
@@ -84,7 +84,7 @@ SMALL = Config(
 
 
 class MDenseNet(RatioNetwork):
-    """Log magnitudes in, magnitudes of stems divided by the mixture's out."""
+    """Maps log magnitudes to magnitudes of stems divided by the mixture's."""
 
     bins = BINS
     channels = CHANNELS

@@ -9,7 +9,7 @@ channels, for a last dense block. Input and output, dense blocks, and what is sa
 those of `mdensenet.py`. MMDenseNet+ of the paper is this network, trained with augmentation and followed by a
 multichannel Wiener filter: both are the program's to do, and no network's.
 
-Left open by the paper, or done otherwise here:
+Not specified by the paper, or different here:
 
 * All of `mdensenet.py`: logarithms in, blocks that give their last layer, uneven padding, ratios out.
 * The lower half's last block gives 16 channels and the upper half's 10, which cannot be put together along
@@ -47,7 +47,7 @@ class Config:
 
     @property
     def context_frames(self) -> int:
-        """Frames on either side that an answer depends on."""
+        """Frames on either side that an output depends on."""
         columns = (self.low, self.high, self.full)
         return max(column.context_frames for column in columns) + self.last_layers
 
@@ -62,7 +62,7 @@ SMALL = Config(
 
 
 class MMDenseNet(RatioNetwork):
-    """Log magnitudes in, magnitudes of stems divided by the mixture's out."""
+    """Maps log magnitudes to magnitudes of stems divided by the mixture's."""
 
     bins = BINS
     channels = CHANNELS

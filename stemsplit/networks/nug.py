@@ -22,7 +22,7 @@ Left open by the papers (of which only abstracts and descriptions by others were
   frames too, at an overlap of one half.
 * Amplitudes are counted in units of what is usual in their bin (see `_amplitudes.relative`), in place of
   standardised inputs and outputs: the zero stays where it is.
-* In training the last ReLU is leaky, or else nodes that fell silent stay silent.
+* In training the last ReLU is leaky, because otherwise inactive nodes would stay inactive.
 * `SMALL` has 384 hidden nodes, and takes its context frames in 64 bands, the frame itself in full.
 """
 
@@ -57,7 +57,7 @@ class Config:
 
     @property
     def context_frames(self) -> int:
-        """Frames on either side that an answer depends on."""
+        """Frames on either side that an output depends on."""
         return self.context * self.spacing
 
 
@@ -68,7 +68,7 @@ CONTEXT_FRAMES = Config().context_frames
 
 
 class NUG(ContextNetwork):
-    """Log magnitudes in, ratios of all stems' amplitudes to the mixture's out."""
+    """Maps log magnitudes to ratios of all stems' amplitudes to the mixture's."""
 
     def __init__(self, stems: int, config: Config | None = None) -> None:
         config = config or Config()

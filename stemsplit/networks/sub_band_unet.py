@@ -64,7 +64,7 @@ class Config:
 
 
 class SubBandUNet(Network):
-    """Log magnitudes of left, right, mid and side in, scores of the stems in each channel out."""
+    """Maps log magnitudes of left, right, mid and side to scores of the stems in each channel."""
 
     def __init__(self, stems: int, config: Config | None = None) -> None:
         super().__init__(stems, bins=BINS)
@@ -108,7 +108,7 @@ class SubBandUNet(Network):
         return x.reshape(len(x), self.stems, CHANNELS, frames, BINS)
 
     def masks(self, outputs: Tensor) -> Tensor:
-        """Return the masks, which add up to one over the stems."""
+        """Return the masks, which sum to one over the stems."""
         return outputs.softmax(dim=1)
 
 

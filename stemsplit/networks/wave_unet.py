@@ -24,9 +24,9 @@ stride that it lies in, but that may be up to C + S - h - k - 1 samples away fro
 Parameters: 10,263,498 for four stems in stereo (elsewhere stated as 10.2 M, which is the same cut off), and
 1,546,302 for SMALL, which has the paper's filters, 10 levels of 12 and a context of 16,384 samples, 0.74 s.
 
-Left open by the paper, or done otherwise here: the leaky ReLU's slope (0.2) and the initial weights (Glorot's
+Not specified by the paper, or different here: the leaky ReLU's slope (0.2) and the initial weights (Glorot's
 uniform ones, no biases) are those of the authors' code. The last stem is the mixture minus the others, as in
-the paper, but is not clipped to [-1, 1], for the stems to add up to the mixture; its order of stems ends on
+the paper, but is not clipped to [-1, 1], so that the stems sum to the mixture; its order of stems ends on
 the vocals, ours on whatever the last one is. A network for one stem gives a difference network's first
 of two outputs. Training: the paper takes the mean squared error of the samples (Adam, rate 1e-4, then 1e-5).
 """
@@ -86,7 +86,7 @@ STRIDE = Config().stride
 
 
 class WaveUNet(Network):
-    """Waveforms of a mixture in, those of its stems out."""
+    """Maps the waveform of a mixture to those of its stems."""
 
     sample_rate = SAMPLE_RATE
     channels = CHANNELS

@@ -16,7 +16,7 @@ samples, 0.26 s, for the paper's four stacks. An input may begin at any sample: 
 Parameters: 3,277,763 for four stems and 3,277,249 for one, the numbers that the authors' code keeps with its
 trained models (the paper's 3.3 M).
 
-Left open by the paper, or done otherwise here: biases (none but in the last layer), initial weights (Glorot's
+Not specified by the paper, or different here: biases (none but in the last layer), initial weights (Glorot's
 uniform ones) and the order of stems, of which the last has no output of its own, are those of the authors'
 code; that pads its convolutions and drops all outputs that depend on zeros, which gives the same numbers. It
 names a receptive field of 8,185 samples, without the first and the two last convolutions; with them it is
@@ -58,7 +58,7 @@ class Config:
 
     @property
     def context_samples(self) -> int:
-        """Samples on either side that an answer depends on."""
+        """Samples on either side that an output depends on."""
         return int(self.stacks * (2**self.layers - 1) + 3)
 
 
@@ -68,7 +68,7 @@ CONTEXT_SAMPLES = Config().context_samples
 
 
 class Wavenet(Network):
-    """One channel of a mixture in, that of its stems out."""
+    """Maps one channel of a mixture to that channel of its stems."""
 
     sample_rate = SAMPLE_RATE
     channels = CHANNELS
