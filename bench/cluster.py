@@ -1,6 +1,6 @@
 """How a batch scales over the nodes of a Ray cluster on this machine: `python bench/cluster.py [TRACKS]`.
 
-Each node has one processor core and one worker. Times are of all tracks after the model is loaded and the
+Each node has one CPU core and one worker. Times are of all tracks after the model is loaded and the
 first tracks have come back, medians of three runs in turns.
 """
 
@@ -29,7 +29,7 @@ SECONDS = 10
 
 
 def generate(folder: Path, tracks: int) -> None:
-    """Write the example song's beginning as often as asked."""
+    """Write the first part of the example song, repeated as requested."""
     from stemsplit.audio.reader import Reader
 
     folder.mkdir()

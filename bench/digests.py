@@ -1,7 +1,7 @@
 """Digests of what twelve commands write, to compare two versions bit by bit: `python bench/digests.py`.
 
 The songs are the example song, and two short ones that are made here with their stems. Times in JSON are left
-out. Compare versions on one machine only: another processor rounds differently.
+out. Compare versions on one machine only: other CPUs round differently.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "build" / "fuzz"
 WORKERS = 2
 SECONDS = 60.0
-"""Of the wall, for an input; with nothing else to do, a processor needs less than one."""
+"""Wall time limit per input in seconds; an idle CPU needs less than one second."""
 MEMORY = 4 << 30
 """Bytes of address space, of which torch alone takes one gibibyte; ffmpeg's share is its own."""
 VERDICTS = ("clean", "warning", "error", "crash", "hang", "left over", "wrong")

@@ -48,7 +48,7 @@ def seconds(signal: Samples) -> Samples:
 
 
 def in_silence(truth: Samples, estimate: Samples, mixture: Samples) -> str:
-    """Return how loud an estimate is where there is nothing to be heard of its stem."""
+    """Return the level of an estimate where its stem is silent."""
     there, found, whole = (seconds(signal) for signal in (truth, estimate, mixture))
     silent = (there < SILENT) & (whole > SOUNDING)
     if not silent.any():

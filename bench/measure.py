@@ -1,4 +1,4 @@
-"""`measure.py COMMAND...`: run a command and print its wall time, processor time and peak memory, as JSON.
+"""`measure.py COMMAND...`: run a command and print its wall time, CPU time and peak memory, as JSON.
 
 A process begins with the peak memory of the one that starts it, which is why this one is so small.
 """

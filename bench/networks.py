@@ -3,7 +3,7 @@
     python bench/networks.py [--costs] DATA [NAME ...]
 
 Scores are those of `stemsplit evaluate --museval` on the validation and the test songs of DATA: one or two
-minutes for each name on two cores. What they cost is measured afterwards, which asks for an idle machine;
+minutes for each name on two cores. What they cost is measured afterwards, which requires an idle machine;
 `--costs` measures nothing else. What is not named keeps the figures of the last run (`networks.json`).
 """
 
@@ -59,7 +59,7 @@ Written by `python bench/networks.py DATA`, with the weights in `models/`. The s
 no names: each stem is compared with the nearest source, a choice that requires the true stems."""
 COSTS = """## Cost
 
-On {cores} CPU cores ({processor}), float32: {seconds} s of stereo, all stems, without reading and
+On {cores} CPU cores ({cpu}), float32: {seconds} s of stereo, all stems, without reading and
 writing files. Multiply-adds are billions per second of stereo."""
 ELSEWHERE = """## Published
 
@@ -170,7 +170,7 @@ def page(facts: dict[str, Any]) -> str:
         for name, each in models.items()
         if each["cost"]
     }
-    parts = [HEAD, COSTS.format(cores=facts["cores"], processor=facts["processor"], seconds=SECONDS)]
+    parts = [HEAD, COSTS.format(cores=facts["cores"], cpu=facts["processor"], seconds=SECONDS)]
     parts.append(table("model", costs, ("parameters", "multiply-adds", "x real time", "hours trained")))
     for split, (measure, text) in itertools.product(SPLITS, MEASURES.items()):
         rows = {name: _cells(each["scores"][split][each["system"]], measure) for name, each in models.items()}

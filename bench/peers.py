@@ -23,7 +23,7 @@ warnings.simplefilter("ignore")
 
 
 def open_unmix(iterations: int) -> Callable[[Tensor], object]:
-    """umxhq: three BLSTM layers of 512 on the lowest 16 kHz, and so many iterations of a Wiener filter."""
+    """umxhq: three BLSTM layers of 512 below 16 kHz, and `iterations` of a Wiener filter."""
     from openunmix.model import OpenUnmix, Separator
 
     networks = {

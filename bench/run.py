@@ -66,7 +66,7 @@ Row = list[str]
 
 
 def in_turns(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """Return the median of what each way gives, asked in turns."""
+    """Return the median result of each function, called in turns."""
     found: dict[str, list[float]] = {name: [] for name in ways}
     for _, (name, measure) in itertools.product(range(rounds), ways.items()):
         found[name].append(measure())
@@ -152,7 +152,7 @@ def networks(limits: dict[str, float]) -> tuple[list[Row], dict[str, Any]]:
         "shared columns, every third": (network, info.batch, 3),
     }
     rows, facts = [], {}
-    # A processor that does not compute in bfloat16 makes it up from float32, which is no use to anyone.
+    # A CPU without bfloat16 emulates it with float32, which is not useful.
     useful = [each for each in PRECISIONS.items() if limits[each[0]] >= limits["float32"]]
     for runtime, (precision, dtype) in itertools.product(("torch", "openvino"), useful):
         ways: dict[str, Callable[[], float]] = {}
@@ -186,7 +186,7 @@ def networks(limits: dict[str, float]) -> tuple[list[Row], dict[str, Any]]:
 
 
 def _masked_per_second(run: Callable[[], object], masked: int) -> float:
-    """Return frames masked per second, of which each run masks so many."""
+    """Return frames masked per second; each run masks `masked`."""
     return per_second(run) * masked
 
 
@@ -294,9 +294,9 @@ def repeated(path: Path, seconds: int) -> None:
 
 
 def measured(command: list[str], **environment: str) -> dict[str, float]:
-    """Run a command; return its wall time, processor time and peak memory."""
+    """Run a command; return its wall time, CPU time and peak memory."""
     run = [sys.executable, str(HERE / "measure.py"), *command]
-    environment |= {"STEMSPLIT_CONFIG": os.devnull}  # with nobody's own defaults
+    environment |= {"STEMSPLIT_CONFIG": os.devnull}  # without user defaults
     return dict(json.loads(subprocess.check_output(run, env=os.environ | environment)))
 
 

@@ -240,7 +240,7 @@ def split_to_stream(
 def fit(method: Method, reader: Reader | RawReader, progress: Progress | None = None) -> AnySeparator:
     """Return a separator; some methods are first fitted to the whole track.
 
-    Meanwhile `progress` is called with 0 frames, so that it can cancel the work.
+    While it is fitted, `progress` is called with 0 frames, so that it can cancel the work.
     """
     if not isinstance(method, FittedMethod):
         return method

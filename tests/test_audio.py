@@ -212,7 +212,7 @@ def test_a_file_without_permission_is_an_error(songs, monkeypatch):
         ("sync.mp3", b"\xff\xfb\x90\x64" + b"no music\n" * 9999, "is not a sound file|can be decoded"),
         ("empty.mp3", b"", "is empty"),
         ("empty.wav", b"", "is empty"),
-        ("silent.png", None, "has no sound"),
+        ("silent.png", None, "no sound"),
     ],
 )
 def test_what_is_no_sound_is_an_error_and_nothing_is_printed(name, content, message, tmp_path, capfd):

@@ -138,7 +138,7 @@ def test_a_track_that_was_finished_is_not_done_again(runner, separator):
     (job, *_) = runner.options.plan(find_tracks(["album"]).tracks)
     done = runner.run_once(job, separator)
     written = times(Path("out"))
-    with pytest.raises(EncodeError, match="there already"):
+    with pytest.raises(EncodeError, match="already exists"):
         runner.run_once(job, separator)
     again = runner.run_once(job, separator, again=True)
     assert (again, times(Path("out"))) == (done, written)
@@ -157,7 +157,7 @@ def test_what_is_somebody_else_s_is_never_replaced(runner, separator):
     (job, *_) = runner.options.plan(find_tracks(["album"]).tracks)
     job.outputs["bass"].parent.mkdir(parents=True)
     job.outputs["bass"].write_bytes(b"my own")
-    with pytest.raises(EncodeError, match="there already"):
+    with pytest.raises(EncodeError, match="already exists"):
         runner.run_once(job, separator, again=True)
     assert job.outputs["bass"].read_bytes() == b"my own"
 
@@ -210,7 +210,7 @@ def test_what_is_done_elsewhere_is_remembered_there(elsewhere, separator):
         "only what is missing keeps it from being done"
     )
     job.outputs["bass"].write_bytes(b"my own")
-    with pytest.raises(EncodeError, match="there already"):
+    with pytest.raises(EncodeError, match="already exists"):
         runner.run_once(job, separator)
     job.track.path.write_bytes(Path("album/01.wav").read_bytes())
     assert not runner.is_done(job)
@@ -222,7 +222,7 @@ def test_stems_elsewhere_are_not_replaced_unasked(elsewhere, separator):
     job.outputs["bass"].parent.mkdir(parents=True, exist_ok=True)
     job.outputs["bass"].write_bytes(b"my own")
     for again in (False, True):
-        with pytest.raises(EncodeError, match="there already"):
+        with pytest.raises(EncodeError, match="already exists"):
             BatchRunner(options).run_once(job, separator, again=again)
     assert job.outputs["bass"].read_bytes() == b"my own"
     BatchRunner(options.with_output(force=True)).run_once(job, separator)

@@ -245,8 +245,8 @@ def test_headers_are_read(subtype, format, music):
     [
         (b"", "ends before"),
         (b"RIFF\0\0\0\0WA", "ends before"),
-        (b"ID3" + bytes(100), "no WAV"),
-        (b"RIFF\0\0\0\0WAVEdata\0\0\0\0", "does not say"),
+        (b"ID3" + bytes(100), "not a WAV"),
+        (b"RIFF\0\0\0\0WAVEdata\0\0\0\0", "does not state"),
         (b"RIFF\0\0\0\0WAVEjunk\xff\xff\xff\xff", "damaged"),
         (ALAW + b"data\0\0\0\0", "8 bits"),
     ],

@@ -26,10 +26,17 @@ IDIOMS = {
     r"an? (?:mask|track|stem|network|row|panel|file|folder) an? \w+": "one mask per stem",
     r"as `\w+` has it": "see `x`",
     r"(?<!in )places?": "position, path, index, azimuth",
+    r"models? from elsewhere|networks? from elsewhere": "third-party model",
+    r"by lot|for ever|meanwhile|else than": "at random, endless, in the meantime, other than",
+    r"an? (?:second|bin|layer|core|song|window) an? \w+": "one second per window",
+    r"as of `": "see `x`",
 }
 """What to avoid, and what to say instead."""
 PATTERN = re.compile(rf"\b(?:{'|'.join(IDIOMS)})\b", re.IGNORECASE)
 MODULES = sorted(PACKAGE.rglob("*.py"))
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted([*ROOT.glob("bench/*.py"), *ROOT.glob("docs/**/*.py")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("models/**/*.md")])
 
 
 def prose(code: str) -> list[str]:
@@ -51,6 +58,19 @@ def idioms(code: str) -> list[str]:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_prose_is_in_the_terms_of_the_field(path):
     assert idioms(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_in_the_terms_of_the_field(path):
+    assert idioms(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_pages_are_in_the_terms_of_the_field(path):
+    text = path.read_text(encoding="utf-8")
+    if path.name == "CONTRIBUTING.md":
+        text = re.sub(r"^\|.*$", "", text, flags=re.MULTILINE)  # the glossary
+    assert PATTERN.findall(text) == []
 
 
 @pytest.mark.parametrize(

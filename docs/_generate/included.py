@@ -1,4 +1,4 @@
-"""Files of the repository that are pages of the site, too, and links that lead to the right place in both."""
+"""Files of the repository that are pages of the site, too, and links that work in both."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Tensor, rotations: Tensor, mask: Tensor | None = None) -> Tensor:
         """Map `(example, band, frame, feature)` to the same.
 
-        Without a mask, the bands of each frame attend to each other. With one, as of `window_mask`, each
+        Without a mask, the bands of each frame attend to each other. With one (see `window_mask`), each
         frame of a band attends to the three windows around it.
         """
         row, position = (2, 1) if mask is None else (1, 2)

@@ -37,7 +37,7 @@ def in_steps(features: Tensor, *, step: int, seen: int) -> Tensor:
 def as_views(x: Tensor, silent: Tensor, *, seen: int) -> tuple[Tensor, Tensor]:
     """Return the frames of each step as further views of one, and whether all of them are silent.
 
-    Shapes: x `(example * seen, view, step, position)` as of `in_steps`, silent `(example * seen, step)`.
+    Shapes: x `(example * seen, view, step, position)` as in `in_steps`, silent `(example * seen, step)`.
     """
     return torch.unflatten(x, 0, (-1, seen)).flatten(1, 2), torch.unflatten(silent, 0, (-1, seen)).all(1)
 

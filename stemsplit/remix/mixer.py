@@ -82,7 +82,7 @@ def _changed(channel: Channel, action: str) -> Channel:
         if match := pattern.fullmatch(action):
             least, most = _RANGES[field]
             if not least <= float(match[1]) <= most:
-                raise UsageError(f"`{action}` is out of range", f"the range is {least:g} to {most:g}")
+                raise UsageError(f"`{action}` is out of range", f"the range is from {least:g} to {most:g}")
             changes: dict[str, Any] = {field: float(match[1])}
             return replace(channel, **changes)
     raise UsageError(f"`{action}` is not a setting for a stem", f"write {_EXAMPLE}, width:50, delay:20ms")
