@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pretty_midi  # type: ignore[import-untyped]
+import pretty_midi
 import soundfile
 
 from stemsplit.audio.reader import Reader

@@ -125,6 +125,7 @@ class MusicAnalyser:
             [chords.chroma, _levels(drums, bounds), _loudness(rest, bounds), _loudness(bass, bounds)]
         )
         starts, letters = find_sections(played)
+        starts = _on_downbeats(starts, beats, len(bounds))
         edges = [*bounds[starts].tolist(), seconds]
         sections = tuple(map(Label, edges, edges[1:], letters))
         return Music(beats, key, confidence, labels(chords.names, bounds), sections)
@@ -182,6 +183,14 @@ def _loudness(magnitudes: NDArray[np.float64], bounds: NDArray[np.float64]) -> N
 
 def _scaled(levels: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(0.5 * levels / np.maximum(levels.max(axis=0, initial=0), 1e-9), np.float64)
+
+
+def _on_downbeats(starts: list[int], beats: Beats | None, bounds: int) -> list[int]:
+    """Return the starts of sections, moved to the nearest bars if these are known; the first stays 0."""
+    if not beats or not beats.beats_per_bar:
+        return starts
+    downbeats = bounds - 1 - len(beats.times_seconds) + np.flatnonzero(beats.downbeats)
+    return [0, *(int(downbeats[np.abs(downbeats - start).argmin()]) for start in starts[1:])]
 
 
 def _with_bars(beats: Beats | None, names: list[str], bounds: int) -> Beats | None:

@@ -140,7 +140,9 @@ def _chart(music: Music) -> str:
     """Return the chords of each section, one section per line."""
     lines = []
     for section in music.sections:
-        inside = [chord.text for chord in music.chords if section.start <= chord.start < section.end]
+        inside = [
+            chord.text for chord in music.chords if section.start < chord.end and chord.start < section.end
+        ]
         lines.append(f"  {section.text:3}{_minutes(section.start):>11}  {' '.join(inside)}")
     return "\n".join(lines) or "  no chords found"
 
