@@ -59,9 +59,9 @@ def _from_song(path: Path, options: Options) -> Song:
 
 
 def check_output(source: Path, out: Path) -> None:
-    """Raise EncodeError if the output would replace the song or one of its stems."""
+    """Raise EncodeError if the output would overwrite the song or one of its stems."""
     if out.exists() and source.exists() and out.samefile(source):
-        raise EncodeError(f"`{out}` would replace the song itself", "choose another file with --out")
+        raise EncodeError(f"`{out}` would overwrite the song itself", "choose another file with --out")
     if source.is_dir() and out.parent.resolve() == source.resolve():
         raise EncodeError(f"`{out}` would be one of the stems", "choose another folder with --out")
 
