@@ -514,7 +514,7 @@ def test_a_bug_while_looking_at_a_track_stops_no_other(pipeline, monkeypatch):
 
 
 def test_a_bug_in_what_is_written_beside_the_stems_stops_no_other(pipeline, monkeypatch):
-    monkeypatch.setattr("stemsplit.export.daw.analyse", bug)
+    monkeypatch.setattr("stemsplit.export.sidecars.analyse_stems", bug)
     result = run("--daw", "reaper", "a.wav", "b.wav")
     assert result.stderr.count("ZeroDivisionError") == 2
     assert [call["path"].name for call in pipeline.split] == ["a.wav", "b.wav"]

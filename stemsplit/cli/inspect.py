@@ -37,7 +37,7 @@ def command(
         typer.Option(metavar="FILE.png", help="Plot the spectrogram; for stems, also their masks."),
     ] = None,
     chart: Annotated[
-        bool, typer.Option("--chart", metavar="", help="Print the sections and the chords, too.")
+        bool, typer.Option("--chart", metavar="", help="Also print the sections and chords.")
     ] = False,
     beats: Annotated[
         Path | None, typer.Option(metavar="FILE.txt", help="Write the beats as Audacity labels.")
@@ -48,18 +48,21 @@ def command(
     sections: Annotated[
         Path | None, typer.Option(metavar="FILE.txt", help="Write the sections as Audacity labels.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", metavar="", help="Replace existing label files.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", metavar="", help="Overwrite existing label files.")
+    ] = False,
     audio_track: sound.AudioTrack = None,
     downmix: sound.Downmix = False,
     json: Annotated[
         bool, typer.Option("--json", metavar="", help="Print one JSON object per sound.")
     ] = False,
 ) -> None:
-    """Show format, duration, levels, tempo and key of recordings.
+    """Show format, duration, levels, tempo, key and chords of recordings.
 
-    Of a folder of stems, tempo comes from the drums, key and chords from what is neither drums nor vocals.
-    Also reports whether a stereo file is in fact mono, and whether a file was encoded with loss before. For a
-    folder of stems, shows the level of each stem and its share of the energy. If a file cannot be read, the
+    Also reports whether a stereo file is in fact mono, and whether a file was encoded with loss before.
+
+    For a folder of stems, the tempo is found in the drums, and key and chords in the stems other than drums
+    and vocals; the level of each stem and its share of the energy are shown. If a file cannot be read, the
     others continue, and the exit status is 1.
     """
     for option, path in {"plot": plot, "beats": beats, "chords": chords, "sections": sections}.items():
