@@ -18,15 +18,8 @@ from stemsplit.batch.plan import BatchOptions
 from stemsplit.cli import app, settings
 from stemsplit.cli.config import options_of
 from stemsplit.errors import UsageError
-from stemsplit.options import (
-    EXCLUSIONS,
-    BatchKeywords,
-    Options,
-    OutputOptions,
-    RuntimeOptions,
-    SplitOptions,
-    exclusions,
-)
+from stemsplit.exclusions import EXCLUSIONS, exclusions
+from stemsplit.options import BatchKeywords, Options, OutputOptions, RuntimeOptions, SplitOptions
 
 GROUP: Any = typer.main.get_command(app)
 SPLIT = GROUP.commands["split"]

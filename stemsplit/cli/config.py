@@ -124,7 +124,7 @@ def meaning(option: Any, ctx: Any, setting: settings.Setting) -> Any:
 
 
 def _fits(name: str, setting: settings.Setting, chosen: Mapping[str, Any]) -> bool:
-    from stemsplit.options import exclusions
+    from stemsplit.exclusions import exclusions
 
     return name not in chosen and not any(
         any(exclusions({name: setting.value, other: value})) for other, value in chosen.items()
@@ -133,7 +133,7 @@ def _fits(name: str, setting: settings.Setting, chosen: Mapping[str, Any]) -> bo
 
 def refuse_exclusions(ctx: Any) -> None:
     """Raise BadParameter for options that exclude each other."""
-    from stemsplit.options import exclusions
+    from stemsplit.exclusions import exclusions
 
     values = {name: ctx.params[option.name] for name, option in options_of(ctx.command).items()}
     for rule in exclusions(values):

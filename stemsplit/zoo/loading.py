@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from stemsplit.defaults import DEFAULT_MODEL
 from stemsplit.errors import UsageError
-from stemsplit.options import RuntimeKeywords, RuntimeOptions, refuse_exclusions
+from stemsplit.exclusions import refuse_exclusions
+from stemsplit.options import RuntimeKeywords, RuntimeOptions
 from stemsplit.separation.separator import AnySeparator, FittedMethod
 from stemsplit.zoo.ref import ModelRef
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stemsplit.errors import UnknownStem, UsageError
+from stemsplit.exclusions import refuse_exclusions
 from stemsplit.missing import no_stem
-from stemsplit.options import refuse_exclusions
 
 if TYPE_CHECKING:
     from stemsplit.dsp.stft import Stft
