@@ -90,7 +90,7 @@ class UnknownStem(UsageError):
 
 
 class BadWeights(StemsplitError):
-    """A weights file is damaged, or is not a file of stemsplit."""
+    """A weights file is damaged, or is not a stemsplit weights file."""
 
     code = "weights"
 

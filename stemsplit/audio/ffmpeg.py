@@ -61,7 +61,7 @@ def executable() -> str | None:
     named = os.environ.get(_NAMED)
     if named and not shutil.which(named):
         raise StemsplitError(
-            f"`{named}`, which {_NAMED} names, is not a program", f"correct {_NAMED}, or unset it"
+            f"`{named}`, the value of {_NAMED}, is not a program", f"correct {_NAMED}, or unset it"
         )
     return named or _bundled() or shutil.which("ffmpeg")
 

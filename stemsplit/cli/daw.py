@@ -37,7 +37,7 @@ def command(
             "--out",
             "-o",
             metavar="FILE",
-            help="Session file to write. Default: in the folder, with its name.",
+            help="Session file to write. Default: in the folder of stems, named after it.",
         ),
     ] = None,
     force: Annotated[bool, _where("--force", metavar="", help="Overwrite an existing file.")] = False,
@@ -45,7 +45,7 @@ def command(
         bool, typer.Option("--quiet", "-q", metavar="", help="Print only the path and errors.")
     ] = False,
 ) -> None:
-    """Create a DAW session of a folder of stems.
+    """Create a DAW session from a folder of stems.
 
     The session has one named, coloured track per stem, and the detected tempo. A DAWproject file contains
     the stems. A REAPER project refers to them, so leave them where they are. The path of the session is

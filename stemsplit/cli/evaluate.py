@@ -100,7 +100,7 @@ def command(
         typer.Option(
             "--paper",
             metavar="",
-            help="Compare the accuracy of the masks with the paper's, on train and valid.",
+            help="Compare the accuracy of the masks with the paper of binary-mask-cnn, on train and valid.",
         ),
     ] = False,
     fast: runtime_options.Fast = False,

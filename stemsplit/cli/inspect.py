@@ -54,16 +54,17 @@ def command(
     audio_track: sound.AudioTrack = None,
     downmix: sound.Downmix = False,
     json: Annotated[
-        bool, typer.Option("--json", metavar="", help="Print one JSON object per sound.")
+        bool, typer.Option("--json", metavar="", help="Print one JSON object per argument.")
     ] = False,
 ) -> None:
     """Show format, duration, levels, tempo, key and chords of recordings.
 
-    Also reports whether a stereo file is in fact mono, and whether a file was encoded with loss before.
+    Also reports whether a stereo file is in fact mono, and whether a lossless file was made from a lossy one.
 
-    For a folder of stems, the tempo is found in the drums, and key and chords in the stems other than drums
-    and vocals; the level of each stem and its share of the energy are shown. If a file cannot be read, the
-    others continue, and the exit status is 1.
+    For a folder of stems, shows the level of each stem and its share of the energy. The tempo is found in the
+    drums, key and chords in the stems other than drums and vocals.
+
+    If a file cannot be read, the others continue, and the exit status is 1.
     """
     for option, path in {"plot": plot, "beats": beats, "chords": chords, "sections": sections}.items():
         if path and len(sources) > 1:

@@ -107,7 +107,7 @@ def add(
     *,
     name: Annotated[
         str | None,
-        typer.Option("--name", metavar="NAME", help="Name of the model. Default: that of the file."),
+        typer.Option("--name", metavar="NAME", help="Name of the model. Default: the file's name."),
     ] = None,
     description: Annotated[
         Path | None,
@@ -118,8 +118,8 @@ def add(
 ) -> None:
     """Install a third-party model, so that `--model NAME` can use it.
 
-    The file is checked, and copied to your models folder: that of the variable `STEMSPLIT_MODELS_DIR`, if
-    set. Nothing is downloaded.
+    The file is checked, and copied to your models folder, or to `STEMSPLIT_MODELS_DIR` if that is set.
+    Nothing is downloaded.
     """
     from stemsplit.zoo import install, installed
 

@@ -155,8 +155,8 @@ def command(
 
     The metronome follows the beats of the song, which are detected. Drums keep their attacks at any tempo.
 
-    If you name the folder of a song that is split already, it is not split again; of a song, only the loop
-    and 10 seconds on either side are split. If the peaks would clip, the whole output is attenuated.
+    A folder of stems is not split again. With --loop, only the loop and 10 seconds on either side are split.
+    If the peaks would clip, the whole output is attenuated.
     """
     from dataclasses import asdict
 

@@ -77,8 +77,8 @@ def command(
     Each stem takes a gain in dB, `mute`, `solo`, `pan:` from -100 (left) to 100 (right), `width:` from 0 to
     200 %, and `delay:` in ms, e.g. `drums=mute other=-3dB,pan:-30,width:50 bass=delay:20ms`.
 
-    If you name the folder of a song that is split already, it is not split again. If the peaks would clip,
-    the whole remix is attenuated; the balance stays the same, and the attenuation is reported.
+    A folder of stems is not split again. If the peaks would clip, the whole remix is attenuated; the balance
+    stays the same, and the attenuation is reported.
     """
     from dataclasses import asdict
 

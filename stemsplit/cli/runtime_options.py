@@ -104,7 +104,7 @@ Offline = Annotated[
     _run(
         "--offline",
         metavar="",
-        help="Never download weights: fail if those of another package's model are not on disk.",
+        help="Never download weights: fail if a model of another package has none on disk.",
     ),
 ]
 

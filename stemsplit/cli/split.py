@@ -93,7 +93,10 @@ def command(
     recursive: Annotated[bool, _what("--recursive", "-r", metavar="", help="Search subfolders too.")] = False,
     from_file: Annotated[
         str | None,
-        _what(metavar="FILE", help="Read a playlist, or a list with newlines or NULs between; `-` is stdin."),
+        _what(
+            metavar="FILE",
+            help="Read tracks from a playlist, or from a list, one per line or NUL-separated; `-` is stdin.",
+        ),
     ] = None,
     raw: Annotated[
         str | None,

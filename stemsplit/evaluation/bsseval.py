@@ -258,5 +258,5 @@ def _one_thread() -> None:
 
 def _too_large() -> StemsplitError:
     return StemsplitError(
-        "A process that ran BSSEval was killed", "the memory may not suffice: use fewer --jobs"
+        "A process that ran BSSEval was killed", "it may have run out of memory: use fewer --jobs"
     )

@@ -29,7 +29,7 @@ class Sidecars:
     page: bool = False
 
     def paths(self, track: Path, outputs: Mapping[str, Path]) -> dict[str, Path]:
-        """Return their paths, in the folder of the first stem and with the track's name."""
+        """Return the paths of these files: in the folder of the first stem, with the track's name."""
         folder, name = next(iter(outputs.values())).parent, template.track_name(track)
         found = {}
         if self.session:

@@ -126,7 +126,7 @@ class Live:
         """Separate and mix silence, which raises errors early and does slow initialisation."""
         if sample_rate != self.spec.sample_rate:
             raise StemsplitError(
-                f"The sound has {sample_rate} Hz, but the model works at {self.spec.sample_rate} Hz",
+                f"The input is at {sample_rate} Hz, but the model works at {self.spec.sample_rate} Hz",
                 f"resample it first: ffmpeg -i - -f wav -ar {self.spec.sample_rate} -",
             )
         silence = np.zeros((channels, self.block + 2 * self.spec.context), np.float32)

@@ -47,8 +47,8 @@ def correlation(first: Block, second: Block) -> NDArray[np.float64]:
 def crossfade(first: Block, second: Block) -> Block:
     """Return a fade from one sound to another of the same length, at a constant level.
 
-    The gains are those of equal power, divided by what the sum of two sounds so correlated exceeds it: equal
-    sounds stay as they are.
+    Equal-power gains would make correlated sounds louder in the middle of the fade. They are divided by this
+    excess, so that two equal sounds stay as they are.
     """
     alike = float(np.clip(correlation(first, second)[0], 0, 1))
     angle = (np.arange(first.shape[1]) + 0.5) / first.shape[1] * np.pi / 2

@@ -82,7 +82,7 @@ class PracticeOptions:
 
     def __post_init__(self) -> None:
         if self.first_beat is not None and self.bpm is None:
-            raise UsageError("--first-beat needs the tempo", "give --bpm, too")
+            raise UsageError("--first-beat needs a tempo", "give --bpm, too")
         if self.snap and self.loop is None:
             raise UsageError("--snap is for a loop", "give --loop, too")
 

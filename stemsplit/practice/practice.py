@@ -157,7 +157,7 @@ def _semitones(wanted: PracticeOptions, music: Music) -> float:
     if wanted.from_key:
         return wanted.from_key.semitones_to(wanted.key)
     if music.key is None:
-        raise StemsplitError("No key was found", "give the song's with --from-key")
+        raise StemsplitError("No key was found", "give the key of the song with --from-key")
     return parse_key(music.key).semitones_to(wanted.key)
 
 

@@ -67,9 +67,11 @@ def parse(text: str, stems: Sequence[str]) -> dict[str, Channel]:
             name, equals, actions = word.partition(":")[2], "=", f"{PRACTICE_DB}dB"
         if not equals or not actions:
             presets = ", ".join([*PRESETS, "practice:STEM"])
-            raise UsageError(f"`{word}` is not a remix", f"choose one of {presets}, or write {_EXAMPLE}")
+            raise UsageError(
+                f"`{word}` is neither a preset nor a setting", f"choose one of {presets}, or write {_EXAMPLE}"
+            )
         if name not in channels:
-            raise no_stem(name, stems, "to remix")
+            raise no_stem(name, stems, "to mix")
         for action in actions.split(","):
             channels[name] = _changed(channels[name], action.strip().lower())
     return channels

@@ -218,7 +218,7 @@ class Shifted:
 def copies(blocks: Iterable[Samples], count: int) -> list[Iterator[Samples]]:
     """Return iterators over the same blocks. A block is kept until all iterators have yielded it.
 
-    `itertools.tee` keeps up to 57 blocks, which is minutes of several stems.
+    `itertools.tee` would keep up to 57 blocks: minutes of several stems.
     """
     source, waiting = iter(blocks), [deque[Samples]() for _ in range(count)]
 

@@ -50,7 +50,7 @@ class TrainingLogger:
             entry = self._entry(progress)
             if lost := [stem for stem, loss in entry["loss"].items() if not math.isfinite(loss)]:
                 raise StemsplitError(
-                    f"The loss of {', '.join(lost)} is not finite any more", "lower --learning-rate"
+                    f"The loss of {', '.join(lost)} is no longer finite", "lower --learning-rate"
                 )
             if logged:
                 self._write(entry)
