@@ -20,7 +20,9 @@ from stemsplit.analysis.music import NO_MUSIC, MusicAnalyser, analyse_stems
 from stemsplit.analysis.sections import find_sections
 from stemsplit.audio import stem_folder
 from stemsplit.cli import app
+from stemsplit.export import report
 from stemsplit.export.report.page import _lanes
+from tests import browser
 
 BEAT = 0.5
 CHORDS = {"C": (48, 52, 55), "Am": (45, 48, 52), "F": (41, 45, 48), "G7": (43, 47, 50, 53), "N": ()}
@@ -120,6 +122,31 @@ def test_what_has_no_music():
         assert {chord.text for chord in music.chords} <= {"N"}
     assert find_sections(np.zeros((0, 3))) == ([], [])
     assert find_sections(np.ones((5, 3))) == ([0], ["A"])
+
+
+UNDER_THE_LINE = """(() => {
+  const lane = document.querySelector(".chords").getBoundingClientRect();
+  const now = lane.left + lane.width / 2;
+  const box = (chord) => chord.getBoundingClientRect();
+  const chords = [...document.querySelectorAll(".chords li")];
+  return chords.find((chord) => box(chord).left <= now && now < box(chord).right).textContent;
+})()"""
+
+
+@pytest.mark.slow
+def test_the_chords_move_past_the_playhead(folder, tmp_path):
+    with browser.chromium() as program:
+        page = report.write(stem_folder.find(folder), tmp_path / "report.html", facts={})
+        for width in (375, 1280):
+            tab = program.new_page(viewport={"width": width, "height": 700})
+            tab.goto(page.as_uri())
+            sections = tab.locator(".sections").bounding_box()
+            for bar in (3, 10, 21):
+                share = (bar + 0.5) / len(SONG)
+                tab.mouse.click(sections["x"] + share * sections["width"], sections["y"] + 5)
+                browser.wait(tab, f"{UNDER_THE_LINE} === {SONG[bar]!r}")
+            assert tab.evaluate("document.documentElement.scrollWidth") == width
+            tab.close()
 
 
 def run(*words: object):
