@@ -622,6 +622,21 @@ def test_an_unknown_model_is_an_error_with_a_hint(shelf):
     assert result.stderr.startswith("error: No model called `nothing`\n\nhint: ")
 
 
+def test_a_wrong_choice_is_reported_with_the_choices_alone(shelf):
+    result = run("song.mp3", "--format", "mp4")
+    assert result.exit_code == 2
+    assert "'mp4' is not one of" in result.stderr
+    assert "Value error" not in result.stderr
+
+
+@pytest.mark.parametrize(("word", "meant"), [("song", []), ("remx", ["remix"]), ("eval", ["evaluate"])])
+def test_a_word_much_like_a_command_is_taken_for_one(shelf, monkeypatch, word, meant):
+    monkeypatch.chdir(shelf)
+    result = run(word)
+    assert result.exit_code == 1
+    assert re.findall(r"did you mean the command `stemsplit (\w+)`", result.stderr) == meant
+
+
 def commands():
     group = typer.main.get_command(app)
     return [group, *group.commands.values()]

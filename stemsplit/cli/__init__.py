@@ -120,7 +120,8 @@ class TracksFirst(TyperGroup):
             console.say("interrupted")
             raise typer.Exit(signals.status(interrupt)) from interrupt
         except config.USAGE_ERROR as error:
-            error.message = "; ".join(filter(None, [error.message, _mistaken(ctx.meta[_WORDS])]))
+            said = error.message.removeprefix("Value error, ")  # typer 0.29 adds it to the choices
+            error.message = "; ".join(filter(None, [said, _mistaken(ctx.meta[_WORDS])]))
             tell(UsageError(error.format_message()))
             raise  # typer prints it, and exits 2
         except Exception as bug:

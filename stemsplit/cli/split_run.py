@@ -234,7 +234,7 @@ def _command_to_go_on() -> str:
 def _did_you_mean(problem: StemsplitError, name: str) -> None:
     from stemsplit.cli import VERBS
 
-    near = difflib.get_close_matches(name, VERBS, n=1)
+    near = difflib.get_close_matches(name, VERBS, n=1, cutoff=0.65)
     if near and problem.code == "not_found":
         command = f"did you mean the command `stemsplit {near[0]}`?"
         problem.hint = f"{problem.hint}\n{command}" if problem.hint else command

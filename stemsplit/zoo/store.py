@@ -101,7 +101,8 @@ def find(model: str | os.PathLike[str]) -> Path:
         raise UnknownModel(said, install_models())
     raise UnknownModel(
         f"No model called `{model}`",
-        f"choose one of {', '.join([*shipped, *installed.names()])}, or give a {SUFFIX} file",
+        f"choose one of {', '.join([*shipped, *installed.names()])}, give a {SUFFIX} file, or see "
+        "`stemsplit models` for the models of other packages",
     )
 
 

@@ -87,7 +87,7 @@ def facts(stems: StemSet, out: Path) -> dict[str, str]:
         names = {Fingerprint.of(path).sha256: name for name, path in store.available().items()}
         made_with = str(record.settings.get("weights"))
         found["Model"] = names.get(made_with, made_with)
-        found["Mask"] = record.settings.get("mask") or "the model's own"
+        found["Mask"] = record.settings.get("mask") or "the model's default"
         found["Computed by"] = record.facts.get("how") or "not known"
     return {**found, "Report by": f"stemsplit {VERSION}"}
 
