@@ -155,7 +155,7 @@ def test_a_checkpoint_of_another_run_is_refused(noise_songs, tmp_path):
         {"frames": 8},
     ]
     for other in others:
-        with pytest.raises(BadWeights, match="other settings"):
+        with pytest.raises(BadWeights, match="different settings"):
             checkpoint.resume(trainer(noise_songs, 6, **other), tmp_path / "checkpoint")
     checkpoint.resume(trainer(noise_songs, 9, patience=3), tmp_path / "checkpoint")  # longer is the same
     (tmp_path / "damaged").write_bytes(b"nothing")
@@ -296,7 +296,7 @@ def test_devices_that_are_not_there_are_refused(monkeypatch):
         launch("cpu", precision="float16")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(DeviceUnavailable, match="2 cuda devices requested, 1 here"):
+    with pytest.raises(DeviceUnavailable, match="2 cuda devices requested, but 1 available"):
         launch("cuda", devices=2)
 
 

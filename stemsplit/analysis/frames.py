@@ -94,7 +94,7 @@ class Pitches:
 
     @classmethod
     def seconds(cls, frames: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the times of the middles of some frames."""
+        """Return the time of the centre of each frame, given by its number."""
         return (frames * cls.HOP + cls.N_FFT / 2) / RATE
 
 

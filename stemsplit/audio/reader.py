@@ -171,7 +171,7 @@ class Reader:
 
 
 def check_finite(block: Block, name: str, position: int, sample_rate: int) -> None:
-    """Raise DecodeError for samples that are not sound; `position` is the block's first frame."""
+    """Raise DecodeError for samples that are not finite or far too large; `position` is the first frame."""
     sound = (np.abs(block) < LOUDEST).all(axis=0)  # false for NaN too
     if not sound.all():
         seconds = (position + int(np.argmin(sound))) / sample_rate

@@ -56,7 +56,7 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
     for name in found:
         if not name.isprintable() or not 0 < len(name) <= LONGEST_NAME:
             raise UsageError(
-                f"A stem's name has 1 to {LONGEST_NAME} printable characters, not {name!r}", hint
+                f"A stem's name must have 1 to {LONGEST_NAME} printable characters, not {name!r}", hint
             )
     if len({name.casefold() for name in found}) < len(found):
         raise UsageError(f"The names of stems must differ: {', '.join(found)}", hint)
@@ -70,7 +70,7 @@ def check_colours(colours: Sequence[str]) -> tuple[str, ...]:
     _check_number("colors", found, hint)
     for colour in found:
         if not re.fullmatch("[0-9A-Fa-f]{6}", colour):
-            raise UsageError(f"A stem's color has six hexadecimal digits, not `{colour}`", hint)
+            raise UsageError(f"A stem's color must have six hexadecimal digits, not `{colour}`", hint)
     return tuple(f"#{colour.upper()}" for colour in found)
 
 

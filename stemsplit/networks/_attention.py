@@ -95,7 +95,7 @@ def silence_mask(silent: Tensor, padded: int, window: int) -> Tensor:
 
 
 def rotary(positions: int, size: int, device: torch.device, *, step: int = 1) -> Tensor:
-    """Return cosines and sines `(2, position, feature)`, from doubles: far positions are as exact as near.
+    """Return cosines and sines `(2, position, feature)`, computed in float64: exact at far positions, too.
 
     Features are turned in pairs, one of the first half with one of the second, by angles that grow with the
     position, `step` times as fast.

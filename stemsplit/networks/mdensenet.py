@@ -144,7 +144,7 @@ class Trunk(nn.Module):
 
 
 class DenseBlock(nn.Module):
-    """Layers that each take the block's input and all earlier outputs; the last one's is the block's."""
+    """Layers that each take the block's input and all earlier outputs. The output is that of the last one."""
 
     def __init__(self, inputs: int, growth: int, layers: int) -> None:
         super().__init__()

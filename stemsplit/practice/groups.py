@@ -43,5 +43,5 @@ def groups(settings: Mapping[str, Channel], stems: Sequence[str], sample_rate: i
         if audible:
             found.append(Group(drums, Mixer({**settings, **others}, stems, sample_rate)))
     if not found:
-        raise UsageError("Every stem is muted", f"leave one of {', '.join(stems)}")
+        raise UsageError("Every stem is muted", f"keep at least one of {', '.join(stems)}")
     return found

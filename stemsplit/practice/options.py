@@ -119,7 +119,7 @@ def checked_rate(rate: float) -> float:
     if not TEMPO_RANGE[0] <= rate <= TEMPO_RANGE[1]:
         slowest, fastest = (f"{100 * share:g}%" for share in TEMPO_RANGE)
         raise UsageError(
-            f"A tempo of {100 * rate:.4g}% is out of range", f"it goes from {slowest} to {fastest}"
+            f"A tempo of {100 * rate:.4g}% is out of range", f"the range is {slowest} to {fastest}"
         )
     return rate
 
@@ -149,7 +149,9 @@ def parse_shift(text: str) -> tuple[float, Key | None]:
     if re.fullmatch(rf"[+-]?{_NUMBER}", text.strip()):
         semitones = float(text)
         if abs(semitones) > MOST_SEMITONES:
-            raise UsageError(f"{semitones:g} semitones are out of range", f"{MOST_SEMITONES:g} are the most")
+            raise UsageError(
+                f"{semitones:g} semitones are out of range", f"transpose by {MOST_SEMITONES:g} at most"
+            )
         return semitones, None
     return 0.0, parse_key(text)
 

@@ -38,7 +38,7 @@ def resume(trainer: Trainer, path: Path) -> None:
     """Restore the state written by `save`.
 
     Raises:
-        BadWeights: the checkpoint belongs to a run with other settings, or is damaged.
+        BadWeights: the checkpoint belongs to a run with different settings, or is damaged.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -50,7 +50,7 @@ def resume(trainer: Trainer, path: Path) -> None:
         theirs, ours = json.loads(facts["run"]), json.loads(identity(trainer))
         other = [f"{key} {theirs.get(key)}, not {ours[key]}" for key in ours if theirs.get(key) != ours[key]]
         raise BadWeights(
-            f"`{path}` was made with other settings: {'; '.join(other)}"[:500],
+            f"`{path}` was made with different settings: {'; '.join(other)}"[:500],
             "use the same settings, or another folder for the run",
         )
     state = json.loads(facts["state"])

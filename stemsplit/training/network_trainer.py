@@ -92,7 +92,7 @@ class NetworkTrainer:
         return "best" if self.validation.scores else "average"
 
     def learning_rate(self, step: int, done: float) -> float:
-        """Return the learning rate of a step, counted from 0, when `done` of the training is over."""
+        """Return the learning rate of a step, counted from 0; `done` is the share of the run so far."""
         return learning_rate(self.recipe, step, done, self.validation.halvings)
 
     def predict(self, inputs: Tensor, *, averaged: bool = False) -> Tensor:
