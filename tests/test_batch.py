@@ -40,7 +40,7 @@ def test_two_tracks_of_one_name_are_refused(other):
 
 
 def test_stems_never_replace_a_track():
-    with pytest.raises(Collision, match="would replace"):
+    with pytest.raises(Collision, match="would overwrite"):
         planned("song.mp3", "out/song/vocals.wav")
 
 
