@@ -402,13 +402,13 @@ def test_another_network_is_trained_by_the_same_command(data, tmp_path, network)
     )
     for key, value in before.items():
         torch.testing.assert_close(after[key], value, atol=1e-3, rtol=1e-3)
-    with pytest.raises(BadWeights, match="gives high, low"):
+    with pytest.raises(BadWeights, match="has the stems high, low"):
         train(
             settings(data, tmp_path / "c", stems=("low",)),
             TrainConfig(network=network, loss="l1", init=str(path)),
             say=str,
         )
-    with pytest.raises(BadWeights, match="gives all stems"):
+    with pytest.raises(BadWeights, match="has one network for all stems"):
         join([str(path)], tmp_path, "joined")
 
 

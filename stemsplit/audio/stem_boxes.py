@@ -131,7 +131,7 @@ def read_stem_names(path: str | os.PathLike[str]) -> tuple[Label, ...] | None:
     except OSError as error:
         raise DecodeError(f"Cannot read `{path}`: {error.strerror}") from error
     except ValueError as error:
-        raise DecodeError(f"`{shown(path)}` is damaged: {error}", "get the file again") from error
+        raise DecodeError(f"`{shown(path)}` is damaged: {error}", "get a fresh copy of the file") from error
 
 
 def _labels(text: bytes) -> tuple[Label, ...]:

@@ -41,7 +41,7 @@ def label_stems(
     if len(stems) != len(ORDER) or len(set(stems)) != len(ORDER):
         raise EncodeError(
             f"A stem file has four stems, not {', '.join(stems) or 'none'}",
-            "choose a model of four stems, or another --format",
+            "choose a model with four stems, or another --format",
         )
     ordered = in_file_order(stems)
     labels = dict(zip(ordered, map(Label, names or ordered, colours or COLOURS), strict=True))

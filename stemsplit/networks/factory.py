@@ -50,7 +50,9 @@ def build(network: str, tensors: Mapping[str, Mapping[str, Tensor]], stems: int 
         try:
             built.load_state_dict(state)
         except RuntimeError as error:
-            raise BadWeights(f"The weights of `{part}` do not fit {network}", "get the file again") from error
+            raise BadWeights(
+                f"The weights of `{part}` do not fit {network}", "get a fresh copy of the file"
+            ) from error
         _check_numbers(built.eval(), entry, part)
         networks.append(built)
     return networks
@@ -66,4 +68,6 @@ def _check_numbers(network: Network, entry: NetworkInfo, part: str) -> None:
     extremes = extremes.reshape(2, *[1] * (2 + len(bins))).expand(2, views, length, *bins)
     with torch.inference_mode():
         if not torch.isfinite(network(extremes)).all():
-            raise BadWeights(f"The weights of `{part}` do not give finite outputs", "get the file again")
+            raise BadWeights(
+                f"The weights of `{part}` do not give finite outputs", "get a fresh copy of the file"
+            )

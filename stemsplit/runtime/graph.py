@@ -171,4 +171,4 @@ def not_onnx(path: Path, error: Exception) -> BadWeights:
     # Without the position in the runtime's source code.
     said = re.sub(r"(Exception from|Check '[^']*' failed at) \S+:\d+:", "", str(error))
     said = " ".join(said.split())[:200]
-    return BadWeights(f"`{path}` is damaged, or not a supported ONNX file: {said}", "get it again")
+    return BadWeights(f"`{path}` is damaged, or not a supported ONNX file: {said}", "download it again")

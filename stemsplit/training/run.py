@@ -174,7 +174,7 @@ def _initial_weights(recipe: TrainConfig, stems: Sequence[str]) -> Mapping[str, 
     ours = (entry.module, entry.joint, entry.sample_rate, entry.n_fft, entry.hop_length)
     theirs = registry.find(card.network)
     if (theirs.module, theirs.joint, card.sample_rate, card.n_fft, card.hop_length) != ours:
-        raise BadWeights(f"`{init}` has another network, n_fft or hop_length", "leave out --init")
+        raise BadWeights(f"`{init}` differs in network, n_fft or hop_length", "leave out --init")
     for stem in stems:
         if stem not in card.stems:
             raise no_stem(stem, card.stems, f"in `{init}`")

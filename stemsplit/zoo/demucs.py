@@ -101,7 +101,7 @@ class Bag:
         ) as error:
             said = " ".join(str(error).split())[:200]
             raise BadWeights(
-                f"`{path}` does not describe models of demucs: {said}", "get it again"
+                f"`{path}` does not describe demucs models: {said}", "download it again"
             ) from error
 
     def shares(self, outputs: tuple[str, ...], stems: tuple[str, ...]) -> list[list[float]]:

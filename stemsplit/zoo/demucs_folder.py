@@ -114,7 +114,9 @@ def _file(folder: Path, signature: str) -> Path:
         )
     (path,) = found
     if not _digest(path).startswith(path.stem.removeprefix(signature).removeprefix("-")):
-        raise BadWeights(f"`{path}` is damaged: its digest differs from the one in its name", "get it again")
+        raise BadWeights(
+            f"`{path}` is damaged: its digest differs from the one in its name", "download it again"
+        )
     return path
 
 

@@ -64,12 +64,14 @@ def read(path: Path) -> Any:
     try:
         return (_from_safetensors if path.suffix == ".safetensors" else _from_pickle)(path)
     except OSError as error:
-        raise BadWeights(f"Cannot read `{path}`: {error.strerror or error}", "get it again") from error
+        raise BadWeights(f"Cannot read `{path}`: {error.strerror or error}", "download it again") from error
     except Exception as error:  # of the package's code, given another file than it expects
         if isinstance(error, BadWeights):
             raise
         said = " ".join(str(error).split())[:200]
-        raise BadWeights(f"`{path}` is not a model of the demucs package: {said}", "get it again") from error
+        raise BadWeights(
+            f"`{path}` is not a model of the demucs package: {said}", "download it again"
+        ) from error
 
 
 def _from_safetensors(path: Path) -> Any:

@@ -31,7 +31,7 @@ def check(path: Path) -> None:
             external = _is_external(file)
         except ValueError as error:
             raise BadWeights(
-                f"`{path}` is not an ONNX file, or is truncated: {error}", "get it again"
+                f"`{path}` is not an ONNX file, or is truncated: {error}", "download it again"
             ) from error
     if external:
         raise BadWeights(

@@ -205,5 +205,7 @@ def _numbers(path: Path, limits: Mapping[str, int], section: str | None = None) 
         if wrong := [key for key, value in found.items() if not 0 < value <= limits[key]]:
             raise ValueError(f"{', '.join(wrong)}: out of range")
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise BadWeights(f"`{path}` does not describe a model: {str(error)[:200]}", "get it again") from error
+        raise BadWeights(
+            f"`{path}` does not describe a model: {str(error)[:200]}", "download it again"
+        ) from error
     return found

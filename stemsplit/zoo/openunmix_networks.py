@@ -74,10 +74,10 @@ def read(path: Path, bins: int, hidden_size: int) -> nn.Module:
         if missing := network.load_state_dict(state, strict=False).missing_keys:
             raise ValueError(f"it has no {', '.join(missing)}")
     except OSError as error:
-        raise BadWeights(f"Cannot read `{path}`: {error.strerror or error}", "get it again") from error
+        raise BadWeights(f"Cannot read `{path}`: {error.strerror or error}", "download it again") from error
     except Exception as error:  # of torch and the package, given another file than they expect
         said = " ".join(str(error).split())[:200]
         raise BadWeights(
-            f"`{path}` is not a model of the openunmix package: {said}", "get it again"
+            f"`{path}` is not a model of the openunmix package: {said}", "download it again"
         ) from error
     return network

@@ -17,7 +17,7 @@ from stemsplit.zoo.foreign import Loaded
 from stemsplit.zoo.installed import InstalledCard
 
 SUFFIX = store.SUFFIX
-HINT = "get the file again"
+HINT = "get a fresh copy of the file"
 TRIAL_SECONDS = 10
 
 

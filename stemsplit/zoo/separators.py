@@ -82,7 +82,7 @@ def _load_masks(
     if mask == "wiener" and not whole:
         raise UsageError("The Wiener filter needs all stems", "choose --mask soft")
     if network.bins > card.n_fft // 2 + 1:
-        raise BadWeights(f"{card.name} has too few bins for its network", "get the file again")
+        raise BadWeights(f"{card.name} has too few bins for its network", "get a fresh copy of the file")
     runtime = _start(card, path, stems, running)
     return MaskSeparator(
         stems=stems,

@@ -124,7 +124,7 @@ def read_card(model: str | os.PathLike[str]) -> ModelCard:
     except _NO_CARD as error:
         raise BadWeights(
             f"`{path}` is not a weights file of stemsplit: {str(error)[:200]}",
-            "get the file again, or train a new one",
+            "get a fresh copy of the file, or train a new one",
         ) from error
     return card
 
@@ -160,9 +160,9 @@ def load(model: str | os.PathLike[str], parts: Sequence[str]) -> dict[str, dict[
                         raise ValueError(f"{key} is of type {tensor.dtype}")
                     found[part][name] = tensor.to(torch.float32)
     except (SafetensorError, OSError, ValueError) as error:
-        raise BadWeights(f"`{path}` is damaged: {error}", "get the file again") from error
+        raise BadWeights(f"`{path}` is damaged: {error}", "get a fresh copy of the file") from error
     if not all(torch.isfinite(tensor).all() for tensors in found.values() for tensor in tensors.values()):
-        raise BadWeights(f"`{path}` contains numbers that are not finite", "get the file again")
+        raise BadWeights(f"`{path}` contains numbers that are not finite", "get a fresh copy of the file")
     return found
 
 

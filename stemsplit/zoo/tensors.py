@@ -37,7 +37,7 @@ def read(path: Path) -> dict[str, Tensor]:
             f"`{path}` does not contain the weights of a network", "get another checkpoint of it"
         )
     if sum(tensor.nbytes for tensor in found.values()) > 2 * path.stat().st_size + (1 << 20):
-        raise BadWeights(f"`{path}` claims to contain more than its size", "get it again")
+        raise BadWeights(f"`{path}` expands to far more than its size", "download it again")
     for prefix in PREFIXES:
         if all(name.startswith(prefix) for name in found):
             found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
@@ -79,7 +79,7 @@ def stored(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise BadWeights(
-            f"`{path}` is not a safetensors file, or is damaged: {error}", "get it again"
+            f"`{path}` is not a safetensors file, or is damaged: {error}", "download it again"
         ) from error
 
 
@@ -99,4 +99,4 @@ def _checkpoint(path: Path) -> Any:
                 f"`{path}` is not opened: besides weights it contains `{named[1]}`, which could run code",
                 "get the model as .safetensors, or as a checkpoint with weights only",
             ) from error
-        raise BadWeights(f"`{path}` is not a checkpoint of torch, or is damaged", "get it again") from error
+        raise BadWeights(f"`{path}` is not a torch checkpoint, or is damaged", "download it again") from error
