@@ -184,3 +184,22 @@ def openunmix_weights(fetch: Callable[[str], Any]) -> Iterator[Any]:
         yield package
     finally:
         torch.hub.load_state_dict_from_url = original
+
+
+def leave_python_types_out_of_help() -> None:
+    """Show no type for arguments and flags in help.
+
+    typer 0.29 shows `<list[str]>` beside an argument, and `<bool>` beside `--help`.
+    """
+    from typer.core import TyperArgument, TyperOption
+
+    shown: Any = getattr(TyperOption, "display_type_rich", None)
+    if shown is None:
+        return
+
+    def type_of_option(option: Any, ctx: Any) -> str | None:
+        flag = option.is_flag and option.metavar is None
+        return None if flag else shown(option, ctx=ctx)
+
+    setattr(TyperArgument, "display_type_rich", lambda argument, ctx: None)  # noqa: B010 (for mypy)
+    setattr(TyperOption, "display_type_rich", type_of_option)  # noqa: B010

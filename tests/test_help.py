@@ -52,6 +52,11 @@ def test_an_example_names_commands_and_options_that_exist(line):
     assert context.command.name == name
 
 
+@pytest.mark.parametrize("command", ["", *GROUP.commands])
+def test_help_names_no_types_of_python(command):
+    assert not re.findall(r"<(?:bool|str|int|float|path|list\b.*?)>", shown(command), re.IGNORECASE)
+
+
 @pytest.mark.parametrize("command", GROUP.commands)
 def test_no_text_is_lost_in_help(command):
     text = shown(command)

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from stemsplit._compat import leave_python_types_out_of_help
 from stemsplit.cli import (
     config,
     console,
@@ -151,6 +152,7 @@ def _add(name: str, command: Any, lines: Mapping[str, str], kind: type[TyperComm
     app.command(name, cls=kind, help=text, epilog=examples(lines))(command)
 
 
+leave_python_types_out_of_help()
 app = typer.Typer(
     cls=TracksFirst,
     pretty_exceptions_enable=False,

@@ -83,8 +83,9 @@ def command(
     oracle: Annotated[
         list[OracleName] | None,
         typer.Option(
+            metavar="<ibm|irm|mwf|none>",
             help="Also score the ideal binary mask (ibm), ratio mask (irm) or Wiener filter (mwf). "
-            "Repeatable. Default: all."
+            "Repeatable. Default: all.",
         ),
     ] = None,
     museval: Annotated[
