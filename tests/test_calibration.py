@@ -73,4 +73,4 @@ def test_a_model_is_complete_if_songs_hold_nothing_else(song, tmp_path):
     found = store.read_card(model)
     assert found.complete
     assert [len(row) for row in found.combination] == [3, 3]
-    assert "## Joint masks" in model.with_suffix(".md").read_text(encoding="utf-8")
+    assert "### Calibrated masks" in model.with_suffix(".md").read_text(encoding="utf-8")

@@ -36,7 +36,7 @@ def test_all_that_is_needed_works(model):
 @pytest.mark.slow
 def test_it_says_how_a_model_runs(model, monkeypatch):
     status, checks = examine()
-    assert checks["runs"]["detail"].startswith("by torch on cpu in float32, with ")
+    assert checks["runs"]["detail"].startswith("torch on cpu in float32, ")
 
     def load_separator():
         raise DeviceUnavailable("No cpu here", "buy one")

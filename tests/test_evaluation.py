@@ -312,7 +312,7 @@ def test_evaluate_measures_songs_as_mono(data, tmp_path):
     estimated = [split["median"]["soft"]["drums"]["sdr_db"] for split in (*stereo.values(), *mono.values())]
     assert estimated[0] != estimated[1]
     assert {"valid", "valid, mono"} <= store.read_card(model).scores.keys()
-    assert "songs of the `valid` split (mono)" in model.with_suffix(".md").read_text()
+    assert "of the `valid` split (mono)" in model.with_suffix(".md").read_text()
 
 
 def test_evaluate_computes_in_float32_on_every_machine():

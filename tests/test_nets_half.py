@@ -175,7 +175,7 @@ def test_training_starts_from_the_default_s_weights():
     own, given = trainer.networks["average"].state_dict(), weights[WHOLE]
     torch.testing.assert_close(own["heads.0.weight"], given["heads.0.weight"])
     assert own["split.0.weight"].shape[1] == 2 * given["split.0.weight"].shape[1]
-    with pytest.raises(BadWeights, match="of another network"):
+    with pytest.raises(BadWeights, match="differs in network"):
         _initial_weights(replace(recipe, network="sub-band-unet"), STEMS)
     other = TrainConfig(network="fnn-small", init="band-transformer")
     with pytest.raises(BadWeights, match="do not fit fnn-small"):

@@ -380,7 +380,7 @@ def test_chained_ogg_is_read_to_its_end(codec, oggs, tmp_path):
     reader = Reader(tmp_path / "a.ogg", block_frames=10_000)
     for _ in range(2):
         np.testing.assert_allclose(np.concatenate(list(reader), axis=1), np.tile(whole, 3), rtol=0, atol=1e-6)
-        assert reader.warnings == ["`a.ogg` holds 3 recordings in a row; all were used."]
+        assert reader.warnings == ["`a.ogg` contains 3 recordings in a row; all were used."]
     part, _ = read(tmp_path / "a.ogg", start_seconds=2.5, duration_seconds=1)
     first = round(2.5 * reader.sample_rate)
     wanted = np.tile(whole, 2)[:, first : first + reader.sample_rate]

@@ -105,9 +105,9 @@ def test_what_has_no_positions_is_told_so(method):
     stereo = panned(sources(1.0), ANGLES).sum(axis=0)
     for mixture, words in (
         (stereo[:1], "mono"),
-        (np.zeros_like(stereo), "silence"),
+        (np.zeros_like(stereo), "silent"),
         (np.stack([stereo[0], stereo[0]]), "the same"),
-        (stereo[:, :0], "silence"),
+        (stereo[:, :0], "silent"),
     ):
         with pytest.raises(StemsplitError, match=words):
             method().fit([mixture], RATE)
