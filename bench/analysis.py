@@ -5,8 +5,8 @@
 SOUNDFONT is a General MIDI one, such as FluidR3_GM.sf2. VOCALS has one folder per song with a file `vocals`;
 they are mixed to each piece as loud as all the rest, in a key and tempo of their own, which is harder than a
 song. Writes `bench/ANALYSIS.md`. `--split` says how many pieces are split by the default model, too. The
-program's settings were chosen with the seeds 0 and 1. Needs the program fluidsynth, and `pip install mir_eval
-pretty_midi`.
+program's settings were chosen with the seeds 0, 1, 4 and 5, and other vocals. Needs the program fluidsynth,
+and `pip install mir_eval pretty_midi`.
 """
 
 from __future__ import annotations

@@ -171,8 +171,8 @@ class _Tagger:
     def tags(self) -> dict[str, str]:
         """Return the fields of tags."""
         if self._analyser:
-            return self._analyser.finish().tags
-        return analyse_mixture(self._reader, self._reader.sample_rate).tags
+            return self._analyser.finish(sections=False).tags
+        return analyse_mixture(self._reader, self._reader.sample_rate, sections=False).tags
 
 
 def _added_to_other(spec: Spec, written: Container[str]) -> list[str]:

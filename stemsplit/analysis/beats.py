@@ -128,7 +128,7 @@ def track_beats(mono: NDArray[np.float32], sample_rate: int) -> Beats | None:
 def find_beats(envelopes: NDArray[np.float64], every: NDArray[np.float64] | None = None) -> Beats | None:
     """Return the beats in envelopes `(frame, range)` of the onsets of drums, see `Onsets`.
 
-    The onsets of `every` instrument count where the drums rest.
+    The onsets of `every` instrument count where the drums rest. A mixture has `Onsets(of_drums=True)`.
     """
     every = envelopes if every is None else every
     strength = every.sum(axis=1)

@@ -29,7 +29,10 @@ class Frames:
 
 
 class Onsets:
-    """How much louder a sound becomes from frame to frame, in three ranges of frequency."""
+    """How much louder a sound becomes from frame to frame, in three ranges of frequency.
+
+    With `of_drums`, only as far as most bands become louder at once, as they do at drums.
+    """
 
     N_FFT = 1024
     FLOOR = 1e-3
@@ -37,7 +40,8 @@ class Onsets:
     EDGES_HZ = (0.0, 180.0, 2500.0, RATE / 2)
     """Kick drum and bass; snare drum, and most of the other instruments; cymbals."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, of_drums: bool = False) -> None:
+        self._of_drums = of_drums
         self._frames = Frames(self.N_FFT, HOP)
         self._window = np.hanning(self.N_FFT).astype(np.float32)
         self._filters, centres = _bands(self.N_FFT, self.BANDS)
@@ -54,8 +58,19 @@ class Onsets:
         level = np.log10(np.maximum(power @ self._filters, self.FLOOR))
         before = level[:1] if self._last is None else self._last
         rises = np.maximum(np.diff(np.concatenate([before, level]), axis=0), 0)
+        if self._of_drums:
+            rises = self._common(rises)
         self._rises.append(np.add.reduceat(rises, self._ranges, axis=1) / self.BANDS)
         self._last = level[-1:]
+
+    def _common(self, rises: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return for each band the mean of two medians: that of its range, and that of all bands."""
+        medians = [
+            np.broadcast_to(np.median(part, axis=1, keepdims=True), part.shape)
+            for part in np.split(rises, self._ranges[1:], axis=1)
+        ]
+        common: NDArray[np.float64] = (np.hstack(medians) + np.median(rises, axis=1, keepdims=True)) / 2
+        return common
 
     def envelopes(self) -> NDArray[np.float64]:
         """Return the rises `(frame, range)`."""

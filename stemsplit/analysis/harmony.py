@@ -11,8 +11,12 @@ LOUDEST_SHARE = 100.0
 """What is 40 dB below the loudest pitch still counts half as much as what is 34 dB below."""
 OCTAVE = 13
 """Semitones around a pitch, with it: what stands out among them is a note, not noise."""
-MELODY, BASS = (44, 84), (24, 55)
-"""The ranges of MIDI notes of chords and of bass; weights fall off to both sides."""
+BLOCK = 1000
+"""Frames that are computed at once, for long recordings take much memory."""
+MELODY, BASS, ALL = (44, 84), (24, 55), (20, 72)
+"""The ranges of MIDI notes of chords, of bass, and of both; weights fall off to both sides."""
+LASTING = 5
+"""Frames of a running median, about half a second."""
 
 Array = NDArray[np.float64]
 
@@ -22,12 +26,25 @@ def semitones(spectra: NDArray[np.float32]) -> Array:
     count = spectra.shape[1]
     if not len(spectra):
         return np.zeros((0, count // 3))
-    above = np.maximum(spectra - np.median(spectra, axis=1, keepdims=True), 0)
-    thirds = above.reshape(-1, 3).sum(axis=0, dtype=np.float64)
+    blocks = np.array_split(spectra, len(spectra) // BLOCK + 1)
+    thirds = sum(_above(block).reshape(-1, 3).sum(axis=0, dtype=np.float64) for block in blocks)
     angle = np.angle(thirds @ np.exp(2j * np.pi * (np.arange(3) - 1) / 3))
     centres = 3 * np.arange(count // 3) + 1 + 3 * angle / (2 * np.pi)
     weights = np.maximum(0, 1 - np.abs(np.arange(count)[:, None] - centres) / 1.5)
-    return np.asarray(spectra @ weights, np.float64)
+    return np.concatenate([block @ weights for block in blocks])
+
+
+def _above(spectra: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return spectra without what is below their median."""
+    above: NDArray[np.float32] = np.maximum(spectra - np.median(spectra, axis=1, keepdims=True), 0)
+    return above
+
+
+def lasting(magnitudes: Array) -> Array:
+    """Return running medians over the frames of `(frame, semitone)`: drums, glides and short notes vanish."""
+    from scipy.ndimage import median_filter
+
+    return np.asarray(median_filter(magnitudes, (LASTING, 1), mode="nearest"), np.float64)
 
 
 def during(magnitudes: Array, bounds: Array) -> Array:

@@ -27,16 +27,21 @@ CHORDS: Mapping[str, Mapping[tuple[int, str], float]] = {
     },
 }
 """How usual a chord is in a key, by its degree in semitones and its kind."""
-CHORD_WEIGHT = 1.5
-"""Of the chords' fit, for 1 of the profiles'."""
+CHORD_WEIGHT, MIXTURE_CHORD_WEIGHT = 1.5, 0.5
+"""Of the fit of chords, for 1 of the profiles'; chords of a mixture are less sure than those of stems."""
 
 
 def find_key(
-    chroma: NDArray[np.float64], names: list[str], lengths: NDArray[np.float64]
+    chroma: NDArray[np.float64],
+    names: list[str],
+    lengths: NDArray[np.float64],
+    *,
+    chord_weight: float = CHORD_WEIGHT,
 ) -> tuple[str | None, float]:
     """Return the key and the confidence, from 0 to 1; None for what has no pitch.
 
-    `chroma` has the pitch classes `(beat, 12)`, `names` the chord of each beat, `lengths` its duration.
+    `chroma` has the pitch classes `(beat, 12)`, `names` the chord of each beat, `lengths` its duration. The
+    chords' fit counts for `chord_weight` times the profiles'.
     """
     mean = chroma.T @ lengths
     if not mean.any() or np.ptp(mean) == 0:
@@ -55,6 +60,6 @@ def find_key(
                 weight * lasted[list(KINDS).index(kind), (tonic + degree) % 12]
                 for (degree, kind), weight in CHORDS[mode].items()
             )
-            fits[f"{name} {mode}"] = fit + CHORD_WEIGHT * float(usual)
+            fits[f"{name} {mode}"] = fit + chord_weight * float(usual)
     best, second = sorted(fits, key=lambda name: -fits[name])[:2]
     return best, max(0.0, min(1.0, 3 * (fits[best] - fits[second])))

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from stemsplit.analysis import harmony
 from stemsplit.analysis.beats import Beats, find_beats
-from stemsplit.analysis.chords import find_chords, labels
+from stemsplit.analysis.chords import Chords, find_chords, labels
 from stemsplit.analysis.frames import RATE, Onsets, Pitches
-from stemsplit.analysis.key import find_key
+from stemsplit.analysis.key import MIXTURE_CHORD_WEIGHT, find_key
 from stemsplit.analysis.labels import Label
 from stemsplit.analysis.sections import find_sections
 from stemsplit.audio.rates import RateConverter
@@ -66,7 +66,8 @@ class MusicAnalyser:
     """Finds what is played in stems that come in blocks, in memory that hardly grows.
 
     Tempo and beats come from the drums, key and chords from everything but drums and voices, with the root
-    from the bass. Of a name that is no such stem, as `mixture`, everything comes from that one.
+    from the bass. Of a name that is no such stem, as `mixture`, everything comes from that one: beats from
+    what strikes like drums, key and chords from the pitches that last.
     """
 
     def __init__(self, names: Sequence[str], sample_rate: int) -> None:
@@ -87,7 +88,9 @@ class MusicAnalyser:
         self._rate, self._frames = sample_rate, 0
         converters = {tuple(part): RateConverter(sample_rate, RATE, 1) for part in self._parts.values()}
         self._converters = converters
-        self._onsets = {name: Onsets() for name in ("drums", "all")}
+        self._onsets = {"drums": Onsets(of_drums=not drums), "all": Onsets()}
+        self._separate = self._parts["rest"] != self._parts["bass"]
+        self._mixed = not drums and not self._separate
         self._pitches = {tuple(self._parts[name]): Pitches() for name in ("bass", "rest")}
 
     def add(self, sounds: Block) -> None:
@@ -105,8 +108,8 @@ class MusicAnalyser:
         for part, pitches in self._pitches.items():
             pitches.add(converted[part])
 
-    def finish(self) -> Music:
-        """Return what was found."""
+    def finish(self, *, sections: bool = True) -> Music:
+        """Return what was found, with or without sections, which take memory."""
         self._take(np.zeros((self.sounds, 0), np.float32), last=True)
         seconds = self._frames / self._rate
         drums, every = (self._onsets[name].envelopes() for name in ("drums", "all"))
@@ -117,26 +120,39 @@ class MusicAnalyser:
         rest, bass = (
             harmony.semitones(self._pitches[tuple(self._parts[n])].spectra()) for n in ("rest", "bass")
         )
-        separate = self._parts["rest"] != self._parts["bass"]
-        chords = find_chords(rest, bass if separate else None, bounds)
-        key, confidence = find_key(chords.chroma, chords.names, np.diff(bounds))
+        if self._mixed:
+            rest = bass = harmony.lasting(rest)
+        chords = find_chords(rest, bass if self._separate else None, bounds)
+        key, confidence = self._key(chords, rest, bounds)
         beats = _with_bars(beats, chords.names, len(bounds))
+        music = Music(beats, key, confidence, labels(chords.names, bounds), ())
+        if not sections:
+            return music
         played = np.hstack(
             [chords.chroma, _levels(drums, bounds), _loudness(rest, bounds), _loudness(bass, bounds)]
         )
         starts, letters = find_sections(played)
         starts = _on_downbeats(starts, beats, len(bounds))
         edges = [*bounds[starts].tolist(), seconds]
-        sections = tuple(map(Label, edges, edges[1:], letters))
-        return Music(beats, key, confidence, labels(chords.names, bounds), sections)
+        return replace(music, sections=tuple(map(Label, edges, edges[1:], letters)))
+
+    def _key(
+        self, chords: Chords, rest: NDArray[np.float64], bounds: NDArray[np.float64]
+    ) -> tuple[str | None, float]:
+        """Return the key and its confidence; of a mixture more from the bass, and less from chords."""
+        lengths = np.diff(bounds)
+        if not self._mixed:
+            return find_key(chords.chroma, chords.names, lengths)
+        chroma = harmony.chroma(harmony.salience(harmony.during(rest, bounds)), harmony.ALL)
+        return find_key(chroma, chords.names, lengths, chord_weight=MIXTURE_CHORD_WEIGHT)
 
 
-def analyse_mixture(blocks: Iterable[Block], sample_rate: int) -> Music:
-    """Return what is played in a recording that comes in blocks `(channel, time)`."""
+def analyse_mixture(blocks: Iterable[Block], sample_rate: int, *, sections: bool = True) -> Music:
+    """Return what is played in a recording that comes in blocks `(channel, time)`, see `MusicAnalyser`."""
     analyser = MusicAnalyser([MIXTURE], sample_rate)
     for block in blocks:
         analyser.add(block[np.newaxis])
-    return analyser.finish()
+    return analyser.finish(sections=sections)
 
 
 def analyse_stems(stems: StemSet, progress: Callable[[float], None] = lambda share: None) -> Music:

@@ -27,7 +27,7 @@ def tempo_and_key(track: Path, text: str | None, known: Mapping[str, ManifestEnt
         return {name: record.detected[name] for name in wanted}
     try:
         reader = Reader(track)
-        tags = analyse_mixture(reader, reader.sample_rate).tags
+        tags = analyse_mixture(reader, reader.sample_rate, sections=False).tags
     except StemsplitError:  # which is reported when the track is opened to be split
         return {}
     found = {"bpm": template.whole_bpm(tags.get("bpm", "")), "key": tags.get("initialkey", "")}

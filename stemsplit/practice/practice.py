@@ -193,7 +193,7 @@ def _keep(
         kept.append(np.concatenate([group.mixer.mix(stems) for group in chosen]))
         progress(kept.frames / (reader.frames_estimate or kept.frames))
     peaks.add(np.zeros((reader.channels, 0), np.float32), last=True)
-    return peaks, analyser.finish() if analyser else NO_MUSIC
+    return peaks, analyser.finish(sections=False) if analyser else NO_MUSIC
 
 
 def _peaks(blocks: Iterable[Block], reader: Reader) -> Peaks:
