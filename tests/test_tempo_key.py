@@ -72,7 +72,8 @@ def test_names_with_tempo_and_key(song, tmp_path, monkeypatch):
     options = [song, "--template", "{bpm} {key}/{stem}.{ext}", "--stems", "drums"]
     calls = []
     analyse = detected.analyse_mixture
-    monkeypatch.setattr(detected, "analyse_mixture", lambda *words: calls.append(1) or analyse(*words))
+    counted = lambda *words, **named: calls.append(1) or analyse(*words, **named)  # noqa: E731
+    monkeypatch.setattr(detected, "analyse_mixture", counted)
     planned = run(*options, "--dry-run")
     assert planned == ["stems/100 Dm/drums.wav"]
     assert not Path("stems").exists()
