@@ -529,6 +529,7 @@ def test_long_tracks_are_decoded_as_they_play(chromium, page, tmp_path):
             tab.keyboard.press("-")
         how = "[...document.querySelectorAll('audio')].map((e) => [e.playbackRate, e.preservesPitch])"
         assert tab.evaluate(how) == 4 * [[0.8, True]]
+        browser.wait(tab, "stemsplitPlayer.currentTime > 0.2")  # a loop lasts at least 0.1 s
         tab.keyboard.press("b")
         loop = tab.evaluate("stemsplitPlayer.loop")
         assert loop["start"] == 0
