@@ -58,7 +58,7 @@ def analyse(blocks: Iterable[Block], sample_rate: int, channels: int, *, music: 
         band.add(block.mean(axis=0, keepdims=True))
         if analyser:
             analyser.add(block[np.newaxis])
-    peaks.add(np.zeros((channels, 0), np.float32), last=True)
+    peaks.finish()
     return Analysis(
         seconds=frames / sample_rate,
         sample_rate=sample_rate,

@@ -19,6 +19,7 @@ class Peaks:
 
     def __init__(self, sample_rate: int, channels: int) -> None:
         self.sample = self.true = 0.0
+        self._channels = channels
         self._stream = soxr.ResampleStream(
             sample_rate, OVERSAMPLING * sample_rate, channels, dtype="float32", quality="HQ"
         )
@@ -28,6 +29,10 @@ class Peaks:
         between = self._stream.resample_chunk(np.ascontiguousarray(block.T), last=last)
         self.sample = max(self.sample, float(np.abs(block).max(initial=0)))
         self.true = max(self.sample, self.true, float(np.abs(between).max(initial=0)))
+
+    def finish(self) -> None:
+        """Include what the resampler still holds after the last block."""
+        self.add(np.zeros((self._channels, 0), np.float32), last=True)
 
 
 class Loudness:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from stemsplit.cli import console, encoding, models, runtime_options, sound
+from stemsplit.cli import console, encoding, models, runtime_options, song_source, sound
 from stemsplit.cli.bars import Bars
 from stemsplit.defaults import DEFAULT_MODEL
 
@@ -160,9 +160,7 @@ def command(
     """
     from dataclasses import asdict
 
-    from stemsplit.audio.formats import FORMATS
-    from stemsplit.options import Options, OutputOptions, RuntimeOptions, SplitOptions
-    from stemsplit.output import template
+    from stemsplit.options import Options, OutputOptions, RuntimeOptions
     from stemsplit.practice import options as practice_options
     from stemsplit.practice.practice import practise
 
@@ -188,19 +186,10 @@ def command(
         meter=meter,
         beats=beats,
     )
-    if out is None:
-        ending = source.suffix[1:].lower()
-        name = source.resolve().name if source.is_dir() else template.track_name(source)
-        out = Path(f"{name}-practice.{ending if ending in FORMATS else 'wav'}")
+    out = out or song_source.output_name(source, "practice")
     report = console.Report(quiet=quiet, verbose=False, json=json)
-    is_song = not source.is_dir()
     options = Options(
-        SplitOptions(
-            model=model,
-            mask=mask,
-            audio_track=sound.track(audio_track) if is_song else None,
-            downmix=downmix and is_song,
-        ),
+        song_source.split_options(source, model, mask, audio_track, downmix=downmix),
         OutputOptions(depth=depth, bitrate=bitrate, force=force),
         RuntimeOptions(runtime, device, precision, threads=threads, fast=fast),
     )

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stemsplit.cli import console, encoding, models, runtime_options, sound
+from stemsplit.cli import console, encoding, models, runtime_options, song_source, sound
 from stemsplit.cli.bars import Bars
 from stemsplit.defaults import DEFAULT_MODEL
 from stemsplit.errors import StemsplitError
@@ -83,32 +83,21 @@ def command(
     from dataclasses import asdict
 
     from stemsplit.audio import stem_folder
-    from stemsplit.audio.formats import FORMATS
     from stemsplit.audio.reader import Reader
-    from stemsplit.options import Options, OutputOptions, RuntimeOptions, SplitOptions
-    from stemsplit.output import template
+    from stemsplit.options import Options, OutputOptions, RuntimeOptions
     from stemsplit.remix import mixer
     from stemsplit.remix.remix import remix
 
     text = " ".join(words)
     label = text.replace(":", "-") if text in mixer.PRESETS or text.startswith("practice:") else "remix"
-    if out is None:
-        ending = source.suffix[1:].lower()
-        name = source.resolve().name if source.is_dir() else template.track_name(source)
-        out = Path(f"{name}-{label}.{ending if ending in FORMATS else 'wav'}")
+    out = out or song_source.output_name(source, label)
     report = console.Report(quiet=quiet, verbose=False, json=json)
-    is_song = not source.is_dir()
     options = Options(
-        SplitOptions(
-            model=model,
-            mask=mask,
-            audio_track=sound.track(audio_track) if is_song else None,
-            downmix=downmix and is_song,
-        ),
+        song_source.split_options(source, model, mask, audio_track, downmix=downmix),
         OutputOptions(depth=depth, bitrate=bitrate, force=force),
         RuntimeOptions(runtime, device, precision, threads=threads, fast=fast),
     )
-    path = source if is_song else next(iter(stem_folder.find(source).stems.values()))
+    path = next(iter(stem_folder.find(source).stems.values())) if source.is_dir() else source
     reader = Reader(path, **options.split.reading)
     shown = f"{label} of {console.printable(source.name)}"
     with Bars(enabled=not quiet) as bars, bars.of(shown, reader) as update:

@@ -10,8 +10,8 @@ from stemsplit.audio.reader import Reader
 from stemsplit.errors import UsageError
 from stemsplit.options import Options
 from stemsplit.practice.options import PracticeOptions, checked_rate, clock
-from stemsplit.practice.store import Store
 from stemsplit.practice.timeline import Timeline, rates, snapped, timeline
+from stemsplit.remix.store import Store
 
 CONTEXT_SECONDS = 10.0
 """Of a song that is split for a loop, this much is split on either side: beats are tracked in it, too."""

@@ -10,9 +10,9 @@ from stemsplit.audio.reader import Block
 from stemsplit.audio.stem_folder import in_step
 from stemsplit.practice.groups import Group
 from stemsplit.practice.joints import crossfade
-from stemsplit.practice.store import Store
 from stemsplit.practice.stretch import Passage
 from stemsplit.practice.timeline import Timeline
+from stemsplit.remix.store import Store
 
 FADE_SECONDS = 0.02
 """Of the crossfade before each joint: a loop begins with the attack of its first beat at its full level."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,8 +19,7 @@ from stemsplit.audio.writer import Writer
 from stemsplit.errors import StemsplitError, UsageError
 from stemsplit.files.claims import claim
 from stemsplit.files.parts import refuse_to_replace
-from stemsplit.options import Options, OutputOptions
-from stemsplit.output.plan import encoding_for
+from stemsplit.options import Options
 from stemsplit.practice import stretch
 from stemsplit.practice.clicks import Metronome
 from stemsplit.practice.grid import grid
@@ -28,10 +27,10 @@ from stemsplit.practice.groups import Group, groups
 from stemsplit.practice.layout import layout, needed
 from stemsplit.practice.options import PracticeOptions, parse_key
 from stemsplit.practice.passes import Passes
-from stemsplit.practice.store import Store
 from stemsplit.practice.timeline import Timeline
 from stemsplit.remix.mixer import parse
-from stemsplit.remix.song import Song, check_output, limiting_gain, open_song, temporary_file
+from stemsplit.remix.song import Song, check_output, limiting_gain, open_song, temporary_file, writer_of
+from stemsplit.remix.store import Store
 
 DEFAULT_OPTIONS = Options()
 
@@ -85,7 +84,10 @@ def practise(
     song = open_song(source, options)
     reader = song.reader
     chosen = groups(parse(wanted.mix, song.stems), song.stems, reader.sample_rate)
-    _writer(song, out, options.output)  # which refuses early what it would refuse in the end
+    signal = Signal(reader.sample_rate, reader.channels)
+    writer_of(
+        song, out, signal, options.output, "practice"
+    )  # which refuses early what it would refuse in the end
     steps = _Steps(progress, split=not source.is_dir())
     with claim([out]), temporary_file(out) as mixed, temporary_file(out) as rendered:
         kept = Store(mixed, len(chosen) * reader.channels)
@@ -99,7 +101,8 @@ def practise(
             steps.second(done / passes.frames)
         track = partial(_with_clicks, passes, plan, wanted, reader.sample_rate)
         gain = limiting_gain(before, _peaks(track(), reader))
-        writer = _writer(song, out, options.output, plan.frames)
+        signal = replace(signal, frames=plan.frames)
+        writer = writer_of(song, out, signal, options.output, "practice")
         slower = any(each.rate != 1 for each in plan.passes)
         writer.untrue_tags = ["bpm"] * slower + ["initialkey"] * (semitones != 0)
         _write(writer, track(), gain, lambda frames: steps.third(frames / plan.frames))
@@ -161,18 +164,6 @@ def _semitones(wanted: PracticeOptions, music: Music) -> float:
     return parse_key(music.key).semitones_to(wanted.key)
 
 
-def _writer(song: Song, out: Path, output: OutputOptions, frames: int | None = None) -> Writer:
-    reader = song.reader
-    return Writer(
-        out,
-        Signal(reader.sample_rate, reader.channels, frames),
-        encoding_for(reader, out, output.depth, output.bitrate),
-        tags_from=song.tags_from,
-        title_suffix="practice",
-        force=output.force,
-    )
-
-
 def _keep(
     song: Song,
     chosen: Sequence[Group],
@@ -192,7 +183,7 @@ def _keep(
             analyser.add(stems)
         kept.append(np.concatenate([group.mixer.mix(stems) for group in chosen]))
         progress(kept.frames / (reader.frames_estimate or kept.frames))
-    peaks.add(np.zeros((reader.channels, 0), np.float32), last=True)
+    peaks.finish()
     return peaks, analyser.finish(sections=False) if analyser else NO_MUSIC
 
 
@@ -200,7 +191,7 @@ def _peaks(blocks: Iterable[Block], reader: Reader) -> Peaks:
     peaks = Peaks(reader.sample_rate, reader.channels)
     for block in blocks:
         peaks.add(block)
-    peaks.add(np.zeros((reader.channels, 0), np.float32), last=True)
+    peaks.finish()
     return peaks
 
 

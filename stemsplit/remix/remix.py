@@ -12,11 +12,10 @@ import numpy as np
 from stemsplit.audio.loudness import Peaks
 from stemsplit.audio.writer import Writer
 from stemsplit.files.claims import claim
-from stemsplit.options import Options, OutputOptions
-from stemsplit.output.plan import encoding_for
+from stemsplit.options import Options
 from stemsplit.pipeline import Progress
 from stemsplit.remix.mixer import Mixer, parse
-from stemsplit.remix.song import Song, check_output, limiting_gain, open_song, temporary_file
+from stemsplit.remix.song import Song, check_output, limiting_gain, open_song, temporary_file, writer_of
 
 CHUNK_FRAMES = 65_536
 DEFAULT_OPTIONS = Options()
@@ -60,7 +59,7 @@ def remix(
     check_output(source, out)
     song = open_song(source, options)
     settings, reader = parse(text, song.stems), song.reader
-    writer = _writer(song, out, options.output, title)
+    writer = writer_of(song, out, reader.signal, options.output, title)
     mixer = Mixer(settings, song.stems, reader.sample_rate)
     # The gain depends on the peaks of the whole remix, which is therefore written to a temporary file first.
     with claim([out]), temporary_file(out) as mixed:
@@ -79,18 +78,6 @@ def remix(
     )
 
 
-def _writer(song: Song, out: Path, output: OutputOptions, title: str) -> Writer:
-    reader = song.reader
-    return Writer(
-        out,
-        reader.signal,
-        encoding_for(reader, out, output.depth, output.bitrate),
-        tags_from=song.tags_from,
-        title_suffix=title,
-        force=output.force,
-    )
-
-
 def _mix(song: Song, mixer: Mixer, file: BinaryIO, progress: Progress | None) -> tuple[Peaks, Peaks]:
     """Write the remix to a file as interleaved float32; return the peaks of the song and of the remix."""
     reader, frames = song.reader, 0
@@ -104,7 +91,7 @@ def _mix(song: Song, mixer: Mixer, file: BinaryIO, progress: Progress | None) ->
         if progress:
             progress(frames, reader.frames_estimate)
     for peaks in (before, after):
-        peaks.add(np.zeros((reader.channels, 0), np.float32), last=True)
+        peaks.finish()
     return before, after
 
 

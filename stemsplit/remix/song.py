@@ -11,10 +11,12 @@ from typing import BinaryIO
 
 from stemsplit.audio import stem_folder
 from stemsplit.audio.loudness import Peaks
-from stemsplit.audio.reader import Block, Reader
+from stemsplit.audio.reader import Block, Reader, Signal
+from stemsplit.audio.writer import Writer
 from stemsplit.errors import EncodeError
 from stemsplit.files.parts import cannot_write
-from stemsplit.options import Options
+from stemsplit.options import Options, OutputOptions
+from stemsplit.output.plan import encoding_for
 from stemsplit.pipeline import fit, load
 from stemsplit.separation.separator import Samples
 from stemsplit.separation.stream import separate_stream
@@ -64,6 +66,18 @@ def check_output(source: Path, out: Path) -> None:
         raise EncodeError(f"`{out}` would overwrite the song itself", "choose another file with --out")
     if source.is_dir() and out.parent.resolve() == source.resolve():
         raise EncodeError(f"`{out}` would be one of the stems", "choose another folder with --out")
+
+
+def writer_of(song: Song, out: Path, signal: Signal, output: OutputOptions, title: str) -> Writer:
+    """Return the writer of what is made of a song, with the song's tags and `title` added to its title."""
+    return Writer(
+        out,
+        signal,
+        encoding_for(song.reader, out, output.depth, output.bitrate),
+        tags_from=song.tags_from,
+        title_suffix=title,
+        force=output.force,
+    )
 
 
 @contextlib.contextmanager
