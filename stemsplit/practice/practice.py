@@ -15,7 +15,6 @@ from stemsplit.analysis import labels
 from stemsplit.analysis.music import NO_MUSIC, Music, MusicAnalyser
 from stemsplit.audio.loudness import Peaks
 from stemsplit.audio.reader import Block, Reader, Signal
-from stemsplit.audio.writer import Writer
 from stemsplit.errors import StemsplitError, UsageError
 from stemsplit.files.claims import claim
 from stemsplit.files.parts import refuse_to_replace
@@ -29,7 +28,15 @@ from stemsplit.practice.options import PracticeOptions, parse_key
 from stemsplit.practice.passes import Passes
 from stemsplit.practice.timeline import Timeline
 from stemsplit.remix.mixer import parse
-from stemsplit.remix.song import Song, check_output, limiting_gain, open_song, temporary_file, writer_of
+from stemsplit.remix.song import (
+    Song,
+    check_output,
+    limiting_gain,
+    open_song,
+    temporary_file,
+    write,
+    writer_of,
+)
 from stemsplit.remix.store import Store
 
 DEFAULT_OPTIONS = Options()
@@ -85,9 +92,8 @@ def practise(
     reader = song.reader
     chosen = groups(parse(wanted.mix, song.stems), song.stems, reader.sample_rate)
     signal = Signal(reader.sample_rate, reader.channels)
-    writer_of(
-        song, out, signal, options.output, "practice"
-    )  # which refuses early what it would refuse in the end
+    # A first writer, which refuses early what the one below would refuse after all the work.
+    writer_of(song, out, signal, options.output, "practice")
     steps = _Steps(progress, split=not source.is_dir())
     with claim([out]), temporary_file(out) as mixed, temporary_file(out) as rendered:
         kept = Store(mixed, len(chosen) * reader.channels)
@@ -105,7 +111,7 @@ def practise(
         writer = writer_of(song, out, signal, options.output, "practice")
         slower = any(each.rate != 1 for each in plan.passes)
         writer.untrue_tags = ["bpm"] * slower + ["initialkey"] * (semitones != 0)
-        _write(writer, track(), gain, lambda frames: steps.third(frames / plan.frames))
+        write(writer, track(), gain, lambda frames: steps.third(frames / plan.frames))
     if wanted.beats:
         _write_beats(wanted.beats, plan, reader.sample_rate, force=options.output.force)
     first, stop = (start + frame / reader.sample_rate for frame in plan.loop)
@@ -204,13 +210,6 @@ def _with_clicks(
     for block in passes.blocks():
         yield metronome.added(block, position)
         position += block.shape[1]
-
-
-def _write(writer: Writer, blocks: Iterable[Block], gain: float, progress: Callable[[int], None]) -> None:
-    with writer:
-        for block in blocks:
-            writer.write(block if gain == 1 else np.float32(gain) * block)
-            progress(writer.frames_written)
 
 
 def _write_beats(path: Path, plan: Timeline, sample_rate: int, *, force: bool) -> None:

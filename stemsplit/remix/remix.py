@@ -5,19 +5,23 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
-
-import numpy as np
 
 from stemsplit.audio.loudness import Peaks
-from stemsplit.audio.writer import Writer
 from stemsplit.files.claims import claim
 from stemsplit.options import Options
 from stemsplit.pipeline import Progress
 from stemsplit.remix.mixer import Mixer, parse
-from stemsplit.remix.song import Song, check_output, limiting_gain, open_song, temporary_file, writer_of
+from stemsplit.remix.song import (
+    Song,
+    check_output,
+    limiting_gain,
+    open_song,
+    temporary_file,
+    write,
+    writer_of,
+)
+from stemsplit.remix.store import Store
 
-CHUNK_FRAMES = 65_536
 DEFAULT_OPTIONS = Options()
 
 
@@ -62,10 +66,11 @@ def remix(
     writer = writer_of(song, out, reader.signal, options.output, title)
     mixer = Mixer(settings, song.stems, reader.sample_rate)
     # The gain depends on the peaks of the whole remix, which is therefore written to a temporary file first.
-    with claim([out]), temporary_file(out) as mixed:
+    with claim([out]), temporary_file(out) as file:
+        mixed = Store(file, reader.channels)
         before, after = _mix(song, mixer, mixed, progress)
         gain = limiting_gain(before, after)
-        _encode(mixed, reader.channels, gain, writer)
+        write(writer, mixed.blocks(), gain)
     return RemixResult(
         input=source,
         output=out,
@@ -78,26 +83,17 @@ def remix(
     )
 
 
-def _mix(song: Song, mixer: Mixer, file: BinaryIO, progress: Progress | None) -> tuple[Peaks, Peaks]:
-    """Write the remix to a file as interleaved float32; return the peaks of the song and of the remix."""
-    reader, frames = song.reader, 0
+def _mix(song: Song, mixer: Mixer, mixed: Store, progress: Progress | None) -> tuple[Peaks, Peaks]:
+    """Keep the remix; return the peaks of the song and of the remix."""
+    reader = song.reader
     before, after = (Peaks(reader.sample_rate, reader.channels) for _ in range(2))
     for stems in song.blocks():
         mix = mixer.mix(stems)
         before.add(stems.sum(axis=0))
         after.add(mix)
-        file.write(np.ascontiguousarray(mix.T).tobytes())
-        frames += mix.shape[-1]
+        mixed.append(mix)
         if progress:
-            progress(frames, reader.frames_estimate)
+            progress(mixed.frames, reader.frames_estimate)
     for peaks in (before, after):
         peaks.finish()
     return before, after
-
-
-def _encode(file: BinaryIO, channels: int, gain: float, writer: Writer) -> None:
-    file.seek(0)
-    with writer:
-        while data := file.read(CHUNK_FRAMES * channels * 4):
-            block = np.frombuffer(data, np.float32).reshape(-1, channels).T
-            writer.write(block if gain == 1 else np.float32(gain) * block)

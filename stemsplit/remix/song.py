@@ -9,6 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import BinaryIO
 
+import numpy as np
+
 from stemsplit.audio import stem_folder
 from stemsplit.audio.loudness import Peaks
 from stemsplit.audio.reader import Block, Reader, Signal
@@ -78,6 +80,19 @@ def writer_of(song: Song, out: Path, signal: Signal, output: OutputOptions, titl
         title_suffix=title,
         force=output.force,
     )
+
+
+def write(
+    writer: Writer,
+    blocks: Iterable[Block],
+    gain: float,
+    progress: Callable[[int], None] = lambda frames: None,
+) -> None:
+    """Write blocks with a gain. `progress` is called with the number of frames written."""
+    with writer:
+        for block in blocks:
+            writer.write(block if gain == 1 else np.float32(gain) * block)
+            progress(writer.frames_written)
 
 
 @contextlib.contextmanager

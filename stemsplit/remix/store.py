@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
 
 from stemsplit.audio.reader import Block
+
+BLOCK_FRAMES = 65_536
 
 
 class Store:
@@ -21,6 +24,11 @@ class Store:
         self._file.seek(self.frames * self._channels * 4)
         self._file.write(np.ascontiguousarray(block.T, np.float32).tobytes())
         self.frames += block.shape[1]
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield all frames in blocks `(channel, time)`."""
+        for start in range(0, self.frames, BLOCK_FRAMES):
+            yield self.read(start, min(start + BLOCK_FRAMES, self.frames))
 
     def read(self, start: int, stop: int) -> Block:
         """Return frames `(channel, time)`; before the first and after the last one there is silence."""
