@@ -7,7 +7,7 @@ const engines = (() => {
   const SEARCH = 0.02; // seconds, to either side, in which a piece is looked for that continues the one before
   const BLOCK = 0.25; // seconds: of what is scheduled at a time
   const AHEAD = 1.3; // seconds: browsers wake a page in the background once a second
-  const APART = 0.04; // seconds between <audio> elements that is heard as an echo
+  const APART = 0.04; // seconds between <audio> elements that sounds like an echo
   const COARSE = 4; // samples taken together in the first search
 
   const drop = ({ sources }) => sources.forEach((source) => source.disconnect());
@@ -41,7 +41,7 @@ const engines = (() => {
    * They are played in pieces that fade into one another. At normal speed each piece continues the one before,
    * so that nothing changes. Slower or faster, pieces overlap or leave something out, and a piece may begin
    * somewhat earlier or later, where it is most like what the one before would go on with (WSOLA: Verhelst and
-   * Roelands, ICASSP 1993). That is decided for all tracks at once, on their sum as it is heard. Positions and
+   * Roelands, ICASSP 1993). That is decided for all tracks at once, on their sum as it is played. Positions and
    * lengths are in samples.
    */
   class Decoded {
@@ -190,7 +190,7 @@ const engines = (() => {
       return start + bestMatch(sought, within, Math.max(0, near - COARSE), Math.min(2 * reach, near + COARSE));
     }
 
-    /** Return samples of the sum of all tracks as they are heard. */
+    /** Return samples of the sum of all tracks as they are played. */
     heard(start, length) {
       const sum = new Float32Array(length);
       for (const { buffer, node } of this.tracks) {
