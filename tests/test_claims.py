@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import signal
@@ -571,20 +572,11 @@ def test_a_remix_on_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, mon
     for name in ("vocals", "drums"):
         write(tmp_path / "song" / f"{name}.wav")
 
-    class Full:
-        def __init__(self, **_):
-            self.file = (tmp_path / "held").open("w+b")
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            self.file.close()
-
+    class Full(io.BytesIO):
         def write(self, _):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(song, "TemporaryFile", Full)
+    monkeypatch.setattr(song, "TemporaryFile", lambda **_: Full())
     with pytest.raises(EncodeError, match=r"Cannot write `.*remix\.wav`: the disk is full"):
         remix.remix(tmp_path / "song", "vocals=0", tmp_path / "new" / "remix.wav")
     assert not (tmp_path / "new").exists()
