@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import mutagen
@@ -13,6 +15,7 @@ from typer.testing import CliRunner
 from stemsplit.audio.tag_fields import collect
 from stemsplit.audio.tags import Tags, read_tags, write_tags
 from stemsplit.cli import app
+from stemsplit.cli.bars import Bars
 from stemsplit.options import Options
 from stemsplit.output import detected
 from stemsplit.pipeline import split_file, split_track
@@ -86,6 +89,20 @@ def test_names_with_tempo_and_key(song, tmp_path, monkeypatch):
     assert run(*options, "--skip-existing") == planned
     assert Path(planned[0]).stat().st_mtime_ns == before
     assert run(*options, "--force") == planned
+
+
+def test_a_bar_counts_the_tracks_analysed_for_their_names(song, tmp_path, monkeypatch):
+    shown = []
+
+    @contextmanager
+    def counting(bars, tracks, title="{} tracks"):
+        yield lambda: shown.append(title.format(tracks))
+
+    monkeypatch.setattr(Bars, "counting", counting)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(song, "other.wav")
+    run(song, "other.wav", "--template", "{bpm} {track} {stem}.{ext}", "--dry-run")
+    assert shown == ["tempo and key for 2 names"] * 2
 
 
 def test_names_with_tempo_and_key_of_the_tags(song, tmp_path, monkeypatch):

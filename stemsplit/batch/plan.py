@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -77,8 +77,13 @@ class BatchOptions(Options):
             **output.of_stem_files,
         }
 
-    def plan(self, tracks: Sequence[Track]) -> list[Job]:
-        """Return the paths of each track's stems.
+    @property
+    def detects(self) -> bool:
+        """Whether the template has fields that may have to be detected in the sound."""
+        return any(f"{{{field}}}" in (self.output.template or "") for field in template.DETECTABLE)
+
+    def plan(self, tracks: Sequence[Track], planned: Callable[[], None] = lambda: None) -> list[Job]:
+        """Return the paths of each track's stems. `planned` is called after each track.
 
         Raises:
             TemplateError: the template cannot be filled in.
@@ -86,14 +91,14 @@ class BatchOptions(Options):
         """
         width = len(str(len(tracks)))
         output, jobs = self.output, []
-        detects = any(f"{{{field}}}" in (output.template or "") for field in template.DETECTABLE)
-        earlier = Manifest(output.out).detected() if detects else {}
+        earlier = Manifest(output.out).detected() if self.detects else {}
         for number, track in enumerate(tracks, 1):
             detected = tempo_and_key(track.path, output.template, earlier)
             known = {"folder": track.folder, "number": f"{number:0{width}}", "model": self.split.model}
             known |= detected
             names = template.outputs(track.path, self.names, output.template, output.format, **known)
             jobs.append(Job(track, {stem: output.out / path for stem, path in names.items()}, detected))
+            planned()
         _refuse_collisions(jobs)
         return jobs
 

@@ -105,13 +105,13 @@ class Bars:
             bars.remove_task(task)
 
     @contextlib.contextmanager
-    def counting(self, tracks: int) -> Iterator[Callable[[], None]]:
+    def counting(self, tracks: int, title: str = "{} tracks") -> Iterator[Callable[[], None]]:
         """Show a bar for the number of tracks done, and yield the function that adds one."""
         bars = self._progress
         if bars is None:
             yield lambda: None
             return
-        task = bars.add_task(f"{tracks} tracks", total=tracks, speed="")
+        task = bars.add_task(title.format(tracks), total=tracks, speed="")
         yield lambda: bars.advance(task)
 
     def _fitting(self, title: str) -> str:

@@ -59,7 +59,7 @@ class Run:
                     self._to_stdout(self.stdout, folder, options, report)
                     return
                 found = self._find(folder, options)
-                planned = options.plan(found.tracks)
+                planned = _plan(found, options, report)
             except StemsplitError as problem:
                 report.failed(problem)
                 raise typer.Exit(problem.exit_status) from problem
@@ -168,6 +168,15 @@ class Run:
             _did_you_mean(problem, name)
             raise problem
         return BatchRunner(options).open(Job(tracks[0], {stem: path})), path
+
+
+def _plan(found: Found, options: BatchOptions, report: console.Report) -> list[Job]:
+    """Return the paths of each track's stems, with a bar if this takes time."""
+    with (
+        Bars(enabled=options.detects and not report.quiet) as bars,
+        bars.counting(len(found.tracks), "tempo and key for {} names") as planned,
+    ):
+        return options.plan(found.tracks, planned)
 
 
 def _open(
