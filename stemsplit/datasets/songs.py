@@ -1,13 +1,13 @@
 """Songs with known stems, for training and evaluation.
 
-A data folder has the layout SPLIT/SONG/STEM.EXT, with one sound file per stem; songs can be at any depth,
-e.g. SPLIT/ALBUM/SONG. Hidden folders, and files that are not sound files, are ignored. A stem without a file
+A data folder has the layout SPLIT/SONG/STEM.EXT, with one audio file per stem; songs can be at any depth,
+e.g. SPLIT/ALBUM/SONG. Hidden folders, and files that are not audio files, are ignored. A stem without a file
 is silent. A file with several stems is named after all of them (`other_and_bass.ogg`): it is part of the
-mixture, but these stems are unknown. Files with other names are also part of the mixture, except a file
-called `mixture`, which is assumed to be the sum.
+mixture, but these stems are unknown. Files with other names are also part of the mixture. A file called
+`mixture` is ignored, because it is assumed to be the sum.
 
 `musdb18:DIR` is MUSDB18 as distributed: `DIR/{train,test}/SONG.stem.mp4`, or for MUSDB18-HQ one folder per
-song with one WAV file per stem. Its validation songs are a part of the training songs.
+song with one WAV file per stem. Its validation songs are in the `train` folder.
 """
 
 from __future__ import annotations
@@ -56,8 +56,7 @@ MUSDB18_VALID = frozenset(
 class Song:
     """A song: `parts` `(stem + 1, channel, time)`; the last part is the residual.
 
-    `known[i]` is False if stem i is contained in the residual. `data` is the index of the folder that it is
-    from.
+    `known[i]` is False if stem i is part of the residual. `data` is the index of the song's data folder.
     """
 
     name: str
@@ -93,7 +92,7 @@ class Sound:
     track: int = 0
 
     def decode(self, sample_rate: int) -> Samples:
-        """Return its samples `(channel, time)`, in one or two channels."""
+        """Return the decoded samples `(channel, time)`, mono or stereo."""
         reader = Reader(self.path, track=self.track)
         blocks = list(resample(reader, reader.sample_rate, sample_rate, reader.channels))
         return np.concatenate(blocks, axis=-1)
@@ -101,13 +100,13 @@ class Sound:
 
 @dataclass(frozen=True)
 class SongSource:
-    """The files of a song, to be decoded when needed. No file is opened before."""
+    """The files of a song, which are opened and decoded only when needed."""
 
     name: str
     stems: tuple[str, ...]
     sounds: tuple[Sound, ...]
     data: int = 0
-    """The index of the folder that it is from, where there are several."""
+    """The index of the song's data folder."""
 
     @property
     def known(self) -> tuple[bool, ...]:
@@ -206,7 +205,7 @@ def stems_in(data: Sequence[str], splits: Sequence[str]) -> set[str]:
 def summary(songs: Sequence[SongSource]) -> str:
     """Return a summary: the number of songs, missing stems, and files that are not stems.
 
-    It reveals misnamed files, which are part of the mixture, while their stems count as silent.
+    It reveals misnamed files: they become part of the mixture, and the missing stems count as silent.
     """
     stems = songs[0].stems
     held = [{name for sound in song.sounds for name in sound.holds} for song in songs]
@@ -220,7 +219,7 @@ def summary(songs: Sequence[SongSource]) -> str:
 
 
 def _folders(path: Path) -> list[Path]:
-    """Return the folders in a folder, without hidden ones and without links to parent folders."""
+    """Return the folders in a folder, except hidden ones and links to parent folders."""
     if not path.is_dir():
         return []
     above = {path.resolve(), *path.resolve().parents}

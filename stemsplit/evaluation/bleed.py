@@ -1,4 +1,4 @@
-"""Bleedless and fullness: how much an estimate contains of other stems, and how much of its stem is missing.
+"""Bleedless and fullness: how free an estimate is of other stems, and how complete its stem is.
 
 Both measures are from Music-Source-Separation-Training (R. Solovyev et al., `utils/metrics.py`). They use mel
 spectrograms with 512 bands in dB, and average positive and negative differences from the reference
@@ -18,7 +18,7 @@ from stemsplit.separation.separator import Samples
 
 STFT = Stft(4096, 1024)
 AT_A_TIME = 1000
-"""Frames."""
+"""Number of frames to transform at a time."""
 BANDS = 512
 RANGE_DB = 80
 _FLOOR = 1e-10
@@ -27,10 +27,11 @@ _FLOOR = 1e-10
 def bleed_scores(reference: Samples, estimate: Samples, sample_rate: int) -> dict[str, float]:
     """Return `bleedless` and `fullness`, each from 0 to 100, where 100 is best.
 
-    `bleedless` is 100 / (1 + d), where d is the mean of all positive differences in dB between the bins of
-    estimate and reference; `fullness` is the same for negative differences. Bins are limited to 80 dB below
-    the loudest bin of their spectrogram. Shapes: both `(channel, time)`.
-    NaN for a silent reference.
+    `bleedless` is 100 / (1 + d), where d is the mean of all positive differences, estimate minus reference,
+    between bins in dB; `fullness` is the same for negative differences. Bins are limited to 80 dB below
+    the loudest bin of their spectrogram. Both are NaN for a silent reference.
+
+    Shapes: both `(channel, time)`.
     """
     if not reference.any():
         return {"bleedless": float("nan"), "fullness": float("nan")}

@@ -1,12 +1,12 @@
 """BSSEval version 4 (Stoeter, Liutkus and Ito, SiSEC 2018), as museval computes it.
 
-SDR is computed in windows of one second. ISR, SIR and SAR split the error into the part that a filter of the
-reference explains, the part that filters of the other stems explain, and the rest. The filters have 512 taps,
-one set for the whole song. As usual in the field, windows do not overlap, an incomplete last window is left
-out, a window where any stem or estimate is silent has no value, and the score of a song is the median over
-its windows.
+All measures are computed in windows of one second. ISR, SIR and SAR split the error into the part that a
+filter of the reference explains, the part that filters of the other stems explain, and the rest. The filters
+have 512 taps, one set for the whole song. As usual in the field, windows do not overlap, an incomplete last
+window is left out, a window where any stem or estimate is silent has no value, and the score of a song is the
+median over its windows.
 
-numpy is imported in the functions, so that the processes of the pool can disable its threads first.
+numpy is imported in the functions, so that the pool's processes can limit its threads first.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ FULL_SCALE = 1 << 15
 
 @functools.cache
 def museval() -> ModuleType:
-    """Return museval's measures, with their slow parts replaced.
+    """Return museval's `metrics` module, with its slow functions replaced.
 
     Raises:
         StemsplitError: museval is not installed.
@@ -66,7 +66,7 @@ def _filters(references: _References, _: Matrix, estimate: Matrix) -> Matrix:
 
 
 def _project(references: Matrix, filters: Matrix) -> Matrix:
-    """Return the sum of filtered references `(time, channel)`, with a tail of the number of taps minus one.
+    """Return the sum of filtered references `(time, channel)`, with a tail of taps - 1 samples.
 
     Shapes: references `([stem,] time, channel)`, filters as returned by `_References.filters`.
     """
@@ -84,13 +84,13 @@ def _project(references: Matrix, filters: Matrix) -> Matrix:
 def bss_eval(names: Sequence[str], references: Samples, estimates: Samples, sample_rate: int) -> Scores:
     """Return the SDR, ISR, SIR and SAR in dB of each stem: medians over windows of one second.
 
-    Shapes: references and estimates `(stem, channel, time)`. A stem whose whole reference or estimate is
-    silent, for which museval rejects the song, is NaN; the others are measured without it.
+    Shapes: references and estimates `(stem, channel, time)`. If the whole reference or estimate of a stem is
+    silent, museval rejects the song. Here this stem is NaN, and the others are measured without it.
 
-    The references are rounded to 16 bits, which does not change published scores, because those use 16-bit
-    references. References decoded from MP3 or Ogg to float are exactly empty above some frequency. There, the
-    fitted filters can become huge, which causes errors where windows cut a song: ISR, SIR and SAR were wrong
-    by tens of dB, while over whole songs rounding made no difference.
+    The references are rounded to 16 bits. This does not change published scores, which use 16-bit references.
+    References decoded from MP3 or Ogg to float are exactly zero above some frequency. There, the fitted
+    filters can have huge gains, which cause errors where windows cut a song: ISR, SIR and SAR were wrong by
+    tens of dB. With the whole song as one window, rounding made no difference.
 
     Raises:
         StemsplitError: museval is not installed.
@@ -113,10 +113,10 @@ def bss_eval(names: Sequence[str], references: Samples, estimates: Samples, samp
 
 @dataclass(frozen=True)
 class _References:
-    """Stems to which museval's filters are fitted: data that all estimates share is computed once.
+    """The stems that museval's filters are applied to: data that all estimates share is computed once.
 
-    The correlations between the stems are a matrix with 4,096 rows for four stereo stems and 512 taps. Its
-    factorisation takes longer than everything else.
+    For four stereo stems and 512 taps, the correlations between the stems form a matrix with 4,096 rows. Its
+    factorization takes longer than everything else.
     """
 
     spectra: Matrix
@@ -125,7 +125,7 @@ class _References:
     channels: int
     taps: int
     length: int
-    """Length of the transforms in samples."""
+    """Length of the FFTs in samples."""
 
     @classmethod
     def of(cls, references: Matrix, taps: int) -> _References:
@@ -147,7 +147,7 @@ class _References:
         return cls(spectra, matrix.reshape(len(spectra) * taps, -1), channels, taps, length)
 
     def __getitem__(self, stem: tuple[int, int]) -> _References:
-        """Return those of one stem; museval calls this with the stem's number twice."""
+        """Return the references of one stem; museval indexes with the stem's number twice."""
         return self._alone[stem[0]]
 
     @functools.cached_property
@@ -169,9 +169,9 @@ class _References:
         return None if info else (factor, pivots)
 
     def filters(self, estimate: Matrix) -> Matrix:
-        """Return the filters of the references whose sum is nearest to an estimate `(time, channel)`.
+        """Return the least-squares filters from the references to an estimate `(time, channel)`.
 
-        Shapes: `(stem, channel, tap, channel of the estimate)`, without the first axis for one stem alone.
+        Shapes: `(stem, channel, tap, channel of the estimate)`, without the first axis for a single stem.
         """
         import numpy as np
         import scipy.fft
@@ -181,7 +181,7 @@ class _References:
         products = self.spectra[:, None] * spectra.conj()
         correlations = scipy.fft.irfft(products, self.length)[..., -np.arange(self.taps)]
         right = correlations.swapaxes(1, 2).reshape(-1, estimate.shape[1])
-        if self._factors is None:  # as in museval, for similar stems
+        if self._factors is None:  # singular for similar stems; as in museval
             found = np.linalg.lstsq(self.matrix, right)[0]
         else:
             found = lapack.dgetrs(*self._factors, right)[0]
@@ -190,13 +190,13 @@ class _References:
 
 
 class _Last:
-    """The references of the last song, which are usually needed again."""
+    """A cache of the last song's references, which are usually needed again."""
 
     def __init__(self) -> None:
         self._kept: tuple[bytes, _References] | None = None
 
     def references(self, references: Matrix, taps: int) -> tuple[_References, Matrix]:
-        """Return references as `_References` in place of their spectra, which museval only passes on."""
+        """Return `_References` instead of correlations, and the spectra; museval only passes them on."""
         key = hashlib.sha256(repr((references.shape, taps)).encode() + references.tobytes()).digest()
         if self._kept is None or self._kept[0] != key:
             self._kept = key, _References.of(references, taps)
@@ -206,7 +206,7 @@ class _Last:
 class Pool:
     """Processes that run `bss_eval` in parallel, because it takes longer than the separation.
 
-    At most one song per process waits, so that memory does not grow with the number of songs.
+    At most one song waits for a free process, so that memory does not grow with the number of songs.
 
     Raises:
         StemsplitError: museval is not installed.
@@ -250,7 +250,7 @@ class Pool:
 
 
 def _one_thread() -> None:
-    """Prepare a process: one thread, because other processes use the other cores, and silent interrupts."""
+    """Use one thread, because other processes use the other cores; let Ctrl-C end the process silently."""
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

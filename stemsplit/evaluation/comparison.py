@@ -15,7 +15,7 @@ from stemsplit.zoo.ref import ModelRef
 
 @dataclass(frozen=True)
 class Comparison:
-    """Several models, the first one with the mixture and the oracles. All systems have different names."""
+    """Several models; the first plan includes the mixture and the oracles. System names are unique."""
 
     plans: tuple[EvaluationPlan, ...]
 
@@ -26,7 +26,7 @@ class Comparison:
 
     @property
     def stems(self) -> tuple[str, ...]:
-        """The stems of the models, which all have the same."""
+        """The stems, which are the same for all models."""
         return self.plans[0].stems
 
     @property
@@ -45,9 +45,9 @@ class Comparison:
         mixture: bool = True,
         held: Collection[str] | None = None,
     ) -> Comparison:
-        """Load several models; the options are those of `EvaluationPlan.of`.
+        """Load several models; for the options, see `EvaluationPlan.of`.
 
-        A system is called `MODEL (MASK)`. The oracles work on the spectrum of the first model.
+        A system is called `MODEL (MASK)`. The oracles use the STFT of the first model.
 
         Raises:
             UsageError: the models have different stems.
@@ -76,7 +76,7 @@ class Comparison:
         return cls(tuple(plans))
 
     def measure(self, split: str, song: Song, pool: Pool | None = None) -> SongScores:
-        """Return the scores of a song: those of all models first, without the accuracy of masks."""
+        """Return the scores of a song, with all models first, and without mask accuracy."""
         found = SongScores(split, song.name)
         for plan in self.plans:
             found.systems.update(plan.measure(split, song, pool).systems)

@@ -25,7 +25,7 @@ from stemsplit.separation.stream import separate_stream
 from stemsplit.zoo.ref import ModelRef
 
 SAMPLE_RATE = 44_100
-"""The sample rate in Hz at which all songs are measured, whatever that of the separator."""
+"""The sample rate in Hz of all measurements, regardless of the separator's."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class EvaluationPlan:
     """The systems to measure: a model, the mixture (optional), and oracles.
 
     `separators` are one separator of any kind, or one model with several masking methods, whose network runs
-    once per song; `threshold` is T of the binary mask that it was trained for. The sources of spatial methods
-    have no names: each of the `stems` is compared with the nearest one.
+    once per song. `threshold` is T of the binary mask that it was trained for. The sources of spatial methods
+    have no names: each of the `stems` is compared with its best match.
     """
 
     name: str
@@ -72,8 +72,8 @@ class EvaluationPlan:
     ) -> EvaluationPlan:
         """Load a model, and plan its evaluation.
 
-        `held` are the stems that the songs have, see `stems_of`.
-        `masks` replace the default of a model that has masks; `oracles` are some of `oracles.all_oracles`.
+        `held` are the stems that the songs have, see `stems_of`. `masks` replace the default of a model that
+        has masks. `oracles` are names from `oracles.all_oracles`.
 
         Raises:
             StemsplitError: see `ModelRef.load`.
@@ -89,7 +89,7 @@ class EvaluationPlan:
         return cls(ref.name, stems, separators, chosen, ref.threshold, mixture, ref.blind, added)
 
     def measure(self, split: str, song: Song, pool: Pool | None = None) -> SongScores:
-        """Return the scores of a song; those of BSSEval are added before the `pool` closes."""
+        """Return the scores of a song; BSSEval scores are added before the `pool` closes."""
         result = SongScores(split, song.name)
         masking = {name: each for name, each in self.separators.items() if isinstance(each, MaskSeparator)}
         if masking:
@@ -130,10 +130,10 @@ class EvaluationPlan:
 
 
 def stems_of(ref: ModelRef, held: Collection[str] | None = None) -> tuple[str, ...]:
-    """Return the stems to measure: those of the model, or of MUSDB18 if its stems have no fixed names.
+    """Return the stems to measure: the model's, or those of MUSDB18 if its stems have no fixed names.
 
-    If a model without masks has a stem `other`, its stems beyond those of MUSDB18 that no song has (`held`)
-    are left out, because in these songs they are a part of `other`.
+    If a model without masks has a stem `other`, stems that neither MUSDB18 nor any song (`held`) has are left
+    out, because in these songs they are a part of `other`.
     """
     if ref.blind:
         return MUSDB18_STEMS
@@ -150,7 +150,8 @@ def separated(separator: AnySeparator, song: Song) -> Samples:
 def sources(method: FittedMethod, song: Song) -> Samples:
     """Return all sources `(source, channel, time)` that a method can separate in a song.
 
-    If it finds fewer positions than sources, it runs again with that number; for one, it is the mixture.
+    If it finds fewer positions than sources, it runs again with that number. For fewer than two, the only
+    source is the mixture.
     """
     try:
         fitted = method.fit([song.mixture], SAMPLE_RATE)
@@ -163,10 +164,10 @@ def sources(method: FittedMethod, song: Song) -> Samples:
 
 
 def assigned(song: Song, found: Samples) -> Samples:
-    """Return for each stem of a song one of the sources `(source, channel, time)`, each source once.
+    """Return one of the sources `(source, channel, time)` for each stem of a song, each source once.
 
     The assignment has the highest total SDR: the best case for a method whose sources have no names. If there
-    are more stems than sources, each stem gets its best source, which several stems can share.
+    are more stems than sources, each stem gets its best source, and stems can share one.
     """
     heard = audible(song)
     ratios = np.array([[sdr(song.parts[stem], source) for source in found] for stem in heard])
@@ -185,7 +186,7 @@ def unprocessed(song: Song) -> Samples:
 
 
 def audible(song: Song) -> list[int]:
-    """Return the stems that are known and not silent, for which ratios are defined."""
+    """Return the indices of known stems that are not silent, for which ratios are defined."""
     return [index for index, known in enumerate(song.known) if known and song.parts[index].any()]
 
 
@@ -208,7 +209,7 @@ def score_stems(song: Song, estimates: Samples, names: Iterable[str]) -> Scores:
 def score_bins(
     song: Song, separator: MaskSeparator, probabilities: Samples, threshold: float
 ) -> dict[str, BinCounts]:
-    """Return the accuracy of each known stem's binary mask, over frames that are completely in the song.
+    """Return the accuracy of each known stem's binary mask, over frames entirely within the song.
 
     The true mask is B = (S > T * M) with T the `threshold`; it is empty for a silent stem. Shapes:
     probabilities `(stem, frame, bin)`.
@@ -230,7 +231,7 @@ def score_bins(
 
 
 def summarise(songs: Iterable[Scores], how: Callable[[NDArray[np.float64]], float]) -> Scores:
-    """Return each stem's measures, summarised by `how` (median or mean) over the songs that have them."""
+    """Return each stem's measures, summarized by `how` (median or mean) over the songs that have them."""
     collected: dict[str, dict[str, list[float]]] = {}
     for scores in songs:
         for stem, measures in scores.items():
@@ -244,7 +245,7 @@ def summarise(songs: Iterable[Scores], how: Callable[[NDArray[np.float64]], floa
 
 
 def pooled(songs: Iterable[SongScores]) -> Scores:
-    """Return the mask accuracy over the bins of all songs together, as in the paper."""
+    """Return the mask accuracy over the pooled bins of all songs, as in the paper."""
     total: dict[str, BinCounts] = {}
     for song in songs:
         for stem, counts in song.bins.items():

@@ -1,8 +1,8 @@
 """Measures of estimates: distortion ratios in dB, and the accuracy of masks.
 
 These ratios are over a whole excerpt, with both channels together. They are NOT the BSSEval measures (Vincent
-et al., 2006), which tolerate a filtering of the reference, nor museval's medians over one-second windows; see
-`bsseval` for those. Only `sdr` equals museval's SDR, with the whole excerpt as its window.
+et al., 2006), which allow a filtered reference, nor museval's medians over one-second windows; for those, see
+`bsseval`. Only `sdr` equals a museval measure: SDR with the whole excerpt as its window.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def sdr(reference: Samples, estimate: Samples) -> float:
 def si_sdr(reference: Samples, estimate: Samples) -> float:
     """Return the scale-invariant ratio in dB (Le Roux et al., "SDR: half-baked or well done?", 2019, eq. 4).
 
-    The reference is first scaled to the estimate, by one gain for all channels, so that a wrong gain does not
-    matter. Shapes: both `(channel, time)`. NaN for a silent reference.
+    The reference is first scaled to the estimate, by one gain for all channels, so that the estimate's gain
+    does not matter. Shapes: both `(channel, time)`. NaN for a silent reference.
     """
     reference = reference.astype(np.float64)
     energy = np.sum(reference**2)
@@ -80,11 +80,11 @@ class BinCounts:
         )
 
     def scores(self) -> dict[str, float]:
-        """Return the accuracies, with all bins counted alike.
+        """Return the accuracies, with equal weight for all bins.
 
         `accuracy` and `mse` are those of the paper (O. Tkachuk, Lviv Polytechnic). `base_rate` is the
-        accuracy of an empty mask, which is high if a mask has few ones. `balanced_accuracy` is the mean of
-        the accuracies inside and outside the mask.
+        accuracy of an empty mask, which is high if the true mask has few ones. `balanced_accuracy` is the
+        mean of the accuracies inside and outside the true mask.
         """
         bins = self.inside + self.outside
         sides = [(self.right_inside, self.inside), (self.right_outside, self.outside)]
@@ -97,7 +97,7 @@ class BinCounts:
 
 
 def count_bins(probabilities: Samples, target: NDArray[np.bool_]) -> BinCounts:
-    """Return the counts for a binary mask predicted by probabilities `(frame, bin)` above 0.5."""
+    """Return the counts for the binary mask of probabilities `(frame, bin)` above 0.5."""
     right = (probabilities > 0.5) == target
     inside, right_inside = int(target.sum()), int(right[target].sum())
     return BinCounts(

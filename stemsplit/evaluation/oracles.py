@@ -1,7 +1,7 @@
-"""Oracles: masks and filters computed from the references, the upper bound for a kind of separator.
+"""Oracles: masks and filters computed from the references, as upper bounds for each kind of separator.
 
-Each uses the transform of the network that it is compared with. They show how much of the error is due to the
-network, and how much to the use of masks.
+Each uses the STFT of the network that it is compared with. They show how much of the error is due to the
+network, and how much to masking.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DIFFUSE = np.float32(1e-4)
 
 
 def all_oracles(stft: Stft, bins: int, threshold: float) -> dict[str, Oracle]:
-    """Return the oracles with a network's transform and band; `threshold` is T of the binary mask."""
+    """Return the oracles with a network's STFT and band; `threshold` is T of the binary mask."""
     return {
         "ideal binary": IdealMask(stft, bins, ideal_binary(threshold)),
         "ideal ratio": IdealMask(stft, bins, ideal_ratio),
@@ -69,9 +69,9 @@ class IdealMask:
 class IdealWiener:
     """The multichannel Wiener filter for sources with known spectra (Duong, Vincent and Gribonval, 2010).
 
-    In bin f and frame t source j is Gaussian with covariance v_j(t, f) R_j(f), where v_j is its power, the
-    mean over channels of |S_j|**2, and R_j the covariance of its channels over the song, with a mean power of
-    one. Unlike a mask, the filter v_j R_j (sum_k v_k R_k)**-1 also separates sources by their position in the
+    In bin f and frame t, source j is Gaussian with covariance v_j(t, f) R_j(f). v_j is its power, the mean
+    over channels of |S_j|**2, and R_j the covariance of its channels over the song, with a mean power of one.
+    Unlike a mask, the filter v_j R_j (sum_k v_k R_k)**-1 also separates sources by their position in the
     stereo image. All parts of the song are sources, and their estimates sum to the mixture. The filter covers
     the full band, while masks are extended above the network's band.
     """
@@ -95,7 +95,7 @@ class IdealWiener:
 
 
 def _gaussian(spectra: Spectra) -> tuple[Samples, Spectra]:
-    """Return a source's power `(frame, bin)` and covariance `(bin, channel, channel)`, both above zero."""
+    """Return a source's power `(frame, bin)` and covariance `(bin, channel, channel)`, both positive."""
     power = np.square(magnitude(spectra)) + np.float32(FLOOR**2)
     covariance = np.einsum("ctf,dtf->fcd", spectra, spectra.conj()) / power.sum(axis=0)[:, None, None]
     return power, (1 - DIFFUSE) * covariance + DIFFUSE * np.eye(len(spectra), dtype=np.float32)
@@ -108,10 +108,10 @@ def _filtered(models: list[tuple[Samples, Spectra]], whitened: Spectra) -> Itera
 
 
 def _spectra(stft: Stft, signal: Samples) -> Spectra:
-    """Return the spectra of a signal padded with silence, so that it can be restored completely."""
+    """Return the spectra of a signal, zero-padded so that the inverse restores all of it."""
     return stft.transform(np.pad(signal.astype(np.float32), ((0, 0), (stft.n_fft, stft.n_fft))))
 
 
 def _signal(stft: Stft, spectra: Spectra, length: int) -> Samples:
-    """Return the signal for the spectra of `_spectra`."""
+    """Return the inverse of `_spectra`, `length` samples long."""
     return stft.inverse(spectra)[:, stft.n_fft : stft.n_fft + length]

@@ -17,7 +17,7 @@ from stemsplit.separation.stream import separate_blocks
 
 @dataclass
 class CachedNetwork:
-    """A network that runs once for repeated calls with the same features, or with the middle of them."""
+    """A network that runs once for repeated calls with the same features, or the middle part of them."""
 
     network: Callable[[Samples], Samples]
     plan: MaskPlan
@@ -36,7 +36,7 @@ class CachedNetwork:
 
 @dataclass(frozen=True)
 class PaddedContext:
-    """A separator with more context than it needs, one segment at a time."""
+    """A separator with more context than it needs."""
 
     separator: MaskSeparator
     spec: Spec
@@ -52,10 +52,10 @@ def separate_by_rules(
 ) -> tuple[dict[str, Samples], Samples]:
     """Return each separator's stems `(stem, channel, time)` of a song, and their network's probabilities.
 
-    The separators differ only in the use of the probabilities, so that the network runs once. The
-    probabilities `(stem, frame, bin)` are means over channels, for frames that are completely in the song.
+    The separators differ only in how they use the probabilities, so the network runs once. The
+    probabilities `(stem, frame, bin)` are means over channels, for frames entirely within the song.
     """
-    # The one with the widest context first: the others' inputs are the middle of its input.
+    # The widest context first: the inputs of the others are the middle of its input.
     order = sorted(separators, key=lambda name: -separators[name].spec.context)
     widest = separators[order[0]]
     cached = CachedNetwork(widest.network, widest.plan)
@@ -68,7 +68,7 @@ def separate_by_rules(
     pieces: dict[str, list[Samples]] = {name: [] for name in separators}
     seen: list[Samples] = []
     plan = widest.plan
-    # Segment by segment, so that the network's last output is that of the current segment.
+    # Segment by segment, so that the cached output belongs to the current segment.
     for segments in zip(*streams, strict=True):
         for name, stems in zip(order, segments, strict=True):
             pieces[name].append(stems)

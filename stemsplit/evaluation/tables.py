@@ -1,4 +1,4 @@
-"""Score tables of an evaluation, as CSV and JSON; and the scores in the paper."""
+"""Score tables of an evaluation as CSV and JSON, and the paper's scores."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def values(songs: Sequence[SongScores], measure: str) -> dict[str, dict[str, lis
 
 
 def facts(name: str, threshold: float, songs: Sequence[SongScores]) -> dict[str, Any]:
-    """Return all scores by split, for JSON; values that are not finite become None."""
+    """Return all scores by split, for JSON; non-finite values become None."""
     splits = {
         split: {
             "songs": len(each),

@@ -1,7 +1,7 @@
 """Separation by position in the stereo image, without training.
 
-Positions are angles in degrees: -45 is the left channel alone, 0 the centre, 45 the right channel alone; the
-tangent of the angle from the left is the right channel's gain over the left one's.
+Positions are angles in degrees: -45 is hard left, 0 the center, 45 hard right. The tangent of the angle from
+hard left is the ratio of the right channel's gain to the left channel's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 REST = "rest"
 APART_DEGREES = 4.0
-"""Between two positions, at least."""
+"""Minimum distance between two positions."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def build(method: str, sources: int | None = None, azimuths: Sequence[float] = (
     """Return a method for a number of `sources`, or for sources at `azimuths` in degrees and a residual.
 
     Raises:
-        UsageError: it cannot find this number of sources, or the positions are invalid.
+        UsageError: the method cannot find this number of sources, or the positions are invalid.
     """
     entry = METHODS[method]
     angles = checked_azimuths(azimuths)

@@ -24,9 +24,11 @@ from stemsplit.spatial import APART_DEGREES, names
 from stemsplit.spatial.positions import FAINTEST, WIDTH_DEGREES, enough, peaks, spectra
 
 RESOLUTION = 100
-"""Number of gains from 0 to 1 that are tried on each side: the paper's beta."""
+"""Number of gain steps from 0 to 1 on each side: the paper's beta."""
 OPPOSITE = np.float32(0.05)
-"""Minimum phase difference of the channels; other sources at one side usually cause less."""
+"""Channels are out of phase in a bin if -Re(L conj R) exceeds this share of the louder one's power.
+
+Other sources that overlap one at the far left or right usually cause less."""
 SMOOTHING_DEGREES = 1.0
 _POSITIONS = 2 * RESOLUTION + 1
 _STEP_DEGREES = 90 / _POSITIONS
@@ -37,10 +39,10 @@ class Adress:
     """Finds `sources` positions in a mixture, or uses given ones, and assigns each bin to the nearest.
 
     The positions are the highest peaks of the azimugram: the energy removed by a null, as a function of its
-    position. The paper's azimuth subspaces extend halfway to the next position, so that the stems sum to the
-    mixture; the paper's estimate of a bin, the depth of the null, would leave a residual. Around `azimuths`
-    in degrees, chosen by the user, they extend at most `width` to either side; everything outside is the last
-    stem.
+    position. The paper's azimuth subspaces extend halfway to the next position, and stems get whole bins, so
+    that they sum to the mixture. The paper's estimate of a bin, the depth of the null, would leave a
+    residual. With user-defined `azimuths` in degrees, subspaces extend at most `width` to either side; the
+    last stem gets all other bins.
     """
 
     sources: int = 4
@@ -91,7 +93,7 @@ def azimugram(spectrum: Spectra) -> NDArray[np.float64]:
 
 
 def summits(heights: NDArray[np.float64], most: int, faintest: float = FAINTEST) -> NDArray[np.float64]:
-    """Return the angles of up to `most` highest peaks of an azimugram, from left to right."""
+    """Return the angles of the highest peaks of an azimugram, at most `most`, from left to right."""
     return angles()[peaks(smoothed(heights), most, round(APART_DEGREES / _STEP_DEGREES), faintest)]
 
 
@@ -107,7 +109,7 @@ def nulls(spectrum: Spectra) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     The frequency-azimuth planes |R(k) - g L(k)| and |L(k) - g R(k)| need not be computed: the square of the
     first is |R|^2 - 2 g Re(L conj R) + g^2 |L|^2, a parabola with its minimum at g = Re(L conj R) / |L|^2 and
     its maximum at one of the ends. The depth is the maximum minus the minimum, or zero if the channels are
-    out of phase: such a bin has no position, and would otherwise be assigned to one side.
+    out of phase: such a bin has no position, and would otherwise add energy at one side.
 
     Shapes: spectrum `(channel, frame, bin)`; both results `(frame, bin)`; the positions are `angles()`.
     """

@@ -7,7 +7,7 @@ Mixing model: source s is unchanged in the left channel, and scaled by a_s and d
 one: X_r(w) = sum_s a_s exp(-i w d_s) S_s(w). If only one source is present in a bin, the ratio of the
 channels gives a_s and d_s; a histogram over all bins has a peak for each source. Limits: sources must be
 disjoint in the spectrogram, phases are unambiguous only for w d < pi (with a delay of n samples, up to 1/n of
-the highest frequency), and reverberation smears the peaks.
+the Nyquist frequency), and reverberation smears the peaks.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from stemsplit.spatial import names
 from stemsplit.spatial.positions import FAINTEST, WIDTH_DEGREES, enough, spectra
 
 ANGLES = 91
-"""Rows of the histogram, from left to right. The paper uses a - 1/a, which is unbounded."""
+"""Number of histogram rows: angles from left to right. The paper uses a - 1/a, which is unbounded."""
 DELAYS, LONGEST_DELAY = 81, 4.0
-"""Columns of the histogram, and its range to either side, in samples."""
+"""Number of histogram columns, and the maximum delay of either channel, in samples."""
 APART = (5, 10)
-"""Minimum distance of two peaks in rows or columns of the histogram."""
+"""Minimum distance between two peaks, in rows or in columns of the histogram."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Duet:
     """Finds `sources` pairs of level and delay in a mixture, and assigns each bin to the most likely one.
 
     In the histogram, bins are weighted by |X_l X_r|^p w^q with p = 1 and q = 1, between the weights that the
-    paper derives for levels (q = 0) and for delays (q = 2). Low notes, for which a little phase noise means a
-    long delay, have less weight. Levels are expressed as azimuths. If `azimuths` in degrees are given, only
-    delays are estimated, and bins farther than `width` from all of them belong to the last stem.
+    paper derives for levels (q = 0) and for delays (q = 2). Low frequencies, where a little phase noise means
+    a large delay error, get less weight. Levels are expressed as azimuths. If `azimuths` in degrees are
+    given, only delays are estimated, and bins farther than `width` from all of them belong to the last stem.
     """
 
     sources: int = 4
@@ -67,12 +67,12 @@ class Duet:
         if not self.azimuths:
             enough(len(pairs), self.sources)
         deaf = [_deaf_to(angle, delay, stft.bins) for angle, delay in pairs]
-        # Gain of a source in a bin at an angular distance of `away` degrees.
+        # The share of a source's energy that a null leaves at an angular distance of `width` degrees.
         outside = np.float32(np.sin(np.radians(self.width)) ** 2)
 
         def share(spectrum: Spectra) -> Spectra:
             left, right = spectrum
-            # The likelihood of a source given a bin (section V): how little remains without the source.
+            # Maximum likelihood (section V): canceling the most likely source leaves the least energy.
             errors = [np.abs(towards * left - away * right) ** 2 for towards, away in deaf]
             if self.azimuths:
                 errors.append(outside * (np.abs(left) ** 2 + np.abs(right) ** 2))
@@ -87,7 +87,7 @@ class Duet:
 def summits(
     histogram: NDArray[np.float64], most: int, faintest: float = FAINTEST
 ) -> list[tuple[float, float]]:
-    """Return angles and delays of up to `most` highest peaks of a histogram, by angle, then delay."""
+    """Return angles and delays of the highest peaks, at most `most`, sorted by angle, then delay."""
     histogram = smoothed(histogram)
     found: list[tuple[int, int]] = []
     for index in np.argsort(-histogram, axis=None, kind="stable"):
@@ -122,12 +122,12 @@ def angles() -> NDArray[np.float64]:
 
 
 def delays() -> NDArray[np.float64]:
-    """Return the delay of the right channel of each column of the histogram, in samples."""
+    """Return the right channel's delay for each column of the histogram, in samples."""
     return np.linspace(-LONGEST_DELAY, LONGEST_DELAY, DELAYS)
 
 
 def _deaf_to(angle: float, delay: float, bins: int) -> tuple[Spectra, np.float32]:
-    """Return the factors for left and right at each bin that make a source equal in both channels."""
+    """Return per-bin factors for left and right that make a source equal in both channels."""
     turned = np.radians(angle + 45)
     towards: Spectra = (np.sin(turned) * np.exp(-1j * delay * frequencies(bins))).astype(np.complex64)
     return towards, np.float32(np.cos(turned))
@@ -139,10 +139,10 @@ def frequencies(bins: int) -> NDArray[np.float64]:
 
 
 def level_delay_histogram(spectrum: Spectra) -> NDArray[np.float64]:
-    """Return the weight of the bins at each of `angles()` and `delays()`.
+    """Return the total weight of the bins at each pair of `angles()` and `delays()`.
 
-    Shapes: spectrum `(channel, frame, bin)`. Bin 0 is ignored because it has no phase, and so are delays
-    beyond the edge.
+    Shapes: spectrum `(channel, frame, bin)`. Bin 0 is ignored because it has no phase; so are bins with
+    delays outside the range.
     """
     left, right = spectrum[:, :, 1:]
     omega = frequencies(spectrum.shape[-1])[1:]
@@ -158,6 +158,6 @@ def level_delay_histogram(spectrum: Spectra) -> NDArray[np.float64]:
 
 
 def _edges(largest: float, bins: int) -> tuple[float, float]:
-    """Return the edges of bins whose centres range from -`largest` to `largest`."""
+    """Return the edges of bins whose centers range from -`largest` to `largest`."""
     half = largest / (bins - 1)
     return -largest - half, largest + half

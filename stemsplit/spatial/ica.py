@@ -1,16 +1,15 @@
 """Independent component analysis of two channels.
 
 A. Hyvarinen, E. Oja: "Independent component analysis: algorithms and applications", Neural Networks 13(4-5),
-2000: whitening (section 5.2), and kurtosis as the measure of what is not Gaussian (section 4.2). P. Comon:
+2000: whitening (section 5.2), and kurtosis as the measure of non-Gaussianity (section 4.2). P. Comon:
 "Independent component analysis, a new concept?", Signal Processing 36(3), 1994: for two sources the sum of
 squared fourth-order cumulants is a function of one angle.
 
 Mixing model: two sources, mixed instantaneously, x(t) = A s(t) with a 2 x 2 matrix A. Limits: no delays, no
-reverberation, no more sources than channels, and at most one source with the kurtosis of noise.
+reverberation, no more sources than channels, and at most one source with Gaussian kurtosis.
 
 The order and scale of components are arbitrary. Here they are ordered from left to right, and scaled as in
-the
-mixture: component j is A_j s_j(t), so that they sum to it.
+the mixture: component j is A_j s_j(t), so that they sum to it.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from stemsplit.spatial import names
 from stemsplit.spatial.positions import TRAINED, checked
 
 ANGLES = 3600
-"""Number of rotations to try within a quarter turn, after which they repeat: 0.025 degrees apart."""
+"""Number of rotations to try, 0.025 degrees apart, up to a quarter turn, after which they repeat."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Ica:
 
     sources: int = 2
     azimuths: tuple[float, ...] = ()
-    """Always None, because the method finds the positions itself."""
+    """Always empty, because the method finds the positions itself."""
 
     def __post_init__(self) -> None:
         if self.azimuths:
@@ -68,7 +67,7 @@ class Ica:
                     moments[i, j] += powers[i, 0] @ powers[j, 1]
             length += block.shape[1]
         moments /= length
-        # The mean of sound is close to zero, and belongs to no source.
+        # Not centered: the mean of audio is close to zero, and belongs to no source.
         covariance = np.array([[moments[2, 0], moments[1, 1]], [moments[1, 1], moments[0, 2]]])
         variances, axes = np.linalg.eigh(covariance)
         if variances[0] < 1e-10 * variances[1]:
@@ -104,7 +103,7 @@ class Mixtures:
 
 
 def _rotation(moments: NDArray[np.float64], whitening: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the rotation of whitened channels that is the least Gaussian.
+    """Return the rotation that makes the whitened channels least Gaussian.
 
     The fourth-order cumulants of z = W x are computed from the mixture's moments: W is applied to each of the
     four axes of the moment tensor, and the moments of a Gaussian with unit covariance are subtracted.

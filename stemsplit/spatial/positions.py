@@ -13,7 +13,7 @@ from stemsplit.separation.separator import Samples
 
 TRAINED = "use a trained model"
 FAINTEST = 1e-3
-"""Fraction of the highest peak; lower peaks are caused by the overlap of sources."""
+"""Minimum height of a peak, as a fraction of the highest; overlapping sources cause lower peaks."""
 WIDTH_DEGREES = 8.0
 """Range of a given azimuth to either side, unless another one is nearer."""
 
@@ -38,7 +38,7 @@ def checked(mixture: Iterable[Samples]) -> Iterator[Samples]:
 
 
 def spectra(mixture: Iterable[Samples], stft: Stft, frames: int = 256) -> Iterator[Spectra]:
-    """Yield the spectra `(channel, frame, bin)` of a mixture that is `checked`."""
+    """Check a mixture with `checked`, and yield its spectra `(channel, frame, bin)`."""
     held = np.zeros((2, 0), np.float32)
     for block in checked(mixture):
         held = np.concatenate([held, block], axis=-1)
@@ -51,9 +51,9 @@ def spectra(mixture: Iterable[Samples], stft: Stft, frames: int = 256) -> Iterat
 def peaks(
     heights: NDArray[np.float64], most: int, apart: int, faintest: float = FAINTEST
 ) -> NDArray[np.intp]:
-    """Return the indices of up to `most` highest peaks of a curve, in order, and at least `apart`.
+    """Return the sorted indices of the highest peaks of a curve: at most `most`, at least `apart` apart.
 
-    A peak has at least the fraction `faintest` of the highest one.
+    Their height and prominence are at least the fraction `faintest` of the maximum.
     """
     from scipy.signal import find_peaks
 

@@ -6,13 +6,13 @@ of spatial audio", IEEE/ACM Transactions on Audio, Speech, and Language Processi
 
 Mixing model: source j has the power P_j(f, t), and is distributed over positions l, each with an angle and a
 delay, in the proportions Q_lj. A projection m of the mixture, u_m^H x(f, t), has a null at one position; its
-gain for a position l is K_ml = |u_m^H a_l|^alpha. With stable distributions, the alpha-th power of
+gain for a position l is K_ml = |u_m^H a_l|^alpha. For alpha-stable sources, the alpha-th power of
 projections is
 
     |u_m^H x(f, t)|^alpha  ~  sum_j P_j(f, t) sum_l K_ml Q_lj,
 
-a factorisation with known K. Sources can overlap in a bin: a projection with its null at one of them gives
-the power of the other. Limits: positions do not move, and delays between channels are limited to those in the
+a factorization with known K. Sources can overlap in a bin: a projection with its null at one of them gives
+the power of the other. Limits: sources do not move, and delays between channels are limited to those in the
 grid of positions.
 """
 
@@ -34,14 +34,14 @@ Floats = NDArray[np.float32]
 
 TINY = np.float32(1e-12)
 REST_SOURCES = 4
-"""Number of sources that model the residual, because one source cannot be at several positions."""
+"""Number of sources that model the residual; one cannot model different sounds at several positions."""
 SEGMENT_FRAMES = 48
 """Number of frames to separate at a time, limited by the memory for their projections."""
 
 
 @dataclass(frozen=True)
 class Projet:
-    """Finds `sources` spatial distributions in a mixture, and separates its projections with them.
+    """Fits `sources` spatial distributions to a mixture, and separates its projections with them.
 
     The distributions are fitted on `frames` frames spread over the mixture, whatever its length. The powers
     in each bin are then computed during separation, independently of other bins.
@@ -57,16 +57,16 @@ class Projet:
     alpha: float = 1.0
     """Exponent of the stable distributions: 2 is Gaussian, 1 is Cauchy."""
     beta: float = 1.0
-    """Parameter of the divergence to minimise: 2 Euclidean, 1 Kullback-Leibler, 0 Itakura-Saito."""
+    """Parameter of the beta-divergence to minimize: 2 Euclidean, 1 Kullback-Leibler, 0 Itakura-Saito."""
     angles: int = 61
     """Number of positions between left and right."""
     delays: tuple[float, ...] = (0.0,)
     """Possible delays of the right channel, in samples."""
     projections: int = 15
-    """Number of projections, whose nulls are at different angles, for each delay."""
+    """Number of projections for each delay; their nulls are at different angles."""
     iterations: int = 100
     inner_iterations: int = 15
-    """Number of updates of the powers when a bin is separated."""
+    """Number of updates of the powers during separation."""
     frames: int = 150
     seed: int = 0
 
@@ -114,8 +114,9 @@ class Projet:
     def _start(self, projections: Floats, grid: _Grid) -> Floats:
         """Return initial distributions: one range of angles per source, all with the same energy.
 
-        The ranges overlap a little and are slightly uneven, because values that are exactly zero or equal
-        stay so. If `azimuths` are given, their sources come first and stay near them, and others stay away.
+        The ranges overlap a little and are slightly uneven, because multiplicative updates keep zeros at zero
+        and equal values equal. If `azimuths` are given, their sources come first; these stay near their
+        azimuths, and the others stay away from them.
         """
         distance = np.abs(grid.angles[:, None] - np.array(self.azimuths))
         nearest = distance == distance.min(axis=1, keepdims=True, initial=np.inf)
@@ -135,7 +136,7 @@ class Projet:
 
 
 class _Grid:
-    """Positions, projections, and the projections' gains for the positions, `kernel`.
+    """Positions, projections, and `kernel`, the projections' gains for the positions.
 
     Arrays are `(group, ..., column)`. With delays, each bin is a group with a separate kernel, and columns
     are frames. Without delays, all bins share one kernel; each frame is a group, and columns are bins.
@@ -168,7 +169,7 @@ class _Grid:
     def shares(
         self, spectrum: Spectra, heard: Floats, stems: Sequence[slice], beta: float, iterations: int
     ) -> Spectra:
-        """Return the part of each stem (one or several sources) in spectra `(channel, frame, bin)`."""
+        """Return each stem's part of spectra `(channel, frame, bin)`; a stem is one or several sources."""
         projected = self._projectors @ self.grouped(spectrum)
         measured = np.abs(projected) ** self._alpha
         powers = np.repeat(measured.mean(axis=1, keepdims=True), heard.shape[2], axis=1) + TINY
@@ -185,7 +186,7 @@ class _Grid:
 def _directions(
     degrees: NDArray[np.float64], delays: NDArray[np.float64], omega: NDArray[np.float64]
 ) -> Spectra:
-    """Return the gains of a source at each position in left and right, `(frequency, channel, position)`."""
+    """Return the left and right gains of a source at each position, `(frequency, channel, position)`."""
     turned = np.radians(degrees + 45)
     later = np.exp(-1j * omega[:, None] * delays)
     return np.stack([np.cos(turned) * np.ones_like(later), np.sin(turned) * later], axis=1)
@@ -194,7 +195,7 @@ def _directions(
 def _deaf_to(
     degrees: NDArray[np.float64], delays: NDArray[np.float64], omega: NDArray[np.float64]
 ) -> Spectra:
-    """Return projections with their nulls at positions, u_m^H as rows, `(frequency, position, channel)`."""
+    """Return projections with nulls at the positions, as rows u_m^H, `(frequency, position, channel)`."""
     turned = np.radians(degrees + 45)
     earlier = np.exp(1j * omega[:, None] * delays)
     return np.stack([-np.sin(turned) * np.ones_like(earlier), np.cos(turned) * earlier], axis=2)
@@ -211,7 +212,7 @@ def _weighted(model: Floats, measured: Floats, beta: float) -> tuple[Floats, Flo
 def _step(heard: Floats, powers: Floats, measured: Floats, beta: float) -> Floats:
     """Return the factor of a multiplicative update of the powers.
 
-    It is the usual factor to the power of 7/4, which converges almost twice as fast; for beta in [1, 2],
+    It is the usual factor to the power of 7/4, which converges almost twice as fast. For beta in [1, 2],
     exponents below 2 converge (R. Badeau, N. Bertin, E. Vincent: "Stability analysis of multiplicative update
     algorithms and application to nonnegative matrix factorization", IEEE Transactions on Neural Networks
     21(12), 2010).

@@ -16,12 +16,12 @@ from stemsplit.spatial.positions import spectra
 MOST = 8
 """Maximum number of positions to report."""
 STANDS_OUT = 0.02
-"""Minimum height of a peak, as a fraction of the highest; the overlap of two sources is lower."""
+"""Minimum height of a peak, as a fraction of the highest; overlapping sources cause lower peaks."""
 
 
 @dataclass(frozen=True)
 class Survey:
-    """The positions of the sounds in a mixture."""
+    """The positions of the sources in a mixture."""
 
     azimugram: NDArray[np.float64]
     """Share of the energy at each of `adress.angles()`."""
@@ -30,7 +30,7 @@ class Survey:
     azimuths: tuple[float, ...]
     """Positions of the peaks of the azimugram in degrees, from left to right."""
     shares: tuple[float, ...]
-    """Share of the energy nearest to each of these."""
+    """Share of the energy nearest to each of `azimuths`."""
     pairs: tuple[tuple[float, float], ...]
     """Peaks of the histogram: azimuth in degrees, and delay of the right channel in samples."""
 

@@ -1,7 +1,6 @@
 """Augmentation: random changes to training songs.
 
-The input of most networks is magnitudes of an STFT, for which changes of tempo and pitch are cheap: see
-`Warp`.
+The input of most networks is STFT magnitudes, for which changes of tempo and pitch are cheap: see `Warp`.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from stemsplit.dsp.stft import Floats, Stft
 LENGTHS = 64
 """Frame lengths at other pitches are multiples of n_fft / LENGTHS."""
 CURVE_TERMS = 4
-"""Terms of an equaliser's curve, a sum of cosines over a logarithmic frequency axis."""
+"""Terms of an equalizer curve, a sum of cosines over a logarithmic frequency axis."""
 NOISE_RANGE_DB = 30.0
 MONO, ONE_SIDED = 0.4, 0.15
-"""Shares of changed stereo images that become mono, or one-sided; the others change in width."""
+"""Fractions of changed stereo images that become mono or one-sided; the others change in width."""
 SIDE_DB = (-60.0, 6.0)
 """Minimum and maximum gain of the side signal, if the width changes."""
 WEAK_DB = -100.0
@@ -34,13 +33,13 @@ WEAK_DB = -100.0
 
 @dataclass(frozen=True)
 class Warp:
-    """A change of tempo and pitch, made by changing the STFT of an excerpt.
+    """A change of tempo and pitch, applied in the STFT of an excerpt.
 
     Tempo: the hop length is multiplied by `tempo`. Pitch: the frame length is multiplied by `pitch`; a longer
-    frame keeps its lowest bins, a shorter one is padded with zeros above. Frame lengths are multiples of
-    n_fft / 64, which are fast to transform; this limits the accuracy of the pitch to 1/7 of a semitone (1/6
-    at three semitones down). Magnitudes equal those of the changed sound. Phases are not continuous between
-    frames, so that an inverse transform sounds rough, for stems and mixture alike.
+    frame keeps only its lowest bins, a shorter one is zero-padded at the top. Frame lengths are multiples of
+    n_fft / 64, which are fast to transform; this limits the pitch accuracy to 1/7 of a semitone (1/6 at three
+    semitones down). Magnitudes match those of the changed audio. Phases are not continuous between frames, so
+    that an inverse transform sounds rough, for stems and mixture alike.
     """
 
     tempo: float = 1.0
@@ -50,7 +49,7 @@ class Warp:
         return round(stft.hop_length * self.tempo)
 
     def _length(self, stft: Stft) -> int:
-        """Return the samples in a frame."""
+        """Return the frame length in samples."""
         step = max(2, stft.n_fft // LENGTHS)
         return step * round(stft.n_fft * self.pitch / step)
 
@@ -75,14 +74,14 @@ class Warp:
 
 @dataclass(frozen=True)
 class Image:
-    """A change of the stereo image: gains of the side signal, then of the left and right channel."""
+    """A change of the stereo image: a gain of the side signal, then gains of left and right."""
 
     side: float = 1.0
     left: float = 1.0
     right: float = 1.0
 
     def apply(self, parts: Tensor) -> None:
-        """Change parts `(part, channel, ...)` in place; with `side` 0 both channels become exactly equal."""
+        """Change parts `(part, channel, ...)` in place; a `side` of 0 makes both channels exactly equal."""
         if self == Image():
             return
         left, right = parts[:, 0], parts[:, 1]
@@ -93,7 +92,7 @@ class Image:
 
 @functools.lru_cache(maxsize=8)
 def _curves(bins: int) -> Floats:
-    """Return smooth curves `(term, bin)`, cosines over a logarithmic frequency axis."""
+    """Return cosines over a logarithmic frequency axis, `(term, bin)`."""
     octaves = np.log1p(99 * np.arange(bins) / bins) / math.log(100)
     curves: Floats = np.cos(np.pi * np.arange(1, CURVE_TERMS + 1)[:, None] * octaves).astype(np.float32)
     return curves
@@ -125,9 +124,9 @@ class Augmentation:
     polarity: float = 0.0
     """Probability that a stem's polarity is inverted."""
     drop: float = 0.0
-    """Probability that a stem is left out, with silence as its target; never all audible parts."""
+    """Probability that a stem is dropped, with silence as its target; never all audible parts."""
     equalise_db: float = 0.0
-    """Root mean square, in dB, of a smooth random curve over frequency, another one for each stem."""
+    """Root mean square, in dB, of a smooth random curve over frequency, drawn for each stem."""
     pitch: float = 0.0
     """Maximum pitch shift, up or down, in semitones, for all stems of a song together."""
     stretch: float = 0.0
@@ -165,7 +164,7 @@ class Augmentation:
     ) -> Floats:
         """Draw the gains of each part, `(part, bin)`, or `(part, 1)` for all bins.
 
-        They contain level, polarity and equaliser, and are 0 for dropped stems. The last part, the residual,
+        They combine level, polarity and equalizer, and are 0 for dropped stems. The last part, the residual,
         is never dropped. `audible` `(part)` is True for parts that are not silent.
         """
         parts = len(audible)

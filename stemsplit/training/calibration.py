@@ -33,7 +33,7 @@ LEARNING_RATE = 0.05
 def calibrate(path: Path, songs: Sequence[Song], *, device: str) -> None:
     """Store in a model's card whether its stems are complete and, if so, the scaling of its logits.
 
-    One network for all stems needs no scaling. The songs are the validation songs, because the networks are
+    A joint network for all stems needs no scaling. Use validation songs, because the networks are
     overconfident on training songs.
     """
     whole = [song for song in songs if all(song.known)]
@@ -64,7 +64,7 @@ def fit(separator: MaskSeparator, songs: Sequence[Song]) -> tuple[tuple[float, .
     for _ in range(STEPS):
         scaled = torch.einsum("jk,ekctf->ejctf", scaling[:, :-1], predicted)
         masks = torch.softmax(scaled + scaling[:, -1, None, None, None], dim=1)
-        # sum|S - m X|**2, expanded; the products contain the phases of mixture and stem.
+        # sum|S - m X|**2, expanded; the products depend on the phases of mixture and stem.
         errors = energies + (masks * (masks * mixture[:, None] - 2 * products)).sum(dim=(2, 3, 4))
         ratios = errors.clamp_min(1e-12) / energies.clamp_min(1e-12)
         loss = torch.log10(ratios)[audible].mean()

@@ -28,7 +28,7 @@ def save(trainer: Trainer, path: Path) -> None:
         "step": trainer.step,
         "seconds": trainer.seconds,
         "standings": {stem: asdict(each.validation) for stem, each in trainer.network_trainers.items()},
-        "precision": trainer.fabric.strategy.precision.state_dict(),  # the scale of half-precision gradients
+        "precision": trainer.fabric.strategy.precision.state_dict(),  # state of the gradient scaler
     }
     with writing(path) as part:
         save_file(tensors, part, {"state": json.dumps(state), "run": identity(trainer)})

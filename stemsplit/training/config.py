@@ -1,4 +1,4 @@
-"""The settings of training, apart from the data: optimiser, schedule, loss."""
+"""The settings of training, apart from the data: optimizer, schedule, loss."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class TrainConfig:
     minutes: float = 0.0
     """Duration of the training, instead of `steps`. 0: use `steps`."""
     learning_rate: float = 1.5e-3
-    """The peak learning rate of AdamW."""
+    """Peak learning rate of AdamW."""
     warmup: int = 100
-    """Steps over which the learning rate rises."""
+    """Steps of linear learning rate warm-up."""
     schedule: str = "linear"
-    """`linear`: constant, then linear to 0 over the last steps. `cosine`: half a cosine to 0.
+    """`linear`: constant, then linear to 0 over the last steps. `cosine`: half a cosine period to 0.
     `plateau`: halved after each `plateau` validations without improvement."""
     decay: float = 0.4
     """Fraction of the steps, at the end, over which `linear` decays."""
@@ -31,12 +31,13 @@ class TrainConfig:
     threshold: float = 0.5
     """T of the binary mask B = (S > T * M)."""
     weighting: float = 1.0
-    """Weighted losses and accuracies weight a bin by mixture magnitude to this power."""
+    """Weighted losses and accuracies weight a bin by the mixture magnitude to this power."""
     average: float = 0.999
-    """Decay of the running average of the weights. The average is validated and saved."""
+    """Decay of the exponential moving average of the weights, which is validated and saved."""
     dropout: float = 0.0
-    """Dropout rates after each pooling layer, and before the last layer (binary-mask CNN only)."""
+    """Dropout rate after each pooling layer (binary-mask CNN only)."""
     dropout_dense: float = 0.0
+    """Dropout rate before the last layer (binary-mask CNN only)."""
     validate_steps: int = 250
     """Steps between validations."""
     patience: int = 0

@@ -15,9 +15,9 @@ SDR = {"loss": ("loss", "loss"), "SDR, dB, in validation": ("", "sdr_db")}
 
 
 def draw(entries: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write learning curves as PNG, one panel per measure and one colour per stem.
+    """Write learning curves as PNG, one panel per measure and one color per stem.
 
-    Thin lines are training, thick lines validation, with a dot at the best. `entries` are those of the log.
+    Thin lines are training, thick lines validation, with a dot at the best. `entries` are the log's.
     """
     from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg

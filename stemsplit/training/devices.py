@@ -20,10 +20,10 @@ PACKAGES = ("lightning_fabric", "matplotlib")
 
 
 def launch(device: str = "cpu", *, precision: str = "float32", devices: int = 1, nodes: int = 1) -> Fabric:
-    """Return the Fabric to train on; with several devices, in one process per device.
+    """Launch Fabric and return it; with several devices, in one process per device.
 
-    The processes on this machine are started here, with the command line of this process. On other nodes, the
-    user starts the same command, in the environment set by torchrun or SLURM.
+    This starts the processes on this machine, with the command line of this process. On other nodes, the user
+    starts the same command, in the environment set by torchrun or SLURM.
 
     Raises:
         StemsplitError: a package that only training needs is not installed.
@@ -61,7 +61,7 @@ def _precision(precision: str, kind: str) -> Any:
         return Precision()
 
     class Autocast(MixedPrecision):
-        """Keeps the input in float32, because log magnitudes must be standardised before they are rounded."""
+        """Keeps the input in float32, because log magnitudes must be standardized before they are rounded."""
 
         def convert_input(self, data: Any) -> Any:
             return data

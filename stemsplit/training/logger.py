@@ -18,20 +18,20 @@ SAVE_SECONDS = 60
 SHOW_SECONDS = 0.5
 
 LogEntry = dict[str, Any]
-"""The figures of a step: `step`, `seconds`, `done` (0 to 1), `seconds_left`, `frames_per_second`; for each
-stem `loss`, `accuracy`, `learning_rate`, and after a validation `valid`, for each measure. Losses and
-accuracies are means since the last line of the log."""
+"""The metrics of a step: `step`, `seconds`, `done` (0 to 1), `seconds_left`, `frames_per_second`; for each
+network, `loss`, `accuracy`, `learning_rate` and, after a validation, `valid` with all measures. Losses and
+accuracies are means since the last log entry."""
 Display = Callable[[LogEntry, bool], None]
-"""A function called with an entry, at most twice per second, and with whether it was logged."""
+"""Called with logged entries and, at most twice per second, others; the flag is True if logged."""
 
 
 class TrainingLogger:
-    """Writes the log every 50 steps, curves after each validation, and a checkpoint then and every minute."""
+    """Logs every 50 steps; logs, draws curves and saves after each validation; saves every minute."""
 
     def __init__(self, trainer: Trainer, run: Path, display: Display) -> None:
         self.trainer, self.run, self.display = trainer, run, display
         self.log = run / "log.jsonl"
-        # A killed run can have logged steps after its checkpoint.
+        # A killed run can have logged steps after its last checkpoint.
         entries = [entry for entry in read(self.log) if entry["step"] <= trainer.step]
         self.log.write_text("".join(json.dumps(entry) + "\n" for entry in entries), encoding="utf-8")
         self.recent: list[Progress] = []
@@ -98,7 +98,7 @@ class TrainingLogger:
 
     def _mean(self, measure: str) -> dict[str, float]:
         values = [getattr(progress, measure) for progress in self.recent]
-        # Without stems whose training has stopped since the last line.
+        # Without networks whose training has stopped since the last entry.
         means = {stem: sum(float(each[stem]) for each in values) / len(values) for stem in values[-1]}
         return _rounded(means, 4)
 

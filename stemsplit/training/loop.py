@@ -33,7 +33,7 @@ LEAST_DEVIATION = 0.5
 
 @dataclass(frozen=True)
 class Progress:
-    """The figures of a step. Stems whose training has stopped are left out."""
+    """The metrics of a step, per network. Networks whose training has stopped are left out."""
 
     step: int
     """Number of steps done."""
@@ -56,18 +56,18 @@ class Samplers:
     validation_batches: int = 12
     """The first batches of `validation` are used."""
     workers: int = 1
-    """Threads that make training examples."""
+    """Number of threads that make training examples."""
 
 
 class Trainer:
-    """Trains a model's networks: one for all stems, or one per stem, each on its own loss.
+    """Trains a model's networks: one for all stems, or one per stem, each with its own loss.
 
-    Each of several devices draws its own examples; gradients are averaged over the devices.
+    With several devices, each draws its own examples, and gradients are averaged over the devices.
 
     Args:
         stems: names, in the order of the examples' stems.
         samplers: the sources of training and validation examples.
-        recipe: optimiser, schedule, loss.
+        recipe: optimizer, schedule, loss.
         fabric: devices and precision.
         weights: name of a network -> initial tensors, instead of random ones.
     """
@@ -97,7 +97,7 @@ class Trainer:
         """Duration of all steps so far, including validations."""
 
     def start(self) -> None:
-        """Measure mean and deviation of the input per bin on the first batches, unless weights are given."""
+        """Set input mean and deviation per bin from the first batches, unless weights are given."""
         networks = [network for each in self.network_trainers.values() for network in each.networks.values()]
         if self.given or not networks[0].standardised:
             return
@@ -139,22 +139,22 @@ class Trainer:
 
     @property
     def frames(self) -> int:
-        """Number of frames, or samples, of the networks' output for an example."""
+        """Number of frames or samples in the networks' output for an example."""
         return self.samplers.training.frames - 2 * self.entry.context.margin
 
     @property
     def in_stereo(self) -> bool:
-        """Whether the networks tell the channels apart, and are validated on mono versions as well."""
+        """Whether the input has separate channels; if so, validation also uses mono versions."""
         return self.entry.input_shape[0] > 1
 
     @property
     def parameters(self) -> int:
-        """Number of trained weights, of all networks together."""
+        """Total number of parameters of all networks."""
         networks = [each.networks["network"] for each in self.network_trainers.values()]
         return sum(parameter.numel() for network in networks for parameter in network.parameters())
 
     def best(self) -> dict[str, dict[str, Tensor]]:
-        """Return each network's tensors at its best validation, or the current ones without validation."""
+        """Return each network's averaged tensors at its best validation; without one, the current ones."""
         return {name: each.networks[each.kept].state_dict() for name, each in self.network_trainers.items()}
 
     def finish(self) -> None:
@@ -163,7 +163,7 @@ class Trainer:
             each.networks[each.kept].fit_weight(self._ratios(name))
 
     def _ratios(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield a network's input for the validation examples, and their target ratios where known."""
+        """Yield a network's inputs and target ratios for the validation examples with known targets."""
         for number in range(self.samplers.validation_batches):
             inputs, all_targets = self._tensors(self.samplers.validation(number))
             targets = all_targets[name]
@@ -174,7 +174,7 @@ class Trainer:
         return [each for each in self.network_trainers.values() if not each.stopped]
 
     def _batches(self) -> Iterator[Batch]:
-        """Yield batches, while the next ones are made in the background."""
+        """Yield batches; threads make the next ones in the background."""
         rank, ranks = self.fabric.global_rank, self.fabric.world_size
         sampler, workers = self.samplers.training, self.samplers.workers
         with ThreadPoolExecutor(workers) as pool:
@@ -192,7 +192,7 @@ class Trainer:
         inputs, all_targets = self._tensors(batch)
         for name, rate in rates.items():
             network_trainer, targets = self.network_trainers[name], all_targets[name]
-            # Dropout depends on the step only, so that a resumed run is identical.
+            # Seeded per step, so that dropout is identical in a resumed run.
             torch.manual_seed(
                 seed(self.recipe.seed, network_trainer.name, self.step, self.fabric.global_rank)
             )
@@ -206,14 +206,14 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> Scores:
-        """Return the scores of the averaged networks that still train and whose stems are known."""
+        """Return scores of the averaged networks, without stopped ones and those with no known stem."""
         active = self._active()
         names = ("loss", "sdr_db", *(() if self.entry.predicts_waveforms else MEASURES))
         names += ("mono_sdr_db",) if self.in_stereo else ()
         sums = torch.zeros(len(active), len(names) + 1, device=self.fabric.device)
         for network_trainer in active:
-            # The statistics of batch norms are those of the weights that went into the average, not of the
-            # average, and of augmented examples: measure them again.
+            # The average's batch norm statistics come from unaveraged weights and augmented examples:
+            # recompute them.
             with self.fabric.autocast():
                 update_bn(self._inputs(self.unaugmented_sampler), network_trainer.networks["average"])
         fabric, samplers = self.fabric, self.samplers
@@ -239,13 +239,13 @@ class Trainer:
         }
 
     def _sdr_db(self, network_trainer: NetworkTrainer, batch: Batch) -> Tensor:
-        """Return the mean SDR of the average network's estimates."""
+        """Return the mean SDR of the averaged network's estimates."""
         inputs, all_targets = self._tensors(batch)
         outputs, targets = network_trainer.predict(inputs, averaged=True), all_targets[network_trainer.name]
         return sdr_db(network_trainer.estimates(outputs, targets), targets)
 
     def _tensors(self, batch: Batch) -> tuple[Tensor, dict[str, Targets]]:
-        """Return the networks' input `(example, view, ...)` and the targets of each, on the device."""
+        """Return the networks' input `(example, view, ...)` and the targets for each network."""
         mixture, stems, known = batch.mixture, batch.stems, batch.known
         if self.entry.predicts_waveforms and self.entry.channels == 1:  # each channel is a separate example
             mixture = mixture.flatten(0, 1)[:, None]

@@ -1,9 +1,9 @@
 """Training losses by name, and validation measures.
 
-Losses of masks are of logits. Notation: S a stem's magnitude, M the mixture's, p = sigmoid(logits) the
-network's mask, and B = (S > T * M) the binary mask of O. Tkachuk's paper. Losses of signals are of estimates
-of the stems themselves, spectra or waveforms. Every loss is a weighted mean over the known stems of the
-examples; without any, the loss is zero.
+Mask losses take logits. Notation: S is a stem's magnitude, M the mixture's, X the mixture's spectrum,
+p = sigmoid(logits) the network's mask, and B = (S > T * M) the binary mask of O. Tkachuk's paper. Signal
+losses take estimates E of the stems; there S is the stem itself, as spectrum or waveform. Every loss is a
+weighted mean over the known stems of the examples; without any, it is zero.
 
 Shapes: logits and estimates are `(example, stem, channel, ...)`, with `frame, bin` for the dots, or `time`.
 """
@@ -21,19 +21,19 @@ from torch import Tensor
 
 TINY = 1e-12
 SOFTENING = 1e-4
-"""Floor of SI-SNR relative to the mixture's energy (-40 dB), which also defines it for silent stems."""
+"""Floor of SI-SNR relative to the mixture's energy (-40 dB), which keeps it finite for silent stems."""
 ALPHA = 0.05
 """The weight alpha of the dissimilarity loss."""
 FLOOR = 1e-3
-"""Floor of errors and stems for `snr`, relative to the mixture's energy (-30 dB)."""
+"""Floor of error and stem energies in `snr`, relative to the mixture's energy (-30 dB)."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """The references for some stems of a batch, for the frames or samples of the network's output."""
+    """References for some stems of a batch, over the frames or samples of the network's output."""
 
     mixture_signal: Tensor
-    """`(example, 1, channel, ...)`, spectra or waveforms like the estimates."""
+    """`(example, 1, channel, ...)`; spectra or waveforms, as the estimates."""
     stem_signal: Tensor
     """`(example, stem, channel, ...)`."""
     known: Tensor
@@ -49,7 +49,7 @@ class Targets:
 
     @cached_property
     def mixture(self) -> Tensor:
-        """The mixture's magnitudes `(example, 1, channel, frame, bin)`; one channel where they are merged."""
+        """The mixture's magnitudes `(example, 1, channel, frame, bin)`; one channel if `merged`."""
         return self._magnitude(self.mixture_signal)
 
     @cached_property
@@ -68,7 +68,7 @@ class Targets:
 
     @property
     def share(self) -> Tensor:
-        """The stem's share of the mixture that is in phase with it: Re(S / M), limited to 0 to 1."""
+        """The phase-sensitive mask: Re(S / X), with S the stem's spectrum, clipped to [0, 1]."""
         stem, mixture = self.stem_signal, self.mixture_signal
         common, power = stem.real * mixture.real + stem.imag * mixture.imag, _power(mixture)
         if self.merged:
@@ -124,18 +124,18 @@ def phase_sensitive(logits: Tensor, targets: Targets) -> Tensor:
 
 
 def magnitude_l1(logits: Tensor, targets: Targets) -> Tensor:
-    """Sum of |p M - S| relative to the sum of M, over the known examples."""
+    """Sum of |p M - S| relative to the sum of M, over the known stems."""
     distance = (torch.sigmoid(logits) * targets.mixture - targets.stem).abs() * targets.alike
     return distance.sum() / (targets.mixture * targets.alike).sum().clamp_min(TINY)
 
 
 def si_snr(logits: Tensor, targets: Targets) -> Tensor:
-    """Mean negative SI-SNR in dB of the sound of p X against that of the stem, over the known examples.
+    """Mean negative SI-SNR in dB of the masked mixture p X in the time domain, over the known stems.
 
     Y. Luo and N. Mesgarani, "TasNet", 2018, section 2.3: with e and s the inverse transforms of p X and of
     the stem, 10 log10(|a s| ** 2 / |e - a s| ** 2), a = <e, s> / <s, s>. All channels count as one signal.
-    1/10,000 of the mixture's energy is added to both energies, so that the loss is bounded, and finite for a
-    silent stem, whose target is silence.
+    1/10,000 of the mixture's energy is added to both energies. This bounds the loss, and keeps it finite for
+    a silent stem, whose target is silence.
     """
     masked = _sound(torch.sigmoid(logits) * targets.mixture_signal, targets.overlap)
     stem, whole = (_sound(x, targets.overlap) for x in (targets.stem_signal, targets.mixture_signal))
@@ -158,26 +158,26 @@ MASK_LOSSES: dict[str, Loss] = {
 
 
 def l1(estimates: Tensor, targets: Targets) -> Tensor:
-    """Sum of |E - S| (the modulus for complex spectra) relative to that of the mixture, per stem."""
+    """Mean over known stems of the sum of |E - S| (complex modulus for spectra) relative to the mixture's."""
     return _relative(_modulus(estimates - targets.stem_signal), _modulus(targets.mixture_signal), targets)
 
 
 def l2(estimates: Tensor, targets: Targets) -> Tensor:
-    """Sum of |E - S| ** 2 relative to that of the mixture, per stem."""
+    """Mean over known stems of the energy of E - S relative to the mixture's."""
     return _relative(_power(estimates - targets.stem_signal), _power(targets.mixture_signal), targets)
 
 
 def snr(estimates: Tensor, targets: Targets) -> Tensor:
-    """Mean of log(|E - S| ** 2 / |S| ** 2) over known stems, both raised by -30 dB of the mixture's.
+    """Mean over known stems of log(|E - S| ** 2 / |S| ** 2), with a floor of -30 dB of the mixture.
 
-    This is the usual measure of separators, except for the floor, which defines it for silent stems. All
-    stems of all examples have the same weight, whatever their level.
+    Both energies are sums plus 0.001 of the mixture's energy. Apart from this floor, which keeps the loss
+    finite for silent stems, it is the usual measure of separators. All stems have equal weight at any level.
     """
     return _snr(_power(estimates - targets.stem_signal), targets)
 
 
 def snr_l1(estimates: Tensor, targets: Targets) -> Tensor:
-    """`snr`, which depends on the loudest bins, plus `l1`, which also depends on the others."""
+    """`snr`, which depends mostly on the loudest bins, plus `l1`, which also depends on the others."""
     errors = _power(estimates - targets.stem_signal)  # the largest tensors of a step: computed only once
     return _snr(errors, targets) + _relative(
         (errors + TINY).sqrt(), _modulus(targets.mixture_signal), targets
@@ -185,12 +185,12 @@ def snr_l1(estimates: Tensor, targets: Targets) -> Tensor:
 
 
 def l1_dissimilar(estimates: Tensor, targets: Targets) -> Tensor:
-    """`l1` minus 1/20 of the distance to the residual, from which an estimate should differ.
+    """`l1` minus 1/20 of the same distance to the residual, from which an estimate should differ.
 
     F. Lluís, J. Pons and X. Serra, "End-to-end music source separation: is it possible in the waveform
     domain?", Interspeech 2019 (arXiv 1810.12187): L_d = -alpha |e - r|, where r is the sum of all other
-    stems; alpha is that of the authors' code, which uses it for the voice alone. For alpha below one the stem
-    remains the best estimate: a step away from it costs more than L_d gains.
+    stems; alpha is from the authors' code, which uses the term for vocals only. For alpha below 1, the stem
+    remains the best estimate: moving away from it costs more than L_d gains.
     """
     rest = replace(targets, stem_signal=targets.mixture_signal - targets.stem_signal)
     return l1(estimates, targets) - ALPHA * l1(estimates, rest)
@@ -212,13 +212,13 @@ def sdr_db(estimates: Tensor, targets: Targets) -> Tensor:
 
 
 def _relative(errors: Tensor, mixture: Tensor, targets: Targets) -> Tensor:
-    """Return the mean over known stems of the sum of errors relative to that of the mixture."""
+    """Return the mean over known stems of the sum of errors relative to the sum of the mixture."""
     dims = tuple(range(2, errors.ndim))
     return _mean(errors.sum(dims) / mixture.sum(dims).clamp_min(TINY), targets.known)
 
 
 def _snr(errors: Tensor, targets: Targets) -> Tensor:
-    """Return the mean over known stems of the log of the powers of errors relative to the stem's."""
+    """Return the mean over known stems of the log ratio of error energy to stem energy."""
     dims = tuple(range(2, errors.ndim))
     floor = FLOOR * _power(targets.mixture_signal).sum(dims) + TINY
     ratios = (errors.sum(dims) + floor) / (_power(targets.stem_signal).sum(dims) + floor)
@@ -245,7 +245,8 @@ def weighted_accuracy(logits: Tensor, targets: Targets) -> Tensor:
 def measure(logits: Tensor, targets: Targets) -> dict[str, Tensor]:
     """Return the `MEASURES` of how well logits predict the binary mask.
 
-    `accuracy` and `mse` are the paper's, with equal weights of bins; `base_rate` is that of an empty mask.
+    `accuracy` and `mse` are the paper's, which weight all bins equally; `base_rate` is the accuracy of an
+    empty mask.
     """
     return {
         "weighted_accuracy": weighted_accuracy(logits, targets),
@@ -270,8 +271,8 @@ def _mean(values: Tensor, weight: Tensor) -> Tensor:
 def _sound(spectra: Tensor, overlap: int) -> Tensor:
     """Return the signal `(example, stem, channel and time)` of spectra `(..., channel, frame, bin)`.
 
-    The band is treated as the whole spectrum, at a lower sample rate. That is cheaper and, because the rest
-    of the spectrum is empty, does not change ratios of energies.
+    The band is treated as the whole spectrum at a lower sample rate. This is cheaper and, because the rest of
+    the spectrum is empty, does not change energy ratios.
     """
     n_fft = 2 * (spectra.shape[-1] - 1)
     window = torch.hann_window(n_fft, device=spectra.device)

@@ -1,4 +1,4 @@
-"""Joining several runs with different stems into one model."""
+"""Merging models with different stems into one model."""
 
 from __future__ import annotations
 

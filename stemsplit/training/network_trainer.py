@@ -1,4 +1,4 @@
-"""The training state of one network: weights, averaged weights, optimiser, best validation."""
+"""The training state of one network: weights, averaged weights, optimizer, best validation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CLIP_NORM = 5.0
 
 @dataclass
 class ValidationState:
-    """The best validation so far (the one with the lowest loss), and later ones."""
+    """The best validation so far (lowest loss), and counters for early stopping and `plateau`."""
 
     scores: dict[str, float] = field(default_factory=dict)
     """Scores of the best validation; empty before the first."""
@@ -41,11 +41,11 @@ class ValidationState:
 
 
 class NetworkTrainer:
-    """Trains one network, for one stem (with its name) or for all `stems`.
+    """Trains one network, for one stem (and named after it) or for all `stems`.
 
-    `networks` holds three copies: `network`, which is trained, the running `average` of its weights, and
-    `best`, the average with the best validation, which is kept in the end. `module` is `network`, set up for
-    the device and perhaps compiled.
+    `networks` holds three copies: `network`, which is trained; `average`, the moving average of its weights;
+    and `best`, the average at the best validation, which is saved in the end. `module` is `network`, set up
+    by Fabric and optionally compiled.
     """
 
     def __init__(
@@ -83,22 +83,22 @@ class NetworkTrainer:
 
     @property
     def stopped(self) -> bool:
-        """Whether there was no improvement for the number of validations that the recipe allows."""
+        """Whether `patience` validations passed without improvement; always False if it is 0."""
         return 0 < self.recipe.patience <= self.validation.waiting
 
     @property
     def kept(self) -> str:
-        """The one of `networks` that is saved in the end."""
+        """The key in `networks` of the one that is saved in the end."""
         return "best" if self.validation.scores else "average"
 
     def learning_rate(self, step: int, done: float) -> float:
-        """Return the learning rate of a step, counted from 0; `done` is the share of the run so far."""
+        """Return the learning rate of a step, counted from 0, at the fraction `done` of the training."""
         return learning_rate(self.recipe, step, done, self.validation.halvings)
 
     def predict(self, inputs: Tensor, *, averaged: bool = False) -> Tensor:
-        """Return outputs `(example, stem, channel, ...)`, in float32, of the network or of its average."""
+        """Return float32 outputs `(example, stem, channel, ...)` of the network, or of its average."""
         network: nn.Module = self.networks["average"] if averaged else self.module
-        with self.fabric.autocast():  # Fabric does so by itself only for several devices
+        with self.fabric.autocast():  # Fabric does so itself only for `module`
             outputs: Tensor = network(inputs)
         return outputs.float()
 
@@ -109,21 +109,21 @@ class NetworkTrainer:
         return MASK_LOSSES[self.recipe.loss](self.logits(outputs), targets)
 
     def estimates(self, outputs: Tensor, targets: Targets) -> Tensor:
-        """Return the stems' spectra or waveforms that follow from outputs."""
+        """Return the stems' spectra or waveforms for these outputs."""
         if self.entry.predicts_waveforms:
             return outputs
-        # Ratios above one are errors like any other; they are limited only in separation.
+        # Ratios above 1 count as errors here; only separation clips them.
         masks = outputs if self.entry.output is OutputKind.RATIO else self.networks["network"].masks(outputs)
         return masks * targets.mixture_signal
 
     def logits(self, outputs: Tensor) -> Tensor:
-        """Return the logits of the masks that follow from outputs."""
+        """Return the mask logits for these outputs."""
         if self.entry.output is OutputKind.LOGITS:
             return outputs
         return torch.logit(self.networks["network"].masks(outputs), eps=1e-6)
 
     def update(self, loss: Tensor, step: int, learning_rate: float) -> None:
-        """Take one step of the optimiser."""
+        """Take one optimizer step."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad()
@@ -135,13 +135,13 @@ class NetworkTrainer:
 
     @torch.no_grad()
     def _average(self, step: int) -> None:
-        # A short memory at first, so that the average does not retain the random initialisation.
+        # A smaller decay factor at first, so that the average forgets the random initialization.
         decay = min(self.recipe.average, (1 + step) / (10 + step))
         average, network = (
             list(self.networks[kind].state_dict().values()) for kind in ("average", "network")
         )
         averaged = [index for index, tensor in enumerate(average) if tensor.is_floating_point()]
-        # In one call, because one call per tensor takes longer than a step on a GPU.
+        # One call for all tensors: on a GPU, one call per tensor takes longer than a training step.
         torch._foreach_lerp_(
             [average[index] for index in averaged], [network[index] for index in averaged], 1 - decay
         )
@@ -161,7 +161,7 @@ class NetworkTrainer:
 
 
 def _configured(recipe: TrainConfig) -> dict[str, float]:
-    """Return what the recipe changes in the network's configuration."""
+    """Return the recipe's changes to the network's configuration."""
     changes = {"dropout": recipe.dropout, "dropout_dense": recipe.dropout_dense}
     changes = {name: rate for name, rate in changes.items() if rate}
     if changes and recipe.network != "binary-mask-cnn":
@@ -170,5 +170,5 @@ def _configured(recipe: TrainConfig) -> dict[str, float]:
 
 
 def seed(*facts: int | str) -> int:
-    """Return a seed that depends on all the facts."""
+    """Return a seed derived from all arguments."""
     return int.from_bytes(hashlib.sha256(repr(facts).encode()).digest()[:8], "big", signed=True)

@@ -1,4 +1,4 @@
-"""The display of a run's progress: a live table, or one line per entry of the log."""
+"""Display of a run's progress: a live table, or one line per log entry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Lines:
-    """Prints each entry of the log as a line."""
+    """Prints each log entry as a line."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say = say
@@ -54,7 +54,7 @@ def summary(entry: LogEntry) -> str:
 
 
 class LiveTable:
-    """A table on the terminal, one row per stem, of the last entry and the validations."""
+    """A table in the terminal: the last entry and the last and best validation, one row per stem."""
 
     def __init__(self) -> None:
         self.live: Live | None = None
@@ -64,7 +64,7 @@ class LiveTable:
         """Show an entry."""
         for stem, scores in entry.get("valid", {}).items():
             self.validations.setdefault(stem, []).append(scores)
-        if self.live is None:  # only when there is something to show, and only in the process that shows it
+        if self.live is None:  # not before the first entry, and only in the process that displays it
             self.live = _live()
             self.live.start()
         self.live.update(self._table(entry))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WAVEFORM = "waveform"
-"""The `mask` of the card for waveform networks."""
+"""The card's `mask` for waveform networks."""
 SAY_SECONDS = 5
 VALIDATION_SIZE, VALIDATION_FRAMES = 4, 128
 """Number of excerpts in a validation batch, and of frames in an excerpt."""
@@ -57,7 +57,7 @@ class Settings:
     frames: int = 32
     """Length of an excerpt; in samples for waveform networks."""
     validation: int = 48
-    """Number of excerpts of the validation songs (the same each time), rounded to whole batches."""
+    """Number of validation excerpts (the same each time), rounded down to whole batches."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     device: str = "cpu"
     devices: int = 1
@@ -132,7 +132,7 @@ def _say_progress(trainer: Trainer, say: Callable[[str], None]) -> None:
 
 
 def _check(augmentation: Augmentation, recipe: TrainConfig) -> None:
-    """Raise UsageError for options that waveform networks do not have."""
+    """Raise UsageError for options that a waveform network does not support."""
     if not registry.find(recipe.network).predicts_waveforms:
         return
     if augmentation.stretch or augmentation.equalise_db:
@@ -186,7 +186,7 @@ def _initial_weights(recipe: TrainConfig, stems: Sequence[str]) -> Mapping[str, 
 
 
 def stft_of(entry: NetworkInfo) -> Stft | None:
-    """Return the transform of a network's input, None for a waveform network."""
+    """Return the STFT of a network's input; None for a waveform network."""
     return None if entry.predicts_waveforms else Stft(entry.n_fft, entry.hop_length)
 
 
@@ -264,7 +264,7 @@ def _card(settings: Settings, trainer: Trainer) -> ModelCard:
 
 
 def _commit() -> str:
-    """Return the commit of this program, or its version when it does not run from a checkout."""
+    """Return the program's commit, or its version if it does not run from a checkout."""
     checkout = Path(__file__).parents[2]
     command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12"]
     if (checkout / ".git").exists():  # not a repository that contains the installed package

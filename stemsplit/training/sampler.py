@@ -1,4 +1,4 @@
-"""Training examples: random mixtures of excerpts of songs."""
+"""Training examples: random mixtures of song excerpts."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def splits(data: Sequence[str], stems: Sequence[str]) -> dict[str, list[SongSour
 
     Raises:
         DecodeError: there are no songs.
-        UnknownStem: no training song has a stem separately.
+        UnknownStem: a stem is not separate in any training song.
     """
     train, valid = find_songs(data, "train", stems), find_songs(data, "valid", stems, required=False)
     if not valid:
@@ -132,14 +132,14 @@ class Batch:
     """`(example, stem)`: False if a stem is not separate."""
 
     def mono(self) -> Batch:
-        """Return the same mixtures and stems with both channels alike."""
+        """Return the same mixtures and stems in mono, with two equal channels."""
         mixture, stems = self.mixture.mean(1, True), self.stems.mean(2, True)
         return Batch(mixture.expand_as(self.mixture), stems.expand_as(self.stems), self.known)
 
 
 @dataclass(frozen=True)
 class Excerpt:
-    """An excerpt of one part of a song, with its changes: `time` samples, or fewer at the end of the song."""
+    """An excerpt of one part of a song, `time` samples or up to the song's end, and its augmentation."""
 
     song: Song
     row: int
@@ -174,9 +174,9 @@ class ExamplePlan:
 class MixtureSampler:
     """An endless, reproducible stream of batches. A batch depends on its number and the seed only.
 
-    A batch has `size` examples of `frames` frames, with the lowest `bins` bins of their spectra; without an
-    `stft` examples are waveforms, and frames are samples. Examples are made on the `device` of the training,
-    which holds all songs.
+    A batch has `size` examples of `frames` frames, with the lowest `bins` bins of their spectra. Without an
+    `stft`, examples are waveforms, and frames are samples. Examples are made on the training `device`, which
+    holds all songs.
     """
 
     songs: Sequence[Song]
@@ -188,7 +188,7 @@ class MixtureSampler:
     augmentation: Augmentation = Augmentation()
     device: torch.device = CPU
     shares: tuple[float, ...] = ()
-    """The share of examples from each folder of the data. Empty: only the songs' lengths decide."""
+    """The share of examples from each data folder. Empty: only the songs' lengths decide."""
 
     def __call__(self, number: int) -> Batch:
         """Return batch `number`."""
@@ -237,7 +237,7 @@ class MixtureSampler:
         return ExamplePlan(excerpts, known, factors, self.augmentation.image(rng))
 
     def _signal(self, excerpt: Excerpt) -> Tensor:
-        """Return an excerpt's spectra or waveform, `(channel, ...)`, with its changes."""
+        """Return an excerpt's augmented spectra or waveform, `(channel, ...)`."""
         samples = excerpt.of(self._parts_on_device[id(excerpt.song)]).float()
         samples = F.pad(samples, (0, excerpt.time - samples.shape[-1]))
         if excerpt.swapped:
@@ -252,11 +252,11 @@ class MixtureSampler:
         return {id(song): torch.from_numpy(song.parts).to(self.device) for song in self.songs}
 
     def _draw_excerpts(self, rng: np.random.Generator) -> tuple[list[Excerpt], tuple[bool, ...], bool]:
-        """Draw excerpts that are not silent; return them, the known stems, and whether songs are mixed."""
+        """Draw non-silent excerpts; return them, `known`, and whether they come from different songs."""
         rows = range(len(self.songs[0].known) + 1)
         across = bool(rng.random() < self.augmentation.across)
         if across:
-            # The residual is left out if no song has it separately.
+            # There is no residual if no song has it separately.
             drawn = [
                 self._excerpts_of(self._draw_song(rng, row), [row], rng)
                 for row in rows
@@ -270,7 +270,7 @@ class MixtureSampler:
     def _pools(self) -> list[tuple[list[Song], NDArray[np.float64]]]:
         """For each part, the songs that have it separately, with cumulative probabilities; last, all songs.
 
-        Long songs are drawn more often, but less than in proportion, for variety.
+        For variety, the probability grows with the square root of a song's length.
         """
         parts = range(len(self.songs[0].known) + 1)
         alone = [[song for song in self.songs if (*song.known, all(song.known))[part]] for part in parts]
@@ -290,7 +290,7 @@ class MixtureSampler:
         return songs[np.searchsorted(odds[:-1], rng.random(), side="right")]
 
     def _excerpts_of(self, song: Song, rows: Sequence[int], rng: np.random.Generator) -> list[Excerpt]:
-        """Draw a position in a song; return the excerpts of all parts that are not silent there."""
+        """Draw a position in a song; return the non-silent excerpts of its parts."""
         warp = self.augmentation.warp(rng)
         time = warp.samples(self.stft, self.frames) if self.stft else math.ceil(self.frames * warp.pitch)
         start = int(rng.integers(max(1, song.length - time + 1)))
