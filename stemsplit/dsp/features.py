@@ -29,8 +29,8 @@ def magnitude(spectra: Spectra) -> Floats:
 def magnitudes(spectra: Spectra, features: InputFeatures) -> Floats:
     """Return a network's magnitudes `(..., view, frame, bin)` for spectra `(..., channel, frame, bin)`.
 
-    A single channel counts as both left and right. With more than two, every other channel is left, and
-    phases are ignored.
+    A single channel counts as both left and right. With more than two, left and right are the root mean
+    squares of channels 0, 2, ... and 1, 3, ..., without phase.
     """
     if features is InputFeatures.RMS:
         return magnitude(spectra)[..., None, :, :]
@@ -52,7 +52,7 @@ def log_magnitude(magnitudes: Floats) -> Floats:
 
 
 def log_magnitudes(spectra: Tensor, features: InputFeatures) -> Tensor:
-    """Return `log_magnitude` of `magnitudes` in torch, for stereo `(example, channel, frame, bin)`."""
+    """Return `log_magnitude(magnitudes(...))` in torch, for stereo `(example, channel, frame, bin)`."""
     import torch
 
     if features is InputFeatures.MID_SIDE:

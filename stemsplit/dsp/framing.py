@@ -1,4 +1,4 @@
-"""The transform of third-party networks: frames of one segment that is padded at both ends."""
+"""The STFT of third-party networks, over one segment that is padded at both ends."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ PADDINGS = ("centered", "demucs")
 
 @dataclass(frozen=True)
 class Framing:
-    """A Hann-windowed transform of a whole segment, with reflection padding at both ends.
+    """A Hann-windowed STFT of a whole segment, with reflection padding at both ends.
 
-    With `centered` padding, frame k is centred on sample k * hop_length, from the first sample to the last,
-    as in `torch.stft`. With `demucs` padding it is half a hop later, so that there is one frame per hop
+    With `centered` padding, frame k is centered on sample k * hop_length, from the first sample to the last,
+    as in `torch.stft`. With `demucs` padding, centers are half a hop later, and there is one frame per hop
     (Rouard, Massa, Defossez 2023; `HTDemucs._spec` in the authors' code).
     """
 
@@ -61,7 +61,7 @@ class Framing:
 
     @property
     def _lead(self) -> int:
-        """Number of samples of the first frame before the segment."""
+        """Number of samples by which the first frame starts before the segment."""
         return self.n_fft // 2 - (self.hop_length // 2 if self.padding == "demucs" else 0)
 
     def _covered(self, frames: int) -> int:

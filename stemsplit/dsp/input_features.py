@@ -1,4 +1,4 @@
-"""Kinds of network inputs. It does not import numpy, because the registry imports it to list models."""
+"""Kinds of network inputs, free of numpy imports, because listing models imports this module."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ class InputFeatures(Enum):
 
     @property
     def views(self) -> int:
-        """Number of magnitudes per bin."""
+        """Number of magnitudes per frame and bin."""
         return {InputFeatures.RMS: 1, InputFeatures.STEREO: 2, InputFeatures.MID_SIDE: 4}[self]

@@ -1,11 +1,11 @@
 """Masks from network outputs.
 
-A network predicts for each bin the stem's share of the mixture, or the probability that the share is above T.
-With all stems, the masks sum to one in every bin, so that the stems sum to the mixture. With only some stems,
-each from its own network, a mask p is normalised against its complement 1 - p.
+For each bin, a network predicts the stem's share of the mixture, or the probability that the share exceeds a
+threshold T. With all stems, the masks sum to one in every bin, so that the stems sum to the mixture. With
+only some stems, each from its own network, a mask p is normalized against its complement 1 - p.
 
-Shapes: probabilities and masks are `(stem, channel, frame, bin)`, with one channel where a mask is the same
-for all; spectra are `(channel, frame, bin)`.
+Shapes: probabilities and masks are `(stem, channel, frame, bin)`, with one channel if all channels share a
+mask; spectra are `(channel, frame, bin)`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def binary(probabilities: Floats, *, complete: bool) -> Floats:
 def soft(probabilities: Floats, *, complete: bool, power: float = 1.0) -> Floats:
     """Return ratio masks p ** power / sum(p ** power), over the stems or over p and 1 - p.
 
-    As `power` grows they become binary.
+    They approach binary masks as `power` grows.
     """
     if not complete:
         both = np.stack([probabilities, 1 - probabilities])
@@ -46,7 +46,7 @@ def soft(probabilities: Floats, *, complete: bool, power: float = 1.0) -> Floats
         return ours
     masks: Floats = np.maximum(probabilities, TINY)
     if power != 1:
-        # Relative to the strongest stem, whose power cannot underflow.
+        # Divided by the largest one, so that the sum of powers cannot underflow.
         masks = (masks / masks.max(axis=0)) ** np.float32(power)
     masks /= masks.sum(axis=0)
     return masks
@@ -67,7 +67,7 @@ def matrix_scaled_softmax(probabilities: Floats, *, scaling: Floats) -> Floats:
 
     Source: Guo et al., "On calibration of modern neural networks", 2017, section 4.2.
     """
-    # Without BLAS, whose threads keep spinning for a while after their work.
+    # einsum does not use BLAS, whose threads keep spinning for a while after their work.
     scaled = np.einsum("ij,j...->i...", scaling[:, :-1], logits(probabilities))
     scaled += scaling[:, -1].reshape(-1, *[1] * (scaled.ndim - 1))
     scaled = np.exp(scaled - scaled.max(axis=0))
@@ -76,9 +76,9 @@ def matrix_scaled_softmax(probabilities: Floats, *, scaling: Floats) -> Floats:
 
 
 def match_channels(masks: Floats, spectra: Spectra) -> Floats:
-    """Return the masks for the channels of spectra: alternately those of left and right, or their mean.
+    """Return masks for each channel of spectra: left and right masks in alternation, or their mean.
 
-    The mean is used for one channel, and in frames with equal channels, which stay equal.
+    The mean is used for one channel, and for frames with equal channels, so that these stay equal.
     """
     given, channels = masks.shape[1], len(spectra)
     if given == 1:
@@ -107,8 +107,8 @@ def interpolate_frames(probabilities: Floats, stride: int) -> Floats:
 def extend_to_full_band(masks: Floats, bins: int) -> Floats:
     """Extend masks above the network's band up to `bins`.
 
-    There, a frame's mask is the mean over the top 64 bins of the band (about 1.4 kHz at an n_fft of 2048). As
-    a mean, it does not change the sum of the masks.
+    Above the band, a frame's mask is the mean over the top 64 bins of the band (about 1.4 kHz at an n_fft of
+    2048). Taking a mean preserves the sum of the masks over stems.
     """
     missing = bins - masks.shape[-1]
     if not missing:

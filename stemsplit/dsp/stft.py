@@ -1,8 +1,7 @@
 """Short-time Fourier transform with exact frame arithmetic, in float32.
 
-Frame k covers the samples [k * hop_length, k * hop_length + n_fft); there is no centring or padding. Callers
-add context to a signal, so that a segment cut on the hop grid has exactly the frames that the whole file has
-there.
+Frame k covers the samples [k * hop_length, k * hop_length + n_fft); there is no centering or padding. Callers
+add context to a signal, so that a segment cut on the hop grid has exactly the same frames as the whole file.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ Spectra = NDArray[np.complex64]
 
 @dataclass(frozen=True)
 class Stft:
-    """A Hann-windowed transform; `n_fft` is a multiple of `hop_length`, at least four times.
+    """A Hann-windowed STFT; `n_fft` is 4 or more times `hop_length`, and a multiple of it.
 
     Spectra are scaled so that a full-scale sine has a magnitude of one in its bin, for any `n_fft`.
     """
@@ -35,7 +34,7 @@ class Stft:
 
     @property
     def bins(self) -> int:
-        """Number of bins from zero frequency to half the sample rate."""
+        """Number of bins from 0 Hz to the Nyquist frequency."""
         return self.n_fft // 2 + 1
 
     def frames(self, samples: int) -> int:
@@ -59,7 +58,7 @@ class Stft:
 
     @cached_property
     def _synthesis(self) -> Floats:
-        # Squared Hann windows at a distance of hop_length sum to the constant sum(w ** 2) / hop_length.
+        # Squared Hann windows spaced hop_length apart sum to the constant sum(w ** 2) / hop_length.
         gain = float(np.sum(self._analysis * self._window)) / self.hop_length
         return np.divide(self._window, gain, dtype=np.float32)
 

@@ -1,6 +1,6 @@
 """Multichannel Wiener filter: the stems' spectra from masks and spatial covariances.
 
-Shapes: masks `(stem, channel, frame, bin)`, with one channel where a mask is the same for all; spectra
+Shapes: masks `(stem, channel, frame, bin)`, with one channel if all channels share a mask; spectra
 `(channel, frame, bin)`.
 """
 
@@ -36,12 +36,12 @@ def wiener(
     stem's masks over channels, and P is the mixture's power, which cancels. The stem's position in the stereo
     image is R_j = sum(m_j^2 x x^H) / sum(m_j^2 P), summed over `context_frames` and one bin on either side.
     This is one iteration of the paper's EM algorithm, but with m_j squared, because positions are clearest
-    where a stem dominates. Mono has no positions: for one channel, for frames with equal channels (which stay
-    equal), and for more than two channels, the estimate is m_j x.
+    where a stem dominates. For one channel, for frames with equal channels (which stay equal), and for more
+    than two channels, positions are not estimated, and a stem's estimate is its mask times x.
 
     The first and last `context_frames` frames have no estimates. `wanted` are the stems to return; default:
     all. With a `stride`, which must divide `context_frames`, positions are estimated at every `stride`-th
-    frame, and used for the frames up to the next one.
+    frame, and held until the next one.
     """
     wanted = range(len(masks)) if wanted is None else wanted
     inner = slice(context_frames, spectra.shape[1] - context_frames)
@@ -51,7 +51,7 @@ def wiener(
     alike = np.flatnonzero((spectra[0] == spectra[1]).all(axis=-1)[inner])
     bins = spectra.shape[-1]
     estimates = np.empty((len(wanted), 2, spectra.shape[1] - 2 * context_frames, bins), np.complex64)
-    for start in range(0, bins, STRIP_BINS):  # limited to the size of a CPU cache
+    for start in range(0, bins, STRIP_BINS):  # a strip fits into a CPU cache
         stop = min(bins, start + STRIP_BINS)
         strip = _with_neighbours(masks, start, stop).mean(axis=1)
         wider = _with_neighbours(spectra, start, stop)
@@ -120,7 +120,7 @@ def _squared(spectrum: Spectra) -> Floats:
 
 
 def _nearby(values: Any, context_frames: int) -> Any:
-    """Return sums of `(frame, bin)` over `context_frames` and one bin on either side, without partial sums.
+    """Return sums of `(frame, bin)` over full windows: `context_frames` and one bin on either side.
 
     Sums over 2, 4, 8, ... frames are each computed from two of the previous ones; the binary digits of
     2 * context_frames + 1 select those to add. The order of summation is fixed, so that a frame's result does

@@ -1,4 +1,4 @@
-"""Creating networks by name, with random weights or those of a model."""
+"""Creating networks by name, with random weights or a model's weights."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 def source(network: str) -> bytes:
-    """Return the program text of a network, and of those that it may be made of."""
+    """Return a network's configuration name and the source code of all modules that it may use."""
     files = sorted(Path(__file__).parent.glob("*.py"))
     return find(network).config.encode() + b"".join(file.read_bytes() for file in files)
 
 
 def make(network: str, stems: int, **changes: Any) -> Network:
-    """Return a network with random weights; `changes` are to its configuration.
+    """Return a network with random weights; `changes` override fields of its configuration.
 
     Raises:
         TypeError: the configuration has no such field.
@@ -38,10 +38,10 @@ def make(network: str, stems: int, **changes: Any) -> Network:
 
 
 def build(network: str, tensors: Mapping[str, Mapping[str, Tensor]], stems: int = 1) -> list[Network]:
-    """Return one network for each part of a model, with its weights; `stems` are those of each.
+    """Return a network with weights for each part of a model, each with outputs for `stems` stems.
 
     Raises:
-        BadWeights: no network has this name, or its layers have other shapes.
+        BadWeights: no network has this name, the weights do not fit it, or its outputs are not finite.
     """
     entry = find(network)
     networks = []
@@ -59,7 +59,7 @@ def build(network: str, tensors: Mapping[str, Mapping[str, Tensor]], stems: int 
 
 
 def _check_numbers(network: Network, entry: NetworkInfo, part: str) -> None:
-    """Refuse weights that cause a division by zero or an overflow, for silence or loud noise."""
+    """Refuse weights that cause a division by zero or an overflow for silence or very loud input."""
     import torch
 
     length = entry.context.whole_strides(2 * entry.context.frames + 1)

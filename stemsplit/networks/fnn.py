@@ -5,29 +5,29 @@ pp. 2135-2139: section 2.1 and figure 1 (the network), section 3 (its sizes). Us
 S. Uhlich, M. Porcu, F. Giron, M. Enenkl, T. Kemp, N. Takahashi, Y. Mitsufuji, "Improving music source
 separation based on deep neural networks through data augmentation and network blending", ICASSP 2017.
 
-Its input is the amplitudes of a frame and of the C = 3 frames before and after it that do not overlap with
-each other, divided by their mean Euclidean norm gamma, so that loudness does not matter. K = 5 layers x ->
-max(W x + b, 0) of L = 513 nodes each, the last one too, give the instrument's amplitudes in the frame, in
-units of gamma. One network per instrument: 2,897,424 parameters (as the paper's sizes have it; it states no
-count). The loss is the sum of squared errors of amplitudes.
+The input is the amplitudes of a frame and of C = 3 non-overlapping context frames on either side. They are
+divided by the frames' mean Euclidean norm gamma, so that loudness does not matter. A stack of K = 5 layers
+x -> max(W x + b, 0), including the last, with L = 513 nodes each, outputs the instrument's amplitudes in the
+frame, in units of gamma. There is one network per instrument, with 2,897,424 parameters (from the paper's
+sizes; it states no count). The loss is the sum of squared errors of amplitudes.
 
-Concatenating frames and multiplying by a matrix is a convolution over frames, which is how it is done here:
-each frame is read in once for all the frames that it is context to.
+Concatenating frames and multiplying them by a matrix is a dilated convolution over frames. It is implemented
+as one here, so that frames are not copied for each output that depends on them.
 
 Not specified by the paper, or different here:
 
-* The paper's mixtures are mono, at 32 kHz, in frames of 1024 samples and rectangular windows. Here it is
-  whatever the engine's transform is: `spacing` frames apart is where frames do not overlap (n_fft / hop).
-* Amplitudes are counted in units of what is usual in their bin, and gamma is a root mean square of these
-  (see `_amplitudes.relative`). The matrices could hold those units: they only help Adam, which trains this.
-* The paper grows the network layer by layer, each from a least-squares solution, by L-BFGS. Here all layers
-  are trained at once, from the identity: the paper's "baseline initialization", for every layer.
+* The paper's mixtures are mono, at 32 kHz, in frames of 1024 samples with a rectangular window. Here the
+  transform is the engine's, and context frames are `spacing` = n_fft / hop_length apart, without overlap.
+* Amplitudes are divided by a loud but typical level of their bin (see `_amplitudes.relative`). The weights
+  could absorb this scaling; it only helps Adam. gamma is the mean of the frames' root mean squares.
+* The paper adds one layer at a time, each initialized with a least-squares solution, and trains with L-BFGS.
+  Here all layers train at once, from the identity: the paper's "baseline initialization", for every layer.
 * In training the last ReLU is leaky, because otherwise inactive nodes would stay inactive.
 * Frames before the beginning and after the end are zero.
-* The sizes of 2017 (the text was not at hand) may be others.
-* `SMALL` is one network for all stems, with 256 hidden nodes, and its context frames are averaged into 64
-  bands: 1025 bins would make eight million parameters of the first layer alone. Its bins end at 16 kHz (of
-  n_fft 2048 at 44.1 kHz).
+* The sizes of 2017 may differ (the text was not available).
+* `SMALL` is one network for all stems, with 256 hidden nodes. Its context frames are averaged into 64 bands:
+  with 1025 bins and as many hidden nodes, the first layer alone would have 7.4 million parameters. Its bins
+  end at 16 kHz (n_fft 2048 at 44.1 kHz).
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from torch import Tensor, nn
 from stemsplit.networks._amplitudes import ContextNetwork
 
 OPEN = 0.1
-"""What the last layer answers at first where no identity fits."""
+"""Initial bias of the last layer if the sizes do not allow an identity."""
 NOISE = 0.1
-"""What else a layer does at first than to be the identity, relative to a usual initialization."""
+"""Scale of the random weights added to the initial identity, relative to the usual scale."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ class Config:
     channels: int = 1
     layers: int = 5
     hidden: int = 513
-    """Nodes of all layers but the last, which has one for each stem, channel and bin."""
+    """Nodes of each layer except the last, which has one per stem, channel and bin."""
     context: int = 3
-    """C: frames to either side that are concatenated."""
+    """C: context frames on either side."""
     spacing: int = 4
-    """How many frames lie from one of the concatenated frames to the next."""
+    """Distance in frames from one of the concatenated frames to the next."""
     bands: int = 0
-    """Bands that the context frames are averaged into; 0: all of their bins are used."""
+    """Bands into which context frames are averaged; 0: all bins are used."""
 
     @property
     def context_frames(self) -> int:
@@ -97,7 +97,7 @@ class FNN(ContextNetwork):
 
     @torch.no_grad()
     def _initialise(self, *, identity: bool) -> None:
-        """Begin as a network that answers with the mixture itself, and some noise, if the sizes allow it."""
+        """Initialize as the identity (output = mixture) plus some noise, if the sizes allow it."""
         dense = [layer for layer in self.dense if isinstance(layer, nn.Linear)]
         for layer in dense:
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
@@ -113,17 +113,17 @@ class FNN(ContextNetwork):
             layer.weight += one.repeat(len(layer.weight) // len(one), 1)
 
     def forward(self, features: Tensor, *, margin: int = 0, frame_stride: int = 1) -> Tensor:
-        """Return ratios `(example, stem, channel, frame, bin)` for logs `(example, channel, frame, bin)`."""
+        """Map features `(example, channel, frame, bin)` to ratios `(example, stem, channel, frame, bin)`."""
         mixture = self.amplitudes(features)
         gamma = self._gamma(mixture)
-        # The frames' norm differs from output to output, their sum does not: hence first the sum.
+        # Each output frame has its own gamma, so it divides the sums instead of the input.
         x = self.joined(mixture).float() / gamma.unsqueeze(-1) + self.bias
         for layer in self.dense:
             x = layer(F.relu(x))
         return self.ratios(x, mixture / gamma[:, None, :, None])
 
     def _gamma(self, mixture: Tensor) -> Tensor:
-        """Return how loud a frame and its context are, `(example, frame)`."""
+        """Return the mean of the root mean squares of a frame and its context, `(example, frame)`."""
         spacing, context = self.config.spacing, self.config.context_frames
         norms = mixture.square().mean(dim=(1, 3)).sqrt()
         count = norms.shape[1]

@@ -1,30 +1,30 @@
-"""MDenseNet: densely connected convolutions at several resolutions, from the finest to an eighth and back.
+"""MDenseNet: dense blocks at several resolutions, from full resolution down to an eighth and back.
 
 N. Takahashi and Y. Mitsufuji, "Multi-scale multi-band DenseNets for audio source separation", IEEE Workshop
 on Applications of Signal Processing to Audio and Acoustics (WASPAA), 2017, arXiv:1706.09588: section 2.2 and
-the right-most column of Table 1. Its input is both channels of 1024 bins (n_fft 2048, without the highest
-bin), its output the magnitudes of a stem in both channels, divided by the mixture's. The input of layer l of
-a dense block is the block's input and all that the layers before it gave, x_l = H_l([x_l-1, ..., x_0]), where
-H is batch normalisation, ReLU and a 3 x 3 convolution; L layers give k channels each. Between blocks the
-resolution is halved by pooling, or doubled by transposed convolution, after which what the block of the same
-resolution gave on the way down is part of the input as well.
+the right-most column of Table 1. The input is two channels of 1024 bins (n_fft 2048, without the highest
+bin). The output is a stem's magnitudes in both channels, divided by the mixture's. Layer l of a dense block
+takes the block's input and the outputs of all earlier layers, x_l = H_l([x_l-1, ..., x_0]), where H is batch
+normalization, ReLU and a 3 x 3 convolution. Each of the L layers outputs k channels. Between blocks, pooling
+halves the resolution or a transposed convolution doubles it. On the way up, a skip connection concatenates
+the output of the block with the same resolution.
 
 Not specified by the paper, or different here:
 
-* A block gives its last layer's k channels only. All L * k would make 0.29 million parameters of these
-  121,030 (and 0.64 million of MMDenseNet's 270,100), input and all 3.6 million (7.8 million): for MMDenseNet
-  some 0.3 million are quoted, which nothing else comes near to. The table does not say.
-* Pooling takes the mean, and has no 1 x 1 convolution before it: the table has none, and blocks that give k
-  channels have none to save. Transposed convolutions keep the number of channels.
+* A block outputs only the k channels of its last layer; the table does not say. This gives 121,030
+  parameters (MMDenseNet: 270,100). With all L * k channels it would be 0.29 million (0.64 million), with the
+  block's input as well 3.6 million (7.8 million). Only 270,100 is near the 0.3 million quoted for MMDenseNet.
+* Pooling is average pooling, without a 1 x 1 convolution before it: the table has none, and a block's k
+  channels need no compression. Transposed convolutions keep the number of channels.
 * Kernels of even size, 3 x 4 and 1 x 2, are padded by one bin more above than below.
-* Instead of magnitudes the input is their logarithms, at mean zero and deviation one in each bin:
-  magnitudes are almost nothing in almost all bins, which batch normalisation does not change.
-* What the last convolution and a ReLU give is taken for the ratio of magnitudes itself, and not for a
-  magnitude that is to be divided by the mixture's. The same function can be learned, but the start is a
-  mask of one share a stem instead of noise, and a quiet bin's error is as small as the bin.
-* For several stems at once, the last convolution gives two channels for each.
-* `SMALL` has eight channels at the finest resolution, which is what costs, and up to 24 at coarser ones; and
-  eight in the last block too, which four stems share.
+* The input is log magnitudes, standardized per bin, instead of magnitudes. Magnitudes are close to zero in
+  almost all bins, and batch normalization does not change that.
+* The last convolution and ReLU output the ratio of magnitudes, not a magnitude that is divided by the
+  mixture's. Both can represent the same function, but a ratio starts as an equal share per stem instead of
+  noise, and its errors are small in quiet bins.
+* For several stems, the last convolution has two channels per stem.
+* `SMALL` has 8 channels at the finest resolution, which costs most, and up to 24 at coarser ones. Its last
+  block has 8 channels, which four stems share.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Column:
     first: int = 32
     """Channels of the first convolution."""
     kernel: tuple[int, int] = (3, 4)
-    """Frames and bins of the first convolution."""
+    """Kernel of the first convolution: frames and bins."""
     growth: tuple[int, ...] = (12,) * 7
     """k of each dense block."""
     layers: tuple[int, ...] = (4,) * 7
@@ -58,7 +58,7 @@ class Column:
 
     @property
     def context_frames(self) -> int:
-        """Frames on either side that an answer depends on: a layer's one frame is eight at an eighth."""
+        """Frames on either side that an output depends on; a layer at 1/8 resolution adds 8 frames."""
         scales = (1, 2, 4, 8, 4, 2, 1)
         convolved = sum(scale * count for scale, count in zip(scales, self.layers, strict=True))
         return self.kernel[0] // 2 + convolved + STRIDE - 1
@@ -84,7 +84,7 @@ SMALL = Config(
 
 
 class MDenseNet(RatioNetwork):
-    """Maps log magnitudes to magnitudes of stems divided by the mixture's."""
+    """Maps log magnitudes to ratios of the stems' magnitudes to the mixture's."""
 
     bins = BINS
     channels = CHANNELS
@@ -98,16 +98,16 @@ class MDenseNet(RatioNetwork):
         self.head = Head(self.trunk.channels, config.last_growth, config.last_layers, stems)
 
     def forward(self, features: Tensor, *, margin: int = 0, frame_stride: int = 1) -> Tensor:
-        """Return V / M `(example, stem, channel, frame, bin)` for logs `(example, channel, frame, bin)`."""
+        """Map features `(example, channel, frame, bin)` to ratios `(example, stem, channel, frame, bin)`."""
         x = whole_blocks((features - self.mean) / self.deviation)
         ratios: Tensor = self.head(self.trunk(x))
         return ratios[..., : features.shape[2], :]
 
 
 def whole_blocks(x: Tensor) -> Tensor:
-    """Pad `(example, channel, frame, bin)` at the end to whole strides of frames, channels last in memory.
+    """Pad `(example, channel, frame, bin)` at the end to whole strides of frames, in channels-last format.
 
-    Convolutions on CPUs are twice as fast like this.
+    On CPUs, channels-last convolutions are twice as fast.
     """
     x = F.pad(x, (0, 0, 0, -x.shape[2] % STRIDE))
     return x.contiguous(memory_format=torch.channels_last)
@@ -130,7 +130,7 @@ class Trunk(nn.Module):
         self.up = nn.ModuleList(nn.ConvTranspose2d(k, k, 2, stride=2) for k in growth[3:6])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `(example, channel, frame, bin)`, as many frames and bins as in: both multiples of eight."""
+        """Return `(example, channel, frame, bin)`; the input's frames and bins, multiples of 8, are kept."""
         x = self.convolution(F.pad(x, self.padding))
         kept = []
         for block in self.dense[:3]:
@@ -144,7 +144,7 @@ class Trunk(nn.Module):
 
 
 class DenseBlock(nn.Module):
-    """Layers that each take the block's input and all earlier outputs. The output is that of the last one."""
+    """Layers on the block's input and all earlier outputs; the block's output is the last layer's."""
 
     def __init__(self, inputs: int, growth: int, layers: int) -> None:
         super().__init__()
@@ -162,14 +162,14 @@ class DenseBlock(nn.Module):
 
 
 class Head(nn.Module):
-    """The last dense block and convolution, which give each stem's ratios."""
+    """The last dense block and convolution, which output each stem's ratios."""
 
     def __init__(self, inputs: int, growth: int, layers: int, stems: int) -> None:
         super().__init__()
         self.stems = stems
         self.dense = DenseBlock(inputs, growth, layers)
         self.convolution = nn.Conv2d(growth, stems * CHANNELS, (1, 2))
-        # A ReLU that must not be dead from the start.
+        # A positive initial bias, so that the ReLU is not dead from the start.
         assert self.convolution.bias is not None
         nn.init.constant_(self.convolution.bias, 1 / max(stems, 2))
 

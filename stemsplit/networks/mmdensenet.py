@@ -1,27 +1,26 @@
-"""MMDenseNet: MDenseNets for the lower half of the spectrum, for the upper half, and for all of it.
+"""MMDenseNet: MDenseNets for the lower half, the upper half and the whole of the spectrum.
 
 N. Takahashi and Y. Mitsufuji, "Multi-scale multi-band DenseNets for audio source separation", IEEE Workshop
 on Applications of Signal Processing to Audio and Acoustics (WASPAA), 2017, arXiv:1706.09588: section 2.3 and
-the columns low, high and full of Table 1. A kernel that is moved over all frequencies must do for patterns
-of low and high ones alike; here each half has kernels of its own, more of them where there is more sound.
-The halves are put together along frequency, and with what the network of the whole spectrum gives along
-channels, for a last dense block. Input and output, dense blocks, and what is said of them there, are
-those of `mdensenet.py`. MMDenseNet+ of the paper is this network, trained with augmentation and followed by a
-multichannel Wiener filter: both are the program's to do, and no network's.
+the columns low, high and full of Table 1. A kernel shared by all frequencies must fit patterns of low and
+high frequencies alike. Here each half has its own kernels, and the lower half, with more energy, has more.
+The halves' feature maps are concatenated along frequency, then with the full band's along channels, as input
+of a last dense block. For input, output and dense blocks, see `mdensenet.py`. The paper's MMDenseNet+ is this
+network, trained with augmentation and followed by a multichannel Wiener filter; neither is in this module.
 
 Not specified by the paper, or different here:
 
-* All of `mdensenet.py`: logarithms in, blocks that give their last layer, uneven padding, ratios out.
-* The lower half's last block gives 16 channels and the upper half's 10, which cannot be put together along
-  frequency as they are: a 1 x 1 convolution makes 16 of the upper half's 10.
-* 270,100 parameters for one stem: some 0.3 million are quoted, which no other reading of Table 1 comes near
-  to (see `mdensenet.py`).
-* `JOINT` is one network for four stems: of the paper's sizes, but for the last block, which has as many
-  channels for each stem as the paper's has for its one.
-* `SMALL` is made for training on CPUs, on which the finest resolution is what costs, and there the
-  memory that goes past rather than the multiplications: one to two layers where the paper has two to four,
-  and a k of eight, which is as many numbers as the CPU handles at once. Coarser resolutions cost a
-  quarter each, so that the lower half keeps most of its layers and channels there.
+* As in `mdensenet.py`: log magnitudes in, blocks that output their last layer, uneven padding, ratios out.
+* The last blocks output 16 channels in the lower half and 10 in the upper half, which cannot be concatenated
+  along frequency. A 1 x 1 convolution maps the upper half's 10 channels to 16.
+* A network for one stem has 270,100 parameters. The quoted number is about 0.3 million, and no other reading
+  of Table 1 comes near it (see `mdensenet.py`).
+* `JOINT` is one network for four stems. It has the paper's sizes except in the last block, which has the
+  paper's number of channels for each stem.
+* `SMALL` is for training on CPUs, where the finest resolution costs most, because of memory bandwidth rather
+  than multiplications. At that resolution it has one to two layers (the paper: two to four) and a k of 8, the
+  number of values in a CPU vector. Each coarser resolution costs a quarter as much, so there the lower half
+  keeps most of its layers and channels.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ SMALL = Config(
 
 
 class MMDenseNet(RatioNetwork):
-    """Maps log magnitudes to magnitudes of stems divided by the mixture's."""
+    """Maps log magnitudes to ratios of the stems' magnitudes to the mixture's."""
 
     bins = BINS
     channels = CHANNELS
@@ -79,7 +78,7 @@ class MMDenseNet(RatioNetwork):
         self.head = Head(inputs, config.last_growth, config.last_layers, stems)
 
     def forward(self, features: Tensor, *, margin: int = 0, frame_stride: int = 1) -> Tensor:
-        """Return V / M `(example, stem, channel, frame, bin)` for logs `(example, channel, frame, bin)`."""
+        """Map features `(example, channel, frame, bin)` to ratios `(example, stem, channel, frame, bin)`."""
         x = whole_blocks((features - self.mean) / self.deviation)
         low, high = x.chunk(2, dim=3)
         halves = torch.cat([self.low(low), self.widen(self.high(high))], dim=3)

@@ -4,26 +4,27 @@ A. A. Nugraha, A. Liutkus, E. Vincent, "Multichannel music separation with deep 
 2016, pp. 1748-1752, and the same, "Multichannel audio source separation with deep neural networks", IEEE/ACM
 Transactions on Audio, Speech, and Language Processing 24 (9), 2016, pp. 1652-1664.
 
-Its input is the root of the mixture's mean power over channels, in a frame and in some frames before and
-after it; ReLU layers give the root of each source's power spectral density in the frame, all sources
-together. In the papers these start an expectation-maximization algorithm that finds each source's spatial
-covariance, and whose estimates further networks refine, in turn. Here there is this first network only, and
-the engine's multichannel Wiener filter, one iteration of that algorithm (Duong's), comes after it. The loss
-is the squared error of the roots, the one of several that the papers try that needs no floor below powers.
+The input is the root mean square of the mixture over channels, in a frame and in context frames on either
+side. ReLU layers output the square root of each source's power spectral density in the frame, for all sources
+together. In the papers, these estimates initialize an expectation-maximization algorithm that estimates each
+source's spatial covariance, and further networks refine its estimates in turn. Here there is only the first
+network, followed by the engine's multichannel Wiener filter, which is one iteration of that algorithm
+(Duong's). The loss is the squared error of the square roots: of the papers' losses, the one that needs no
+lower limit on power.
 
-Left open by the papers (of which only abstracts and descriptions by others were at hand), or done otherwise:
+Not specified by the papers (only abstracts and descriptions by others were available), or different here:
 
-* No network after the first, and one iteration of the algorithm, as said.
-* The papers reduce the concatenated frames by principal components. Here the first layer reads all of them:
-  it holds any linear map that came before it.
-* Sizes: two frames to either side and three hidden layers are from memory of the papers; 2050 hidden nodes,
-  twice the bins, are a choice.
-* Context frames are `spacing` frames apart, so that they do not overlap at n_fft / hop = 4: the papers skip
-  frames too, at an overlap of one half.
-* Amplitudes are counted in units of what is usual in their bin (see `_amplitudes.relative`), in place of
-  standardised inputs and outputs: the zero stays where it is.
+* There is only the first network, and one iteration of the algorithm, as described above.
+* The papers reduce the concatenated frames by principal component analysis. Here the first layer takes all of
+  them: it can absorb any linear map before it.
+* Two context frames on either side and three hidden layers are from memory of the papers. The 2050 hidden
+  nodes, twice the bins, are a choice.
+* Context frames are `spacing` frames apart, so that they do not overlap at n_fft / hop_length = 4. The papers
+  skip frames too, at an overlap of one half.
+* Instead of standardized inputs and outputs, amplitudes are divided by a loud but typical level of their bin
+  (see `_amplitudes.relative`), so that zero stays zero.
 * In training the last ReLU is leaky, because otherwise inactive nodes would stay inactive.
-* `SMALL` has 384 hidden nodes, and takes its context frames in 64 bands, the frame itself in full.
+* `SMALL` has 384 hidden nodes. Context frames are averaged into 64 bands; the frame itself keeps all bins.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ from torch import Tensor, nn
 from stemsplit.networks._amplitudes import ContextNetwork
 
 OPEN = 0.1
-"""What the last layer answers at first."""
+"""Initial bias of the last layer."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Near the papers' sizes; `SMALL` has others."""
+    """Close to the papers' sizes; `SMALL` has others."""
 
     bins: int = 1025
     channels: int = 1
@@ -49,11 +50,11 @@ class Config:
     """Hidden layers."""
     hidden: int = 2050
     context: int = 2
-    """Frames to either side that are concatenated."""
+    """Context frames on either side."""
     spacing: int = 4
-    """How many frames lie from one of the concatenated frames to the next."""
+    """Distance in frames from one of the concatenated frames to the next."""
     bands: int = 0
-    """Bands that the context frames are averaged into; 0: all of their bins are used."""
+    """Bands into which context frames are averaged; 0: all bins are used."""
 
     @property
     def context_frames(self) -> int:
@@ -92,7 +93,7 @@ class NUG(ContextNetwork):
         nn.init.constant_(output.bias, OPEN)
 
     def forward(self, features: Tensor, *, margin: int = 0, frame_stride: int = 1) -> Tensor:
-        """Return ratios `(example, stem, channel, frame, bin)` for logs `(example, channel, frame, bin)`."""
+        """Map features `(example, channel, frame, bin)` to ratios `(example, stem, channel, frame, bin)`."""
         mixture = self.amplitudes(features)
         x = self.joined(mixture)
         for layer in self.dense:

@@ -157,7 +157,7 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "wave-u-net-small": {"context": Context(16_384, stride=1024, padding="valid")},
     "wavenet-small": {"context": Context(2049, padding="valid")},
 }
-"""Further configurations, each with one network for all stems: their differences from the paper's."""
+"""Further configurations, each one network for all stems, as differences from the paper's."""
 
 
 def _variant(name: str, changes: dict[str, Any]) -> NetworkInfo:
@@ -172,7 +172,7 @@ REGISTRY = _PAPERS | {name: _variant(name, changes) for name, changes in _VARIAN
 _FAST: dict[str, dict[str, Any]] = {
     "band-transformer-fast": {"context": Context(88, stride=2), "step": 2, "fast": ""},
 }
-"""Configurations for the weights of another network, see `NetworkInfo.fast`: these do not train."""
+"""Configurations that run another network's weights (see `NetworkInfo.fast`) and are not trained."""
 
 _ALL = REGISTRY | {name: _variant(name, changes) for name, changes in _FAST.items()}
 

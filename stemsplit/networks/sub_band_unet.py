@@ -1,21 +1,21 @@
-"""A small U-Net on folded bands that gives all stems' masks at once, in stereo.
+"""A small U-Net on folded bands that outputs the masks of all stems, in stereo.
 
-It puts together what made small separators good:
+It combines ideas that work well in small separators:
 
-- the spectrum's bands are folded on top of each other, as channels of an image of 256 positions: H. Liu,
-  L. Xie, J. Wu, G. Yang, "Channel-wise subband input for better voice and accompaniment separation on high
-  resolution music", Interspeech 2020;
-- its blocks are two convolutions over time and frequency with a bottlenecked linear layer over all of a
-  frame's frequencies in between: W. Choi, M. Kim, J. Chung, D. Lee, S. Jung, "Investigating U-Nets with
-  various intermediate blocks for spectrogram-based singing voice separation", ISMIR 2020 (TFC-TDF, section
-  3), in the order of M. Kim, J. H. Lee, "Sound demixing challenge 2023 technical report: TFC-TDF-UNet v3".
+- bands of the spectrum are stacked as channels of a feature map with 256 positions: H. Liu, L. Xie, J. Wu,
+  G. Yang, "Channel-wise subband input for better voice and accompaniment separation on high resolution
+  music", Interspeech 2020;
+- each block has two convolutions over time and frequency and, between them, a linear bottleneck over all
+  frequencies of a frame: W. Choi, M. Kim, J. Chung, D. Lee, S. Jung, "Investigating U-Nets with various
+  intermediate blocks for spectrogram-based singing voice separation", ISMIR 2020 (TFC-TDF, section 3), in the
+  order of M. Kim, J. H. Lee, "Sound demixing challenge 2023 technical report: TFC-TDF-UNet v3".
 
-Done otherwise here: the bands are of unlike width. What is below 5.5 kHz keeps its 11 Hz bins, as harmonics
-need; above, two and then four bins share a position, where 43 Hz are still finer than what others work with.
-Its input is log magnitudes of left, right, mid and side, for mid and side tell what is in the middle from
-what is only as loud on both sides. It gives a mask for each channel and stem, a softmax over stems, so that
-stems add up by themselves. The deepest convolutions are dilated in time. Normalisation is by batch, whose
-statistics are constants once it is trained: what it gives at a time depends on 3.4 s to either side alone.
+Different here: the bands have unequal widths. Below 5.5 kHz a position is one bin of 11 Hz, to resolve
+harmonics. Above, it is two bins (22 Hz), then four (43 Hz). The input is log magnitudes of left, right, mid
+and side: mid and side distinguish sound in the center from sound that is merely as loud on both sides. The
+output is one mask per channel and stem, with a softmax over stems, so that the stems sum to the mixture. The
+deepest convolutions are dilated in time. Batch normalization has constant statistics in inference, so outputs
+depend only on the 3.4 s on either side.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from stemsplit.networks._sides import with_side
 from stemsplit.networks.base import Network
 
 BANDS = ((0, 256, 1), (256, 512, 1), (512, 1024, 2), (1024, 2048, 4))
-"""First bin, end, and how many bins share a position."""
+"""First bin, end, and number of bins per position."""
 BINS = 2048
 POSITIONS = 256
 CHANNELS = 2
@@ -43,22 +43,22 @@ class Config:
     """Sizes of the network."""
 
     widths: tuple[int, ...] = (24, 48, 80, 112)
-    """Channels at each scale, of which each has half the frames and positions of the one before."""
+    """Channels at each scale; each scale halves the frames and positions."""
     dilations: tuple[int, ...] = (1, 2, 4)
-    """In time, of the blocks at the last scale."""
+    """Dilations in time of the blocks at the last scale."""
     bottleneck: int = 8
-    """How many times fewer units than positions the linear layers have in between."""
+    """Number of positions per unit in the bottleneck of the linear layers."""
     deepest_bottleneck: int = 2
-    """The same at the last scale, where positions are few."""
+    """The same at the last scale, which has few positions."""
 
     @property
     def stride(self) -> int:
-        """Frames that an input must begin at a multiple of, for equal masks."""
+        """Inputs must start at a multiple of this many frames for equal masks."""
         return 1 << (len(self.widths) - 1)
 
     @property
     def context_frames(self) -> int:
-        """Frames on either side that a mask depends on: a block reaches two frames of its scale."""
+        """Frames on either side that a mask depends on; each block adds two frames of its scale."""
         shallow = sum(2 * 2 << scale for scale in range(len(self.widths) - 1))
         return shallow + self.stride * (2 * sum(self.dilations)) + self.stride - 1
 
@@ -113,7 +113,7 @@ class SubBandUNet(Network):
 
 
 class _Block(nn.Module):
-    """Two convolutions, with a linear layer over frequency in between, beside a way around them."""
+    """Two convolutions with linear layers over frequency between them, and a skip connection."""
 
     def __init__(self, channels: int, width: int, positions: int, bottleneck: int, dilation: int = 1) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ def _convolution(channels: int, width: int, dilation: int) -> nn.Conv2d:
 
 
 class _Frequencies(nn.Module):
-    """Two linear layers over the positions of a frame, the same for all channels, with few units between."""
+    """Two linear layers over the positions of a frame, with a bottleneck; all channels share them."""
 
     def __init__(self, width: int, positions: int, units: int) -> None:
         super().__init__()
@@ -148,18 +148,18 @@ class _Frequencies(nn.Module):
 
 
 def _across(weight: Tensor, x: Tensor) -> Tensor:
-    """Multiply positions of `(example, channel, frame, position)`, which in memory have channels last."""
+    """Multiply the positions of `(example, channel, frame, position)`, channels-last, by `weight`."""
     return torch.matmul(weight, x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def _fold(x: Tensor) -> Tensor:
-    """Return `(example, band and view, frame, position)` of `(example, view, frame, bin)`."""
+    """Return `(example, band and view, frame, position)` for `(example, view, frame, bin)`."""
     bands = [F.avg_pool2d(x[..., start:stop], (1, shared)) for start, stop, shared in BANDS]
     return torch.cat(bands, dim=1)
 
 
 def _unfold(x: Tensor) -> Tensor:
-    """Return `(example, ..., frame, bin)` of `(example, band and ..., frame, position)`."""
+    """Return `(example, ..., frame, bin)` for `(example, band and ..., frame, position)`."""
     bands = x.chunk(len(BANDS), dim=1)
     wide = [band.repeat_interleave(shared, -1) for band, (_, _, shared) in zip(bands, BANDS, strict=True)]
     return torch.cat(wide, dim=-1)

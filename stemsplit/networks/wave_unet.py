@@ -1,34 +1,37 @@
-"""Wave-U-Net: a U-Net over samples instead of spectra, waveform in and waveforms out.
+"""Wave-U-Net: a U-Net on samples instead of spectra, with waveforms as input and output.
 
 D. Stoller, S. Ewert and S. Dixon, "Wave-U-Net: A Multi-Scale Neural Network for End-to-End Audio Source
 Separation", ISMIR 2018 (arXiv 1806.03185): section 3.1 and the table of layers there, with the difference
-output layer (3.2.1), proper input context (3.2.2), stereo (3.2.3) and, where `learned` says so, learned
-upsampling (3.2.4). With linear upsampling it is the paper's M4 on two stems and its M6 on four; with learned
-upsampling its M5. Its input is both channels of a mixture, its output those of all stems. A level halves the
-rate: convolution of 15 samples, kept for later, then every second sample; on the way up samples are
-interpolated between each two, joined to what was kept, and convolved with filters of 5. No convolution is
-padded, so no output depends on zeros that are not in the sound, and there are fewer samples out than in.
+output layer (3.2.1), proper input context (3.2.2), stereo (3.2.3) and, with `learned`, learned upsampling
+(3.2.4). With linear upsampling it is the paper's M4 for two stems and M6 for four; with learned upsampling,
+M5. The input is a stereo mixture, the output all stems in stereo. Each level halves the sample rate: it
+convolves with kernels of 15 samples, keeps the result for the skip connection, and drops every second sample.
+On the way up, each level inserts an interpolated sample between each two, concatenates the skip connection,
+and convolves with kernels of 5 samples. No convolution is padded, so no output depends on zeros that are not
+in the sound, and the output is shorter than the input.
 
-Sizes: of L levels with filters of 2 h + 1 samples down and 2 k + 1 up, n samples at the bottom come of
-2**L (n - 1 + 4 h) + 1 - 2 h samples and give 2**L (n - 1 - 2 k) + 1 + 2 k. With L = 12, h = 7, k = 2 and
-n = 9 these are the 147,443 and 16,389 of the paper's code. What is lost at either end is C - h - k, where
-the context is C = 2**L (2 h + k): 65,536 samples, three seconds at 22.05 kHz. So of a multiple of the stride
-S = 2**L samples, h - 1 are left out at the front and h at the end, and the outputs are exactly the input
-without C samples at either end, for every such length and without padding.
+Lengths: with L levels and kernels of 2 h + 1 samples down and 2 k + 1 up, n samples at the bottom require
+2**L (n - 1 + 4 h) + 1 - 2 h input samples and give 2**L (n - 1 - 2 k) + 1 + 2 k outputs. With L = 12, h = 7,
+k = 2 and n = 9 these are the 147,443 and 16,389 of the paper's code. Either end loses C - h - k samples,
+where the context is C = 2**L (2 h + k): 65,536 samples, three seconds at 22.05 kHz. From an input of whole
+strides of S = 2**L samples, `forward` drops h - 1 samples at the start and h at the end; then it drops k + 1
+outputs at the start and k at the end. The rest covers exactly the input without C samples at either end.
 
-Decimation makes the answers depend on where the input begins: equal inputs give equal answers when they
-begin a multiple of S apart, and others do not. A segment of whole strides that begins at a multiple of S
-depends on C samples on either side of it, and on nothing else. A single sample depends on no more than the
-stride that it lies in, but that may be up to C + S - h - k - 1 samples away from it.
+Decimation makes outputs depend on where the input starts: the network is equivariant only to shifts by
+multiples of S. A segment of whole strides that starts at a multiple of S depends on itself and C samples on
+either side, and on nothing else. A single output depends on no more than the whole stride that contains it
+does, but this can reach C + S - h - k - 1 samples to one side.
 
-Parameters: 10,263,498 for four stems in stereo (elsewhere stated as 10.2 M, which is the same cut off), and
-1,546,302 for SMALL, which has the paper's filters, 10 levels of 12 and a context of 16,384 samples, 0.74 s.
+Parameters: 10,263,498 for four stems in stereo (10.2 M elsewhere, the same number truncated), and 1,546,302
+for SMALL, which has the paper's kernels, 10 levels that add 12 filters each, and a context of 16,384 samples
+(0.74 s).
 
-Not specified by the paper, or different here: the leaky ReLU's slope (0.2) and the initial weights (Glorot's
-uniform ones, no biases) are those of the authors' code. The last stem is the mixture minus the others, as in
-the paper, but is not clipped to [-1, 1], so that the stems sum to the mixture; its order of stems ends on
-the vocals, ours on whatever the last one is. A network for one stem gives a difference network's first
-of two outputs. Training: the paper takes the mean squared error of the samples (Adam, rate 1e-4, then 1e-5).
+Not specified by the paper, or different here: the leaky ReLU's slope (0.2) and the initial weights (Glorot
+uniform, zero biases) are from the authors' code. The last stem is the mixture minus the others, as in the
+paper, but is not clipped to [-1, 1], so that the stems sum to the mixture. The paper's last stem is the
+vocals; here it is the last stem of the model. A network for one stem is a network for two without the
+difference output. Training: the paper uses the mean squared error of samples (Adam, learning rate 1e-4, then
+1e-5).
 """
 
 from __future__ import annotations
@@ -52,17 +55,17 @@ class Config:
 
     levels: int = 12
     filters: int = 24
-    """How many filters each level has more than the one above."""
+    """Number of filters that each level adds to the one above."""
     down: int = 15
-    """Samples of a filter on the way down, an odd number; also at the bottom."""
+    """Kernel size on the way down and at the bottom, an odd number."""
     up: int = 5
-    """Samples of a filter on the way up, an odd number."""
+    """Kernel size on the way up, an odd number."""
     learned: bool = False
-    """Whether a sample between two others is a learned mixture of them, or their mean."""
+    """Whether upsampling inserts a learned weighted mean of two samples instead of their mean."""
 
     @property
     def stride(self) -> int:
-        """Inputs must begin at a multiple of this many samples for equal outputs."""
+        """Inputs must start at a multiple of this many samples for equal outputs."""
         return int(2**self.levels)
 
     @property
@@ -71,7 +74,7 @@ class Config:
         return self.stride * (self.down - 1 + self.up // 2)
 
     def sizes(self, bottom: int) -> tuple[int, int]:
-        """Return the numbers of input and output samples for a number left after the way down."""
+        """Return the numbers of input and output samples for `bottom` samples after the bottom layer."""
         margin = 2 * (self.context_samples - self.down // 2 - self.up // 2)
         out = self.stride * (bottom - self.up) + self.up
         return out + margin, out
@@ -86,7 +89,7 @@ STRIDE = Config().stride
 
 
 class WaveUNet(Network):
-    """Maps the waveform of a mixture to those of its stems."""
+    """Maps the waveform of a mixture to the waveforms of its stems."""
 
     sample_rate = SAMPLE_RATE
     channels = CHANNELS
@@ -120,13 +123,13 @@ class WaveUNet(Network):
             raise ValueError(
                 f"{time} samples must be a multiple of {self.stride}, and over {2 * self.context_samples}"
             )
-        # Of the samples that unpadded convolutions can give, those in the middle.
+        # The middle of all outputs of the unpadded convolutions.
         outputs = self.valid(mixture[..., half - 1 : time - half])
         first = self.config.up // 2 + 1
         return outputs[..., first : first + time - 2 * self.context_samples]
 
     def valid(self, mixture: Tensor) -> Tensor:
-        """Return all answers of unpadded convolutions, for one of the lengths that `Config.sizes` gives."""
+        """Return all outputs of the unpadded convolutions, for an input length from `Config.sizes`."""
         x, kept = mixture, []
         for layer in self.down[:-1]:
             kept.append(F.leaky_relu(layer(x), SLOPE))
@@ -144,7 +147,7 @@ class WaveUNet(Network):
 
 
 class _Between(nn.Module):
-    """Puts one more sample between each two: n in, 2 n - 1 out."""
+    """Inserts a sample between each two: n in, 2 n - 1 out."""
 
     def __init__(self, width: int, learned: bool) -> None:
         super().__init__()

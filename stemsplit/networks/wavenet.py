@@ -1,32 +1,33 @@
-"""The Wavenet for music: stacks of dilated convolutions over samples, waveform in and waveforms out.
+"""A Wavenet for music: stacks of dilated convolutions, with waveforms as input and output.
 
 F. Lluís, J. Pons and X. Serra, "End-to-end music source separation: is it possible in the waveform domain?",
 Interspeech 2019 (arXiv 1810.12187), the model of its figure 1; after D. Rethage, J. Pons and X. Serra, "A
-Wavenet for speech denoising", ICASSP 2018 (arXiv 1706.07162). Its input is one channel at 16 kHz. A
-convolution of three samples makes 64 features; then come stacks of ten layers whose three taps lie 1, 2, 4,
-... 512 samples apart, to both sides alike. Each multiplies the tanh of 64 of its features by the sigmoid of
-64 others; of this one sum goes on to the next layer, beside what came in, and another one to the end. There
-all layers' sums are added up, and two more convolutions of three samples (2048 and 256 features) end in a
-sample of each stem but the last. That one is the mixture without the others.
+Wavenet for speech denoising", ICASSP 2018 (arXiv 1706.07162). The input is one channel at 16 kHz. A
+convolution with a kernel of three samples outputs 64 features. Then come stacks of ten non-causal layers with
+kernels of three samples and dilations of 1, 2, 4, ... 512. Each multiplies the tanh of 64 features by the
+sigmoid of 64 others. From this product, a 1 x 1 convolution computes a residual, which is added to the
+layer's input for the next layer, and a skip output. The skip outputs of all layers are summed. Two more
+convolutions with kernels of three samples (2048 and 256 features) and a 1 x 1 convolution output all stems
+except the last, which is the mixture minus the others.
 
 No convolution is padded: the output is shorter by the context at either end, stacks * (2**layers - 1) + 3
-samples: one for the first convolution, 1023 for a stack of ten, and two for the last convolutions; 4095
-samples, 0.26 s, for the paper's four stacks. An input may begin at any sample: the stride is 1.
+samples. The first convolution needs one, each stack of ten layers 1023, and the last convolutions two. The
+paper's four stacks need 4095 samples (0.26 s). An input may start at any sample: the stride is 1.
 
-Parameters: 3,277,763 for four stems and 3,277,249 for one, the numbers that the authors' code keeps with its
+Parameters: 3,277,763 for four stems and 3,277,249 for one, the same numbers as in the authors' code for its
 trained models (the paper's 3.3 M).
 
-Not specified by the paper, or different here: biases (none but in the last layer), initial weights (Glorot's
-uniform ones) and the order of stems, of which the last has no output of its own, are those of the authors'
-code; that pads its convolutions and drops all outputs that depend on zeros, which gives the same numbers. It
-names a receptive field of 8,185 samples, without the first and the two last convolutions; with them it is
-8,191. Each channel of stereo is an example of its own here, where the paper makes one channel of two. Of the
-128 features that the last layer gives, the 64 for a layer after it are not used, there as here. Training:
-mean absolute error, in part with `l1_dissimilar` of `training/losses.py` (Adam, rate 1e-3, batches of 10
-excerpts of 9,785 samples, of which 1,601 come out).
+Not specified by the paper, or different here: biases (only in the last layer), initial weights (Glorot
+uniform) and the order of stems, of which the last has no output of its own, are from the authors' code. Their
+code pads its convolutions and drops all outputs that depend on zeros, which gives the same numbers. It states
+a receptive field of 8,185 samples, without the first and the two last convolutions; with them it is 8,191.
+Here each channel of a stereo mixture is a separate example; the paper mixes them to mono. The last layer's 64
+features for a next layer are unused, in the authors' code too. Training: mean absolute error, in part with
+`l1_dissimilar` of `training/losses.py` (Adam, learning rate 1e-3, batches of 10 excerpts of 9,785 samples, of
+which 1,601 have outputs).
 
-SMALL is for CPUs: two stacks of layers of 12 features, with 64 and 32 at the end; a context of 2049
-samples, 31,623 parameters.
+SMALL is for CPUs: two stacks, layers of 12 features, 64 and 32 features at the end, a context of 2049
+samples, and 31,623 parameters.
 """
 
 from __future__ import annotations
@@ -46,12 +47,12 @@ TAPS = 3
 
 @dataclass(frozen=True)
 class Config:
-    """The paper's."""
+    """The paper's sizes."""
 
     stacks: int = 4
     """The paper tries one to five."""
     layers: int = 10
-    """Of each stack; the taps of the last lie 2**(layers - 1) samples apart."""
+    """Layers per stack; the last has a dilation of 2**(layers - 1)."""
     features: int = 64
     last: tuple[int, int] = (2048, 256)
     """Features of the two convolutions at the end."""
@@ -68,7 +69,7 @@ CONTEXT_SAMPLES = Config().context_samples
 
 
 class Wavenet(Network):
-    """Maps one channel of a mixture to that channel of its stems."""
+    """Maps one channel of a mixture to the same channel of its stems."""
 
     sample_rate = SAMPLE_RATE
     channels = CHANNELS
@@ -110,7 +111,7 @@ class Wavenet(Network):
 
 
 class _Layer(nn.Module):
-    """A gated convolution of three samples, `dilation` apart."""
+    """A gated convolution of three samples with the dilation `apart`."""
 
     def __init__(self, features: int, apart: int) -> None:
         super().__init__()
@@ -119,7 +120,7 @@ class _Layer(nn.Module):
         self.sums = nn.Conv1d(features, 2 * features, 1, bias=False)
 
     def forward(self, x: Tensor, time: int) -> tuple[Tensor, Tensor]:
-        """Return the next layer's input, and `time` samples in the middle for the end."""
+        """Return the next layer's input, and the middle `time` samples of the skip output."""
         signal, gate = self.gated(x).chunk(2, 1)
         further, skipped = self.sums(torch.tanh(signal) * torch.sigmoid(gate)).chunk(2, 1)
         start = (further.shape[-1] - time) // 2

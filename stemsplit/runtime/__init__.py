@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 MOST_THREADS = 8
-"""Default maximum of threads. Each processes a separate segment, which takes about 50 MB."""
+"""Default maximum of threads; each processes a separate segment, which takes about 50 MB."""
 
 
 @dataclass(frozen=True)
 class Networks:
-    """The networks to run: those of some parts of a model."""
+    """The networks to run, one per requested part of a model."""
 
     name: str
     """Name in the registry."""
     parts: tuple[str, ...]
     stems: int
-    """The stems for which each network has outputs."""
+    """Number of stems that each network outputs."""
     tensors: Callable[[], Weights]
     """A function that loads the weights of the parts."""
     content: Callable[[], bytes]
@@ -65,12 +65,12 @@ class Runtime(Protocol):
     precision: str
     batch: int
     workers: int
-    """The best number of calls at a time."""
+    """The best number of parallel calls."""
 
     def __call__(self, features: Samples) -> Samples:
         """Return outputs `(stem, channel, position, ...)` for features `(view, position, ...)`.
 
-        Positions are frames, followed by bins, or samples.
+        Positions are frames (a bin axis follows) or samples.
         """
 
 
@@ -148,7 +148,7 @@ def pick_device(name: str) -> str:
 
 
 def _gpu_may_exist() -> bool:
-    """Whether to query torch, which takes a second to import. Without a driver there is no GPU."""
+    """Return whether a GPU driver may exist, without importing torch, which takes a second."""
     if sys.platform == "linux":
         # The drivers of NVIDIA, of NVIDIA in the Windows Subsystem for Linux, and of AMD.
         return any(os.path.exists(f"/dev/{node}") for node in ("nvidiactl", "dxg", "kfd"))

@@ -17,7 +17,11 @@ _DIGEST = hashlib.sha256().digest_size
 
 
 def folder() -> Path:
-    """Return the program's folder among the user's caches. Raises OSError if the user has none."""
+    """Return the program's folder in the user's cache.
+
+    Raises:
+        OSError: the user has no home folder.
+    """
     if sys.platform == "darwin":
         return _home() / "Library" / "Caches" / "stemsplit"
     if sys.platform == "win32":
@@ -33,7 +37,7 @@ def _home() -> Path:
 
 
 def key(*made_of: bytes) -> str:
-    """Return a cache key for a result that depends on all of this, and on nothing else."""
+    """Return a cache key for a result that depends on all of `made_of`, and on nothing else."""
     digest = hashlib.sha256()
     for part in made_of:
         digest.update(len(part).to_bytes(8, "little") + part)

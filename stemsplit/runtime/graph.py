@@ -1,4 +1,4 @@
-"""Running ONNX files: in OpenVINO or, if it is not installed, in onnxruntime."""
+"""Running ONNX files: in OpenVINO on a CPU if it is installed, otherwise in onnxruntime."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ class Graph(Protocol):
     outputs: tuple[Port, ...]
 
     def __call__(self, arrays: Sequence[Samples]) -> list[Samples]:
-        """Return the outputs for the inputs, both in the graph's order. It can run in several threads."""
+        """Return the outputs for the inputs, both in the graph's order; thread-safe."""
 
 
 def load(path: Path, options: RuntimeOptions, *, half: bool = False) -> Graph:
-    """Return the network of an ONNX file. With `half`, bfloat16 is used if the CPU supports it.
+    """Return the network of an ONNX file; with `half`, bfloat16 is used if the CPU supports it.
 
     Raises:
         BadWeights: the file is not an ONNX file, or is damaged.
-        DeviceUnavailable: the device or runtime does not exist, or no runtime is installed.
+        DeviceUnavailable: the device, runtime or precision is not available.
     """
     if options.runtime == "torch":
         raise DeviceUnavailable("Torch cannot run an ONNX file", "leave out --runtime")
@@ -64,7 +64,7 @@ def load(path: Path, options: RuntimeOptions, *, half: bool = False) -> Graph:
 
 
 class OpenVinoGraph:
-    """Runs on the CPU. One call uses all cores, which is worthwhile for large layers."""
+    """Runs on the CPU; one call uses all cores, which is worthwhile for large layers."""
 
     name = "openvino"
     device = "cpu"
@@ -121,7 +121,7 @@ class OnnxRuntimeGraph:
         settings.log_severity_level = 4
         try:
             self._session = onnxruntime.InferenceSession(path, settings, [provider])
-        except Exception as error:  # its errors have no common class or module
+        except Exception as error:  # its errors have only the package in common
             if type(error).__module__.partition(".")[0] != "onnxruntime":
                 raise
             raise not_onnx(path, error) from error
@@ -168,7 +168,7 @@ def _ports(ends: Sequence[Any]) -> tuple[Port, ...]:
 
 def not_onnx(path: Path, error: Exception) -> BadWeights:
     """Return the error for a file that the runtime cannot read."""
-    # Without the position in the runtime's source code.
+    # Drop the position in the runtime's source code.
     said = re.sub(r"(Exception from|Check '[^']*' failed at) \S+:\d+:", "", str(error))
     said = " ".join(said.split())[:200]
     return BadWeights(f"`{path}` is damaged, or not a supported ONNX file: {said}", "download it again")

@@ -106,9 +106,10 @@ class OpenVinoRuntime:
 
 
 class _Graphs:
-    """The networks of a model as graphs for a number of input positions. Weights are loaded when needed.
+    """The networks of a model as graphs with a fixed number of input positions.
 
-    If `apart`, the first step of the network is a separate graph, which runs in float32.
+    Weights are loaded when needed. If `apart`, the first step of the network is a separate graph, which runs
+    in float32.
     """
 
     def __init__(self, networks: Networks, positions: int, frame_stride: int, *, apart: bool) -> None:
@@ -128,7 +129,7 @@ class _Graphs:
         return translated(Preparation(alone), self._shape)
 
     def all_stems(self) -> Any:
-        """Return the graph of all networks together."""
+        """Return the graph of all networks, without the first step if `apart`."""
         import torch
 
         from stemsplit.runtime.torch_runtime import AllStems
@@ -159,7 +160,7 @@ def configuration(precision: str, threads: int) -> dict[str, Any]:
 
 
 def translated(module: nn.Module, shape: tuple[int, ...]) -> Any:
-    """Return the graph of a torch module that maps one tensor of a shape to another."""
+    """Return the graph of a torch module with one output, for one input of a fixed shape."""
     import torch
 
     openvino = _compat.openvino()
@@ -173,7 +174,7 @@ def translated(module: nn.Module, shape: tuple[int, ...]) -> Any:
         warnings.filterwarnings("ignore", "Converting a tensor to a Python")
         traced = torch.jit.trace(module, torch.zeros(shape), check_trace=False)  # type: ignore[no-untyped-call]
         traced = torch.jit.freeze(traced)
-    # As in openvino.convert_model, but without a second trace: a fifth of the time.
+    # As in openvino.convert_model, but without a second trace, in a fifth of the time.
     front_end = FrontEndManager().load_by_framework("pytorch")
     decoder = TorchScriptPythonDecoder(traced, skip_freeze=True)  # must outlive the graph
     graph = front_end.load(decoder)

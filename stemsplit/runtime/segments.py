@@ -21,7 +21,7 @@ from stemsplit.separation.separator import Execution, Samples
 warnings.filterwarnings("ignore", "A window was not provided", UserWarning)
 
 CPU_WORKERS = 2
-"""Number of parallel segments on a CPU, where they share the cores. Each can take hundreds of MB."""
+"""Number of parallel segments on a CPU; they share the cores, and each can take hundreds of MB."""
 
 
 class _ComplexInFloat32(TorchFunctionMode):
@@ -39,8 +39,8 @@ class TorchSegments:
     """Runs a module that maps sound `(batch, channel, time)` to `(batch, output, channel, time)`.
 
     A module with one output can omit its axis. A mono module gets left and right as a batch. With `half`, the
-    module can run in half precision, which is the default on GPUs. On a CPU that emulates bfloat16, it would
-    take five times as long.
+    module can run in half precision, which is the default on GPUs. On CPUs the default is float32, because
+    emulated bfloat16 takes five times as long.
 
     Raises:
         DeviceUnavailable: the device does not exist, or does not support this precision.

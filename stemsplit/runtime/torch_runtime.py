@@ -33,7 +33,7 @@ class AllStems(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return outputs `(stem, channel, position, ...)` for features `(1, view, position, ...)`.
 
-        Positions are frames, followed by bins, or samples. There are no outputs for the context at both ends.
+        Positions are frames (a bin axis follows) or samples. There are no outputs for context at either end.
         """
         networks = cast(Iterable[Network], self.networks)
         return torch.cat([self._outputs(network, features) for network in networks], dim=1)[0]
@@ -41,7 +41,7 @@ class AllStems(nn.Module):
     def _outputs(self, network: Network, features: Tensor) -> Tensor:
         context = self.context.frames
         outputs: Tensor
-        if self.prepared:  # of whole steps, each of one frame or several
+        if self.prepared:  # features are steps of one or more frames, and `scores` drops the context
             return network.masks(network.scores(features, margin=context).float())
         outputs = network(features, margin=context, frame_stride=self.frame_stride)
         outputs = network.masks(outputs.float())
