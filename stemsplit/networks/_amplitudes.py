@@ -1,4 +1,4 @@
-"""The base of networks that estimate amplitudes: the units that they count in, and bands of bins."""
+"""Base classes of networks that estimate amplitudes, with their units and frequency bands."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from torch import Tensor, nn
 from stemsplit.networks.base import RatioNetwork
 
 KNEE = 1 / 31.5
-"""Where bands stop being equally wide and become equally wide in log frequency, as a share of all bins.
+"""Corner frequency of the bands as a fraction of all bins, as on the mel scale: 700 Hz of 22,050 Hz.
 
-That of mel bands: 700 Hz of 22,050 Hz.
+Far below it, bands have equal widths; far above it, equal widths in log frequency.
 """
 
 LEAK = 0.1
-"""The slope below zero of a last ReLU in training: otherwise inactive nodes would stay inactive."""
+"""Negative slope of the last ReLU in training: otherwise inactive nodes would stay inactive."""
 LOUDEST = 20.0
-"""A logarithm: what is 170 dB louder than usual is no music, and its square would soon be infinite."""
+"""Upper limit of log amplitudes: 170 dB above usual is not music, and its square would soon overflow."""
 
 
 def relative(features: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
-    """Return magnitudes `(example, channel, frame, bin)` in units of what is loud, but usual, in each bin.
+    """Return magnitudes `(example, channel, frame, bin)` in units of a loud but usual level of each bin.
 
-    Without such units the treble, 60 dB below the bass, would be learned last or never. Matrices before and
-    after could hold them as well: they do not change what a network can represent, but how fast it trains.
+    Without these units, the treble, 60 dB below the bass, would be learned last or never. Weight matrices
+    could absorb them, so they change how fast a network trains, but not what it can represent.
     """
     return (features.float() - mean - deviation).clamp_max(LOUDEST).exp()
 
 
 def last_relu(x: Tensor, *, training: bool) -> Tensor:
-    """Return amplitudes, which are never below zero; in training they may be, a little."""
+    """Apply the last ReLU, which is leaky in training (see `LEAK`)."""
     return F.leaky_relu(x, LEAK) if training else F.relu(x)
 
 
 def together(x: Tensor) -> Tensor:
-    """Return all that is in a frame side by side: `(example, frame, channel * bin)`."""
+    """Flatten `(example, channel, frame, bin)` to `(example, frame, channel * bin)`."""
     return x.transpose(1, 2).flatten(2)
 
 
 def band_means(bins: int, bands: int) -> Tensor:
-    """Return the matrix `(bin, band)` that averages bins into mel-like bands, of one bin or more each."""
+    """Return the matrix `(bin, band)` that averages bins into mel-like bands of at least one bin each."""
     knee = bins * KNEE
     top = math.log1p(bins / knee)
     edges = [0]
@@ -56,9 +56,9 @@ def band_means(bins: int, bands: int) -> Tensor:
 
 
 class AmplitudeNetwork(RatioNetwork):
-    """Predicts the stems' amplitudes; its outputs are their ratios to the mixture's.
+    """Predicts the stems' amplitudes; the outputs are their ratios to the mixture's.
 
-    With `bands`, context is averaged into them.
+    With `bands`, `averaged` reduces bins to that many bands.
     """
 
     averages: Tensor
@@ -70,11 +70,11 @@ class AmplitudeNetwork(RatioNetwork):
             self.register_buffer("averages", band_means(bins, bands), persistent=False)
 
     def amplitudes(self, features: Tensor) -> Tensor:
-        """Return the mixture's amplitudes for log magnitudes, see `relative`."""
+        """Return the mixture's amplitudes for log magnitudes (see `relative`)."""
         return relative(features, self.mean, self.deviation)
 
     def averaged(self, x: Tensor) -> Tensor:
-        """Return the means of `(..., bin)` in bands; without bands all bins."""
+        """Average `(..., bin)` into bands; without bands, return all bins."""
         return x @ self.averages if self.bands else x
 
     def ratios(self, estimates: Tensor, mixture: Tensor) -> Tensor:
@@ -89,9 +89,9 @@ class AmplitudeNetwork(RatioNetwork):
 
 
 class ContextNetwork(AmplitudeNetwork):
-    """An amplitude network whose first layer joins a frame with frames around it, some frames apart.
+    """An amplitude network whose first layer is a dilated convolution over frames.
 
-    Of bands, `first` takes the context in bands, and `present` the frame itself in full.
+    With bands, the input of `first` is averaged into bands, and `present` adds the frame itself in full.
     """
 
     first: nn.Conv1d

@@ -1,7 +1,7 @@
-"""Transformer blocks with rotary positions, along an axis or within a window of it.
+"""Transformer blocks with rotary position embeddings, over an axis or within windows of it.
 
 Rotary position embeddings: J. Su et al., "RoFormer: enhanced Transformer with rotary position embedding",
-2021 (arXiv 2104.09864). A softmax between products of matrices is as fast on one thread as
+2021 (arXiv 2104.09864). On one thread, separate matrix products and a softmax are as fast as
 `scaled_dot_product_attention`.
 """
 
@@ -15,9 +15,9 @@ FAR_BELOW = -1e4
 
 
 class TransformerBlock(nn.Module):
-    """Attention along one axis and a gated feed-forward layer of size `inner`, each added to its input.
+    """Attention over one axis and a gated feed-forward layer of inner size `inner`, with skip connections.
 
-    Attention within a window is to `window` frames on either side.
+    Windowed attention spans `window` frames on either side.
     """
 
     def __init__(self, width: int, *, heads: int, inner: int, window: int) -> None:
@@ -31,15 +31,15 @@ class TransformerBlock(nn.Module):
         self.narrow = nn.Linear(inner, width)
 
     def forward(self, x: Tensor, rotations: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Map `(example, band, frame, feature)` to the same.
+        """Map `(example, band, frame, feature)` to the same shape.
 
         Without a mask, the bands of each frame attend to each other. With one (see `window_mask`), each
-        frame of a band attends to the three windows around it.
+        frame of a band attends to its own window and the two next to it.
         """
         row, position = (2, 1) if mask is None else (1, 2)
         x_normal = self.norm(x)
         y = torch.unflatten(self.queries_keys_values(x_normal), -1, (3, self.heads, -1))
-        order = (3, 0, row, 4, position, 5)  # (example, row, head, position, feature) of each
+        order = (3, 0, row, 4, position, 5)  # (example, row, head, position, feature) each
         queries, keys, values = y.permute(order).unbind()
         y = torch.unflatten(F.linear(x_normal, self._quarter_turned()), -1, (2, self.heads, -1))
         queries_turned, keys_turned = y.permute(order).unbind()
@@ -54,7 +54,7 @@ class TransformerBlock(nn.Module):
             y = ((queries @ keys.transpose(-1, -2) + mask).softmax(-1) @ values).flatten(3, 4)
         x = x + self.together((y.permute(0, 3, 1, 2, 4) if mask is None else y.transpose(2, 3)).flatten(3))
         x_normal = self.norm_wide(x)
-        wide, gate = (  # two products are faster than one that must be cut in two
+        wide, gate = (  # two products are faster than one that must be split
             F.linear(x_normal, weight, bias)
             for weight, bias in zip(self.wide.weight.chunk(2), self.wide.bias.chunk(2), strict=True)
         )
@@ -62,22 +62,22 @@ class TransformerBlock(nn.Module):
         return x + added
 
     def _quarter_turned(self) -> Tensor:
-        """Return weights that give queries and keys with each pair of features turned by a right angle.
+        """Return weights for queries and keys with each pair of features rotated by 90 degrees.
 
-        Any rotation is a sum of the features and these: no feature has to be sliced and joined.
+        Any rotation is a weighted sum of the original features and these, without slicing or concatenation.
         """
         weight = torch.unflatten(self.queries_keys_values.weight, 0, (3, self.heads, 2, -1))[:2]
         return torch.stack([-weight[:, :, 1], weight[:, :, 0]], 2).flatten(0, 3)
 
 
 def _three_windows(x: Tensor, window: int) -> Tensor:
-    """Return, for each window of `(example, row, head, position, feature)`, it and the two beside it."""
+    """Return each window of `(example, row, head, position, feature)` joined with the two next to it."""
     x = torch.unflatten(F.pad(x, (0, 0, window, window)), 3, (-1, window))
     return torch.cat([x[:, :, :, :-2], x[:, :, :, 1:-1], x[:, :, :, 2:]], 4)
 
 
 def window_mask(padded: int, frames: int, window: int, device: torch.device) -> Tensor:
-    """Return `(window, query, key)`: 0 where a key is near enough and no padding, -infinity elsewhere."""
+    """Return `(window, query, key)`: 0 for keys within `window` frames, -infinity for others and padding."""
     queries = torch.arange(padded, device=device).view(-1, window, 1)
     keys = queries[:, :1] + torch.arange(-window, 2 * window, device=device)
     near = ((queries - keys).abs() <= window) & (keys >= 0) & (keys < frames)
@@ -85,9 +85,9 @@ def window_mask(padded: int, frames: int, window: int, device: torch.device) -> 
 
 
 def silence_mask(silent: Tensor, padded: int, window: int) -> Tensor:
-    """Return `(example, 1, 1, window, 1, key)`: 0 where there is sound in a key's frame, else far below.
+    """Return `(example, 1, 1, window, 1, key)`: 0 for keys of frames with sound, `FAR_BELOW` for silent ones.
 
-    Not infinitely far: among silent keys alone, attention must go somewhere.
+    It is finite because a softmax over keys that are all -infinity is NaN.
     """
     mask = torch.zeros(silent.shape, device=silent.device).masked_fill(silent, FAR_BELOW)
     mask = F.pad(mask, (0, padded - silent.shape[1]))[:, None, None, :, None]
@@ -95,10 +95,10 @@ def silence_mask(silent: Tensor, padded: int, window: int) -> Tensor:
 
 
 def rotary(positions: int, size: int, device: torch.device, *, step: int = 1) -> Tensor:
-    """Return cosines and sines `(2, position, feature)`, computed in float64: exact at far positions, too.
+    """Return cosines and sines `(2, position, feature)`, computed in float64 to be exact at high positions.
 
-    Features are turned in pairs, one of the first half with one of the second, by angles that grow with the
-    position, `step` times as fast.
+    Each feature of the first half is paired with one of the second half. A pair is rotated by an angle
+    proportional to `step` times the position.
     """
     pairs = torch.arange(size // 2, device=device, dtype=torch.float64)
     speeds = 10_000.0 ** (-2 / size * pairs)

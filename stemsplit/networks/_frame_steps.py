@@ -1,6 +1,6 @@
-"""Networks that run on every `step`-th frame only, and interpolate their outputs for the frames between.
+"""Helpers for networks that run only on every `step`-th frame and interpolate the outputs in between.
 
-Frames are counted from the first of the input, so that it must begin at a multiple of the step.
+Steps are counted from the first input frame, so an input must begin at a multiple of the step.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from stemsplit.dsp.features import FLOOR
 def context_frames(steps: int, *, step: int, seen: int) -> int:
     """Return the frames on either side that interpolated outputs depend on.
 
-    `steps` are those on either side that the network itself depends on, `seen` the frames of each step that
-    are input. A frame just before the next step has the last step's context and `step - 1` frames; one just
-    after a step depends on all frames of the next step's farthest one.
+    The network itself depends on `steps` steps on either side, and on the first `seen` frames of each. A
+    frame between two steps depends on both: they are up to `step - 1` frames away, and the last step of the
+    context has `seen - 1` more frames.
     """
     return steps * step + (step - 1) + (seen - 1)
 
@@ -27,7 +27,7 @@ def context_frames(steps: int, *, step: int, seen: int) -> int:
 def in_steps(features: Tensor, *, step: int, seen: int) -> Tensor:
     """Return the first `seen` frames of each step, `(example * seen, view, step, bin)`.
 
-    What is missing of the last step is silence. Shapes: features `(example, view, frame, bin)`.
+    The last step is padded with silence. Shapes: features `(example, view, frame, bin)`.
     """
     padded = F.pad(features, (0, 0, 0, -features.shape[2] % step), value=math.log(FLOOR))
     steps = torch.unflatten(padded, 2, (-1, step))[:, :, :, :seen]
@@ -35,7 +35,7 @@ def in_steps(features: Tensor, *, step: int, seen: int) -> Tensor:
 
 
 def as_views(x: Tensor, silent: Tensor, *, seen: int) -> tuple[Tensor, Tensor]:
-    """Return the frames of each step as further views of one, and whether all of them are silent.
+    """Return the frames of each step as additional views, and whether all of them are silent.
 
     Shapes: x `(example * seen, view, step, position)` as in `in_steps`, silent `(example * seen, step)`.
     """
@@ -43,15 +43,15 @@ def as_views(x: Tensor, silent: Tensor, *, seen: int) -> tuple[Tensor, Tensor]:
 
 
 def steps_around(frames: int, *, step: int, margin: int) -> int:
-    """Return how many steps at either end no output depends on directly: those of `margin` frames at most."""
+    """Return how many steps at either end are not needed to interpolate the frames outside `margin`."""
     last = math.ceil((frames - 1 - margin) / step)
     return max(0, min(margin // step, frames // step - 1 - last))
 
 
 def interpolated(outputs: Tensor, *, step: int) -> Tensor:
-    """Return outputs `(example, stem, channel, frame, bin)` of all frames, along straight lines.
+    """Return outputs `(example, stem, channel, frame, bin)` of all frames, by linear interpolation.
 
-    Those after the last step are the last step's own.
+    Frames after the last step repeat its outputs.
     """
     last = outputs[:, :, :, -1:]
     rise = torch.cat([outputs[:, :, :, 1:], last], 3) - outputs

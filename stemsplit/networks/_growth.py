@@ -1,4 +1,4 @@
-"""Weights of a small band transformer for a larger one, which then computes the same."""
+"""Extends the weights of a band transformer to a larger one that initially has the same outputs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 ADDED = ("together.weight", "narrow.weight", "narrow.bias")
-"""What a block adds to its input is zero if these are."""
+"""If these are zero, a block is the identity."""
 
 
 def grown(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *, pair: int) -> dict[str, Tensor]:
-    """Return the `given` weights in the shapes of a network's `own`, where these have more blocks or views.
+    """Return the `given` weights, extended to the blocks and views of a network's `own` weights.
 
-    New blocks add nothing, and the weights of new views are zero. Whatever else differs is left as it is.
+    New blocks are identities, and the weights of new views are zero. Other mismatches are left for
+    `load_state_dict` to report.
     """
     added = {
         key: torch.zeros_like(tensor) if key.endswith(ADDED) else tensor
@@ -25,12 +26,12 @@ def grown(own: Mapping[str, Tensor], given: Mapping[str, Tensor], *, pair: int) 
 
 
 def _with_views(key: str, given: Tensor, own: Tensor | None, pair: int) -> Tensor:
-    """Return weights with zeros for further views, which are the last ones of each band, and of each bin."""
+    """Return weights with zeros for additional views, which come last in each band and position."""
     if own is None or own.shape == given.shape or not key.endswith("weight"):
         return given
     if key.startswith("split."):  # (band, view and position, feature)
         return _padded(given, own, 1)
-    if key.startswith("details."):  # (map, bin of a pair and view, 3, 3)
+    if key.startswith("details."):  # (map, position of a pair and view, 3, 3)
         given, own = (torch.unflatten(weight, 1, (pair, -1)) for weight in (given, own))
         return _padded(given, own, 2).flatten(1, 2)
     return given

@@ -1,8 +1,8 @@
 """The side signal of mono and narrow recordings, for networks with left, right, mid and side as input.
 
-Their training songs were stereo, with a side signal 5 to 20 dB below the mid signal, and a mono recording has
-none: its features are far from all that such a network was trained on, and its masks are hardly better than
-chance. So the network is shown a side signal that is not there.
+These networks were trained on stereo songs, with a side signal 5 to 20 dB below the mid signal. A mono
+recording has no side signal. Its features are far from the training data, and the masks are hardly better
+than chance. So the network's input gets a side signal that the recording does not have.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 DECIBEL = math.log(10) / 20
-"""In natural logarithms of magnitudes."""
+"""One decibel in natural logarithms of magnitudes."""
 NARROW = -30 * DECIBEL
-"""Level of the side signal relative to the mid signal, over all bins of a frame, that counts as narrow."""
+"""Frames count as narrow up to this level of side relative to mid, over all bins."""
 RAISED = -10 * DECIBEL
-"""Least level in each bin, in narrow frames; -8 and -14 dB were worse."""
+"""Minimum level of side relative to mid in each bin of narrow frames; -8 and -14 dB were worse."""
 SLOPE = 2.0
-"""How many dB lower the least level is for each dB that a frame is wider than narrow."""
+"""How many dB the minimum falls for each dB by which a frame's side level exceeds `NARROW`."""
 
 
 def with_side(features: Tensor) -> Tensor:
-    """Return features with the side signal of narrow frames raised.
+    """Return features with a raised side signal in narrow frames.
 
-    In frames of the usual width only bins change whose side signal is 30 dB below the mid signal or further.
+    In frames of usual width, only bins with a side signal at least 30 dB below the mid signal change.
 
     Shapes: log magnitudes `(example, view, frame, bin)` of left, right, mid and side.
     """

@@ -1,42 +1,42 @@
-"""The band-split Transformer: bands of a spectrum attend to each other, and each to its own past and future.
+"""The band-split Transformer: attention across the bands of a spectrum, then along time within each band.
 
 W.-T. Lu, J.-C. Wang, Q. Kong and Y.-N. Hung, "Music source separation with band-split RoPE Transformer",
-ICASSP 2024 (arXiv 2309.02612), section 2: a spectrum in bands, Transformers along time and across bands in
-turn with rotary position embeddings, and masks band by band. The split is that of Y. Luo and J. Yu, "Music
-source separation with band-split RNN", IEEE/ACM Transactions on Audio, Speech, and Language Processing 31,
-2023 (arXiv 2209.15174). The input is the log magnitudes of left, right, mid and side. The outputs are scores
-of all stems for each channel, frame and bin; a softmax over the stems makes masks of them.
+ICASSP 2024 (arXiv 2309.02612), section 2: the spectrum is split into bands, Transformers with rotary position
+embeddings alternate between time and bands, and each band has a mask head. The band split is from
+Y. Luo and J. Yu, "Music source separation with band-split RNN", IEEE/ACM Transactions on Audio, Speech, and
+Language Processing 31, 2023 (arXiv 2209.15174). The input is the log magnitudes of left, right, mid and side.
+The outputs are scores of all stems for each channel, frame and bin; a softmax over the stems gives the masks.
 
-Not specified by the papers, or different here: this is a network for CPUs, far smaller than the
-paper's, and all sizes are its own (the paper's: some 60 bands, 384 features, 12 blocks).
+Not specified by the papers, or different here: this network is for CPUs and far smaller than the paper's.
+Its sizes are this project's choice (the paper's: some 60 bands, 384 features, 12 blocks).
 
-* Time: the paper attends to the whole of its excerpt. Here a frame attends to `window` frames on either side,
-  so that the network depends on `context_frames` frames and no more, and gives the same numbers in a stream.
-* Silence: no frame attends to one of nothing but digital silence. Training excerpts end where
-  they are cut; what lies before and after a song must be ignored without training for it.
-* Mono: the side signal of frames that are mono, or almost, is raised (see `_sides`).
-* Frames: 93 ms long and 23 ms apart (the paper's: 46 and 10 ms), which tells harmonics of a low voice
-  apart, and makes fewer tokens.
-* Positions: up to 5.9 kHz a position is a bin, 11 Hz wide. Above, two bins share one, and from 10.7 kHz four,
-  where nothing is lost by it and half of all bins would be.
-* Bands: 33, the finer the lower as in both papers, and all bands of one size are one product of matrices.
-* Steps: `HALF` runs on every second frame, with the one after it as further views. Scores of frames between
-  are means of those beside them.
-* Masks: real ones from log magnitudes, where the papers make complex ones from complex spectra; these are
-  between 0 and 1 and sum to one. One network gives all stems; the papers train one per stem.
-* A band's head is one linear layer (in the papers a perceptron with a hidden layer). But few features cannot
-  say which of a wide band's many bins stand out. So convolutions over 3 x 3 positions find `details` of each,
-  such as whether it is a ridge, a click, or from one side, and a band's head says how much each of them
-  counts in the scores of each stem: the mask follows harmonics that no band could describe. What counts as a
-  detail depends on what the bands know by then: `refinements` add to the details what two more convolutions
-  make of them, with an offset between these from the band's features.
+* Time: the paper attends to the whole excerpt. Here a frame attends to `window` frames on either side. So
+  outputs depend on `context_frames` frames on either side and no more, and are the same in a stream.
+* Silence: no frame attends to frames of digital silence. Training excerpts end where they are cut, so the
+  network is not trained to ignore the silence before and after a song.
+* Mono: the side signal of mono and nearly mono frames is raised (see `_sides`).
+* Frames: 93 ms long and 23 ms apart (the paper's: 46 and 10 ms), which resolves the harmonics of low voices
+  and makes fewer tokens.
+* Positions: up to 5.9 kHz, a position is one bin, 11 Hz wide. Above, two bins share a position. From 10.7 kHz
+  on, where half of all bins are, four do, which loses nothing.
+* Bands: 33, narrower at low frequencies as in both papers. Bands of one size share a batched matrix product.
+* Steps: `HALF` runs on every second frame; the frame after it is input as additional views. Scores of skipped
+  frames are the means of their neighbors' scores.
+* Masks: real, from log magnitudes, between 0 and 1, with a sum of 1 (in the papers: complex, from complex
+  spectra). One network has outputs for all stems; the papers train one network per stem.
+* Heads: one linear layer per band (in the papers, an MLP with a hidden layer). A band's few features cannot
+  describe each of its many bins. So 3 x 3 convolutions, over frames and pairs of positions, compute `details`
+  feature maps, for example of ridges, clicks or panning. A band's head outputs the weights of these maps in
+  each stem's scores, so the masks follow harmonics that a band's features could not describe. `refinements`
+  are residual blocks of two more convolutions over the maps, with an offset from the band's features
+  between the two: the maps depend on what the Transformers computed.
 * Order: across bands first, then along time. Feed-forward layers are gated (SwiGLU: N. Shazeer, "GLU variants
-  improve Transformer", 2020) instead of the GELU; norms are LayerNorms instead of RMSNorms, which
-  were no faster. There is no dropout.
+  improve Transformer", 2020) instead of GELU. Norms are LayerNorm instead of RMSNorm, which was no faster.
+  There is no dropout.
 
-Of frames that are only context, each block computes a window less than the one before: no later block depends
-on the rest. The input of convolutions is pairs of positions with twice as many channels, and channels last:
-on a CPU that is more than twice as fast, for the same traffic in memory.
+Each block drops one window of context frames at either end, because no later block depends on them.
+Convolutions run on pairs of positions with twice as many channels, in channels-last format: on a CPU this is
+more than twice as fast, for the same memory traffic.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ CHANNELS = 2
 VIEWS = 4
 SILENCE = math.log(FLOOR) + 1e-3
 PAIR = 2
-"""Positions that are one to the convolutions."""
+"""Adjacent positions that the convolutions process as one."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """The sizes, this project's own; `width` must be a multiple of twice the `heads`."""
+    """The sizes, chosen for this project; `width` must be a multiple of `2 * heads`."""
 
     bands: tuple[tuple[int, int, int], ...] = (
         (8, 8, 1),
@@ -79,27 +79,24 @@ class Config:
         (1, 64, 4),
         (1, 104, 4),
     )
-    """From the lowest frequency up: how many bands, of how many positions each, and how many bins share one.
-
-    Positions are in pairs, in each band, and in all bands with as many bins to one.
-    """
+    """From the lowest frequency up: number of bands, positions per band (even), and bins per position."""
     width: int = 64
-    """Features of a band in a frame."""
+    """Features per token (one band of one frame)."""
     heads: int = 4
     blocks: int = 5
-    """Pairs of Transformers, one across bands and one along time."""
+    """Pairs of Transformer blocks: one across bands, one along time."""
     window: int = 16
-    """Steps on either side that a Transformer along time attends to."""
+    """Steps on either side that a block along time attends to."""
     step: int = 1
-    """Frames from one that has a token to the next; scores of those between are interpolated."""
+    """Frames from one token to the next; scores of the frames between are interpolated."""
     seen: int = 1
-    """Frames of a step that are input, from its first on."""
+    """Frames of each step that are input, starting with its first."""
     expansion: int = 2
-    """How many times `width` the inner size of the feed-forward layers is."""
+    """Inner size of the feed-forward layers, in multiples of `width`."""
     details: int = 16
-    """What is known of each position from those next to it."""
+    """Feature maps of the convolutions."""
     refinements: int = 2
-    """Of the details, in the light of what the bands know."""
+    """Residual blocks over the details, conditioned on the bands' features."""
 
     @property
     def context_frames(self) -> int:
@@ -108,19 +105,19 @@ class Config:
 
     @property
     def context_steps(self) -> int:
-        """Steps on either side that a token depends on: refinements pass on what the bands know."""
+        """Steps on either side that a score depends on; refinements spread the tokens' context further."""
         passed_on = max(0, 2 * self.refinements - 1)
         return max(self.context_of_details, self.blocks * self.window + passed_on)
 
     @property
     def context_of_details(self) -> int:
-        """The same, by way of the convolutions alone."""
+        """The same, through the convolutions alone."""
         return 1 + 2 * self.refinements
 
 
 HALF = Config(window=8, step=2, seen=2)
 FAST = Config(window=8, step=2)
-"""Takes the weights of `Config`: no frame in between is input."""
+"""Runs with the weights of `Config()`; the skipped frames are not input."""
 CONTEXT_FRAMES = Config().context_frames
 
 
@@ -152,16 +149,16 @@ class BandTransformer(Network):
     def forward(self, features: Tensor, *, margin: int = 0, frame_stride: int = 1) -> Tensor:
         """Return scores `(example, stem, channel, frame, bin)` for `(example, view, frame, bin)`.
 
-        There are none for `margin` frames at either end, which only serve as context.
+        There are none for `margin` frames at either end, which are only context.
         """
         scores = self.scores(self.prepare(features), margin=margin)
         return scores[:, :, :, : features.shape[2] - 2 * margin] if self.config.step > 1 else scores
 
     def prepare(self, features: Tensor) -> Tensor:
-        """Return normalized features `(example, view, step, position)`; those of silent steps are 0.
+        """Return normalized features `(example, view, step, position)`, which are 0 in silent steps.
 
-        In float32, whatever the precision of the rest: features rounded to bfloat16 no longer tell which
-        frames are silent, which costs 0.1 to 0.2 dB. Rounding what this returns costs nothing.
+        Runs in float32, whatever the precision of the rest: features rounded to bfloat16 no longer show which
+        frames are silent, which costs 0.1 to 0.2 dB. Rounding the returned features costs nothing.
         """
         features, step, seen = features.float(), self.config.step, self.config.seen
         if step > 1:
@@ -173,7 +170,7 @@ class BandTransformer(Network):
         return x.masked_fill(silent[:, None, :, None], 0)
 
     def scores(self, prepared: Tensor, *, margin: int = 0) -> Tensor:
-        """Return what `forward` does, for features that are prepared, of whole steps."""
+        """Return the scores of `forward` for prepared features; the last step counts as complete."""
         step, frames = self.config.step, self.config.step * prepared.shape[2]
         if step == 1:
             return self._step_scores(prepared, margin)
@@ -182,7 +179,7 @@ class BandTransformer(Network):
         return every.narrow(3, margin - step * skipped, frames - 2 * margin)
 
     def _step_scores(self, prepared: Tensor, margin: int) -> Tensor:
-        """Return scores of all steps but `margin` at either end."""
+        """Return scores of all steps, except `margin` steps at either end."""
         x, config, frames = prepared, self.config, prepared.shape[2]
         silent = x.abs().amax((1, 3)) == 0
         tokens = self._split(F.pad(x, (0, 0, 0, -frames % config.window)))
@@ -191,7 +188,7 @@ class BandTransformer(Network):
         rotary_along = rotary(padded, size, x.device, step=config.step)
         mask = window_mask(padded, frames, config.window, x.device)
         mask = mask + silence_mask(silent, padded, config.window)
-        # Of a margin that is long enough, each block needs a window less at either end than the one before.
+        # If the margin is long enough, drop a window at either end after each block: no later block needs it.
         cut = config.window if margin >= config.context_steps else 0
         for across, along in zip(self.across, self.along, strict=True):
             tokens = along(across(tokens, rotary_across), rotary_along, mask)
@@ -199,7 +196,8 @@ class BandTransformer(Network):
                 tokens, rotary_along = (x[..., cut:-cut, :] for x in (tokens, rotary_along))
                 mask = mask[..., 1:-1, :, :]
         skipped = max(0, margin - config.context_of_details)
-        gone = cut * config.blocks - skipped  # frames without tokens, whose details no output depends on
+        # Pad steps that have details but no tokens: no output depends on these tokens. Crop if negative.
+        gone = cut * config.blocks - skipped
         tokens = F.pad(self.norm(tokens), (0, 0, gone, gone + frames - padded)).transpose(0, 1)
         pairs = torch.unflatten(x[:, :, skipped : frames - skipped], 3, (-1, PAIR))
         pairs = pairs.permute(0, 4, 1, 2, 3).flatten(1, 2).contiguous(memory_format=torch.channels_last)
@@ -212,16 +210,16 @@ class BandTransformer(Network):
         return self._scores(details, torch.split(tokens[:, :, inner], counts))
 
     def start_from(self, tensors: Mapping[str, Tensor]) -> None:
-        """Load weights, also those of a network with fewer blocks or views: at steps, it is the same."""
+        """Load weights, also of a network with fewer blocks or views; added ones initially have no effect."""
         self.load_state_dict(grown(self.state_dict(), tensors, pair=PAIR))
 
     def masks(self, outputs: Tensor) -> Tensor:
-        """Return masks for scores, of one stem alone a sigmoid."""
+        """Return masks: the softmax of scores over stems, or the sigmoid if there is only one stem."""
         outputs = outputs.float()
         return outputs.softmax(1) if self.stems > 1 else outputs.sigmoid()
 
     def _positions(self, x: Tensor) -> Tensor:
-        """Return the means of bins that share a position, `(..., position)` for `(..., bin)`."""
+        """Average the bins that share a position: `(..., position)` for `(..., bin)`."""
         runs = torch.split(x, [count * size * shared for count, size, shared in self.config.bands], -1)
         shares = [shared for _, _, shared in self.config.bands]
         return torch.cat(
@@ -229,7 +227,7 @@ class BandTransformer(Network):
         )
 
     def _split(self, x: Tensor) -> Tensor:
-        """Return `(example, band, frame, feature)` for `(example, view, frame, position)`."""
+        """Return tokens `(example, band, frame, feature)` for `(example, view, frame, position)`."""
         runs = torch.split(x, [count * size for count, size, _ in self.config.bands], -1)
         tokens = [
             layer(torch.unflatten(run, -1, (count, size)).permute(3, 0, 2, 1, 4).flatten(3))
@@ -238,9 +236,10 @@ class BandTransformer(Network):
         return torch.cat(tokens).transpose(0, 1)
 
     def _scores(self, details: Tensor, known: Sequence[Tensor]) -> Tensor:
-        """Return `(example, stem, channel, frame, bin)`.
+        """Return scores `(example, stem, channel, frame, bin)`.
 
-        Shapes: details `(example, frame, position, detail)`; known `(band, example, frame, feature)` each.
+        Shapes: details `(example, frame, position, detail)`; known `(band, example, frame, feature)` for each
+        entry of `config.bands`.
         """
         examples, frames = details.shape[:2]
         scores = []
@@ -258,18 +257,18 @@ class BandTransformer(Network):
 
 
 class _Refinement(nn.Module):
-    """Adds to the details what two convolutions make of them, the first with offsets from each band."""
+    """A residual block of two convolutions over the details, with offsets from each band in between."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         maps = PAIR * config.details
         self.sizes = [(count, size // PAIR) for count, size, _ in config.bands]
         self.inner, self.outer = (nn.Conv2d(maps, maps, 3, padding=1) for _ in range(2))
-        nn.init.zeros_(self.outer.weight)  # at first it adds nothing
+        nn.init.zeros_(self.outer.weight)  # at first it adds only its bias
         self.offsets = nn.ModuleList(_BandLinear(count, config.width, maps) for count, _ in self.sizes)
 
     def forward(self, details: Tensor, known: Sequence[Tensor]) -> Tensor:
-        """Map details `(example, map, frame, pair)`, for tokens `(band, example, frame, feature)`."""
+        """Refine details `(example, map, frame, pair)` with tokens `(band, example, frame, feature)`."""
         runs = torch.split(self.inner(details), [count * size for count, size in self.sizes], 3)
         told = []
         for (count, size), layer, tokens, run in zip(self.sizes, self.offsets, known, runs, strict=True):
@@ -285,7 +284,7 @@ def _block(config: Config) -> TransformerBlock:
 
 
 class _BandLinear(nn.Module):
-    """A linear layer for each of several bands."""
+    """One linear layer per band, as a batched matrix product."""
 
     def __init__(self, bands: int, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -294,5 +293,5 @@ class _BandLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(bands, 1, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map `(band, example, frame, feature)` to as many other features."""
+        """Map `(band, example, frame, input)` to `(band, example, frame, output)`."""
         return torch.unflatten(torch.baddbmm(self.bias, x.flatten(1, 2), self.weight), 1, x.shape[1:3])

@@ -12,12 +12,12 @@ class Network(nn.Module):
     """The methods that runtimes and training call, with defaults for all except `forward`.
 
     `forward(features, *, margin=0, frame_stride=1)` maps `(example, view, position, ...)` to outputs
-    `(example, stem, channel, position, ...)`; positions are frames, followed by bins, or samples. `margin`
-    positions at either end are context only: a network may leave out their outputs. With a `frame_stride`,
-    which few networks support, there are outputs for every such frame only.
+    `(example, stem, channel, position, ...)`. Positions are samples, or frames followed by a bin axis.
+    `margin` positions at either end are context only: a network may leave out their outputs. With a
+    `frame_stride`, which few networks support, there are outputs only for every `frame_stride`-th frame.
 
-    With `bins` there are buffers `mean` and `deviation` of each bin, which belong to the weights; `forward`
-    standardises its input by them.
+    With `bins`, the buffers `mean` and `deviation` hold one value per bin and belong to the weights.
+    `forward` standardizes its input with them.
     """
 
     mean: Tensor
@@ -31,7 +31,7 @@ class Network(nn.Module):
             self.register_buffer("deviation", torch.ones(bins))
 
     def masks(self, outputs: Tensor) -> Tensor:
-        """Return masks from 0 to 1 for outputs in float32. Default: the outputs, which suits waveforms."""
+        """Return masks from 0 to 1 for float32 outputs. Default: the outputs, as for waveforms."""
         return outputs
 
     def prepare(self, features: Tensor) -> Tensor:
@@ -39,12 +39,12 @@ class Network(nn.Module):
         return features
 
     def scores(self, prepared: Tensor, *, margin: int = 0) -> Tensor:
-        """Return the outputs of `forward` for prepared features, without those of the margin."""
+        """Return the outputs of `forward` for prepared features, except for the margin."""
         outputs: Tensor = self(prepared, margin=margin)
         return outputs
 
     def start_from(self, tensors: Mapping[str, Tensor]) -> None:
-        """Load weights to train on from: this network's, or those of a smaller one if that can be done.
+        """Load weights to start training from: of this network or, where supported, of a smaller one.
 
         Raises:
             RuntimeError: they do not fit.
@@ -53,17 +53,17 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def normalize(self, mean: Tensor, deviation: Tensor) -> None:
-        """Standardise the input by the mean and deviation of each bin."""
+        """Set the mean and deviation of each bin, by which the input is standardized."""
         self.mean.copy_(mean)
         self.deviation.copy_(deviation)
 
     def fit_weight(self, examples: Iterable[tuple[Tensor, Tensor]]) -> Tensor | None:
-        """Fit what gradients do not train, on features and true ratios of validation examples."""
+        """Fit weights that gradients do not train, on features and target ratios of validation examples."""
 
 
 class RatioNetwork(Network):
     """A network whose outputs are ratios of magnitudes, which masks bound by one."""
 
     def masks(self, outputs: Tensor) -> Tensor:
-        """Return masks of the same shape: the ratios, within 0 and 1."""
+        """Return masks of the same shape: the ratios, clamped to [0, 1]."""
         return outputs.clamp(0, 1)

@@ -1,16 +1,16 @@
-"""The binary-mask CNN: a small image network that says which bins of a spectrum belong to a stem.
+"""The binary-mask CNN: a small convolutional network that predicts which bins of a spectrum belong to a stem.
 
 O. Tkachuk, "Development of a sound source separation system based on machine learning methods", Lviv
-Polytechnic National University. It reads 25 frames of 513 log magnitudes and predicts, for the frame
-in the middle, the probability that each bin belongs to the stem: the binary mask B = (S > T * M) for a
-stem's magnitude S in a mixture's magnitude M. One network per stem, with 323,233 parameters each.
+Polytechnic National University. The input is 25 frames of 513 log magnitudes. The output, for each bin of
+the middle frame, is the probability that the binary mask B = (S > T * M) is 1, for the stem's magnitude S and
+the mixture's magnitude M. There is one network per stem, with 323,233 parameters each.
 
 Not specified by the paper, and chosen here: the slope of the leaky ReLU (0.01), the dropout rates (none: it
 was better without, see `docs/research/training.md`), `same` padding (the parameter counts demand it), and the
 scaling of the input, which is a fixed mean and deviation per bin, measured on the training data.
 
-Windows share almost all of their work. `forward_windows` computes window after window and is the reference;
-`forward_frames` gives the same numbers for a run of consecutive windows, several times faster.
+Overlapping windows share almost all of their work. `forward_windows` computes each window by itself and is
+the reference; `forward_frames` gives the same numbers for consecutive windows, several times faster.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ PARAMETERS = 323_233
 BINS = 513
 FRAMES = 25
 STEPS = (1, 3)
-"""How many frames apart the masked frames may be."""
+"""Supported distances between masked frames, in frames."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """What the paper leaves open; the dropout rates matter to training only."""
+    """What the paper leaves open; the dropout rates affect only training."""
 
     negative_slope: float = 0.01
     dropout: float = 0.0
@@ -71,7 +71,7 @@ class BinaryMaskCNN(Network):
         return self.forward_frames(features[:, 0], frame_stride)[:, None, None]
 
     def masks(self, outputs: Tensor) -> Tensor:
-        """Return the probabilities that logits stand for."""
+        """Return the sigmoid of the logits."""
         return torch.sigmoid(outputs)
 
     def forward_windows(self, windows: Tensor) -> Tensor:
@@ -83,29 +83,28 @@ class BinaryMaskCNN(Network):
         return self._head(x)
 
     def forward_frames(self, frames: Tensor, step: int = 1) -> Tensor:
-        """Return logits `(batch, window, bin)` for `(batch, frame, bin)`: every `step`-th window of a run.
+        """Return logits `(batch, window, bin)` of windows `step` frames apart, for `(batch, frame, bin)`.
 
-        Of n windows the first begins at the first frame, and the last ends at the last one: there are
-        (n - 1) * step + 25 frames. `step` is 1 or 3.
+        The windows have 25 frames; n of them cover (n - 1) * step + 25 frames. `step` is 1 or 3.
 
-        Column j of a window that starts at frame t sees frame t + j, whichever window it is in; only
-        columns next to the zero padding at a window's two ends differ. So each distinct column is
-        computed once. A 3 x 3 convolution is the sum of three one-column convolutions (taps `a`, `b`, `c`
-        for the column before, the column itself and the one after), and a window's end only leaves out
-        a tap or takes it from another column:
+        Column j of a window that starts at frame t is at frame t + j. At a given frame, all windows have the
+        same column, except next to the zero padding at a window's two ends. So each distinct column is
+        computed once. A 3 x 3 convolution is the sum of three one-column convolutions (taps `a`, `b`, `c`,
+        whose inputs are the previous, the same and the next column). At a window's ends, a tap is left out
+        or its input is another column:
 
             layer   shared columns          first columns                 last column
             conv1   a + b + c               0: b + c                      24: a + b
-            conv2   a + b + c               0: b + c, 1: a' + b + c       23: a + b + c'
-            pool    max of 3 neighbours     0                             7
+            conv2   a + b + c               0: b' + c, 1: a' + b + c      23: a + b + c'
+            pool    max of 3 neighbors      0                             7
             conv3   taps 3 frames apart     0: b' + c, 1: a' + b + c      6: a + b + c'
             conv4   taps 3 frames apart     0, 1, 2                       5
 
-        where a tap with a prime reads a first or last column of the layer before. Pooling in steps of three
-        becomes a running maximum, after which neighbours lie three frames apart; with a `step` of three all
-        windows pool the same columns, and neighbours are neighbours again. Columns that the pooling drops
-        (24, then 6 and 7) are never computed. This costs 13.3 M multiply-adds per window, or 6.1 M with a
-        `step` of three, where a window alone costs 88.3 M.
+        where the input of a primed tap is a first or last column of the previous layer. Pooling with stride 3
+        becomes a running maximum, after which adjacent columns of a window are three frames apart. With a
+        `step` of 3, all windows pool the same columns, and the stride remains 3. Columns that pooling drops
+        (24 in the first, 6 and 7 in the second) are never computed. This costs 13.3 M multiply-adds per
+        window, or 6.1 M with a `step` of 3, instead of 88.3 M for a window by itself.
         """
         if step not in STEPS:
             raise ValueError(f"step={step} must be one of {STEPS}")
@@ -119,7 +118,7 @@ class BinaryMaskCNN(Network):
         """Return the columns after the first pooling: shared ones, and the first and last of each window."""
 
         def at(columns: Tensor, offset: int) -> Tensor:
-            """The column `offset` further on than the first, for each window."""
+            """Return, for each window, the column `offset` after its first one in `columns`."""
             return _cut(columns, offset, offset + (count - 1) * step + 1, step)
 
         weight, bias = self.conv1.weight, self.conv1.bias
@@ -130,13 +129,13 @@ class BinaryMaskCNN(Network):
         a, b, c = _taps(inner, self.conv2, "abc")
         first_a, first_b = _taps(first, self.conv2, "ab")
         (last_c,) = _taps(last, self.conv2, "c")
-        # Leaky ReLU never changes which of two numbers is larger: pooling first leaves it less to do.
+        # Leaky ReLU is monotonic: pooling before it gives the same result with less work.
         inner = _pool_bins(_cut(a, 0, -2) + _cut(b, 1, -1) + _cut(c, 2))  # from column 2 on
         first_two = _pool_bins(_larger(first_b + at(c, 0), first_a + at(b, 0) + at(c, 1)))
         last_one = _pool_bins(at(a, 21) + at(b, 22) + last_c)
         first = _larger(first_two, at(inner, 0))
         last = _larger(_larger(at(inner, 19), at(inner, 20)), last_one)
-        # From column 3 on, pooled from three by three.
+        # Maxima of three columns, from column 3 on.
         inner = _larger(_larger(*(_cut(inner, k, k - 5, step) for k in (1, 2))), _cut(inner, 3, -2, step))
         inner, first, last = (self.drop(self._activate(y, self.conv2)) for y in (inner, first, last))
         return inner, first, last
@@ -144,14 +143,14 @@ class BinaryMaskCNN(Network):
     def _pooled_twice(self, inner: Tensor, first: Tensor, last: Tensor, count: int, apart: int) -> Tensor:
         """Return `(batch, window, channel, pooled frame, bin)` for columns that are pooled once.
 
-        Neighbouring columns are those `apart` frames apart.
+        Adjacent columns of a window are `apart` columns apart in `inner`.
         """
 
         def at(columns: Tensor, offset: int) -> Tensor:
             return _cut(columns, offset * apart, offset * apart + count)
 
         def neighbours(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-            """The sum of three taps, from the second column on."""
+            """Return the sum of three taps, from the second column on."""
             return _cut(a, 0, -2 * apart) + _cut(b, apart, -apart) + _cut(c, 2 * apart)
 
         a, b, c = _taps(inner, self.conv3, "abc")  # from pooled column 1 on
@@ -193,20 +192,20 @@ class BinaryMaskCNN(Network):
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, step: int = 1) -> Tensor:
     """Convolve `(batch, channel, frame, bin)`, padded along bins only, at every `step`-th frame.
 
-    In memory the channels come last, for whatever this gives too: convolutions are twice as fast like this.
+    Input and output are channels-last in memory, which makes convolutions twice as fast.
     """
     weight = weight.contiguous(memory_format=torch.channels_last)
     return F.conv2d(x, weight, bias, stride=(step, 1), padding=(0, 1))
 
 
 def _taps(x: Tensor, layer: nn.Conv2d, names: str) -> tuple[Tensor, ...]:
-    """Return what a column gives to the column after it (a), itself (b) and the one before it (c)."""
+    """Return each column's contribution to the next column (a), the same one (b) and the previous one (c)."""
     columns = dict(zip("abc", layer.weight.chunk(3, dim=2), strict=True))
     return tuple(_convolve(x, columns[name]) for name in names)
 
 
 def _cut(x: Tensor, start: int, stop: int | None = None, step: int = 1) -> Tensor:
-    """Return some frames of `(batch, channel, frame, bin)`."""
+    """Slice the frames of `(batch, channel, frame, bin)`."""
     if not torch.is_grad_enabled():
         return x[:, :, start:stop:step]
     cut: Tensor = _Cut.apply(x, slice(start, stop, step))  # type: ignore[no-untyped-call]
@@ -214,7 +213,7 @@ def _cut(x: Tensor, start: int, stop: int | None = None, step: int = 1) -> Tenso
 
 
 class _Cut(torch.autograd.Function):
-    """A slice whose gradient lies in memory as the tensor itself does."""
+    """A slice whose gradient is channels-last in memory, like its input."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, frames: slice) -> Tensor:
@@ -241,11 +240,11 @@ def _larger(a: Tensor, b: Tensor) -> Tensor:
 
 
 class _Larger(torch.autograd.Function):
-    """`torch.maximum` with a gradient some ten times as fast; of equals the first one gets it all."""
+    """`torch.maximum` with a backward pass some ten times as fast; in a tie, `a` gets the whole gradient."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        # As numbers and not as booleans, for which the CPU's vector instructions are not used.
+        # Floats instead of booleans, for which the CPU's vector instructions are not used.
         ctx.save_for_backward(torch.ge(a, b, out=torch.empty_like(a)))
         return torch.maximum(a, b)
 

@@ -1,4 +1,4 @@
-"""BLEND: the feed-forward and the recurrent network together, each with its weight.
+"""BLEND: a weighted sum of the outputs of a feed-forward and a recurrent network.
 
 S. Uhlich, M. Porcu, F. Giron, M. Enenkl, T. Kemp, N. Takahashi, Y. Mitsufuji, "Improving music source
 separation based on deep neural networks through data augmentation and network blending", ICASSP 2017,
@@ -6,17 +6,17 @@ pp. 261-265, network blending: the raw outputs of both networks are combined lin
 
     estimate = (1 - weight) * FNN + weight * BLSTM,
 
-before the multichannel Wiener filter. The networks are those of `fnn` and `blstm`, and train separately: in
-training each example is answered by one of them, drawn at random, half of a batch by each, so that there is
-one loss for both and no gradient from one to the other. `fit_weight` finds the weights afterwards.
+before the multichannel Wiener filter. The networks are the ones in `fnn` and `blstm`. They train separately:
+each network gets a random half of every batch. So there is one loss for both, and no gradient flows from one
+to the other. `fit_weight` finds the weights afterwards.
 
-Left open by the paper (whose text was not at hand), or done otherwise here:
+Not specified by the paper (whose text was not at hand), or different here:
 
-* The weight is 0.75 at first: 0.25 for the FNN is what others report of the paper. The paper has one weight
-  for all instruments; here each stem has its own.
-* `fit_weight` solves for the least squared error of amplitudes on validation examples.
+* The initial weight is 0.75: others report that the paper's weight of the FNN is 0.25. The paper has one
+  weight for all instruments; here each stem has its own.
+* `fit_weight` minimizes the squared error of amplitudes on validation examples.
 * Both networks have the same input: two channels, the same bins.
-* `SMALL` blends the small networks, which are mono and answer for all stems.
+* `SMALL` blends the small networks, which are mono and have outputs for all stems.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from stemsplit.networks.base import RatioNetwork
 
 @dataclass(frozen=True)
 class Config:
-    """Of both networks; their channels and bins must be the same."""
+    """The configurations of both networks, which must have the same channels and bins."""
 
     fnn: fnn.Config = fnn.Config(bins=1025, channels=2, hidden=1025)
     blstm: blstm.Config = blstm.Config()
     weight: float = 0.75
-    """The recurrent network's share, before it is fitted."""
+    """Initial weight of the recurrent network."""
 
     @property
     def bins(self) -> int:
@@ -75,7 +75,7 @@ class Blend(RatioNetwork):
             raise ValueError("both networks must have the same bins and channels")
         self.fnn = fnn.FNN(stems, config.fnn)
         self.blstm = blstm.BLSTM(stems, config.blstm)
-        for half in (self.fnn, self.blstm):  # they have none of their own to keep
+        for half in (self.fnn, self.blstm):  # shared, and stored only once
             half.register_buffer("mean", self.mean, persistent=False)
             half.register_buffer("deviation", self.deviation, persistent=False)
         self.register_buffer("weight", torch.full((stems,), config.weight))
@@ -90,17 +90,17 @@ class Blend(RatioNetwork):
         return (1 - weight) * feed_forward + weight * recurrent
 
     def halves(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the feed-forward and what the recurrent network answers."""
+        """Return the outputs of the feed-forward and of the recurrent network."""
         self._share()
         return self.fnn(features), self.blstm(features)
 
     def _share(self) -> None:
-        """Give both halves the trainer's numbers, which other precisions and devices tear apart."""
+        """Share the mean and deviation with both networks again: a new device or precision makes copies."""
         for half in (self.fnn, self.blstm):
             half.mean, half.deviation = self.mean, self.deviation
 
     def _by_one_each(self, features: Tensor) -> Tensor:
-        """Let the one network answer a random half of the examples, and the other the rest."""
+        """Run one network on a random half of the examples, and the other on the rest."""
         count = len(features)
         order = torch.randperm(count, device=features.device)
         odd = int(torch.randint(2, ())) if count % 2 else 0
@@ -113,11 +113,11 @@ class Blend(RatioNetwork):
 
     @torch.no_grad()
     def fit_weight(self, examples: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-        """Set and return each stem's weight `(stem,)` with the least squared error of amplitudes, in [0, 1].
+        """Set and return the weights `(stem,)` in [0, 1] that minimize the squared error of amplitudes.
 
-        An example is features `(example, channel, frame, bin)` and the true ratios of the stems' magnitudes
-        to the mixture's, `(example, stem, channel, frame, bin)`. Call it in evaluation mode. A stem for which
-        both networks give the same keeps its weight.
+        `examples` are batches of features `(example, channel, frame, bin)` and target ratios of the stems'
+        magnitudes to the mixture's, `(example, stem, channel, frame, bin)`. Call this in evaluation mode. A
+        stem for which both networks have equal outputs keeps its weight.
         """
         products, squares = torch.zeros_like(self.weight).double(), torch.zeros_like(self.weight).double()
         for features, truth in examples:

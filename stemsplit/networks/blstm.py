@@ -1,31 +1,31 @@
-"""BLSTM: three bidirectional recurrent layers that turn the mixture's amplitudes into an instrument's.
+"""BLSTM: three bidirectional LSTM layers that predict an instrument's amplitudes from the mixture's.
 
 S. Uhlich, M. Porcu, F. Giron, M. Enenkl, T. Kemp, N. Takahashi, Y. Mitsufuji, "Improving music source
 separation based on deep neural networks through data augmentation and network blending", ICASSP 2017,
-pp. 261-265, the recurrent network; its sizes as its authors describe their entry UHL1 to the campaign
-SiSEC 2018: "three BLSTM layers, each having 500 cells. For each instrument, a network is trained which
-predicts the target instrument amplitude from the mixture amplitude" (n_fft 4096, hop 1024).
+pp. 261-265, the recurrent network. The sizes are from its authors' description of their SiSEC 2018 entry
+UHL1: "three BLSTM layers, each having 500 cells. For each instrument, a network is trained which predicts
+the target instrument amplitude from the mixture amplitude" (n_fft 4096, hop 1024).
 
-Its input is the amplitudes of both channels, frame after frame, in both directions of time; a dense layer
-with a ReLU gives the instrument's amplitudes. The loss is the sum of squared errors of amplitudes. The
-paper's point is that it overfits unless examples are mixed anew, scaled and have their channels swapped.
+The input is the amplitudes of both channels, frame by frame; a dense layer with a ReLU outputs the
+instrument's amplitudes. The loss is the sum of squared errors of amplitudes. The paper's point is that the
+network overfits unless training mixes stems anew, scales them and swaps their channels.
 
-Its memory has no end, but fades. The context is 96 frames, 1.1 s at a hop of 512. Measured after the tests'
-training, with 16 cells per layer, when all that is further away becomes something else: a mask moved by 4e-6
-at most; by 2e-5 where 64 frames were left, and by anything where 32 were (in faint bins a mask is a small
-number divided by another). Weights that remember for longer can be trained.
+The receptive field is unbounded, but the influence of distant frames fades. So the context is set to 96
+frames, 1.1 s at a hop of 512. After the tests' training, with 16 cells per layer, replacing all input outside
+the context changed masks by at most 4e-6. With 64 frames it was 2e-5, and with 32 it could be any amount (in
+faint bins, a mask is a small number divided by another). Trained weights can have a longer memory.
 
-Left open by the paper (whose text was not at hand), or done otherwise here:
+Not specified by the paper (whose text was not at hand), or different here:
 
 * 500 cells per layer are taken to be 250 in each direction.
-* Input: log magnitudes, standardised by the trainer's mean and deviation of each bin, since cells saturate.
-  Output: amplitudes in units of what is usual in the bin and of how loud the frame is, so that they need not
-  range over what the loudness of songs does.
-* The dropout between layers and the weights' decay, which UHL1 tuned, are left to the recipe: none here.
+* Input: log magnitudes, standardized by the trainer's mean and deviation of each bin, since cells saturate.
+  Output: amplitudes relative to the usual level of the bin and to the level of the frame, so their range does
+  not depend on how loud a song is.
+* UHL1 tuned dropout between layers and weight decay. Here there is no dropout; the trainer sets the decay.
 * In training the last ReLU is leaky, because otherwise inactive nodes would stay inactive.
-* n_fft 2048 (1025 bins), the engine's, is the default; 2049 bins are `Config(bins=2049)`.
-* `SMALL` is one network for all stems: mono, 224 cells per layer, 744 bins (16 kHz at 44.1 kHz) of which it
-  has the mean logarithms in 192 bands as its input.
+* The default is the engine's n_fft of 2048 (1025 bins); for 2049 bins use `Config(bins=2049)`.
+* `SMALL` is one network for all stems: mono, 224 cells per layer, 744 bins (16 kHz at 44.1 kHz). Its input is
+  the mean log magnitudes of 192 bands.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from stemsplit.networks._amplitudes import AmplitudeNetwork, together
 
 OPEN = 0.1
-"""What the dense layer answers at first."""
+"""Initial bias of the dense layer."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class Config:
     channels: int = 2
     layers: int = 3
     cells: int = 500
-    """Of a layer, both directions together."""
+    """Per layer, both directions together."""
     bands: int = 0
-    """Bands whose mean logarithms are the input; 0: all bins are."""
+    """Bands whose mean log magnitudes are the input; 0: all bins."""
     context_frames: int = 96
-    """Frames on either side after which memory is taken to have faded."""
+    """Frames on either side beyond which the influence of the input is neglected."""
 
 
 SMALL = Config(bins=744, channels=1, cells=224, bands=192)

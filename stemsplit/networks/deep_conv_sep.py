@@ -1,29 +1,30 @@
-"""DeepConvSep: a convolutional autoencoder of a third of a second at a time, a decoder for each stem.
+"""DeepConvSep: a convolutional autoencoder over a third of a second, with one decoder per stem.
 
 P. Chandna, M. Miron, J. Janer and E. Gomez, "Monoaural audio source separation using deep convolutional
 neural networks", International Conference on Latent Variable Analysis and Signal Separation (LVA/ICA), 2017:
-section 3, with the authors' program, github.com/MTG/DeepConvSep, examples/dsd100. Its input is 30 frames of
-513 magnitudes, one channel: 50 vertical filters of one frame and all bins (timbre), 30 horizontal ones of 15
-frames (how it moves), and a dense layer of 128 numbers, the bottleneck. From these a dense layer for each
-stem and the two convolutions backwards, with the encoder's own weights, give the stem's magnitudes after a
-ReLU; their share in the sum over stems is the stem's mask.
+section 3, with the authors' code, github.com/MTG/DeepConvSep, examples/dsd100. The input is 30 frames of 513
+magnitudes, one channel. The encoder is 50 vertical filters of one frame and all bins (timbre), 30 horizontal
+filters of 15 frames (evolution in time), and a dense layer of 128 features, the bottleneck. For each stem, a
+dense layer and the two transposed convolutions, with the encoder's weights, output magnitudes after a ReLU.
+A stem's share in the sum over stems is its mask.
 
 Not specified by the paper, or different here:
 
-* The paper's fourth stem, `other`, is only pushed away from: its distance from the three other estimates is
-  taken off the loss. In the program its branch is wired to the dense layer of the second stem (`l_fc12`), so
-  that both are the same but for one bias. Here every stem has a branch of its own and counts alike.
-* A network for one stem has a second branch for all the rest: a share needs something to be a share of.
-* The paper has 30 horizontal filters, the program 50: the paper's number here. The paper's number of
-  parameters is not known to us; these are 357,482 for four stems.
-* The lowest 513 bins of n_fft 2048 and hop 512 in place of all 513 of n_fft 1024: the program's hop, so that
-  30 frames are as long as there (0.35 s), twice as fine in frequency, up to 11 kHz.
-* Excerpts begin every STRIDE = 15 frames, and each frame is the cross-fade of the masks of the two that
-  hold it (the program fades over 25 of 30 frames when it separates, at three times the cost). Beyond the
-  ends of the input there is silence.
-* Each bias is added once: the program's layers have two. Magnitudes are scaled so that a full-scale sine is
-  2.4, which is what it is in the program (1024 / 4 / sqrt(1024) * 0.3); an equal share is added to each
-  stem's magnitude, where the program has random numbers of 1e-8, so that masks of nothing are equal.
+* The paper's loss does not fit the fourth stem, `other`. It only pushes the three other estimates away from
+  it, by subtracting their distance from the loss. In the authors' code, its branch uses the dense layer of
+  the second stem (`l_fc12`), so these branches differ only in one bias. Here every stem has its own branch
+  and counts equally.
+* A network for one stem has a second branch, for the residual, because masks are shares of a sum.
+* There are 30 horizontal filters, as in the paper; the authors' code has 50. The paper's number of parameters
+  is not known to us; this network has 357,482 for four stems.
+* The input is the lowest 513 bins of n_fft 2048 and hop 512 (up to 11 kHz) instead of all 513 of n_fft 1024,
+  with twice the frequency resolution. The authors' code has the same hop, so 30 frames are 0.35 s in both.
+* Excerpts begin every STRIDE = 15 frames. A frame's masks are cross-faded from the two excerpts that contain
+  it (the authors' code fades over 25 of 30 frames at inference, at three times the cost). The input is padded
+  with silence at both ends.
+* Each bias is added once; layers in the authors' code have two. A full-scale sine has magnitude 2.4, as there
+  (1024 / 4 / sqrt(1024) * 0.3). A constant is added to each stem's magnitude, so that the masks of silence
+  are equal; the authors' code adds random numbers of 1e-8.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from stemsplit.networks.base import RatioNetwork
 BINS = 513
 CHANNELS = 1
 BLOCK = 30
-"""Frames of one input."""
+"""Frames per excerpt."""
 STRIDE = BLOCK // 2
 """Frames from one excerpt to the next."""
 CONTEXT_FRAMES = BLOCK - 1
@@ -52,16 +53,16 @@ class Config:
     vertical: int = 50
     horizontal: int = 30
     frames: int = 15
-    """The length of the horizontal filters."""
+    """Length of the horizontal filters."""
     bottleneck: int = 128
     scale: float = 2.4
-    """What a full-scale sine is to the network."""
+    """Magnitude of a full-scale sine at the network's input."""
     share: float = 1e-5
-    """What is added to each stem's magnitude."""
+    """Constant added to each stem's magnitude."""
 
 
 class DeepConvSep(RatioNetwork):
-    """Maps log magnitudes to shares of the stems."""
+    """Maps log magnitudes to the stems' shares of the mixture."""
 
     bins = BINS
     channels = CHANNELS
@@ -89,14 +90,14 @@ class DeepConvSep(RatioNetwork):
         frames = features.shape[2]
         x = self.config.scale * features[:, 0].exp()
         x = F.pad(x, (0, 0, STRIDE, STRIDE + -frames % STRIDE))
-        # An excerpt's encoding is a cut of everything's: excerpts share the two convolutions.
+        # The two convolutions run once on all frames; each excerpt is a slice of their output.
         x = self.horizontal(self.vertical(x).transpose(1, 2)).unfold(2, self.encoded, STRIDE)
         x = F.relu(self.bottleneck(x.transpose(1, 2).flatten(2)))
         decoded = torch.stack([F.relu(branch(x)) for branch in self.branches], dim=1)
         return self._join(self._shares(decoded))[:, : self.stems, None, :frames]
 
     def _shares(self, decoded: Tensor) -> Tensor:
-        """Return shares `(example, stem, excerpt, frame, bin)` of what the dense layers gave."""
+        """Return shares `(example, stem, excerpt, frame, bin)` for the outputs of the dense layers."""
         examples, branches, excerpts, _ = decoded.shape
         x = decoded.reshape(-1, self.config.horizontal, self.encoded)
         x = F.conv_transpose1d(x, self.horizontal.weight).transpose(1, 2)
@@ -106,7 +107,7 @@ class DeepConvSep(RatioNetwork):
         return x / x.sum(dim=1, keepdim=True)
 
     def _join(self, shares: Tensor) -> Tensor:
-        """Fade excerpts into `(example, stem, frame, bin)`, without the frames before the input."""
+        """Cross-fade excerpts into `(example, stem, frame, bin)`, without the padding before the input."""
         shares = shares * self.fade[:, None]
         joined = shares[:, :, :-1, STRIDE:] + shares[:, :, 1:, :STRIDE]
         return joined.flatten(2, 3)

@@ -1,33 +1,33 @@
-"""DeepNMF: the iterations of non-negative matrix factorization, unfolded to the layers of a network.
+"""DeepNMF: the iterations of non-negative matrix factorization, unfolded into the layers of a network.
 
 J. Le Roux, J. R. Hershey, F. Weninger, "Deep NMF for speech separation", ICASSP 2015, pp. 66-70.
 
-Its input is magnitudes M: T frames stacked, so that a basis is a piece of a spectrogram. Layer k updates the
-activations H of all sources' bases W, which start out equal,
+The input is magnitudes M of T stacked frames, so a basis is a patch of a spectrogram. Layer k updates the
+activations H of the bases W of all sources. H starts out uniform:
 
     H <- H * (W_k^T (M / (W_k H))) / (W_k^T 1 + sparsity),
 
-as the iterations do that reduce the Kullback-Leibler divergence of M from W H, and the L1 norm of H. The
-last C layers have bases of their own, the ones before share theirs. The last of all rebuilds the present
-frame, source by source: V_s = W_s H_s, and a source's share of the mixture is V_s / sum(V_s), a Wiener
-filter. The whole is trained for the squared error of the filtered magnitudes. All sources are in one network;
-built for one stem it has bases for everything else as well, and gives the share of the stem.
+which reduces the Kullback-Leibler divergence of M from W H, plus `sparsity` times the L1 norm of H. The last
+C layers have their own bases; the layers before share theirs. The final layer reconstructs each source's
+current frame, V_s = W_s H_s. A source's share of the mixture is V_s / sum(V_s), a Wiener filter. The loss is
+the squared error of the filtered magnitudes. One network models all sources. A network for one stem also has
+bases for the residual, and outputs only the stem's share.
 
-Magnitudes are divided by their mean over the T frames first, to which the shares do not listen.
+Magnitudes are first divided by their mean over the T frames, which does not change the shares.
 
-Left open by the paper (of which the abstract and the introduction were at hand), or done otherwise here:
+Not specified by the paper (of which the abstract and the introduction were at hand), or different here:
 
-* The paper keeps its bases non-negative by multiplicative steps of back-propagation. Here they are
-  exponentials of the parameters, which plain Adam trains, and whose steps are multiplicative too; each
-  stacked basis has the Euclidean norm one.
-* Sizes are from memory: 100 bases per source, T = 9 frames that end in the present one, 25 layers, a sparsity
-  of 5. C = 3 is one of the values that the paper compares.
-* The paper's bases begin as those of sparse NMF on each source alone; here, at random.
-* A first activation is the same number for all bases, where the paper draws it.
-* Magnitudes are in units of what is usual in their bin, so that the treble counts in the divergence too.
-* Of two channels each is processed by itself.
-* `SMALL` takes 7 frames, 3 before and 3 after, averaged into 128 bands, and rebuilds all bins; 64 bases per
-  source, 10 layers of which the last 4 have bases of their own.
+* The paper keeps its bases non-negative with multiplicative back-propagation updates. Here they are
+  exponentials of the parameters. Plain Adam trains these, and its steps are multiplicative for the bases too.
+  Each stacked basis has a Euclidean norm of one.
+* Sizes are from memory: 100 bases per source, T = 9 frames of which the current one is the last, 25 layers, a
+  sparsity of 5. C = 3 is one of the values that the paper compares.
+* The paper initializes its bases with sparse NMF on each source alone; here they are random.
+* Initial activations are all equal; the paper draws them at random.
+* Magnitudes are relative to the usual level of their bin, so that the treble counts in the divergence too.
+* Two channels are processed separately.
+* `SMALL` stacks 7 frames, 3 before and 3 after the current one, in 128 bands, and reconstructs all bins. It
+  has 64 bases per source, 10 layers and C = 4.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from stemsplit.networks._amplitudes import AmplitudeNetwork
 
 TINY = 1e-6
-"""What nothing is taken to be, where the mean magnitude is one."""
+"""Added to magnitudes with a mean of one, to avoid division by zero."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,15 @@ class Config:
     bins: int = 1025
     channels: int = 1
     bases: int = 100
-    """Of each source."""
+    """Per source."""
     before: int = 8
-    """Frames before the present one that a basis spans."""
+    """Frames before the current one that a basis spans."""
     after: int = 0
-    """Frames after the present one that a basis spans."""
+    """Frames after the current one that a basis spans."""
     layers: int = 25
     """K: updates of the activations."""
     untied: int = 3
-    """C: of the K updates and the rebuilding together, how many at the end have bases of their own."""
+    """C: number of layers at the end, including the reconstruction, that have their own bases."""
     sparsity: float = 5.0
     bands: int = 0
     """Bands that frames are averaged into before the updates; 0: all bins are used."""
@@ -88,7 +88,7 @@ class DeepNMF(AmplitudeNetwork):
         stacked = (config.before + 1 + config.after) * (config.bands or config.bins)
         tied = config.layers - max(config.untied - 1, 0)
         self.uses = [0] * tied + list(range(1, config.layers - tied + 1))
-        """Which of the bases each update takes."""
+        """Index of the set of bases for each update."""
         self.analysis = nn.ParameterList(torch.randn(stacked, count) for _ in range(self.uses[-1] + 1))
         self.synthesis = nn.Parameter(torch.randn(config.bins, count))
 
@@ -104,7 +104,7 @@ class DeepNMF(AmplitudeNetwork):
         return shares[:, : self.stems]
 
     def _stack(self, magnitudes: Tensor) -> Tensor:
-        """Return what is around each frame, with a mean of one: `(example, channel, frame, stacked)`."""
+        """Stack each frame with its context, with a mean of one: `(example, channel, frame, stacked)`."""
         before, after = self.config.before, self.config.after
         count = magnitudes.shape[2]
         padded = F.pad(self.averaged(magnitudes).float(), (0, 0, before, after))
