@@ -1,4 +1,4 @@
-"""`python -m stemsplit` is the command `stemsplit`."""
+"""`python -m stemsplit` runs the command `stemsplit`."""
 
 from stemsplit.cli import main
 

@@ -28,10 +28,10 @@ _called = threading.Event()
 
 
 def read_frames(file: soundfile.SoundFile, samples: NDArray[np.float32]) -> tuple[int, str]:
-    """Read into `samples` `(time, channel)`; return how many frames were read, and libsndfile's complaint.
+    """Read into `samples` `(time, channel)`; return the number of frames read and libsndfile's error message.
 
-    soundfile 0.14: `SoundFile.read` seeks after each block, which fails for some codecs and for damaged
-    files; and when libsndfile reports an error, it does not return the number of frames that were read.
+    In soundfile 0.14, `SoundFile.read` seeks after each block, which fails for some codecs and for damaged
+    files. If libsndfile reports an error, it does not return the number of frames read.
     """
     import soundfile
 
@@ -46,7 +46,7 @@ def read_frames(file: soundfile.SoundFile, samples: NDArray[np.float32]) -> tupl
 
 
 def leave_out_peak_chunk(file: soundfile.SoundFile) -> None:
-    """Leave out the PEAK chunk: it contains a time stamp, so that equal stems would give different files.
+    """Omit the PEAK chunk: its time stamp would make the files of equal stems differ.
 
     soundfile 0.14 has no option for it.
     """
@@ -56,7 +56,7 @@ def leave_out_peak_chunk(file: soundfile.SoundFile) -> None:
 
 
 def pydub_with(converter: str | None) -> ModuleType:
-    """Return pydub, which uses the program `converter`.
+    """Return pydub, set up to use the program `converter`.
 
     pydub 0.25 looks for ffmpeg on the PATH only, warns at import if there is none, and accepts another
     program only as a class attribute.
@@ -97,13 +97,13 @@ def never_reuse_numba_cache_names() -> None:
 
 
 def museval_metrics(replaced: dict[str, Callable[..., Any]]) -> ModuleType | None:
-    """Return museval's `metrics.py` alone, with some of its functions replaced; None if it is not installed.
+    """Return museval's `metrics.py` alone, with some functions replaced; None if it is not installed.
 
-    museval 0.4: importing the package fails if there is no ffprobe on the PATH, which only its data sets
-    need. The replaced functions take most of the computing time, and there is no option for it.
+    Importing museval 0.4 fails if ffprobe, which only its data sets need, is not on the PATH. The replaced
+    functions take most of the computing time, and museval has no option to replace them.
 
     Raises:
-        AttributeError: it has no function of this name.
+        AttributeError: it has no function with one of these names.
     """
     package = importlib.util.find_spec("museval")
     if package is None or not package.submodule_search_locations:
@@ -118,9 +118,9 @@ def museval_metrics(replaced: dict[str, Callable[..., Any]]) -> ModuleType | Non
 
 
 def openvino() -> Any:
-    """Return the openvino package.
+    """Return the openvino package, imported without telemetry.
 
-    OpenVINO 2026.4 reports its own import over the network, with an optional package.
+    OpenVINO 2026.4 reports each import over the network if the package `openvino_telemetry` is installed.
     """
     telemetry = "openvino_telemetry"
     before = sys.modules.get(telemetry)

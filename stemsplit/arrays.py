@@ -35,12 +35,12 @@ def split(
     """Return the stems of a mixture `(channel, time)` or `(time,)`, each of the same shape.
 
     `progress` is called with the frames done (samples per channel) and their total. Without a `separator`,
-    `options` are `model`, `stems`, `two_stems`, `then`, `mask`, `sources`, `azimuths`, and those of
+    `options` are `model`, `stems`, `two_stems`, `then`, `mask`, `sources`, `azimuths`, and the fields of
     `RuntimeOptions`.
 
     Raises:
-        ValueError: the mixture is not one or two channels of floating point samples, all of them finite.
-        StemsplitError: an error from loading the model.
+        ValueError: the mixture is not one or two channels of finite floating point samples.
+        StemsplitError: an error from loading the model, or from fitting it to the mixture.
     """
     refuse_both(separator, options)
     mixture = _checked(samples)
@@ -72,12 +72,12 @@ def estimate_masks(
 
     Stems are in the order of `separator.spec.stems`. Masks are for the spectrum at `separator.sample_rate`
     with a Hann window of `separator.stft.n_fft` samples, every `separator.stft.hop_length` samples. Frame k
-    is centred on sample k * hop_length, with zeros before and after the mixture, as in `librosa.stft` and in
-    `torch.stft` with `pad_mode="constant"`; there are 1 + time // hop_length frames. Masks need much memory:
-    170 MB for a minute of stereo and four stems at the default model's rate.
+    is centered on sample k * hop_length, with zeros before and after the mixture, as in `librosa.stft` and in
+    `torch.stft` with `pad_mode="constant"`; there are 1 + time // hop_length frames. Masks need a lot of
+    memory: 170 MB per minute of stereo, for four stems at the default model's rate.
 
-    With `mask="wiener"` these are the soft masks that the Wiener filter starts from. `progress` and `options`
-    are those of `split`.
+    With `mask="wiener"`, these are the soft masks that the Wiener filter starts from. For `progress` and
+    `options`, see `split`.
 
     Raises:
         ValueError: the mixture is not one or two channels of finite floating point samples, or not at the
@@ -124,7 +124,7 @@ def _checked(samples: ArrayLike) -> Samples:
     """Return a mixture as float32, of the same shape.
 
     Raises:
-        ValueError: it is not one or two channels of floating point samples, all of them finite.
+        ValueError: it is not one or two channels of finite floating point samples below `LOUDEST`.
     """
     mixture = np.asarray(samples)
     if mixture.ndim not in (1, 2) or (mixture.ndim == 2 and len(mixture) not in (1, 2)):

@@ -9,14 +9,14 @@ DISTRIBUTION = "stemsplit-audio"
 """The name of the package for pip. On the package index, `stemsplit` is another project."""
 
 MODELS_DISTRIBUTION = f"{DISTRIBUTION}-models"
-"""The package with the models that are not inside the program's own."""
+"""The package with the models that the main package does not contain."""
 
 PUBLIC_ADDRESS = ""
-"""Of the repository. With it, the build makes the README's links absolute."""
+"""URL of the repository. If it is set, the build makes the README's links absolute."""
 
 DEFAULT_MODEL = "band-transformer"
 LIVE_MODEL = "binary-mask-cnn"
-"""The model for live separation. Its look-ahead is 0.2 s; that of the default model is almost 3 s."""
+"""The model for live separation. Its look-ahead is 0.2 s; the default model's is almost 3 s."""
 
 
 def install_extra(extra: str) -> str:

@@ -1,8 +1,8 @@
 """Errors that the user can fix.
 
-Each error has a message of one sentence, and mostly a hint. The command line prints both and exits with
-`exit_status`. Any other exception is a bug: in a track, `failure` turns it into an error, so that the other
-tracks are split; elsewhere it ends the program with a traceback.
+Each error has a one-sentence message and usually a hint. The command line prints both and exits with
+`exit_status`. Any other exception is a bug. While a track is processed, `failure` turns it into one of these
+errors, so that the other tracks are still split; elsewhere it ends the program with a traceback.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class ClusterUnavailable(StemsplitError):
 
 
 class TooFewPositions(StemsplitError):
-    """A mixture has fewer distinct positions than requested: `found`."""
+    """A mixture has only `found` distinct positions, fewer than requested."""
 
     def __init__(self, found: int, message: str, hint: str) -> None:
         super().__init__(message, hint)
@@ -135,7 +135,7 @@ class WorkerLost(StemsplitError):
 
 
 class BadConfig(UsageError):
-    """A file or a variable with settings cannot be understood."""
+    """A settings file or an environment variable is invalid."""
 
     code = "config"
 
@@ -160,10 +160,10 @@ class InternalError(StemsplitError):
 
 
 def failure(error: Exception, track: object) -> StemsplitError:
-    """Return an error in a track as a StemsplitError, to report it to the user."""
+    """Return an error from processing a track as a StemsplitError, to report it to the user."""
     if isinstance(error, StemsplitError):
         return error
-    if isinstance(error, MemoryError) or "allocate memory" in str(error):  # torch's, and the system's
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):  # in messages of torch and the OS
         hint = "close other programs, or choose a smaller --batch, fewer --threads and --jobs 1"
         return OutOfMemory(f"Not enough memory for `{track}`", hint)
     said, _, _ = f"{type(error).__name__}: {error}".strip().partition("\n")

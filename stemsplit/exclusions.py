@@ -12,10 +12,11 @@ from stemsplit.errors import UsageError
 
 @dataclass(frozen=True)
 class Exclusion:
-    """Two options that exclude each other. Together on the command line, they are an error; a setting yields.
+    """Two options that exclude each other.
 
-    `excludes` is called with both values. The message has names of options in braces, and `{0}` and `{1}` for
-    the values. Without a message, both may be given on the command line, and only a setting yields.
+    Giving both on the command line is an error; a conflicting setting is ignored. `excludes` is called with
+    both values. The message has option names in braces, and `{0}` and `{1}` for the values. Without one, both
+    may be given on the command line, and only a conflicting setting is ignored.
     """
 
     first: str
@@ -30,7 +31,7 @@ class Exclusion:
         return bool(self.excludes(values[self.first], values[self.second]))
 
     def explain(self, values: Mapping[str, Any], spell: Callable[[str], str]) -> str:
-        """Return the message, with the names of options as `spell` writes them."""
+        """Return the message, with option names as `spell` formats them."""
         names = {name: spell(name) for rule in EXCLUSIONS for name in (rule.first, rule.second)}
         return (self.message or "").format(values[self.first], values[self.second], **names)
 
@@ -91,7 +92,7 @@ EXCLUSIONS = (
     Exclusion("stdout", "tag_bpm_key", "{tag_bpm_key} is for files, not for {stdout}"),
     *(Exclusion("print0", other, _PATHS) for other in ("json", "stdout")),
     Exclusion("ray", "stdout", "{ray} works on files only, not on standard input and output"),
-    Exclusion("format", "template", None, _names_stems_in_stem_file),  # the template itself is refused
+    Exclusion("format", "template", None, _names_stems_in_stem_file),  # the template raises its own error
     Exclusion("quiet", "verbose"),
     Exclusion("force", "skip_existing"),
 )
@@ -99,7 +100,7 @@ EXCLUSIONS = (
 
 
 def exclusions(values: Mapping[str, Any]) -> Iterator[Exclusion]:
-    """Yield the exclusions among options, given by name."""
+    """Yield the exclusions that apply to options, given by name."""
     return (rule for rule in EXCLUSIONS if rule.applies(values))
 
 

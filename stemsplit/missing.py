@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stemsplit.errors import NotFound, UnknownStem
 
-# A Path has one slash where an address has two.
+# A Path replaces the two slashes of a URL by one.
 _ADDRESS = re.compile(r"(https?|ftp):/|www\.|([a-z]+\.)?(youtube\.com|youtu\.be)/", re.IGNORECASE)
 DOWNLOAD = "download it first, for example with yt-dlp"
 
@@ -51,13 +51,13 @@ def _hint(path: Path) -> str | None:
 
 
 def recomposed(name: str) -> str:
-    """Return the name under which a file exists, if it differs only in how accents are composed."""
+    """Return the spelling of a name under which a file exists: as given, or with accents in NFC or NFD."""
     forms = (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
     return next((form for form in forms if os.path.lexists(form)), name)
 
 
 def no_stem(name: str, there: Sequence[str], where: str) -> UnknownStem:
-    """Return the error for a stem that `where`, a model or a folder, does not have."""
+    """Return the error for a missing stem; `where` is the end of the message, e.g. `in this model`."""
     hint = f"choose from {', '.join(there)}"
     if near := difflib.get_close_matches(name.lower(), there, n=1):
         hint = f"did you mean `{near[0]}`? {hint}"

@@ -24,7 +24,7 @@ RUNTIMES = ("auto", "torch", "openvino")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 MOST_OVERLAP = 0.95
 FAST_FRAME_STRIDE = 3
-"""Of networks without a faster one for the same weights: with `fast` they run on every third frame."""
+"""With `fast`, networks run on every third frame, unless there is a faster network for the same weights."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class SplitOptions:
 
     Raises:
         UsageError: two options exclude each other.
-        ValueError: `stems` is one text instead of a list of names.
+        ValueError: `stems` is a string instead of a list of names.
     """
 
     model: str = DEFAULT_MODEL
@@ -80,16 +80,16 @@ class SplitOptions:
 
     @property
     def whole(self) -> bool:
-        """Whether the stems sum to the sound that other programs read from the file."""
+        """Whether the stems are of the file's whole default track, without downmix or gain."""
         return self.reading == SplitOptions().reading and not self.gain_db
 
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """Which files to write. What a format cannot hold, its writer refuses.
+    """Which files to write. The writer refuses options that its format does not support.
 
     Raises:
-        UsageError: options of stem files are wrong, or the format is another.
+        UsageError: options for stem files are invalid, or are given for another format.
     """
 
     out: Path = Path("stems")
@@ -104,15 +104,15 @@ class OutputOptions:
     force: bool = False
     """Whether to overwrite existing files."""
     skip_existing: bool = False
-    """Whether to skip tracks that are done, in a batch."""
+    """Whether a batch skips tracks that are already done."""
     codec: str | None = None
-    """Of the tracks of a stem file: `aac`, `alac` or `flac`. Default: `aac`."""
+    """Codec of the tracks in a stem file: `aac`, `alac` or `flac`. Default: `aac`."""
     stem_names: Sequence[str] | None = None
-    """What players call the four stems of a stem file, in the order drums, bass, other, vocals."""
+    """Names that players show for the stems of a stem file, in the order drums, bass, other, vocals."""
     stem_colors: Sequence[str] | None = None
-    """Their colours, as `#RRGGBB`."""
+    """Colors of these stems, as `#RRGGBB`."""
     tag_bpm_key: bool = False
-    """Whether to detect tempo and key for the stems' tags, if the track's have none."""
+    """Whether to detect tempo and key for the stems' tags, if the track's tags lack them."""
 
     def __post_init__(self) -> None:
         of_stem_files = ("format", "codec", "stem_names", "stem_colors")

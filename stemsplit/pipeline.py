@@ -89,8 +89,8 @@ def split_file(
     Options, with their defaults: `template=None`, e.g. `{artist}/{track}/{stem}.{ext}`; `format="wav"`;
     `depth="same"`; `bitrate=None`; for stem files `codec=None`, `stem_names=None` and `stem_colors=None`;
     `force=False`; `start_seconds=0.0`; `duration_seconds=None`; `audio_track=None` and
-    `downmix=False`, see `Reader`; `gain_db=0.0`, the same for all stems. Without a `separator`, those of
-    `load_separator`, too, and `model`, `sources` and `azimuths`.
+    `downmix=False`, see `Reader`; `gain_db=0.0`, the same for all stems. Without a `separator`, also
+    `sources`, `azimuths` and the options of `load_separator`.
 
     For `progress` and `finished` see `Progress` and `Finished`; `finished` is called when all stems are
     complete, before they are renamed to their final paths.
@@ -98,7 +98,7 @@ def split_file(
     Raises:
         DecodeError: the file cannot be read.
         EncodeError: a stem cannot be written, or exists already and `force` is not given.
-        StemsplitError: an error from `load_separator`.
+        StemsplitError: an error from loading the model, or from fitting it to the track.
     """
     refuse_both(separator, options)
     every = Options.of(FileKeywords, **options).with_output(out=Path(out))
@@ -156,7 +156,7 @@ def split_track(
 
 
 class _Tagger:
-    """Detects tempo and key in stems, or in the track if these are not all, or if none is of drums."""
+    """Detects tempo and key in the stems if they are complete and include drums, or else in the track."""
 
     def __init__(self, reader: Reader, spec: Spec) -> None:
         self._reader = reader
@@ -169,14 +169,14 @@ class _Tagger:
             self._analyser.add(stems)
 
     def tags(self) -> dict[str, str]:
-        """Return the fields of tags."""
+        """Return the tag fields."""
         if self._analyser:
             return self._analyser.finish(sections=False).tags
         return analyse_mixture(self._reader, self._reader.sample_rate, sections=False).tags
 
 
 def _added_to_other(spec: Spec, written: Container[str]) -> list[str]:
-    """Return a warning about stems that a stem file adds to `other`; EncodeError if they are not complete."""
+    """Return a warning about stems that a stem file adds to `other`; EncodeError if the set is incomplete."""
     if not spec.complete:
         raise EncodeError("The stems of this model do not sum to the song", "choose another --format")
     extra = [name for name in spec.stems if name not in written]
@@ -211,11 +211,11 @@ def split_to_stream(
     gain_db: float = 0.0,
     progress: Progress | None = None,
 ) -> SplitResult:
-    """Write one stem to a stream, block by block, see `output.plan.plan_stream`.
+    """Write one stem to a stream, block by block; see `output.plan.plan_stream`.
 
     Raises:
-        DecodeError: the sound cannot be read.
-        BrokenPipeError: the reader of the stream has ended.
+        DecodeError: the input cannot be read.
+        BrokenPipeError: the program that reads the stream has ended.
     """
     began = time.monotonic()
     separator = fit(method, reader, progress)
@@ -280,7 +280,7 @@ def _separate(
 
 
 def refuse_both(separator: Method | None, options: Mapping[str, Any]) -> None:
-    """Raise TypeError for options that must be chosen when a separator is loaded."""
+    """Raise TypeError if, along with a separator, there are options that apply only when loading one."""
     names = [name for name in options if name in MethodKeywords.__annotations__]
     if separator is not None and names:
         raise TypeError(f"{', '.join(names)}: choose these when loading the separator")

@@ -1,4 +1,4 @@
-"""Plots of scores and of positions. matplotlib is imported in the functions, because that takes a second."""
+"""Plots of scores and positions; matplotlib is imported on first use, because that takes a second."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def check() -> None:
-    """Raise the error for a missing matplotlib before any work.
+    """Check that matplotlib is installed, before any work is done.
 
     Raises:
         StemsplitError: matplotlib is not installed.
@@ -41,7 +41,7 @@ def box_plot(
     """Write a box plot, with one box per system in each group (a stem).
 
     `values` maps system to group to the values of all songs. Boxes span the quartiles, with a line at the
-    median; whiskers reach the last values within 1.5 times the height of the box.
+    median; whiskers reach the outermost values within 1.5 interquartile ranges of the box.
 
     Raises:
         StemsplitError: matplotlib is not installed.
@@ -80,7 +80,7 @@ def box_plot(
 
 
 def positions(path: Path, survey: Survey, *, title: str) -> None:
-    """Plot the positions of sounds: energy over azimuth, and over level and delay.
+    """Plot the positions of sources: energy by azimuth, and weight by azimuth and delay.
 
     Raises:
         StemsplitError: matplotlib is not installed.

@@ -1,1 +1,1 @@
-"""Reading and writing sound in files and pipes, without any model."""
+"""Reading and writing audio in files and pipes, without any model."""

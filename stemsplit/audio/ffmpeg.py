@@ -1,8 +1,8 @@
 """The ffmpeg program: finding it, running it, and encoding through a pipe.
 
-ffmpeg handles the formats that libsndfile does not. Arguments are lists, never a shell. Input names have the
-`file:` prefix, so that a leading `-` or a colon has no meaning, and inputs cannot open the network or other
-files.
+ffmpeg handles the formats that libsndfile does not. Arguments are lists, without a shell. Input names have
+the `file:` prefix, so that a leading `-` or a colon has no special meaning. Inputs cannot access the network
+or refer to other files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from stemsplit.errors import StemsplitError
 
 _COMMON = ("-hide_banner", "-nostdin", "-nostats")
-# Formats that contain their sound. Playlists, session descriptions and image sequences refer to other files.
+# Formats that contain the audio. Playlists, session descriptions and image sequences refer to other files.
 _CONTAINERS = (
     "aac,ac3,ac4,aiff,amr,ape,apc,asf,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,gsm,iff,ircam,loas,matroska,mlp,mov,"
     "mp3,mpc,mpc8,mpeg,mpegts,mxf,nut,ogg,oma,qoa,rm,shn,swf,tak,truehd,tta,voc,vqf,w64,wav,wtv,wv,xwma"
@@ -30,14 +30,14 @@ _NAMED = "IMAGEIO_FFMPEG_EXE"
 INSTALL = "install ffmpeg, or `pip install imageio-ffmpeg`, and try again"
 
 RAW = {"16": "s16le", "24": "s32le", "32f": "f32le"}
-"""What ffmpeg calls plain samples, by their depth; 24 bits are the upper ones of 32."""
+"""ffmpeg's names for raw samples of each depth; 24-bit samples are the upper bits of 32."""
 _CODECS = {
     "flac": ("-c:a", "flac", "-f", "flac"),
     "mp3": ("-c:a", "libmp3lame", "-id3v2_version", "3", "-f", "mp3"),
     "ogg": ("-c:a", "libvorbis", "-f", "ogg"),
     "m4a": ("-c:a", "aac", "-f", "ipod"),
 }
-# Nearly transparent: stems are often mixed again, which can expose codec artefacts.
+# Nearly transparent: stems are often mixed again, which can expose codec artifacts.
 _DEFAULT_QUALITY = {"mp3": ("-b:a", "320k"), "ogg": ("-q:a", "8"), "m4a": ("-b:a", "256k")}
 
 
@@ -52,7 +52,7 @@ def _bundled() -> str | None:
 
 
 def executable() -> str | None:
-    """Return the ffmpeg to run: that of imageio-ffmpeg or, without it, the one on the PATH.
+    """Return the ffmpeg to run: imageio-ffmpeg's or, without it, the one on the PATH.
 
     This order makes results reproducible: decoded lengths depend on the version, and 5.1 keeps the encoder's
     padding. The environment variable `IMAGEIO_FFMPEG_EXE` selects another program. Raises StemsplitError if
@@ -70,7 +70,7 @@ class Process:
     """A running ffmpeg. A thread reads its stderr, so that it never blocks on a full pipe."""
 
     def __init__(self, program: str, *arguments: str, stdin: int, stdout: int) -> None:
-        # In a separate session, Ctrl-C does not reach ffmpeg, which is then ended in order.
+        # In a separate session, Ctrl-C does not reach ffmpeg, so that `end` can stop it in order.
         try:
             self.popen = subprocess.Popen(
                 [program, *_COMMON, *arguments],
@@ -101,13 +101,13 @@ class Process:
 
     @property
     def log(self) -> str:
-        """All its messages; complete after `end`."""
+        """Its last 500 lines of messages; complete after `end`."""
         return b"".join(self._lines).decode("utf-8", "replace")
 
     @property
     def complaint(self) -> str | None:
-        """Its first error, which states the cause; later ones are mostly consequences."""
-        # Errors of covers do not concern the sound, and headerless samples have no time stamps.
+        """The first error in the log, which states the cause; later ones are mostly consequences."""
+        # Ignores errors in covers, and those about time stamps, which headerless samples do not have.
         told = r"^(?!\[(?:mjpeg|png) @).*\[(?:error|fatal)\] (?!Application provided invalid)(.+)"
         found = re.search(told, self.log, re.MULTILINE)
         return found[1].strip() if found else None
@@ -129,7 +129,7 @@ class Encoder:
         arguments = ["-v", "level+error", "-f", raw, "-ar", str(sample_rate), "-ac", str(channels)]
         arguments += ["-i", "pipe:0"]
         quality = ("-b:a", str(bitrate)) if bitrate else _DEFAULT_QUALITY.get(format, ())
-        if format == "flac" and sample_rate > 655_350:  # ffmpeg's choice is too large for FLAC
+        if format == "flac" and sample_rate > 655_350:  # ffmpeg's default is too large for FLAC
             quality = ("-frame_size", "32768")
         arguments += [*quality, *_CODECS[format]]
         arguments += ["-fflags", "+bitexact", "-y", f"file:{path}"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 Format = Literal["wav", "flac", "mp3", "ogg", "m4a"]
-"""The output formats with one sound per file, by suffix."""
+"""The output formats with one audio track per file, by suffix."""
 Depth = Literal["same", "16", "24", "32f"]
-"""Bits per sample; `same` is that of the input."""
+"""Bits per sample; `same` is the input's depth."""
 FORMATS: tuple[str, ...] = get_args(Format)
 LOSSLESS = ("wav", "flac", "alac")
 """Formats and codecs that have a depth; the others have a bitrate."""
@@ -15,7 +15,7 @@ DEPTHS: tuple[str, ...] = get_args(Depth)
 STEM_FILE = "stem.mp4"
 """The output format with all stems of a track in one file."""
 StemCodec = Literal["aac", "alac", "flac"]
-"""How its tracks are stored."""
+"""Codec of the tracks in a stem file."""
 AnyFormat = Literal[Format, "stem.mp4"]
 
 SUFFIXES = frozenset(
@@ -25,7 +25,7 @@ SUFFIXES = frozenset(
         *(".mpc", ".mpga", ".nist", ".oga", ".ogg", ".oma", ".omg", ".opus", ".paf", ".pvf", ".qoa"),
         *(".ra", ".rf64", ".sds", ".shn", ".snd", ".sph", ".spx", ".tak", ".tta", ".voc", ".vqf"),
         *(".w64", ".wav", ".wave", ".weba", ".wma", ".wv", ".wve", ".xwma"),
-        # Formats of films, discs and telephones.
+        # Formats of movies, discs and phones.
         *(".3ga", ".aa3", ".ac3", ".ac4", ".amr", ".awb", ".dts", ".dtshd", ".ec3", ".eac3", ".gsm"),
         *(".ircam", ".loas", ".m2a", ".mlp", ".thd", ".truehd"),
         # Videos.
@@ -34,13 +34,13 @@ SUFFIXES = frozenset(
         *(".qt", ".rm", ".rmvb", ".trp", ".ts", ".vob", ".webm", ".wmv", ".wtv"),
     }
 )
-"""The suffixes that a folder is searched for, in lower case. A file named explicitly can have any suffix.
+"""Suffixes, in lower case, of the files to find in a folder. A file named explicitly can have any suffix.
 
-Suffixes that usually mean something else are not included, although such files can contain sound: `.dat`,
+Suffixes that usually mean something else are not included, although such files can contain audio: `.dat`,
 `.iff`, `.mac`, `.mat`, `.mod`, `.sf`, `.swf`.
 """
 MAYBE_TEXT = frozenset({".mts", ".ts"})
-"""Suffixes of MPEG transport streams that are TypeScript if the file is text."""
+"""Suffixes of MPEG transport streams, which TypeScript files also have."""
 
 STEM_FILES = (f".{STEM_FILE}", ".stem.m4a")
 """The suffixes of stem files, which contain a song and its stems. The first one is used for writing."""
@@ -67,5 +67,5 @@ _OTHERS = {
 
 
 def other_kind(name: str) -> tuple[str, str] | None:
-    """Return what a file is, if its suffix is not that of sound, and a hint; None for another file."""
+    """Return what a file without audio is, judging by its suffix, and a hint; None for other files."""
     return next((kind for suffixes, kind in _OTHERS.items() if name.lower().endswith(suffixes)), None)

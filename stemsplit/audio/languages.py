@@ -1,4 +1,4 @@
-"""Language codes of ISO 639: two letters, or three; some languages have two codes of three letters."""
+"""ISO 639 language codes of two or three letters; some languages have two three-letter codes."""
 
 from __future__ import annotations
 

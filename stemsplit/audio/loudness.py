@@ -15,7 +15,7 @@ ABSOLUTE_GATE_LUFS, RELATIVE_GATE_LU = -70.0, -10.0
 
 
 class Peaks:
-    """The largest absolute sample so far, and the largest value between samples; full scale is 1."""
+    """Sample peak and true peak so far; full scale is 1."""
 
     def __init__(self, sample_rate: int, channels: int) -> None:
         self.sample = self.true = 0.0
@@ -31,12 +31,12 @@ class Peaks:
         self.true = max(self.sample, self.true, float(np.abs(between).max(initial=0)))
 
     def finish(self) -> None:
-        """Include what the resampler still holds after the last block."""
+        """Include the output that the resampler still holds after the last block."""
         self.add(np.zeros((self._channels, 0), np.float32), last=True)
 
 
 class Loudness:
-    """The integrated loudness of ITU-R BS.1770-4, with the filters of pyloudnorm."""
+    """Integrated loudness according to ITU-R BS.1770-4, with pyloudnorm's filters."""
 
     def __init__(self, sample_rate: int, channels: int) -> None:
         self._filters = _compat.loudness_filters(sample_rate)
@@ -61,7 +61,7 @@ class Loudness:
 
     @property
     def lufs(self) -> float | None:
-        """The loudness so far; None for silence and for less than one gating block (0.4 s)."""
+        """The loudness so far, in LUFS; None for silence and for less than one gating block (0.4 s)."""
         gates = round(GATE_SECONDS / STEP_SECONDS)
         if len(self._energies) < gates:
             return None

@@ -1,6 +1,6 @@
 """The sample rates, depths and bitrates that each output format supports.
 
-The limits are measured with the ffmpeg of imageio-ffmpeg; tests/test_output_formats.py repeats that.
+The limits were measured with imageio-ffmpeg's ffmpeg; tests/test_output_formats.py repeats this.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def check(format: str, depth: str, bitrate: str | None) -> None:
 
 
 def rate_for(format: str, sample_rate: int) -> int:
-    """Return the sample rate of a file of this format: the sound's own, if the format supports it.
+    """Return the sample rate of a file of this format: the input's, if the format supports it.
 
     Otherwise the lowest supported rate above it, which loses nothing, or the format's highest.
     """
@@ -83,7 +83,7 @@ def rate_for(format: str, sample_rate: int) -> int:
 
 
 def _bits_per_second(bitrate: str) -> int:
-    """Read `192k`, `192000`, or `192`: less than 1,000 is in kbit/s."""
+    """Parse `192k`, `192000` or `192`; numbers below 1,000 are in kbit/s."""
     number = int(bitrate.rstrip("kK"))
     return number * 1_000 if bitrate[-1] in "kK" or number < 1_000 else number
 
@@ -99,7 +99,7 @@ def _nearest_bitrate(format: str, sample_rate: int, channels: int, wanted: int) 
 
 @dataclass(frozen=True)
 class Fit:
-    """The settings for a sound in a format: its own, or the nearest supported ones, with `warnings`."""
+    """The settings for a format: as requested, or the nearest supported ones, with `warnings`."""
 
     sample_rate: int
     bitrate: int | None
@@ -108,7 +108,7 @@ class Fit:
 
 
 def fit(format: str, sample_rate: int, channels: int, bitrate: str | None) -> Fit:
-    """Return the sample rate and bitrate that replace unsupported ones."""
+    """Return the sample rate and bitrate to use, with supported values in place of unsupported ones."""
     rate, warnings = rate_for(format, sample_rate), []
     if rate != sample_rate:
         able = [name for name in FORMATS if rate_for(name, sample_rate) == sample_rate]

@@ -1,4 +1,4 @@
-"""Sample rate conversion while sound is written."""
+"""Streaming sample rate conversion."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stemsplit.audio.reader import Block
 class RateConverter:
     """Converts blocks `(channel, time)` to another sample rate (in Hz) without delay.
 
-    N frames become round(N * target / source) frames, whatever the block sizes.
+    N frames become round(N * target / source) frames, for any block sizes.
     """
 
     def __init__(self, source: int, target: int, channels: int) -> None:

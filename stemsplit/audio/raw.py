@@ -1,4 +1,4 @@
-"""Sound in pipes: headerless PCM and WAV streams. A stream that must be read twice is stored."""
+"""Audio in pipes: headerless PCM and WAV streams, stored in a file if they must be read twice."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ NAME = "stdin"
 _DEPTHS = {"s16": "16", "s24": "24", "s32": "24", "f32": "32f"}
 _SUBTYPES = {"PCM_16": "s16", "PCM_24": "s24", "PCM_32": "s32", "FLOAT": "f32"}
 _LONGEST_CHUNK = 1 << 24
-"""Limit in bytes of a chunk before the samples, such as tags and a cover."""
+"""Limit in bytes for a chunk before the samples, such as tags or a cover."""
 _UNKNOWN_BYTES = (1 << 32) - 1
-"""The length in a WAV header if it is unknown or too large."""
+"""The length in a WAV header if the length is unknown or too large."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class RawFormat:
 
     @property
     def bytes_per_frame(self) -> int:
-        """Bytes of one sample of all channels."""
+        """Bytes of one sample of every channel."""
         return self.channels * int(self.samples[1:]) // 8
 
     def decode(self, data: bytes) -> Block:
-        """Return whole frames as `(channel, time)`."""
+        """Return the samples of whole frames as `(channel, time)`."""
         if self.samples == "f32":
             flat = np.frombuffer(data, "<f4")
         elif self.samples == "s24":
@@ -77,7 +77,7 @@ class RawFormat:
         return np.ascontiguousarray(flat.reshape(-1, self.channels).T, np.float32)
 
     def encode(self, block: Block) -> bytes:
-        """Return `(channel, time)` as bytes."""
+        """Return a block `(channel, time)` as bytes."""
         flat = np.ascontiguousarray(quantised(block, self.depth).T)
         if self.samples == "s24":
             return flat.view(np.uint8).reshape(-1, 4)[:, 1:].tobytes()
@@ -85,7 +85,7 @@ class RawFormat:
 
 
 class RawReader:
-    """Reads headerless samples as blocks `(channel, time)`, like `audio.Reader`, but only once."""
+    """Reads headerless samples as blocks `(channel, time)`, like `Reader`, but only once."""
 
     path = Path("-")
     frames = frames_estimate = None
@@ -165,14 +165,14 @@ def read_header(stream: BinaryIO) -> tuple[RawFormat, int | None]:
 
 
 class WavSamples:
-    """Reads the sample bytes of a WAV stream: as many as its header states, and more if sound follows."""
+    """Reads the sample bytes of a WAV stream: as many as its header states, and more if audio follows."""
 
     def __init__(self, stream: BinaryIO, stated: int | None) -> None:
         self._stream, self._stated = stream, stated
         self._left: float = math.inf if stated is None else stated
         self._ahead = b""
         self.remark: str | None = None
-        """Errors in the header; complete once all is read."""
+        """A remark about a wrong length in the header; set once everything is read."""
 
     def read(self, count: int) -> bytes:
         """Return the next bytes, at most `count`; empty at the end."""
@@ -233,10 +233,10 @@ def spool(stream: BinaryIO, folder: Path, raw: RawFormat | None = None) -> Path:
 
 
 class StreamWriter:
-    """Writes sound to a stream: headerless samples or, with `wav`, a WAV file.
+    """Writes audio to a stream: headerless samples or, with `wav`, a WAV file.
 
-    A WAV header contains the length. If `frames` is not known, and the header cannot be corrected at the end
-    because the stream is not a file, the length is 4 GiB, as other programs write it.
+    A WAV header states the length. If `frames` is unknown, the header states 4 GiB, as other programs do.
+    `finish` corrects it if the stream is a file.
     """
 
     def __init__(self, stream: BinaryIO, raw: RawFormat, *, wav: bool, frames: int | None = None) -> None:
@@ -245,7 +245,7 @@ class StreamWriter:
         self.peak = 0.0
 
     def write(self, block: Block) -> None:
-        """Append a block `(channel, time)`. Raises BrokenPipeError if the pipe has no reader any more."""
+        """Append a block `(channel, time)`. Raises BrokenPipeError if the pipe no longer has a reader."""
         if self._wav and not self._bytes:
             self._stream.write(self._header(self._promised))
         data = self.raw.encode(block)
@@ -255,13 +255,13 @@ class StreamWriter:
         self._stream.flush()
 
     def finish(self) -> None:
-        """Write the length into the header if it was unknown."""
+        """Complete the WAV file: add a padding byte if needed, and correct the length in the header."""
         frames, padding = self._bytes // self.raw.bytes_per_frame, bytes(self._bytes % 2)
         if self._wav:
             self._stream.write(padding)
         if self._wav and frames != self._promised and self._stream.seekable():
             header = self._header(frames)
-            # Not when appending to an existing file: the header at its start is another one.
+            # Not when appending to an existing file, which starts with another header.
             if self._stream.tell() == len(header) + self._bytes + len(padding):
                 self._stream.seek(0)
                 self._stream.write(header)
@@ -269,7 +269,7 @@ class StreamWriter:
         self._stream.flush()
 
     def _header(self, frames: int | None) -> bytes:
-        """Return the header: RIFF, `fmt `, for floating point `fact`, and `data`."""
+        """Return the header: RIFF, `fmt `, `fact` (floating point only) and `data`."""
         raw, width = self.raw, self.raw.bytes_per_frame
         kind, bits = (3, 32) if raw.samples == "f32" else (1, int(raw.samples[1:]))
         form = struct.pack(

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 Block = NDArray[np.float32]
 
 RATES = (1_000, 1_500_000)
-"""Plausible sample rates in Hz. Others are from wrong headers, and resampling could exhaust the memory."""
+"""Plausible sample rates in Hz. Others come from wrong headers, and resampling could exhaust the memory."""
 LOUDEST = 1e15
 """Larger samples (300 dB above full scale) are not sound, and their squares overflow float32."""
 
 
 @dataclass(frozen=True)
 class Signal:
-    """The sample rate, channels and length of sound in blocks."""
+    """The sample rate, channels and length of audio in blocks."""
 
     sample_rate: int
     channels: int
@@ -47,9 +47,9 @@ class Reader:
 
     For a file with several audio tracks, `track` is an index from 0 or a language such as `eng`; by default,
     the default track is read. `downmix` mixes more than two channels down to stereo. `frames` is the exact
-    length, or None if it is known only after decoding, as for all that ffmpeg decodes; `frames_estimate` is
-    then the length that the container states, rounded to 10 ms, for progress bars. `warnings` are sentences
-    about the last iteration.
+    length, or None if it is known only after decoding, as for everything that ffmpeg decodes. In that case,
+    `frames_estimate` is the length that the container states, rounded to 10 ms, for progress bars. `warnings`
+    are sentences about the last iteration.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Reader:
 
     @property
     def signal(self) -> Signal:
-        """The signal of all blocks together; its length is the estimate."""
+        """The properties of all blocks together, with `frames_estimate` as the length."""
         return Signal(self.sample_rate, self.channels, self.frames_estimate)
 
     def _part_of(self, frames: int | None) -> int | None:
@@ -140,7 +140,7 @@ class Reader:
         return ()
 
     def _check_end(self, source: Source, position: int) -> None:
-        """Warn about a file that is truncated or damaged."""
+        """Warn about a truncated or damaged file; DecodeError if no block was yielded."""
         promised = source.promised_seconds
         reason = f" ({source.complaint})" if source.complaint else ""
         if not position and source.frames == 0:
@@ -182,7 +182,7 @@ def check_finite(block: Block, name: str, position: int, sample_rate: int) -> No
 
 
 def resample(blocks: Iterable[Block], source_rate: int, target_rate: int, channels: int) -> Iterator[Block]:
-    """Yield the sound at another sample rate, without delay, as if it were resampled in one call."""
+    """Yield the audio at another sample rate, without delay, as if it were resampled in one call."""
     if source_rate == target_rate:
         yield from blocks
         return

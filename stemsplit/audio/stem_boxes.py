@@ -1,8 +1,8 @@
-"""The boxes of an MP4 by which programs know a stem file, written and read.
+"""Writing and reading the MP4 boxes that identify a stem file.
 
-The box `moov/udta/stem` is a JSON text with the stems' names and colours, as Native Instruments specifies.
-Made after the file that comes with stempeg, which writes such files by the program MP4Box
-(stempeg/write.py), and after what Mixxx accepts (src/track/steminfoimporter.cpp).
+The box `moov/udta/stem` contains JSON with the stems' names and colors, as specified by Native Instruments.
+The content follows the sample file of stempeg, which writes such files with the program MP4Box
+(stempeg/write.py), and what Mixxx accepts (src/track/steminfoimporter.cpp).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from stemsplit.errors import DecodeError
 from stemsplit.files.scratch import shown
 
 LONGEST_TEXT = 1 << 20
-"""Bytes of JSON. Four names take some 600."""
+"""Limit of the JSON in bytes. Four stems take about 600."""
 MOST_BOXES = 100_000
-"""Of one level: far more than there are in any file, and soon counted."""
-# What NI's own tools write, but switched off: the stems then add up to the mixture.
+"""Limit of boxes on one level: far more than in any real file, but read in a short time."""
+# The settings that NI's own tools write, but disabled, so that the stems sum to the mixture.
 _MASTERING = {
     "compressor": {
         "enabled": False,
@@ -41,7 +41,7 @@ _MASTERING = {
 
 @dataclass(frozen=True)
 class _Box:
-    """A box of an MP4: a size, four letters, and from `body` to `end` what it holds."""
+    """An MP4 box: its four-letter type, its start, and its content from `body` to `end`."""
 
     kind: bytes
     start: int
@@ -50,9 +50,9 @@ class _Box:
 
 
 def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[_Box]:
-    """Yield the boxes between two positions of a file; ValueError where one does not fit."""
+    """Yield the boxes between two positions of a file; ValueError if one does not fit."""
     for _ in range(MOST_BOXES):
-        if end - start < 8:  # nothing, or the zero that ends a list in older files
+        if end - start < 8:  # nothing, or the zero that terminates a list in older files
             return
         file.seek(start)
         head = file.read(16)
@@ -69,7 +69,7 @@ def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[_Box]:
 
 
 def _find(file: BinaryIO, *kinds: bytes) -> _Box | None:
-    """Return the first box on a path from the top of a file, or None; ValueError where one does not fit."""
+    """Return the first box with a path such as `moov`, `udta`, or None; ValueError if a box does not fit."""
     found: _Box | None = _Box(b"", 0, 0, file.seek(0, os.SEEK_END))
     for kind in kinds:
         if found is not None:
@@ -79,7 +79,7 @@ def _find(file: BinaryIO, *kinds: bytes) -> _Box | None:
 
 
 def make_stem_file(path: Path, labels: Sequence[Label]) -> None:
-    """Turn five tracks of ffmpeg into a stem file in place: only its last part grows."""
+    """Turn ffmpeg's MP4 with five tracks into a stem file, in place: only its last box grows."""
     stems = [{"name": label.name, "color": label.colour} for label in labels]
     text = json.dumps({"mastering_dsp": _MASTERING, "version": 1, "stems": stems}).encode("ascii")
     atom = (8 + len(text)).to_bytes(4, "big") + b"stem" + text
@@ -99,7 +99,7 @@ def make_stem_file(path: Path, labels: Sequence[Label]) -> None:
 
 
 def _set_header(file: BinaryIO, track: _Box, *, enabled: bool) -> None:
-    """Switch a track on or off, and take it out of the group of which a player plays one track only."""
+    """Enable or disable a track, and remove it from its alternate group, of which players play one track."""
     header = next(box for box in _boxes(file, track.body, track.end) if box.kind == b"tkhd")
     file.seek(header.body)
     long_times = file.read(1) == b"\1"
@@ -109,12 +109,12 @@ def _set_header(file: BinaryIO, track: _Box, *, enabled: bool) -> None:
 
 
 def read_stem_names(path: str | os.PathLike[str]) -> tuple[Label, ...] | None:
-    """Return what a file says of its stems, in the order of its tracks from the second on.
+    """Return the names and colors of a file's stems, in the order of its tracks from the second on.
 
-    None if it says nothing, being another kind of file. Reads no more than `LONGEST_TEXT` at once.
+    None if the file is not an MP4 or does not list stems. Reads at most `LONGEST_TEXT` bytes at once.
 
     Raises:
-        DecodeError: the file cannot be read, is cut short, or what it says makes no sense.
+        DecodeError: the file cannot be read or is truncated, or its list of stems is invalid.
     """
     path = Path(path)
     try:
@@ -135,9 +135,9 @@ def read_stem_names(path: str | os.PathLike[str]) -> tuple[Label, ...] | None:
 
 
 def _labels(text: bytes) -> tuple[Label, ...]:
-    """Return the labels in a JSON text, some of which may lack; ValueError if it is none."""
+    """Return the labels in a JSON text, of which any field may be missing; ValueError if it is invalid."""
     try:
-        facts: Any = json.loads(text.rstrip(b"\0"))  # which some programs put at the end
+        facts: Any = json.loads(text.rstrip(b"\0"))  # some programs append zeros
     except (ValueError, RecursionError) as error:
         raise ValueError("its list of stems is no JSON") from error
     stems = facts.get("stems") if isinstance(facts, dict) else None

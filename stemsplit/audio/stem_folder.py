@@ -15,7 +15,7 @@ from stemsplit.errors import DecodeError
 
 MIXTURE = "mixture"
 USUAL = ("vocals", "drums", "bass", "other")
-"""These come first, in this order."""
+"""These stems come first, in this order."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class StemSet:
 
 
 def find(folder: Path) -> StemSet:
-    """Return the stems in a folder such as `stems/song`, which has one sound file per stem, with its name.
+    """Return the stems in a folder such as `stems/song`, with one audio file per stem, named after it.
 
     Raises:
         DecodeError: it is not a folder, has no stems, or has stems that do not match.

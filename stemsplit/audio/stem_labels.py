@@ -1,4 +1,4 @@
-"""The names and colours that players show for the stems of a stem file."""
+"""The names and colors that players show for the stems of a stem file."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from dataclasses import dataclass
 from stemsplit.errors import EncodeError, UsageError
 
 ORDER = ("drums", "bass", "other", "vocals")
-"""Of the four stems: what decks and data sets go by, which read no names."""
+"""Track order of the four stems, on which decks and data sets rely, because they do not read names."""
 COLOURS = ("#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 LONGEST_NAME = 100
-"""Characters."""
+"""Maximum number of characters."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """A stem's name and colour in players; the colour is `#RRGGBB`, or empty."""
+    """A stem's name and color in players; the color is `#RRGGBB`, or empty."""
 
     name: str
     colour: str
 
 
 def in_file_order(stems: Sequence[str]) -> list[str]:
-    """Return stems in the order of their tracks: that of `ORDER`, followed by others."""
+    """Return stems in track order: as in `ORDER`, followed by others."""
     return sorted(stems, key=lambda stem: ORDER.index(stem) if stem in ORDER else len(ORDER))
 
 
@@ -36,7 +36,7 @@ def label_stems(
     `names` and `colours`, if given, are in the order of the tracks, see `in_file_order`.
 
     Raises:
-        EncodeError: these are not four stems.
+        EncodeError: these are not four different stems.
     """
     if len(stems) != len(ORDER) or len(set(stems)) != len(ORDER):
         raise EncodeError(
@@ -49,7 +49,7 @@ def label_stems(
 
 
 def check_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Return four names without the space around them; UsageError if players cannot show them."""
+    """Return four names without surrounding whitespace; UsageError if players cannot show them."""
     found = tuple(name.strip() for name in names)
     hint = f"name them in the order {', '.join(ORDER)}"
     _check_number("names", found, hint)
@@ -64,7 +64,7 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_colours(colours: Sequence[str]) -> tuple[str, ...]:
-    """Return four colours as `#RRGGBB`; UsageError if they are not written like that, with or without `#`."""
+    """Return four colors as `#RRGGBB`; UsageError if one is not written like that, with or without `#`."""
     found = tuple(colour.strip().removeprefix("#") for colour in colours)
     hint = "write them like 009E73,D55E00,CC79A7,56B4E9"
     _check_number("colors", found, hint)

@@ -1,8 +1,8 @@
 """Native Instruments stem files: a mixture and its four stems as audio tracks of one MP4.
 
-DJ programs and decks play the stems, and know them by what `stem_boxes` writes. All other players play the
-first track, which alone is enabled. Made after the file that comes with stempeg, and after what Mixxx
-accepts (src/sources/soundsourcestem.cpp).
+DJ software and decks play the stems, which they identify by the boxes of `stem_boxes`. All other players play
+the first track, because only that one is enabled. The layout follows the sample file of stempeg, and what
+Mixxx accepts (src/sources/soundsourcestem.cpp).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ AAC = Encoding("32f")
 
 
 def kept_stems(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the model's stems for a stem file: if it has more than those of ORDER, only these four."""
+    """Return the model's stems for a stem file: those of `ORDER`, if it has these and more, or else all."""
     return tuple(name for name in names if name in ORDER) if set(ORDER) < set(names) else tuple(names)
 
 
 def kept_sounds(names: Sequence[str], stems: Block) -> Block:
-    """Return the sounds of `kept_stems`; those of the others are added to `other`.
+    """Return the audio of `kept_stems`; the other stems are added to `other`.
 
     Shapes: stems `(stem, channel, time)`, in the order of the names.
     """
@@ -49,14 +49,14 @@ def kept_sounds(names: Sequence[str], stems: Block) -> Block:
 class StemFile(Writer):
     """Writes a mixture and its four stems to one file, which appears whole or not at all.
 
-    The stems may be in any order; in the file they have `ORDER`, followed by others. They should sum
-    to the mixture, which decks do not play. A mono song is written as two equal channels, because players
-    refuse mono tracks. AAC, by default 256k per track, or a lossless codec; each clips at full scale.
-    `peaks` has the largest absolute sample of each track, before clipping.
+    The stems may be in any order; in the file they are in `ORDER`, followed by others. They should sum to the
+    mixture, because decks play only the stems. A mono song is written as two equal channels, because players
+    refuse mono tracks. The codec is AAC, by default at 256k per track, or lossless; all codecs clip at full
+    scale. `peaks` has the largest absolute sample of each track, before clipping.
 
     Raises:
-        EncodeError: the codec does not go with the depth or the bitrate, or there is no ffmpeg.
-        OutputExists: the file is there already, and `force` is not given.
+        EncodeError: the codec does not support the depth or the bitrate, or ffmpeg is missing.
+        OutputExists: the file already exists, and `force` is not given.
     """
 
     def __init__(
@@ -128,19 +128,19 @@ class _Encoder(ffmpeg.Encoder):
         arguments += ["-filter_complex", ";".join(graph)]
         for track, (name, (left, _)) in enumerate(zip(names, pairs, strict=True)):
             arguments += ["-map", f"[{left}]", f"-metadata:s:a:{track}", f"handler_name={name}"]
-        arguments += [*_codec(encoding), "-movie_timescale", str(sample_rate)]  # of edit lists: exact lengths
+        arguments += [*_codec(encoding), "-movie_timescale", str(sample_rate)]  # exact lengths in edit lists
         arguments += ["-fflags", "+bitexact", "-y", f"file:{path}"]
         program = ffmpeg.executable() or "ffmpeg"
         self._process = ffmpeg.Process(program, *arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
 
     def finish(self) -> None:
-        """Let ffmpeg finish, and make a stem file of its output. Raises OSError if that fails."""
+        """Let ffmpeg finish, and turn its output into a stem file. Raises OSError if that fails."""
         super().finish()
         make_stem_file(self._path, self._labels)
 
 
 def _codec(encoding: Encoding) -> list[str]:
-    """Return the arguments for a codec and its container: ffmpeg puts no FLAC into its `ipod` files."""
+    """Return the arguments for a codec and its container; ffmpeg's `ipod` format does not support FLAC."""
     codec = encoding.codec or "aac"
     if codec == "aac":
         return ["-c:a", codec, "-b:a", encoding.bitrate or "256k", "-f", "ipod"]

@@ -90,7 +90,7 @@ _ALIASES = {
     "description": "comment",
     "unsyncedlyrics": "lyrics",
 }
-# Facts about the source's encoding, and levels, which do not apply to the stems.
+# Fields about the source's encoding and levels, which do not apply to the stems.
 _STALE = re.compile(
     r"encoder|encoded[_-]?by|encod(er|ing)[ _-]?settings|tsse|tlen|length|major_brand|minor_version"
     r"|compatible_brands|handler_name|vendor_id|language|creation_time|duration|itun(smpb|norm|pgap)"
@@ -102,8 +102,8 @@ _STALE = re.compile(
 def collect(pairs: Iterable[tuple[str, Iterable[object]]]) -> Fields:
     """Return the fields for the stems, from names and texts in any spelling.
 
-    Fields that are empty or describe the source's encoding are left out. The standard name of a field takes
-    precedence over other names, then the first one. Track and disc numbers become `3/9`.
+    Fields that are empty or describe the source's encoding are left out. A field's standard name takes
+    precedence over its aliases, of which the first counts. Track and disc numbers include totals: `3/9`.
     """
     fields: Fields = {}
     known: set[str] = set()
@@ -244,7 +244,7 @@ def from_vorbis(tags: VComment) -> tuple[Fields, Pictures]:
 
 
 def to_vorbis(fields: Mapping[str, list[str]]) -> list[tuple[str, str]]:
-    """Return fields as Vorbis comments, without those whose names are invalid there."""
+    """Return fields as Vorbis comments; fields with names that are invalid there are left out."""
     pairs: list[tuple[str, str]] = []
     for name, texts in fields.items():
         if name in ("tracknumber", "discnumber") and re.fullmatch(r"[^/]+/[^/]+", texts[0]):
@@ -256,7 +256,7 @@ def to_vorbis(fields: Mapping[str, list[str]]) -> list[tuple[str, str]]:
 
 
 def to_info(fields: Mapping[str, list[str]]) -> bytes:
-    """Return the `LIST` chunk of a WAV: the few fields that RIFF INFO defines, as UTF-8."""
+    """Return the content of a WAV's `LIST` chunk: the few fields that RIFF INFO defines, as UTF-8."""
     chunks = b"INFO"
     for name, texts in fields.items():
         if name in _STORED and _STORED[name][2]:

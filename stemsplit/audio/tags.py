@@ -69,7 +69,7 @@ def _through_mutagen(path: Path) -> tuple[Fields, Pictures]:
     import mutagen
     from mutagen import _vorbis, aiff, dsf, flac, id3, mp3, mp4, oggflac, oggopus, oggspeex, oggvorbis, wave
 
-    # mutagen unpacks compressed frames without a limit. ffmpeg reads those few.
+    # Skips compressed frames, which mutagen unpacks without a limit. ffmpeg reads a tag that has no others.
     id3._frames.zlib = SimpleNamespace(decompress=_refuse, error=zlib.error)
     kinds = [mp3.MP3, aiff.AIFF, wave.WAVE, dsf.DSF, mp4.MP4, flac.FLAC]
     kinds += [oggvorbis.OggVorbis, oggopus.OggOpus, oggflac.OggFLAC, oggspeex.OggSpeex]
@@ -96,7 +96,7 @@ def _refuse(_: bytes) -> bytes:
 def _through_ffmpeg(path: Path) -> tuple[Fields, Pictures]:
     """Return the tags of any other container that ffmpeg reads, if any."""
     source = (*ffmpeg.LOCAL, "-i", f"file:{path}")
-    # Some store tags in the stream; these follow the file's own in the output. `-t 0` reads no sound.
+    # Some store tags in the stream; these follow the file's own in the output. `-t 0` reads no audio.
     nothing = ("-map", "0:a:0", "-c", "copy", "-t", "0", "-map_chapters", "-1", "-f", "ffmetadata", "-")
     notes, log = _run(*source, *nothing)
     pictures = re.findall(r"Stream #0:(\d+).*\(attached pic\)((?:\n {4,}.*)*)", log)
@@ -123,7 +123,7 @@ def _text(data: bytes) -> str:
 
 
 def _usable(picture: bytes) -> bytes | None:
-    """Return a picture for all players: JPEG or PNG unchanged, others as JPEG; None if damaged."""
+    """Return a picture that all players support: JPEG or PNG unchanged, others as JPEG; None if damaged."""
     limits = ("-max_pixels", str(1 << 26))  # a small file can unpack to gigabytes
     whole = ("-frame_size", str(len(picture)))  # TIFF is decoded in one piece
     jpeg, _ = _run(

@@ -73,7 +73,7 @@ class Encoding:
     channels_per_track: int | None = None
     """Default: one track with all channels."""
     codec: str | None = None
-    """Default: that of the format. An m4a holds `aac`; a stem file, `alac` or `flac` too."""
+    """Default: the format's. An m4a contains `aac`; a stem file can also contain `alac` or `flac`."""
 
 
 DEFAULT_ENCODING = Encoding()
@@ -83,8 +83,8 @@ class Writer:
     """Writes one file, which appears whole or not at all: a hidden part file is renamed or removed.
 
     Integer depths (rounded to the nearest value) and m4a clip at full scale; `32f`, mp3 and ogg do not. The
-    signal's expected length decides whether a WAV must be an RF64 (above 4 GiB). If the format does not
-    support the signal's sample rate, `sample_rate` is the one of the file, and `warnings` report it.
+    signal's expected length decides whether a WAV must be an RF64 (above 4 GiB). `sample_rate` is the
+    file's; if the format does not support the signal's rate, the two differ, and `warnings` report it.
     `tags_from` is the file whose tags and cover are copied.
     """
 
@@ -121,7 +121,7 @@ class Writer:
         self._large = (signal.frames or 0) * self._bytes_per_frame > _RIFF_LIMIT
         self._tags_from, self._title_suffix = tags_from, title_suffix
         self.untrue_tags: Collection[str] = ()
-        """Fields of the source, such as `bpm`, that are not carried over."""
+        """Tag fields of the source, such as `bpm`, that are not copied."""
         self._tags = Tags()
         self._file: Any = None
         self.frames_written = 0
@@ -138,9 +138,8 @@ class Writer:
     def open(self) -> None:
         """Create the part file in its folder, and start encoding."""
         refuse_to_replace(self.path, force=self.force)  # it may have appeared in the meantime
-        self._tags = (
-            self._source_tags()
-        )  # read now, because the source may not exist any more when the work is done
+        # Read now, because the source may no longer exist when the work is done.
+        self._tags = self._source_tags()
         try:
             self.part.open("wb").close()  # gives the clearest message about a folder without write permission
             self._file = self._encoder()
@@ -151,7 +150,7 @@ class Writer:
             raise
 
     def add_tags(self, fields: Mapping[str, str]) -> None:
-        """Add fields of tags that the source does not have; call it before the file is finished."""
+        """Add tag fields that the source lacks; call this before the file is finished."""
         found = tag_fields.collect((name, [text]) for name, text in fields.items())
         self._tags = replace(self._tags, fields=found | self._tags.fields)
 
@@ -198,9 +197,8 @@ class Writer:
         large = self.frames_written * self._bytes_per_frame > _RIFF_LIMIT
         if large and self.format == "wav" and not self._large:
             raise EncodeError(f"`{self.path}` would exceed the 4 GiB of a WAV file", "choose --format flac")
-        if (
-            self._codec == "m4a"
-        ):  # above full scale, ffmpeg's AAC encoder distorts far more than clipping does
+        # Above full scale, ffmpeg's AAC encoder distorts far more than clipping does.
+        if self._codec == "m4a":
             block = block.clip(-1, 1)
         samples = np.ascontiguousarray(quantised(block, self._depth).T)
         try:
@@ -252,7 +250,7 @@ class Writer:
 
 
 def quantised(block: Block, depth: str) -> NDArray[Any]:
-    """Return samples as little-endian integers of a bit depth; 24 bits are the upper bits of 32."""
+    """Return samples in a bit depth, little-endian; 24-bit samples are the upper bits of 32."""
     if depth == "32f":
         return block.astype("<f4", copy=False)
     # The power of two that readers divide by, so that unmodified 16-bit samples stay the same.

@@ -1,4 +1,4 @@
-"""Sidecars: files that are made from a track's stems: a DAW session and a report."""
+"""Sidecars, files made from a track's stems: a DAW session and a report."""
 
 from __future__ import annotations
 

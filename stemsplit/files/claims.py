@@ -1,11 +1,11 @@
-"""Claims on output files: of several programs that want to write a file, one does, and the others fail.
+"""Claims on output files: if several programs want to write a file, one succeeds and the others fail.
 
 A claim is a lock on a hidden file next to the output, `.vocals.wav.lock`. It is acquired before the part
-files are created, and removed after them. The system releases the lock of a program that ends in any way, so
-a lock file left by a killed program is unlocked, and shows that there may be part files to remove.
+files are created, and removed after them. However a program ends, the system releases its lock. The lock file
+of a killed program is therefore unlocked, and shows that there may be part files to remove.
 
-On file systems without locks, the lock file itself is the claim. If locks do not work across machines (sshfs,
-some NFS mounts), and in object stores, which have none, each file still appears whole, but two programs can
+On file systems without locks, the lock file itself is the claim. Where locks do not work across machines
+(sshfs, some NFS mounts) or do not exist (object stores), each file still appears whole, but two programs can
 overwrite each other's files.
 """
 
@@ -30,9 +30,9 @@ _here = threading.local()
 
 @contextlib.contextmanager
 def claim(paths: Iterable[Path]) -> Iterator[None]:
-    """Prevent other programs and threads from writing some files; remove the remains of killed ones.
+    """Prevent other programs and threads from writing some files; remove leftovers of killed ones.
 
-    Creates the folders of the files, and removes empty ones at the end. Claims can be nested.
+    Creates missing folders, and removes those that are empty at the end. Claims can be nested.
 
     Raises:
         OutputBusy: another program or thread is writing one of them.
@@ -53,7 +53,7 @@ def claim(paths: Iterable[Path]) -> Iterator[None]:
 
 
 def tidy(paths: Iterable[Path]) -> None:
-    """Remove what killed programs left of files that nothing is writing."""
+    """Remove leftovers of killed programs, for files that no program is writing."""
     left = [path for path in paths if not is_remote(path) and os.path.lexists(beside(path, ".lock"))]
     with contextlib.suppress(EncodeError), claim(left):
         pass
@@ -129,7 +129,7 @@ def _acquire(lock: Path, path: Path, made: list[Path]) -> int:
 
 
 def _make(folder: Path, made: list[Path]) -> None:
-    """Create a folder and its parents, and note which did not exist."""
+    """Create a folder and its parents; append those that did not exist to `made`."""
     if os.path.isdir(folder):
         return
     if folder.parent != folder:
@@ -179,7 +179,7 @@ def _is(descriptor: int, lock: Path) -> bool:
 
 
 def _release(descriptor: int, lock: Path) -> None:
-    if sys.platform == "win32":  # Windows does not remove open files, so none that another program waits for
+    if sys.platform == "win32":  # Windows cannot remove a file that is open, here or in another program
         os.close(descriptor)
     with contextlib.suppress(OSError):
         lock.unlink()

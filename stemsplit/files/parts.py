@@ -19,7 +19,7 @@ from stemsplit.errors import EncodeError, OutputExists
 from stemsplit.files import remote
 
 _LONGEST_BYTES = 255 - len("..01234567.part.cover")
-"""Maximum length of a name that the name of a hidden file can include."""
+"""Maximum length, in bytes, of a name that the name of a hidden file can include."""
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1  # linux/fcntl.h, linux/fs.h
 
 
@@ -27,20 +27,19 @@ def beside(path: Path, suffix: str) -> Path:
     """Return the path of a hidden file that belongs to a file in the same folder."""
     name = path.name
     if len(os.fsencode(name)) > _LONGEST_BYTES:
-        plain = unicodedata.normalize(
-            "NFC", name
-        ).casefold()  # equal if the file system treats both as the same name
+        # Names that a file system may treat as the same get the same hidden file.
+        plain = unicodedata.normalize("NFC", name).casefold()
         name = hashlib.sha256(plain.encode("utf-8", "surrogateescape")).hexdigest()[:32]
     return path.with_name(f".{name}{suffix}")
 
 
 def part_of(path: Path) -> Path:
-    """Return the path of a part file, to write until it is complete; a new one for each call."""
+    """Return a path for a part file, which differs for each call."""
     return beside(path, f".{secrets.token_hex(4)}.part")
 
 
 def sweep(path: Path) -> None:
-    """Remove what a killed program left of a file, and restore the earlier file if it is missing."""
+    """Remove a killed program's leftovers of a file; restore the earlier file if the path is missing."""
     name = re.escape(beside(path, "").name)
     left = re.compile(name + r"\.[0-9a-f]{8}\.(part(\.[a-z]+)?|old)")
     with contextlib.suppress(OSError):
@@ -61,8 +60,8 @@ def refuse_to_replace(path: Path, *, force: bool) -> None:
 def publish(part: Path, path: Path, *, force: bool) -> None:
     """Rename a finished part file to its path.
 
-    Without `force` it replaces nothing, not even a file that another program has just created. Only on file
-    systems without exclusive renames and links, there is a moment between the check and the renaming.
+    Without `force`, nothing is replaced, not even a file that another program has just created. Only file
+    systems without exclusive renames and links have a race between the check and the rename.
 
     Raises:
         OutputExists: the path exists, and `force` is not given.
@@ -82,10 +81,10 @@ def publish(part: Path, path: Path, *, force: bool) -> None:
 def publish_together(files: Iterable[tuple[Path, Path]], *, force: bool) -> None:
     """Rename finished part files `(part, path)`: all of them, or none.
 
-    A file that `force` replaces keeps a second, hidden name until all files are renamed, and is restored if
-    one of them fails. If the program is killed in between, each path has a whole file, earlier or new; the
-    next claim on a path removes the hidden one (see `claims`). On file systems without links, an earlier file
-    can have only its hidden name; then that claim restores it.
+    A file that `force` replaces keeps a second, hidden name until all files are renamed, and is restored if a
+    rename fails. If the program is killed in between, each path has a complete file, either earlier or new,
+    and the next claim on a path removes the hidden one (see `claims`). On file systems without links, an
+    earlier file may have only its hidden name; in that case, the claim restores it.
 
     Raises:
         OutputExists: a path exists, and `force` is not given.
@@ -136,7 +135,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _keep(path: Path, aside: Path) -> None:
-    """Give a file another name: a second one if the file system has links, so that it is never missing."""
+    """Link a file to another name, so that it is never missing; rename it if it cannot be linked."""
     if not remote.is_remote(path) and not os.path.islink(path):
         with contextlib.suppress(OSError):
             os.link(path, aside)

@@ -43,7 +43,7 @@ def path_of(name: str) -> Path:
 
 
 def files(top: Path, *, recursive: bool) -> Iterator[tuple[Path, str]]:
-    """Yield the files below a folder, sorted and without hidden ones, each with its folder below `top`."""
+    """Yield the files below a folder, sorted and without hidden ones, each with its folder under `top`."""
     place: Any = top
     # Not `rglob`, which treats a bracket in a name as a pattern.
     found = place.fs.find(place.path, maxdepth=None if recursive else 1)
@@ -59,7 +59,7 @@ def relative(path: Path, top: Path) -> str:
 
 
 def part_of(target: Path) -> Path:
-    """Return the path of a part file; it differs for each call on each machine."""
+    """Return a path for a part file, which differs for each call on each machine."""
     return target.with_name(f"{target.name[:200]}.{uuid4().hex}.part")
 
 
@@ -96,7 +96,7 @@ def publish(part: Path, target: Path) -> None:
     source, goal = place.path, place.with_name(target.name).path
     if type(place.fs).mv is not AbstractFileSystem.mv:
         place.fs.mv(source, goal)
-    else:  # it treats names as patterns
+    else:  # the generic `mv` treats names as patterns
         place.fs.cp_file(source, goal)
         place.fs.rm_file(source)
 

@@ -19,7 +19,7 @@ from stemsplit.files.scratch import shown
 class Decoder:
     """Decodes one audio track of a file to float32 blocks; ffmpeg's messages are complete once it is closed.
 
-    `track` counts from 0; `part` is the range of bytes to read. The sound is preceded by `delay_seconds` of
+    `track` counts from 0; `part` is the range of bytes to read. The audio is preceded by `delay_seconds` of
     silence; with `timed`, gaps between time stamps are filled with silence. `downmix` gives two channels.
     """
 
@@ -115,15 +115,13 @@ class Decoder:
         tracks = [line for line in log.splitlines() if "  Stream #0:" in line and "attached pic" not in line]
         if len(tracks) != 1 or "Estimating duration" in log or self.seconds is None:
             return None
-        late = re.search(
-            r"Duration: [\d:.]+, start: ([\d.]+)", log
-        )  # a shorter start can be the encoder's delay
-        start = float(late[1]) if late else 0.0
+        late = re.search(r"Duration: [\d:.]+, start: ([\d.]+)", log)
+        start = float(late[1]) if late else 0.0  # a small one can be the encoder's delay
         return self.seconds - (start if start > self.slack_seconds else 0.0)
 
 
 def _refusal(path: Path, track: int, log: str, complaint: str | None) -> DecodeError:
-    """Return the error for a file in which ffmpeg found no sound, from its messages."""
+    """Return the error for a file in which ffmpeg found no audio, from its messages."""
     if other := _other_kind(path):
         return other
     if "matches no streams" in log:

@@ -1,4 +1,4 @@
-"""Detects sound in a FLAC file beyond the length that its header states."""
+"""Detects audio in a FLAC file beyond the length that its header states."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _FIRST_BYTES = re.compile(rb"\xff[\xf8\xf9][\x10-\xff][\x00-\xaf]", re.DOTALL)
 
 
 def continues(path: Path, frames: int) -> bool:
-    """Return whether more sound follows `frames`: another stream, or later frames of the same stream.
+    """Return whether more audio follows `frames`: another stream, or later frames of the same stream.
 
-    It can be wrong if data looks like a frame header by chance; decoding shows.
+    The result can be wrong if data looks like a frame header by chance; only decoding is certain.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         first = data.find(b"fLaC")
@@ -32,7 +32,7 @@ def continues(path: Path, frames: int) -> bool:
 
 
 def _end_of_frame(header: bytes, blocks: int) -> int | None:
-    """Return the sample after a frame, or None if this is not a header; `blocks` is the fixed block size."""
+    """Return a frame's end in samples, or None if this is not a header; `blocks` is the fixed block size."""
     ones = 8 - (~header[4] & 0xFF).bit_length() if len(header) == 16 else 1
     if ones == 1 or ones == 8 or header[3] & 1:
         return None

@@ -1,6 +1,6 @@
 """Finds the samples in WAV, AIFF, AU, CAF and Wave64 files, even if headers state a wrong length.
 
-Recorders that lose power leave a size of 0, pipes leave the largest number, and 32 bits wrap at 4 GiB.
+Recorders that lose power leave a size of 0, pipes leave the largest number, and 32-bit sizes wrap at 4 GiB.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ _KINDS = {
     6: _ALAW,
     7: _ULAW,
 }
-"""WAV's codes of sample formats, and their sizes in bytes."""
+"""Sample formats by WAV's format code, and then by size in bytes."""
 _EXTENSIBLE = 0xFFFE
-"""The sample format is stated later in the header."""
+"""Format code of headers that state the sample format later."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Extent:
-    """The range of bytes that contains the sound of a file."""
+    """The range of bytes that contains the samples of a file."""
 
     start: int
     end: int
@@ -80,27 +80,27 @@ class _Layout:
     """The chunk structure of a file format."""
 
     header: str
-    """Format of a name and a size."""
+    """`struct` format of a chunk's name and size."""
     counted: int = 0
     """Number of header bytes that are included in the size."""
     align: int = 2
 
     @property
     def size(self) -> str:
-        """Format of the size alone."""
+        """`struct` format of the size alone."""
         return self.header[:1] + self.header[-1:]
 
 
 @dataclass(frozen=True)
 class _Stated:
-    """What a header states about the sound."""
+    """The header's statements about the samples."""
 
     start: int
     size: int
     field: int
     """Position of the size field."""
     outer: int
-    """Position of the end of the file."""
+    """Position of the end of the file, as far as the header states it."""
     endian: str
     samples: Samples | None = None
 
@@ -137,7 +137,7 @@ def find_sound(path: Path) -> Extent | None:
 
 
 def after_id3(file: BinaryIO) -> int:
-    """Return where a file starts: after its ID3 tag, if it has one."""
+    """Return the position after a file's leading ID3 tag; 0 without one."""
     file.seek(0)
     head = file.read(10)
     if len(head) < 10 or head[:3] != b"ID3":
@@ -188,7 +188,7 @@ def _chunked(file: BinaryIO, layout: _Layout, position: int, size: int, outer: i
 
 
 def _extent(file: BinaryIO, layout: _Layout, stated: _Stated, size: int) -> Extent:
-    """Compare the size in the header with the size of the file."""
+    """Return the range of the samples, from the size in the header and the size of the file."""
     start = stated.start
     if start > size:
         raise struct.error("according to its header, the sound starts beyond the end of the file")
@@ -212,7 +212,7 @@ def _size_field(layout: _Layout, stated: _Stated, end: int) -> tuple[int, bytes]
 
 
 def _end(file: BinaryIO, layout: _Layout, stated: _Stated, size: int) -> int:
-    """Return the end of the sound, which other chunks, junk, or more sound can follow."""
+    """Return the end of the samples. Other chunks, junk, or more samples can follow the stated end."""
     stated_end = stated.start + stated.size
     wrapped = (size - stated_end) >> 32 << 32
     for end in (stated_end, stated_end + wrapped):

@@ -26,15 +26,15 @@ class Link:
     """Range of bytes in the file."""
     streams: int = 1
     codec: str = ""
-    """Serial number of the first audio stream; the other fields describe this stream."""
     serial: int | None = None
+    """Serial number of the first audio stream, which `codec` and the fields below describe."""
     sample_rate: int = 0
     pages: int = 0
     first: int = 0
     last: int = 0
-    """Positions of the last sample of the first page with sound, and of the last page."""
+    """Positions of the last sample of the first page with audio, and of the last page."""
     ordered: bool = True
-    """Whether the highest position is that of the last page."""
+    """Whether the last page has the highest position."""
     complete: bool = False
     """Whether the last page is marked as the last."""
     gaps: bool = False
@@ -42,7 +42,7 @@ class Link:
 
     @property
     def seconds(self) -> float:
-        """Its length in samples, accurate to about a page."""
+        """Its length in seconds, accurate to about a page."""
         begin = self.first if self.first > self.sample_rate else 0
         return max(0, self.last - begin) / self.sample_rate if self.sample_rate else 0.0
 
@@ -60,7 +60,7 @@ class Link:
 
 
 def links(path: Path) -> tuple[Link, ...]:
-    """Return the links of a file; an empty list if it is not an Ogg file."""
+    """Return the links of a file; empty if it is not an Ogg file."""
     state = path.stat()
     return _links(path, state.st_size, state.st_mtime_ns)
 
@@ -125,7 +125,7 @@ def _identify(link: Link, serial: int, packet: bytes) -> None:
 def _add(link: Link, flags: int, position: int, number: int) -> None:
     """Add a page after the first one of the stream."""
     link.pages += 1
-    link.gaps |= bool(link.last) and number != link.pages  # the recording of a live stream started later
+    link.gaps |= bool(link.last) and number != link.pages  # recordings of live streams lack the first pages
     link.pages = number
     link.ordered &= not link.complete and position >= -1
     link.complete = bool(flags & _LAST)

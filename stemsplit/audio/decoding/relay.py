@@ -22,7 +22,7 @@ _SKIPPED_AT_ONCE = 65_536
 class Relay:
     """Decodes with libsndfile until it fails, then with ffmpeg from the next frame on.
 
-    With `continues`, ffmpeg also looks for sound beyond the length in the header.
+    With `continues`, ffmpeg also looks for audio beyond the length in the header.
     """
 
     remark = None
@@ -82,7 +82,7 @@ class Relay:
 
     @property
     def complaint(self) -> str | None:
-        """The first fault found; ffmpeg's counts only if it found sound that libsndfile did not find."""
+        """The first fault found; ffmpeg's counts only if it found audio that libsndfile did not find."""
         return self._first.complaint or (self._second.complaint if self._second and self._relayed else None)
 
 
@@ -136,7 +136,7 @@ class Chain:
         return block
 
     def _next(self) -> bool:
-        """Open the next link; return whether there is one that continues the sound."""
+        """Open the next link; return whether there is one that continues the audio."""
         for link in self._rest:
             try:
                 source = self._open(link)

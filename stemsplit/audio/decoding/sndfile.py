@@ -19,7 +19,7 @@ _BARE = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "RAW")
 
 
 def native(path: Path) -> str | bytes:
-    """Return a path for libsndfile: on POSIX as bytes, because not every file name is text."""
+    """Return a path for libsndfile: on POSIX as bytes, because not every file name is valid text."""
     return os.fsencode(path) if os.name == "posix" else str(path)
 
 
@@ -27,7 +27,7 @@ class Libsndfile:
     """A `Source` that decodes with libsndfile. Raises LibsndfileError if it cannot open the file.
 
     `part` is the range of bytes to read, and `samples` their format, if they are uncompressed samples without
-    a header. `patch` is a position in the part, and the bytes that replace the file's own there.
+    a header. `patch` is a position in the part, and bytes that replace the file's own there.
     """
 
     remark = None
@@ -67,7 +67,7 @@ class Libsndfile:
         self.slack_seconds = 0.25 if estimated else 0.0
         self.complaint: str | None = None
         self.failed = False
-        """Whether it stopped at data that it does not understand."""
+        """Whether it stopped at data that it cannot decode."""
         self._position = 0
 
     @property
@@ -77,7 +77,7 @@ class Libsndfile:
 
     @property
     def samples(self) -> Samples:
-        """The format of its samples, in the usual byte order of its file format."""
+        """The format of its samples; callers must correct the byte order, which is always LITTLE."""
         return Samples(self.sample_rate, self.channels, self.subtype, "LITTLE")
 
     def read(self, frames: int) -> NDArray[np.float32]:

@@ -32,7 +32,7 @@ _OTHERS = {b"RIFF", b"RIFX", b"RF64", b"BW64", b"riff", b"FORM", b"fLaC", b"caff
 
 
 class Source(Protocol):
-    """A decoder for one file. Attributes that are not set at the start are set once it is closed."""
+    """A decoder for one file. Its properties are final once it is closed."""
 
     sample_rate: int
     channels: int
@@ -53,7 +53,7 @@ class Source(Protocol):
 
     @property
     def promised_seconds(self) -> float | None:
-        """The stated length, if less sound than this means that the file is truncated."""
+        """The stated length, if less audio than this means that the file is truncated."""
 
     @property
     def remark(self) -> str | None:
@@ -117,7 +117,7 @@ def _open(path: Path, track: int | str | None) -> Source:
 
 
 def _decode(path: Path, track: int | str | None, *, downmix: bool = False) -> Decoder:
-    """Decode an audio track with ffmpeg, at the time at which players play it."""
+    """Decode an audio track with ffmpeg, with the same timing as in players."""
     there = tracks.contents(path)
     chosen = tracks.choose(path, there.tracks, track, downmix=downmix)
     decoder = Decoder(
@@ -165,16 +165,15 @@ def _try_libsndfile(
 
 
 def _within(path: Path, extent: headers.Extent, source: Libsndfile | None) -> Libsndfile | None:
-    """Return a source for all sound in a file, or None if there is none."""
+    """Return a source for all audio in a file, or None if libsndfile cannot read it."""
     samples = extent.samples
     if source:
         samples = replace(source.samples, endian=extent.endian) if source.plain else None
     present = extent.end - extent.start
     if samples:
         width = samples.channels * headers.BYTES[samples.subtype]
-        exact = source and 0 <= present - (source.frames or 0) * width < max(
-            width, 2
-        )  # a byte may be padding
+        # A byte may be padding.
+        exact = source and 0 <= present - (source.frames or 0) * width < max(width, 2)
         if present >= width and not exact:
             if source:
                 source.close()

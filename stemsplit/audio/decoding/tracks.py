@@ -18,12 +18,12 @@ from stemsplit.files.scratch import shown
 _TIMED = frozenset(
     {"asf", "avi", "flv", "live_flv", "matroska", "mov", "mpeg", "mpegts", "mxf", "nut", "rm", "wtv"}
 )
-"""Containers with time stamps; in other formats, sound is continuous."""
+"""Containers with time stamps; in other formats, audio is continuous."""
 _SMALL_LAYOUTS = frozenset({"mono", "stereo", "downmix", "binaural", "1 channels", "2 channels"})
 _ROUNDING_SECONDS = 0.0011
-"""Time stamps in whole milliseconds have errors of up to 0.5 ms, as has the start of the container."""
+"""Time stamps in whole milliseconds have errors of up to 0.5 ms, and so does the container's start."""
 _LONGEST_SILENCE_SECONDS = 600
-"""Longest delay of the sound: longer ones are wrong time stamps, e.g. from recorded live streams."""
+"""Longest delay of the audio: longer ones are wrong time stamps, e.g. from recorded live streams."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Contents:
 
     tracks: tuple[SoundTrack, ...]
     timed: bool
-    """Whether it has time stamps, so that sound can start late or have gaps."""
+    """Whether it has time stamps, so that audio can start late or have gaps."""
     start_seconds: float
     """The time stamp at which players start."""
     others: bool
@@ -135,7 +135,7 @@ def _first_stamp(path: Path, track: int, changed_ns: int, size: int) -> float | 
 
 
 def delay_seconds(path: Path, there: Contents, track: int) -> float:
-    """Return the delay of a track's sound after the start of the other streams, as in players."""
+    """Return the delay of a track's audio after the start of the other streams, as in players."""
     if not (there.timed and there.others):
         return 0.0
     state = path.stat()
@@ -145,7 +145,7 @@ def delay_seconds(path: Path, there: Contents, track: int) -> float:
 
 
 def _log(*arguments: str) -> str:
-    """Return all messages of ffmpeg; an empty text without ffmpeg."""
+    """Return all messages of ffmpeg; empty if ffmpeg is missing."""
     program = ffmpeg.executable()
     if program is None:
         return ""

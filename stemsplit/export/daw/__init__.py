@@ -33,8 +33,8 @@ def check(kind: str, path: Path, force: bool = False) -> None:
 def write(kind: str, stems: StemSet, path: Path, music: Music, force: bool = False) -> Path:
     """Write the session of some stems; it appears whole or not at all.
 
-    `kind` is "dawproject", which contains the sounds, or "reaper", which refers to them by path. The grid is
-    on the beats of `music`. Returns the path.
+    `kind` is "dawproject", which contains the audio, or "reaper", which refers to it by path. The grid
+    follows the beats of `music`. Returns the path.
 
     Raises:
         EncodeError: the file cannot be written, or its suffix does not match the kind.

@@ -1,9 +1,9 @@
 """DAWproject, the session exchange format of Bitwig Studio, Studio One, Cubase and others.
 
-It is a zip of `project.xml`, `metadata.xml` and the sounds; its schemas are at
+It is a zip of `project.xml`, `metadata.xml` and the audio files; its schemas are at
 https://github.com/bitwig/dawproject. They do not state which audio formats programs must support. WAV and
 FLAC files are included unchanged, and all others as WAV, because decoders of lossy formats disagree on where
-the sound starts.
+the audio starts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ AS_THEY_ARE = (".wav", ".flac")
 
 
 def write(session: Session, path: Path) -> None:
-    """Write a session and its sounds to a file. Memory does not grow with their length.
+    """Write a session and its audio to a file. Memory does not grow with their length.
 
     Raises:
         StemsplitError: a stem cannot be read.
@@ -99,7 +99,7 @@ def _tempo_map(arrangement: ET.Element, session: Session) -> None:
 
 
 def _channel(track: ET.Element, attributes: dict[str, str]) -> None:
-    # Two channels for mono stems too: some mixers attenuate a mono channel by 3 dB in the centre.
+    # Two channels for mono stems too: some mixers attenuate a mono channel by 3 dB in the center.
     channel = ET.SubElement(track, "Channel", attributes, audioChannels="2")
     ET.SubElement(channel, "Pan", unit="normalized", min="0.0", max="1.0", value="0.5")
     ET.SubElement(channel, "Volume", unit="linear", min="0.0", max="2.0", value="1.0")

@@ -1,4 +1,4 @@
-"""REAPER projects: text with nested `<CHUNK ... >`, which refers to the sounds by path."""
+"""REAPER projects: text of nested `<CHUNK ... >` blocks that refers to audio files by path."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUOTES = "\"'`"
 
 
 def write(session: Session, path: Path) -> None:
-    """Write a session to a file. It refers to the sounds by paths relative to its folder.
+    """Write a session to a file. It refers to the audio by paths relative to its folder.
 
     Raises:
         EncodeError: a stem has a file name that a REAPER project cannot store.
@@ -27,7 +27,7 @@ def write(session: Session, path: Path) -> None:
     """
     folder = path.parent
     lines = [
-        # A version that all REAPERs of recent years open without a warning; its colours are 0x1BBGGRR.
+        # A version that all recent versions of REAPER open without a warning; its colors are 0x1BBGGRR.
         '<REAPER_PROJECT 0.1 "6.0/win64" 0',
         f"  TITLE {_name(session.name)}",
         "  <NOTES 0 2",
@@ -45,7 +45,7 @@ def write(session: Session, path: Path) -> None:
 def _tempo_map(session: Session) -> list[str]:
     if not session.tempo_map:
         return []
-    # The last number is the shape: this tempo up to the next point.
+    # The last number is the shape: 1 holds the tempo until the next point.
     points = [f"  PT {change.seconds:.12f} {change.bpm:.10f} 1" for change in session.tempo_map]
     return [
         "<TEMPOENVEX",
@@ -69,7 +69,7 @@ def _track(session: Session, track: Track, folder: Path) -> list[str]:
         "    POSITION 0",
         f"    LENGTH {session.seconds(track):.14f}",
         "    LOOP 0",
-        "    BEAT 0",  # positions in seconds: changing the tempo moves the grid, not the sound
+        "    BEAT 0",  # positions in seconds: changing the tempo moves the grid, not the audio
         "    FADEIN 1 0 0",
         "    FADEOUT 1 0 0",
         f"    NAME {_name(track.name)}",
@@ -103,7 +103,7 @@ def _file(path: Path, folder: Path) -> str:
 
 
 def _token(text: str) -> str | None:
-    """Return text as one token, quoted with a mark that it does not contain; None if it contains all."""
+    """Return text as one token, quoted with a mark that it does not contain, or bare; None if impossible."""
     for quote in QUOTES:
         if quote not in text:
             return f"{quote}{text}{quote}"

@@ -1,4 +1,4 @@
-"""A DAW session of stems: names, colours, lengths and tempo."""
+"""A DAW session of stems: names, colors, lengths and tempo."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from stemsplit.audio.stem_folder import StemSet
 from stemsplit.audio.stem_labels import COLOURS, ORDER
 
 DEFAULT_BPM = 120.0
-"""The usual default of DAWs, if no tempo was detected."""
+"""The tempo if none was detected: the usual default of DAWs."""
 BEATS_PER_BAR = 4
 STEADY_SECONDS = 0.001
-"""Beats whose distances differ by less have one tempo."""
+"""Beats have a constant tempo if the intervals between them differ by less than this."""
 USUAL_COLOURS = dict(zip(ORDER, COLOURS, strict=True))
-"""Colours of the usual stems, the same as in stem files."""
+"""Colors of the usual stems, the same as in stem files."""
 OTHER_COLOURS = ("#E69F00", "#F0E442", "#0072B2", "#999999")
-"""Colours for other stems. All colours are those of M. Okabe and K. Ito."""
+"""Colors for other stems. All colors are from the palette of M. Okabe and K. Ito."""
 _NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 
 
 @dataclass(frozen=True)
 class Track:
-    """One stem: its name, its colour as `#RRGGBB`, its file and its length."""
+    """One stem: its name, its color as `#RRGGBB`, its file and its length."""
 
     name: str
     colour: str
@@ -40,7 +40,7 @@ class Track:
 
 
 class TempoChange(NamedTuple):
-    """A tempo from a beat on, which is at a time in seconds."""
+    """A tempo that starts at a beat; `seconds` is the beat's time."""
 
     beat: int
     seconds: float
@@ -83,10 +83,10 @@ def session(stems: StemSet, music: Music) -> Session:
 
 
 def tempo_map(beats: Beats | None) -> tuple[TempoChange, ...]:
-    """Return the changes of tempo that put a DAW's grid, which begins at 0 s, on the beats.
+    """Return the tempo changes that align a DAW's grid, which starts at 0 s, with the beats.
 
-    The tempo up to the first beat is such that whole beats fit. An even tempo changes only there; one that
-    drifts changes once per bar.
+    The tempo before the first beat is chosen so that a whole number of beats fits. A constant tempo changes
+    only there; a drifting tempo changes once per bar.
     """
     if beats is None:
         return ()
@@ -105,7 +105,7 @@ def tempo_map(beats: Beats | None) -> tuple[TempoChange, ...]:
 
 
 def remark(music: Music) -> str:
-    """Return a message about a session's tempo and its confidence."""
+    """Return a message about a session's tempo and key, with their confidence."""
     if music.beats is None:
         return f"no tempo was detected: {DEFAULT_BPM:.1f} BPM is used"
     said = f"tempo {music.beats.bpm:.1f} BPM, confidence {music.beats.confidence:.2f}"

@@ -40,7 +40,7 @@ def write(
 ) -> Path:
     """Write the report of a track and return its path. Memory does not grow with the track's length.
 
-    The page contains the sounds as MP3, and loads nothing else. `facts` are shown unchanged, e.g. the model's
+    The page contains the audio as MP3, and loads nothing else. `facts` are shown unchanged, e.g. the model's
     name under "Model". `progress` is called with the fraction that is done, from 0 to 1.
 
     Raises:
@@ -60,7 +60,7 @@ def write(
     playable = [index for index in range(len(names)) if index or stemset.mixture]
     passes = Passes(len(playable) + len(names) + 1, stemset.frames, progress)
     with scratch_folder() as folder:
-        # Checks that can fail come first.
+        # Encoding can fail, so it comes first.
         encoded = {
             index: _encode(passes.watch(sounds[index]), stemset, Path(folder, f"{index}.mp3"))
             for index in playable
@@ -116,7 +116,7 @@ def _mixture_and_stems(stemset: StemSet) -> Iterator[Block]:
 
 
 def _analysed(blocks: Iterable[Block], analyser: MusicAnalyser, first: int) -> Iterator[Block]:
-    """Yield the blocks, of which the sounds from `first` on are analysed, as many as the analyser takes."""
+    """Yield the blocks, and pass `analyser.sounds` of their sounds, from `first` on, to `analyser`."""
     for block in blocks:
         analyser.add(block[first : first + analyser.sounds])
         yield block
@@ -131,7 +131,7 @@ def _encode(sound: Iterable[Block], stemset: StemSet, path: Path) -> Path:
 
 
 def _publish(path: Path, page: str, encoded: Mapping[int, Path], *, force: bool) -> None:
-    """Write the page with its sounds, whole or not at all."""
+    """Write the page with its audio, whole or not at all."""
     head, tail = page.split(AUDIO)
     with writing(path, force=force) as part, part.open("w", encoding="utf-8", newline="\n") as file:
         file.write(head)

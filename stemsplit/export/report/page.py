@@ -32,7 +32,7 @@ def make_page(
     found: pictures.Survey,
     facts: Mapping[str, str],
 ) -> str:
-    """Return the page as HTML, with `AUDIO` in place of its sounds."""
+    """Return the page as HTML, with `AUDIO` in place of its audio."""
     script, style = _asset("engines.js") + _asset("player.js"), _asset("style.css")
     (analyses, music), title = analysed, _title(stemset)
     rate, image = f"{stemset.sample_rate / 1000:g} kHz", analyses[0].image
@@ -174,7 +174,7 @@ def _music(music: Music) -> dict[str, str]:
 
 
 def _lanes(music: Music, seconds: float) -> str:
-    """Return the sections as wide as the waveforms, and the chords, which move past the playhead."""
+    """Return the sections, as wide as the waveforms, and the chords, which scroll past the playhead."""
     if music.beats is None or not any(chord.text != NONE for chord in music.chords):
         return ""
     sections = _lane(music.sections, seconds)
@@ -185,7 +185,7 @@ def _lanes(music: Music, seconds: float) -> str:
 
 
 def _lane(labels: Sequence[Label], seconds: float) -> str:
-    """Return list items at their times; what has one label has one colour."""
+    """Return list items at their times; equal labels have the same color."""
     texts = list(dict.fromkeys(label.text for label in labels))
     return "".join(
         f'<li class="tone-{1 + texts.index(label.text) % 7}" style="left:{label.start / seconds:.3%};'

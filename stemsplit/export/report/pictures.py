@@ -1,4 +1,4 @@
-"""Waveforms, spectrograms and masks of a track, from one pass. Memory does not grow with its length."""
+"""Waveforms, spectrograms and masks of a track, computed in one pass and in bounded memory."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Survey:
-    """The data of a track's pictures. The sounds are the mixture and then the stems."""
+    """The data of a track's pictures. The first sound is the mixture, the others are the stems."""
 
     sample_rate: int
     waves: Array
     """Lowest and highest sample, `(sound, 2, column)`."""
     bands: Array
-    """Mean magnitude, `(sound, band, column)`; bands are spaced as mels."""
+    """Mean magnitude, `(sound, band, column)`; bands are equally spaced in mels."""
     residual_db: float | None
     """Level of the mixture minus its stems, relative to the mixture; None for silence or no difference."""
 
@@ -56,7 +56,7 @@ class Survey:
 
 
 def survey(blocks: Iterable[Block], sample_rate: int, frames: int) -> Survey:
-    """Return pictures of the sounds in blocks `(sound, channel, time)`, `frames` samples in all.
+    """Return the data for pictures of blocks `(sound, channel, time)` with `frames` samples in total.
 
     The first sound is the mixture; samples after `frames` are ignored.
     """
@@ -237,7 +237,7 @@ def _axes() -> tuple[Any, Any]:
 
     figure = Figure(figsize=SIZE, dpi=100)
     FigureCanvasAgg(figure)
-    # The page draws the axes, because it depends on the theme and the font size.
+    # The page draws the axes, because they depend on its theme and font size.
     axes = figure.add_axes((0, 0, 1, 1))
     return figure, axes
 
