@@ -129,6 +129,19 @@ def test_a_wav_file_is_one(samples, channels, promised, kind, music):
     assert int.from_bytes(data[4:8], "little") == (len(data) - 8 if known else 0xFFFFFFFF)
 
 
+@pytest.mark.parametrize("blocks", [[], [0], [0, 3, 0, 5]])
+def test_a_wav_file_has_one_header_whatever_the_blocks(blocks):
+    stream = io.BytesIO()
+    outlet = StreamWriter(stream, RawFormat(SAMPLE_RATE, 2, "s16"), wav=True)
+    for frames in blocks:
+        outlet.write(np.full((2, frames), 0.5, np.float32))
+    outlet.finish()
+    stream.seek(0)
+    np.testing.assert_allclose(
+        soundfile.read(stream, always_2d=True)[0], np.full((sum(blocks), 2), 0.5), atol=1e-4
+    )
+
+
 def test_a_file_that_was_there_before_is_left_alone(music, tmp_path):
     path = tmp_path / "all.wav"
     path.write_bytes(b"before")

@@ -241,13 +241,12 @@ class StreamWriter:
 
     def __init__(self, stream: BinaryIO, raw: RawFormat, *, wav: bool, frames: int | None = None) -> None:
         self._stream, self.raw, self._wav, self._promised = stream, raw, wav, frames
-        self._bytes = 0
+        self._began, self._bytes = False, 0
         self.peak = 0.0
 
     def write(self, block: Block) -> None:
         """Append a block `(channel, time)`. Raises BrokenPipeError if the pipe no longer has a reader."""
-        if self._wav and not self._bytes:
-            self._stream.write(self._header(self._promised))
+        self._begin()
         data = self.raw.encode(block)
         self.peak = max(self.peak, float(np.abs(block).max(initial=0)))
         self._bytes += len(data)
@@ -256,6 +255,7 @@ class StreamWriter:
 
     def finish(self) -> None:
         """Complete the WAV file: add a padding byte if needed, and correct the length in the header."""
+        self._begin()
         frames, padding = self._bytes // self.raw.bytes_per_frame, bytes(self._bytes % 2)
         if self._wav:
             self._stream.write(padding)
@@ -267,6 +267,12 @@ class StreamWriter:
                 self._stream.write(header)
                 self._stream.seek(0, 2)
         self._stream.flush()
+
+    def _begin(self) -> None:
+        """Write the header of a WAV file, once."""
+        if self._wav and not self._began:
+            self._stream.write(self._header(self._promised))
+        self._began = True
 
     def _header(self, frames: int | None) -> bytes:
         """Return the header: RIFF, `fmt `, `fact` (floating point only) and `data`."""
