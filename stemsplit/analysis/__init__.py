@@ -1,1 +1,1 @@
-"""What a recording is like: levels and bandwidth, beats and key."""
+"""Analysis of recordings: levels, bandwidth, beats, key, chords, sections."""

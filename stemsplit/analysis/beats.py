@@ -1,6 +1,6 @@
-"""The beats of a recording, their tempo, and where its bars begin.
+"""Beat tracking: the beats of a recording, their tempo, and the bars.
 
-The method is dynamic programming over beats and their distance, as in D. Ellis, "Beat tracking by dynamic
+The method is dynamic programming over beat times and beat periods, as in D. Ellis, "Beat tracking by dynamic
 programming", 2007, with a tempo that may change from beat to beat, as in F. Krebs, S. Böck and G. Widmer,
 "An efficient state-space model for joint tempo and meter tracking", 2015.
 """
@@ -19,22 +19,22 @@ from stemsplit.errors import DecodeError
 
 SLOWEST_BPM, FASTEST_BPM = 45.0, 220.0
 USUAL_BPM, OCTAVES = 110.0, 0.8
-"""The middle of usual tempi, and their standard deviation in octaves."""
+"""Center of the tempo prior, and its standard deviation in octaves."""
 RANGES = (1.0, 1.0, 0.5)
-"""The weights of the ranges of `Onsets` for the tempo."""
+"""Weights of the frequency ranges of `Onsets` in the tempo estimate."""
 MULTIPLES = {0.5: -0.25, 1.0: 1.0, 2.0: 0.7, 4.0: 0.5}
-"""The weights of repetition after a share of a beat, or several."""
+"""Weights of the autocorrelation at multiples of the beat period."""
 DRIFT = 0.12
-"""By how much the tempo may leave its mean, as a share."""
+"""Maximum relative deviation of a beat period from the estimate."""
 FASTEST_DOUBLED_BPM = 190.0
 SUPPORT = 0.25
-"""The weight of all instruments next to the drums."""
+"""Weight of the onsets of all instruments, added to drum onsets of weight 1."""
 LEAST_STRUCK = 0.3
-"""The share of the seconds with drums that makes them tell the tempo."""
+"""Drums determine the tempo if more than this fraction of the seconds has drum onsets."""
 FEWEST = 4
-"""Beats that make a tempo."""
+"""Minimum number of beats."""
 STEADY_SECONDS = 0.015
-"""Beats that deviate less from an even grid are on it."""
+"""An even grid replaces the beats if most deviate from it by less than this."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Beats:
     """The index of the first beat that begins a bar; 0 if bars are not known."""
     bpm: float
     confidence: float
-    """From 0 to 1: how alike the onsets are a beat later. 1 for a tempo that the user gave."""
+    """Autocorrelation of the onsets at the beat period, from 0 to 1; 1 for beats given by the user."""
 
     @classmethod
     def from_bpm(
@@ -72,7 +72,7 @@ class Beats:
 
     @classmethod
     def read(cls, path: Path) -> Beats:
-        """Return the beats in a file of Audacity labels; a label `1` begins a bar.
+        """Return the beats in an Audacity label file; a label `1` begins a bar.
 
         Raises:
             DecodeError: it cannot be read, is not such a file, or has fewer than two beats.
@@ -91,7 +91,7 @@ class Beats:
         """Write the beats as Audacity labels, numbered within their bars if these are known.
 
         Raises:
-            OutputExists: the file is there already, and `force` is not given.
+            OutputExists: the file already exists, and `force` is not given.
             EncodeError: it cannot be written.
         """
         times = self.times_seconds.tolist()
@@ -116,7 +116,7 @@ class Beats:
 
 
 def track_beats(mono: NDArray[np.float32], sample_rate: int) -> Beats | None:
-    """Return the beats of samples `(time,)`; None if there are none, as in silence or noise of no length."""
+    """Return the beats of samples `(time,)`; None if there are none, as in silence or very short sound."""
     from stemsplit.audio.reader import resample
 
     onsets = Onsets()
@@ -126,9 +126,10 @@ def track_beats(mono: NDArray[np.float32], sample_rate: int) -> Beats | None:
 
 
 def find_beats(envelopes: NDArray[np.float64], every: NDArray[np.float64] | None = None) -> Beats | None:
-    """Return the beats in envelopes `(frame, range)` of the onsets of drums, see `Onsets`.
+    """Return the beats for onset envelopes `(frame, range)` of the drums, see `Onsets`.
 
-    The onsets of `every` instrument count where the drums rest. A mixture has `Onsets(of_drums=True)`.
+    `every` has the envelopes of all instruments, which help where the drums rest. For a mixture, use
+    `Onsets(of_drums=True)` for the drums.
     """
     every = envelopes if every is None else every
     strength = every.sum(axis=1)
@@ -145,7 +146,7 @@ def find_beats(envelopes: NDArray[np.float64], every: NDArray[np.float64] | None
 
 
 def _share_struck(envelopes: NDArray[np.float64]) -> float:
-    """Return the share of the seconds in which there are onsets."""
+    """Return the fraction of the seconds that have onsets."""
     strength = envelopes.sum(axis=1)
     seconds = np.array_split(strength, max(1, len(strength) * HOP // RATE))
     return float(np.mean([second.max(initial=0) > 0.1 * strength.max() for second in seconds]))
@@ -161,7 +162,7 @@ def _running_mean(values: NDArray[np.float64], width: int) -> NDArray[np.float64
 
 
 def _even(strength: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return onsets above their surroundings, as strong in quiet parts as in loud ones."""
+    """Return onset strength above its local mean, normalized by the local level."""
     second = round(RATE / HOP)
     smooth = np.convolve(strength, [0.25, 0.5, 0.25], "same")
     above = np.maximum(0, smooth - _running_mean(smooth, second))
@@ -171,7 +172,7 @@ def _even(strength: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _correlation(onsets: NDArray[np.float64], lags: int) -> NDArray[np.float64]:
-    """Return the autocorrelation up to a lag, as a mean over stretches of 12 s: the tempo may drift."""
+    """Return the autocorrelation up to a lag, averaged over windows of 12 s because the tempo may drift."""
     length = min(len(onsets), round(12 * RATE / HOP))
     stretches = np.lib.stride_tricks.sliding_window_view(onsets, length)[:: max(1, length // 2)]
     centred = stretches - stretches.mean(axis=1, keepdims=True)
@@ -182,10 +183,11 @@ def _correlation(onsets: NDArray[np.float64], lags: int) -> NDArray[np.float64]:
 
 
 def _period(envelopes: NDArray[np.float64]) -> float:
-    """Return the most likely distance of beats in frames.
+    """Return the most likely beat period in frames.
 
-    Kick and snare drum repeat after one, two and four beats, and less so within a beat: what repeats after
-    half a beat as well is more likely half as fast. But a bass drum that does so is on every beat.
+    Kick and snare drum repeat after one, two and four beats, but less after half a beat: repetition at half a
+    period counts against it. But a kick drum that repeats as much at half the best period is on every beat,
+    so the period is halved.
     """
     lags = np.arange(_lag(FASTEST_BPM), _lag(SLOWEST_BPM) + 1)
     found = [_correlation(_even(strength), 4 * int(lags[-1]) + 1) for strength in envelopes.T]
@@ -202,14 +204,14 @@ def _period(envelopes: NDArray[np.float64]) -> float:
 
 
 def _path(onsets: NDArray[np.float64], period: float) -> NDArray[np.int64]:
-    """Return the frames of the beats that sum up the most onsets, at distances that change little."""
+    """Return the beat frames that maximize onset strength minus a penalty for period changes."""
     distances = np.arange(int(period * (1 - DRIFT)), int(period * (1 + DRIFT)) + 2)
     longest, count = int(distances[-1]), len(distances)
-    # From one integer to the next is free: most periods lie between two.
+    # A change by one frame is free, because most periods are not whole numbers of frames.
     change = np.maximum(0, np.abs(distances[:, None] - distances) - 1.0) ** 2 + 0.02 * np.abs(
         distances[:, None] - period
     )
-    best = np.zeros((longest, count))  # the last frames, with a distance to the next beat
+    best = np.zeros((longest, count))  # scores of the last frames, per distance to the next beat
     came = np.zeros((len(onsets), count), np.uint8)
     columns = np.arange(count)
     last: list[NDArray[np.float64]] = []
@@ -226,7 +228,7 @@ def _path(onsets: NDArray[np.float64], period: float) -> NDArray[np.int64]:
 def _back(
     last: NDArray[np.float64], came: NDArray[np.uint8], distances: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Return the path that ends best."""
+    """Backtrack from the best final score, and return the beat frames."""
     row, column = np.unravel_index(int(last.argmax()), last.shape)
     frame, found = len(came) - len(last) + int(row), []
     while frame >= 0:
@@ -238,7 +240,7 @@ def _back(
 
 
 def _trim(frames: NDArray[np.int64], strength: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Leave out the beats before the first onset and after the last one."""
+    """Remove the beats before the first onset and after the last one."""
     around = np.clip(frames[:, None] + np.arange(-3, 4), 0, len(strength) - 1)
     at = strength[around].max(axis=1)
     if not at.any():
@@ -248,7 +250,7 @@ def _trim(frames: NDArray[np.int64], strength: NDArray[np.float64]) -> NDArray[n
 
 
 def _between(onsets: NDArray[np.float64], frames: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return where between frames the onsets of beats are the strongest."""
+    """Return fractional beat frames, by parabolic interpolation of the onset peaks."""
     inner = np.clip(frames, 2, len(onsets) - 3)
     inner = inner + onsets[inner[:, None] + np.arange(-1, 2)].argmax(axis=1) - 1
     before, at, after = onsets[inner - 1], onsets[inner], onsets[inner + 1]
@@ -260,7 +262,7 @@ def _between(onsets: NDArray[np.float64], frames: NDArray[np.int64]) -> NDArray[
 
 
 def _smooth(times: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return beats on an even grid if they are close to one, else at a tempo that changes slowly."""
+    """Return beats on an even grid if they are close to one, otherwise with a smoothed tempo."""
     index = np.arange(len(times))
     kept = np.ones(len(times), np.bool_)
     for _ in range(3):
@@ -278,7 +280,7 @@ def _smooth(times: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _alike(onsets: NDArray[np.float64], frames: NDArray[np.int64]) -> float:
-    """Return how alike the onsets are a beat later, from 0 to 1."""
+    """Return the autocorrelation of the onsets near the median beat period, from 0 to 1."""
     lag = round(float(np.median(np.diff(frames))))
     found = _correlation(onsets, lag + 1)[max(1, lag - 1) :]
     return float(np.clip(found.max(), 0, 1))

@@ -1,8 +1,8 @@
-"""Chords: major, minor, seventh or none, for each beat.
+"""Chord recognition: major, minor, dominant seventh or none, for each beat.
 
-Templates of the pitch classes of chords, with overtones, smoothed over time by a hidden Markov model, as in
+Chroma is matched to chord templates with overtones, and a hidden Markov model smooths the chords, as in
 M. Mauch, "Automatic chord transcription from audio using computational models of musical context", 2010.
-The bass says which of the notes is the root.
+The bass indicates the root.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ KINDS = {"": (0, 4, 7), "m": (0, 3, 7), "7": (0, 4, 7, 10)}
 NONE = "N"
 LABELS = (*(f"{name}{kind}" for kind in KINDS for name in NAMES), NONE)
 OVERTONES, DECAY = 6, 0.7
-"""How many partials a note has, and how much weaker each is than the one before."""
+"""Number of partials of a note, and the amplitude ratio of successive partials."""
 FIT, ROOT, CHANGE = 20.0, 3.0, 4.0
-"""What a full fit, the bass on the root, and a change of chord count for, in nepers of likelihood."""
+"""In nats of log likelihood: a perfect match, the bass on the root, and the cost of a chord change."""
 ALIKE = 0.55
-"""The fit of no chord: less than that of any chord to its own notes."""
+"""Template match assigned to no chord, below the match of any chord with its own notes."""
 SILENT = 0.03
-"""Of the loudest: below that there is no chord."""
+"""Magnitude relative to the loudest pitch, below which there is no chord."""
 
 
 class Chords(NamedTuple):
@@ -35,16 +35,16 @@ class Chords(NamedTuple):
     names: list[str]
     """One of `LABELS` for each beat."""
     chroma: NDArray[np.float64]
-    """Pitch classes `(beat, 12)` of the chords' range."""
+    """Chroma `(beat, 12)` of the chords' pitch range."""
 
 
 def find_chords(
     rest: NDArray[np.float64], bass: NDArray[np.float64] | None, bounds: NDArray[np.float64]
 ) -> Chords:
-    """Return the chords between bounds in seconds, such as beats.
+    """Return the chords between `bounds` in seconds, such as beats.
 
-    `rest` has the magnitudes `(frame, semitone)` of instruments that play chords, and of the bass too if no
-    `bass` is given.
+    `rest` are the magnitudes `(frame, semitone)` of the instruments that play chords, including the bass if
+    no `bass` is given.
     """
     during = harmony.during(rest, bounds)
     low = during if bass is None else harmony.during(bass, bounds)
@@ -61,7 +61,7 @@ def find_chords(
 
 
 def labels(names: list[str], bounds: NDArray[np.float64]) -> tuple[Label, ...]:
-    """Return chords with their start and end; those that last several beats are one."""
+    """Return chords with start and end; equal chords on successive beats are merged."""
     edges = [index for index in range(len(names)) if not index or names[index] != names[index - 1]]
     ends = [*edges[1:], len(names)]
     times = bounds.tolist()
@@ -71,7 +71,7 @@ def labels(names: list[str], bounds: NDArray[np.float64]) -> tuple[Label, ...]:
 
 
 def _templates() -> NDArray[np.float64]:
-    """Return the pitch classes `(chord, 12)` of all chords."""
+    """Return the chroma templates `(chord, 12)` of all chords."""
     found = np.zeros((len(KINDS), 12, 12))
     for kind, intervals in enumerate(KINDS.values()):
         for root in range(12):
@@ -84,7 +84,7 @@ def _templates() -> NDArray[np.float64]:
 
 
 def _smoothest(fits: NDArray[np.float64]) -> list[int]:
-    """Return the path with the best sum of fits, less the cost of its changes (Viterbi)."""
+    """Return the path with the best sum of fits minus the cost of its changes (Viterbi)."""
     if not len(fits):
         return []
     every = np.arange(fits.shape[1])

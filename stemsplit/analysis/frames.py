@@ -1,4 +1,4 @@
-"""Features of a sound at 22,050 Hz, computed block by block: onsets and pitch classes."""
+"""Features of a sound at 22,050 Hz, computed block by block: onset strength and pitch spectra."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 RATE = 22_050
-"""In Hz; what features are computed from."""
+"""Sample rate in Hz from which features are computed."""
 HOP = 256
-"""Between two frames of onsets: 11.6 ms."""
+"""Hop length of onset frames: 11.6 ms."""
 
 
 class Frames:
-    """Cuts a sound into frames `(frame, n_fft)` that overlap, block by block."""
+    """Cuts a sound into overlapping frames `(frame, n_fft)`, block by block."""
 
     def __init__(self, n_fft: int, hop_length: int) -> None:
         self._n_fft, self._hop_length = n_fft, hop_length
@@ -29,9 +29,9 @@ class Frames:
 
 
 class Onsets:
-    """How much louder a sound becomes from frame to frame, in three ranges of frequency.
+    """Onset strength: the rise in level from frame to frame, in three frequency ranges.
 
-    With `of_drums`, only as far as most bands become louder at once, as they do at drums.
+    With `of_drums`, only rises that most bands share count, as in drum hits.
     """
 
     N_FFT = 1024
@@ -64,7 +64,7 @@ class Onsets:
         self._last = level[-1:]
 
     def _common(self, rises: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return for each band the mean of two medians: that of its range, and that of all bands."""
+        """Return for each band the mean of two medians: over its range, and over all bands."""
         medians = [
             np.broadcast_to(np.median(part, axis=1, keepdims=True), part.shape)
             for part in np.split(rises, self._ranges[1:], axis=1)
@@ -73,13 +73,13 @@ class Onsets:
         return common
 
     def envelopes(self) -> NDArray[np.float64]:
-        """Return the rises `(frame, range)`."""
+        """Return the onset strength `(frame, range)`."""
         return np.concatenate([*self._rises, np.zeros((0, len(self._ranges)))])
 
     @classmethod
     def seconds(cls, frames: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the times of onsets that begin in some frames."""
-        # A frame shows an onset as soon as it reaches into its window.
+        """Return the onset times in seconds for frame numbers."""
+        # An onset appears in a frame as soon as it reaches into the window.
         return (frames * HOP + 0.75 * cls.N_FFT) / RATE
 
 
@@ -88,7 +88,7 @@ class Pitches:
 
     N_FFT, HOP = 8192, 2048
     LOWEST, SEMITONES = 28, 72
-    """A MIDI note, and how many."""
+    """Lowest MIDI note, and number of semitones."""
 
     def __init__(self) -> None:
         self._frames = Frames(self.N_FFT, self.HOP)
@@ -109,7 +109,7 @@ class Pitches:
 
     @classmethod
     def seconds(cls, frames: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the time of the centre of each frame, given by its number."""
+        """Return the center times in seconds for frame numbers."""
         return (frames * cls.HOP + cls.N_FFT / 2) / RATE
 
 
@@ -122,7 +122,7 @@ def _pitch_filters(n_fft: int, lowest: int, count: int) -> NDArray[np.float32]:
 
 
 def _bands(n_fft: int, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return triangular filters `(bin, band)`, equally wide in mel, and the bands' centres in Hz."""
+    """Return triangular mel filters `(bin, band)`, and the bands' centers in Hz."""
     mels = np.linspace(0, 2595 * np.log10(1 + RATE / 2 / 700), count + 2)
     corners = 700 * (10 ** (mels / 2595) - 1)
     hz = np.fft.rfftfreq(n_fft, 1 / RATE)[:, None]

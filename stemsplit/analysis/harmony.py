@@ -1,4 +1,4 @@
-"""How strong each pitch class is during each beat."""
+"""Chroma: the strength of each pitch class during each beat."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from numpy.typing import NDArray
 from stemsplit.analysis.frames import Pitches
 
 LOUDEST_SHARE = 100.0
-"""What is 40 dB below the loudest pitch still counts half as much as what is 34 dB below."""
+"""Scale of the log compression: a pitch 40 dB below the loudest one keeps 15 % of its level."""
 OCTAVE = 13
-"""Semitones around a pitch, with it: what stands out among them is a note, not noise."""
+"""Width in semitones of the local mean, which notes exceed but noise does not."""
 BLOCK = 1000
-"""Frames that are computed at once, for long recordings take much memory."""
+"""Number of frames to compute at once, which limits the memory for long recordings."""
 MELODY, BASS, ALL = (44, 84), (24, 55), (20, 72)
-"""The ranges of MIDI notes of chords, of bass, and of both; weights fall off to both sides."""
+"""MIDI note ranges of chords, of bass, and of both; weights fall off toward both ends."""
 LASTING = 5
-"""Frames of a running median, about half a second."""
+"""Length of the running median in frames: about half a second."""
 
 Array = NDArray[np.float64]
 
 
 def semitones(spectra: NDArray[np.float32]) -> Array:
-    """Return the magnitudes `(frame, semitone)` of spectra of `Pitches`, at the tuning of the recording."""
+    """Return magnitudes `(frame, semitone)` from spectra of `Pitches`, at the recording's tuning."""
     count = spectra.shape[1]
     if not len(spectra):
         return np.zeros((0, count // 3))
@@ -35,34 +35,34 @@ def semitones(spectra: NDArray[np.float32]) -> Array:
 
 
 def _above(spectra: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return spectra without what is below their median."""
+    """Return spectra minus their median, with negative values set to 0."""
     above: NDArray[np.float32] = np.maximum(spectra - np.median(spectra, axis=1, keepdims=True), 0)
     return above
 
 
 def lasting(magnitudes: Array) -> Array:
-    """Return running medians over the frames of `(frame, semitone)`: drums, glides and short notes vanish."""
+    """Return running medians over frames `(frame, semitone)`, without drums, glides and short notes."""
     from scipy.ndimage import median_filter
 
     return np.asarray(median_filter(magnitudes, (LASTING, 1), mode="nearest"), np.float64)
 
 
 def during(magnitudes: Array, bounds: Array) -> Array:
-    """Return the means `(stretch, semitone)` of frames between one bound in seconds and the next."""
+    """Return the means `(interval, semitone)` of the frames between successive bounds in seconds."""
     stretches = len(bounds) - 1
     if not len(magnitudes):
         return np.zeros((stretches, magnitudes.shape[1]))
     times = Pitches.seconds(np.arange(len(magnitudes), dtype=np.float64))
     edges = np.searchsorted(times, bounds)
     sums = np.concatenate([np.zeros((1, magnitudes.shape[1])), np.cumsum(magnitudes, axis=0)])
-    first = np.minimum(edges[:-1], len(magnitudes) - 1)  # a short stretch has the next frame
+    first = np.minimum(edges[:-1], len(magnitudes) - 1)  # a short interval gets the next frame
     last = np.maximum(edges[1:], first + 1)
     means: Array = (sums[last] - sums[first]) / (last - first)[:, None]
     return means
 
 
 def salience(magnitudes: Array) -> Array:
-    """Return how far each semitone stands out from those around it."""
+    """Return by how much the log level of each semitone exceeds the local mean."""
     level = np.log1p(LOUDEST_SHARE * magnitudes / max(loudest(magnitudes), 1e-9))
     around = np.lib.stride_tricks.sliding_window_view(
         np.pad(level, ((0, 0), (OCTAVE // 2, OCTAVE // 2)), mode="edge"), OCTAVE, axis=1
@@ -71,12 +71,12 @@ def salience(magnitudes: Array) -> Array:
 
 
 def loudest(magnitudes: Array) -> float:
-    """Return the magnitude of the loudest pitch in loud stretches."""
+    """Return the loudest pitch's magnitude, as a 90th percentile over time."""
     return float(np.quantile(magnitudes.max(axis=1), 0.9)) if len(magnitudes) else 0.0
 
 
 def chroma(saliences: Array, notes: tuple[int, int]) -> Array:
-    """Return pitch classes `(stretch, 12)` from C on, of a range of notes; each row has length 1, or 0."""
+    """Return the chroma `(interval, 12)`, from C on, of a range of notes; rows have norm 1, or 0."""
     numbers = Pitches.LOWEST + np.arange(saliences.shape[1])
     middle, half = sum(notes) / 2, (notes[1] - notes[0]) / 2
     weights = 0.5 + 0.5 * np.cos(np.pi * np.clip((numbers - middle) / half, -1, 1))

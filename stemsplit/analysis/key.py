@@ -1,4 +1,4 @@
-"""The key of a recording, from its pitch classes and its chords."""
+"""Key estimation from chroma and chords."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROFILES = {
     "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
 }
 # fmt: on
-"""The weight of each degree: C. Krumhansl, "Cognitive foundations of musical pitch", 1990."""
+"""Key profiles, from the tonic up: C. Krumhansl, "Cognitive foundations of musical pitch", 1990."""
 CHORDS: Mapping[str, Mapping[tuple[int, str], float]] = {
     "major": {
         **{(0, ""): 1.0, (7, "7"): 0.8, (7, ""): 0.7, (5, ""): 0.6, (0, "7"): 0.6, (9, "m"): 0.5},
@@ -26,9 +26,9 @@ CHORDS: Mapping[str, Mapping[tuple[int, str], float]] = {
         **{(10, ""): 0.45, (7, "m"): 0.4, (5, "7"): 0.2},
     },
 }
-"""How usual a chord is in a key, by its degree in semitones and its kind."""
+"""How common a chord is in a key, by its root in semitones above the tonic, and its kind."""
 CHORD_WEIGHT, MIXTURE_CHORD_WEIGHT = 1.5, 0.5
-"""Of the fit of chords, for 1 of the profiles'; chords of a mixture are less sure than those of stems."""
+"""Weight of the chord score relative to the profile match; a mixture's chords are less reliable."""
 
 
 def find_key(
@@ -38,10 +38,10 @@ def find_key(
     *,
     chord_weight: float = CHORD_WEIGHT,
 ) -> tuple[str | None, float]:
-    """Return the key and the confidence, from 0 to 1; None for what has no pitch.
+    """Return the key and the confidence, from 0 to 1; the key is None for unpitched sound.
 
-    `chroma` has the pitch classes `(beat, 12)`, `names` the chord of each beat, `lengths` its duration. The
-    chords' fit counts for `chord_weight` times the profiles'.
+    `chroma` is `(beat, 12)`; `names` and `lengths` are the chord and the duration of each beat. The chord
+    score has the weight `chord_weight` relative to the profile match.
     """
     mean = chroma.T @ lengths
     if not mean.any() or np.ptp(mean) == 0:

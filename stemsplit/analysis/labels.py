@@ -1,4 +1,4 @@
-"""Labels of Audacity: one line per label, with its start and end in seconds and its text, between tabs."""
+"""Audacity label files: lines of start, end (both in seconds) and text, separated by tabs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stemsplit.files.claims import writing
 
 
 class Label(NamedTuple):
-    """A text for a part of a sound, or for one moment, where both times are the same."""
+    """A text for a part of a sound, or for one moment if both times are equal."""
 
     start: float
     end: float
@@ -20,10 +20,10 @@ class Label(NamedTuple):
 
 
 def write(path: Path, labels: Iterable[Label], *, force: bool = True) -> None:
-    """Write labels to a file, which appears whole or not at all.
+    """Write labels to a file atomically.
 
     Raises:
-        OutputExists: it is there already, and `force` is not given.
+        OutputExists: it already exists, and `force` is not given.
         EncodeError: it cannot be written.
     """
     lines = [f"{label.start:.6f}\t{label.end:.6f}\t{label.text}\n" for label in labels]
@@ -32,10 +32,10 @@ def write(path: Path, labels: Iterable[Label], *, force: bool = True) -> None:
 
 
 def read(path: Path) -> list[Label]:
-    """Return the labels of a file; those of frequencies, which Audacity adds, are left out.
+    """Return the labels of a file, without the frequency ranges that Audacity can add.
 
     Raises:
-        DecodeError: it cannot be read, or has something else in it.
+        DecodeError: it cannot be read, or is not a label file.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()

@@ -1,4 +1,4 @@
-"""Beats, key, chords and sections of a recording: from its stems, or from the mixture without any."""
+"""Beats, key, chords and sections of a recording, from its stems or from the mixture."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from stemsplit.audio.reader import Block, Reader
 from stemsplit.audio.stem_folder import MIXTURE, Passes, StemSet
 
 DRUMS, BASS, VOICES = ("drums", "percussion"), ("bass",), ("vocals", "lead", "backing", "choir", "speech")
-"""How the names of such stems begin."""
+"""Prefixes of the names of such stems."""
 STEP_SECONDS = 0.5
-"""Between two chords, where there are no beats."""
+"""Interval between chords if there are no beats."""
 BARS = (4, 3)
 FEWEST_CHANGES = 8
 LEAST_REGULAR = 0.5
-"""From 0 (any beat) to 1 (one and the same beat of a bar): how regular chords must change to tell bars."""
+"""Minimum regularity of chord changes to find bars, from 0 (any beat) to 1 (the same beat of each bar)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Music:
-    """What is played in a recording."""
+    """The beats, key, chords and sections of a recording."""
 
     beats: Beats | None
     key: str | None
-    """As in `F# minor`."""
+    """Such as `F# minor`."""
     key_confidence: float
-    """From 0 to 1: by how much it fits better than the next one."""
+    """Margin over the second best key, from 0 to 1."""
     chords: tuple[Label, ...]
-    """As in `F#m`, `G7`, or `N` for none."""
+    """Such as `F#m`, `G7`, or `N` for no chord."""
     sections: tuple[Label, ...]
-    """`A`, `B` and so on; what has one label is alike."""
+    """`A`, `B` and so on; equal labels mean similar sections."""
 
     @property
     def bpm(self) -> float | None:
@@ -50,7 +50,7 @@ class Music:
 
     @property
     def tags(self) -> dict[str, str]:
-        """Tempo and key as texts of tags: `128` or `97.5`, and `F#m`; what was not found is left out."""
+        """Tempo and key as tag values: `128` or `97.5`, and `F#m`; missing values are left out."""
         found = {}
         if self.bpm is not None:
             found["bpm"] = f"{round(self.bpm, 1):g}"
@@ -63,11 +63,11 @@ NO_MUSIC = Music(None, None, 0.0, (), ())
 
 
 class MusicAnalyser:
-    """Finds what is played in stems that come in blocks, in memory that hardly grows.
+    """Analyzes stems that arrive in blocks, in memory that hardly grows.
 
     Tempo and beats come from the drums, key and chords from everything but drums and voices, with the root
-    from the bass. Of a name that is no such stem, as `mixture`, everything comes from that one: beats from
-    what strikes like drums, key and chords from the pitches that last.
+    from the bass. A single sound with another name, such as `mixture`, is used for everything: beats from
+    drum-like onsets, key and chords from sustained pitches.
     """
 
     def __init__(self, names: Sequence[str], sample_rate: int) -> None:
@@ -109,7 +109,7 @@ class MusicAnalyser:
             pitches.add(converted[part])
 
     def finish(self, *, sections: bool = True) -> Music:
-        """Return what was found, with or without sections, which take memory."""
+        """Return the results, with or without sections, which take more memory."""
         self._take(np.zeros((self.sounds, 0), np.float32), last=True)
         seconds = self._frames / self._rate
         drums, every = (self._onsets[name].envelopes() for name in ("drums", "all"))
@@ -139,7 +139,7 @@ class MusicAnalyser:
     def _key(
         self, chords: Chords, rest: NDArray[np.float64], bounds: NDArray[np.float64]
     ) -> tuple[str | None, float]:
-        """Return the key and its confidence; of a mixture more from the bass, and less from chords."""
+        """Return the key and its confidence; for a mixture, bass counts more, and chords count less."""
         lengths = np.diff(bounds)
         if not self._mixed:
             return find_key(chords.chroma, chords.names, lengths)
@@ -148,7 +148,7 @@ class MusicAnalyser:
 
 
 def analyse_mixture(blocks: Iterable[Block], sample_rate: int, *, sections: bool = True) -> Music:
-    """Return what is played in a recording that comes in blocks `(channel, time)`, see `MusicAnalyser`."""
+    """Analyze a recording in blocks `(channel, time)`, see `MusicAnalyser`."""
     analyser = MusicAnalyser([MIXTURE], sample_rate)
     for block in blocks:
         analyser.add(block[np.newaxis])
@@ -156,9 +156,9 @@ def analyse_mixture(blocks: Iterable[Block], sample_rate: int, *, sections: bool
 
 
 def analyse_stems(stems: StemSet, progress: Callable[[float], None] = lambda share: None) -> Music:
-    """Return what is played in stems, or in their mixture if it is there and no stem is of drums.
+    """Analyze stems, or their mixture if there is one and no stem has drums.
 
-    `progress` is called with the share that is done, from 0 to 1.
+    `progress` is called with the fraction that is done, from 0 to 1.
 
     Raises:
         DecodeError: a stem cannot be read.
@@ -184,7 +184,7 @@ def _bounds(beats: Beats | None, seconds: float) -> NDArray[np.float64]:
 
 
 def _levels(onsets: NDArray[np.float64], bounds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return how much is struck `(beat, range)`, for sections."""
+    """Return the onset strength per beat `(beat, range)`, as features for sections."""
     edges = np.searchsorted(Onsets.seconds(np.arange(len(onsets), dtype=np.float64)), bounds)
     sums = np.concatenate([np.zeros((1, onsets.shape[1])), np.cumsum(onsets, axis=0)])
     means = (sums[edges[1:]] - sums[edges[:-1]]) / np.maximum(np.diff(edges), 1)[:, None]
@@ -192,7 +192,7 @@ def _levels(onsets: NDArray[np.float64], bounds: NDArray[np.float64]) -> NDArray
 
 
 def _loudness(magnitudes: NDArray[np.float64], bounds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return how loud the pitches of each beat are `(beat, 1)`, for sections."""
+    """Return the pitched loudness per beat `(beat, 1)`, as a feature for sections."""
     during = harmony.during(magnitudes, bounds).sum(axis=1, keepdims=True)
     return _scaled(np.log1p(10 * during / max(float(during.max(initial=0)), 1e-9)))
 
@@ -202,7 +202,7 @@ def _scaled(levels: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _on_downbeats(starts: list[int], beats: Beats | None, bounds: int) -> list[int]:
-    """Return the starts of sections, moved to the nearest bars if these are known; the first stays 0."""
+    """Return section starts, moved to the nearest downbeats if bars are known; the first stays 0."""
     if not beats or not beats.beats_per_bar:
         return starts
     downbeats = bounds - 1 - len(beats.times_seconds) + np.flatnonzero(beats.downbeats)
@@ -210,10 +210,10 @@ def _on_downbeats(starts: list[int], beats: Beats | None, bounds: int) -> list[i
 
 
 def _with_bars(beats: Beats | None, names: list[str], bounds: int) -> Beats | None:
-    """Return beats with the bars that begin where chords change, if that is regular."""
+    """Return beats with bars that begin at chord changes, if these are regular."""
     if beats is None:
         return None
-    before = bounds - 1 - len(beats.times_seconds)  # what is before the first beat has a chord, too
+    before = bounds - 1 - len(beats.times_seconds)  # the part before the first beat also has a chord
     changes = [index - before for index in range(1, len(names)) if names[index] != names[index - 1]]
     if len(changes) < FEWEST_CHANGES:
         return beats

@@ -1,4 +1,4 @@
-"""The sections of a song: where what is played repeats, and where it changes.
+"""The sections of a song, found from repetition and novelty.
 
 After J. Serrà, M. Müller, P. Grosche and J. Arcos, "Unsupervised music structure annotation by time series
 structure features and segment similarity", 2014.
@@ -15,23 +15,23 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 CONTEXT = 8
-"""Beats that are compared as one."""
+"""Number of beats in each compared window."""
 BLUR = 6.0
-"""The standard deviation in beats of what counts as the same time."""
+"""Standard deviation in beats of the Gaussian blur over time."""
 SHORTEST = 12
-"""Beats of a section."""
+"""Minimum length of a section in beats."""
 NOVEL = 0.4
-"""Of the largest novelty: less begins no section."""
+"""Minimum novelty at a section start, relative to the maximum."""
 MOST_COMPARED = 1500
-"""Beats that are compared with each other; of a longer recording, several beats count as one."""
+"""Maximum size of the similarity matrix; in longer recordings, several beats are averaged into one."""
 ALIKE = 0.86
-"""From 0 to 1: sections that are more alike than this have one label."""
+"""Minimum mean cosine similarity of sections with the same label."""
 
 
 def find_sections(features: Array) -> tuple[list[int], list[str]]:
     """Return the beats at which sections begin, and their labels, `A`, `B` and so on.
 
-    `features` `(beat, feature)` say what is played during each beat. Sections with one label are alike.
+    `features` are `(beat, feature)`. Sections with the same label are similar.
     """
     count = len(features)
     if count < 2 * SHORTEST:
@@ -47,7 +47,7 @@ def find_sections(features: Array) -> tuple[list[int], list[str]]:
 
 
 def _similarity(features: Array) -> Array:
-    """Return how alike beats are, with those around them, from -1 to 1."""
+    """Return the cosine similarity of beats and their context, from -1 to 1."""
     centred = features - features.mean(axis=0)
     padded = np.pad(centred, ((CONTEXT // 2, CONTEXT - 1 - CONTEXT // 2), (0, 0)), mode="edge")
     stacked = np.lib.stride_tricks.sliding_window_view(padded, CONTEXT, axis=0).reshape(len(features), -1)
@@ -56,7 +56,7 @@ def _similarity(features: Array) -> Array:
 
 
 def _novelty(alike: Array) -> Array:
-    """Return how much the repetitions of a beat differ from those of the one before."""
+    """Return the change of the recurrence pattern at each beat, relative to the maximum."""
     count = len(alike)
     neighbours = max(4, count // 20)
     limits = np.partition(alike, -neighbours, axis=1)[:, -neighbours, None]
@@ -73,7 +73,7 @@ def _novelty(alike: Array) -> Array:
 
 
 def _starts(novelty: Array) -> list[int]:
-    """Return 0 and the peaks of novelty, the highest first to be chosen, no two too close."""
+    """Return 0 and the highest novelty peaks, at least `SHORTEST` beats apart."""
     found = [0]
     for beat in np.argsort(-novelty).tolist():
         around = novelty[max(0, beat - SHORTEST // 2) : beat + SHORTEST // 2 + 1]
@@ -84,7 +84,7 @@ def _starts(novelty: Array) -> list[int]:
 
 
 def _labels(alike: Array, edges: list[int]) -> list[str]:
-    """Return a letter for each section: that of the first one that it is like, or a new one."""
+    """Return the label of each section: the label of the most similar kind, or a new one."""
     kinds: list[tuple[int, int]] = []
     found = []
     for start, end in zip(edges, edges[1:], strict=False):
@@ -99,7 +99,7 @@ def _labels(alike: Array, edges: list[int]) -> list[str]:
 
 
 def _best_diagonal(alike: Array) -> float:
-    """Return how alike two sections are, one moved against the other."""
+    """Return the similarity of two sections at the best time shift."""
     rows, columns = alike.shape
     least = max(1, 2 * min(rows, columns) // 3)
     shifts = range(least - rows, columns - least + 1)

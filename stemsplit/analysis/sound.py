@@ -16,9 +16,9 @@ from stemsplit.audio.loudness import Loudness, Peaks
 from stemsplit.audio.reader import Block
 
 CUT_DB = 18.0
-"""A frequency is a cut-off if the level above it is lower by at least this much."""
+"""Minimum drop in level above a cutoff frequency."""
 SAME = 1e-7
-"""Relative to the energy: channels that differ by less are equal except for rounding."""
+"""Relative energy of the difference, below which channels are equal except for rounding."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Analysis:
     image: str
     """mono, dual mono (both channels the same) or stereo."""
     cutoff_hz: float | None
-    """The cut-off frequency of a lossy encoder, if one is found."""
+    """The cutoff frequency of a lossy encoder, if one is found."""
     music: Music | None
-    """None if it was not looked for."""
+    """None if it was not requested."""
 
 
 def analyse(blocks: Iterable[Block], sample_rate: int, channels: int, *, music: bool = True) -> Analysis:
-    """Analyse a sound in blocks `(channel, time)`; beats, key, chords and sections only if it is `music`."""
+    """Analyze a sound in blocks `(channel, time)`; `music` adds beats, key, chords and sections."""
     peaks, loudness, band = Peaks(sample_rate, channels), Loudness(sample_rate, channels), _Band(sample_rate)
     analyser = MusicAnalyser(["mixture"], sample_rate) if music else None
     frames, energy, apart = 0, 0.0, 0.0
@@ -74,7 +74,7 @@ def analyse(blocks: Iterable[Block], sample_rate: int, channels: int, *, music: 
 
 
 class _Band:
-    """The mean spectrum of a sound, and its cut-off frequency."""
+    """The mean spectrum of a sound, and its cutoff frequency."""
 
     N_FFT = 4096
 
@@ -88,7 +88,7 @@ class _Band:
         self._power += (np.abs(np.fft.rfft(frames * np.hanning(self.N_FFT))) ** 2).sum(axis=0)
 
     def cutoff_hz(self) -> float | None:
-        """Return the cut-off frequency, if the spectrum ends abruptly."""
+        """Return the cutoff frequency, if the spectrum ends abruptly."""
         if not self._power.any():
             return None
         level = 10 * np.log10(np.maximum(self._power, self._power.max() * 1e-14))

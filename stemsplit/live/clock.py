@@ -1,4 +1,4 @@
-"""Measures latencies, and detects late blocks."""
+"""Measurement of latencies, and detection of late blocks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from stemsplit.separation.separator import Spec
 class Clock:
     """Records when samples arrive and are written, and which blocks are late.
 
-    A block is late if it is not done within its own duration, counted from the time at which the block and
-    its context were complete and its first sample was as old as the latency.
+    A block is late if it is not written within its own duration. This period starts when the block and its
+    context have arrived, but not before its first sample is as old as the latency.
     """
 
     def __init__(self, spec: Spec, block: int) -> None:
@@ -22,11 +22,11 @@ class Clock:
         self.latencies, self.late = array("f"), 0
 
     def came(self, total: float, when: float) -> None:
-        """Record the arrival time of the first `samples` samples; at the end of the input, infinity."""
+        """Record when the first `total` samples had arrived; at the end of the input, `total` is infinity."""
         self._came.append((total, when))
 
     def went(self, samples: int, when: float) -> None:
-        """Record when the next samples were written."""
+        """Record when the next `samples` samples were written."""
         while self._came[0][0] <= self._gone:
             self._came.popleft()
         first = self._came[0][1]

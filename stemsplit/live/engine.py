@@ -1,8 +1,8 @@
 """Live separation in small blocks, with a known latency.
 
 A block is separated as soon as all its input has arrived: the block, and the separator's context after it.
-The latency is the length of the block plus the context, on any CPU; the computation can take as long as a
-block lasts.
+The algorithmic latency is the block length plus the context, on any CPU. The computation may take as long as
+a block lasts.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Summary:
     """Duration of the output."""
     block_ms: float
     latency_ms: float
-    """The expected latency: block plus context; between sound cards, also that of the cards."""
+    """The expected latency: block plus context; for sound cards, in whole blocks plus device latency."""
     median_ms: float | None
     """Median time from the arrival of a block's first sample to its output; None for sound cards."""
     worst_ms: float | None
@@ -53,7 +53,7 @@ def find(model: str | os.PathLike[str]) -> Trained:
     """Look up a model that can separate block by block.
 
     Raises:
-        UsageError: it needs a whole track, or is an ensemble.
+        UsageError: it needs a whole track or long segments, or is an ensemble.
         UnknownModel, BadWeights: see `ModelRef.parse`.
     """
     ref = ModelRef.parse(model)
@@ -77,7 +77,7 @@ def load(
     fast: bool = False,
     **running: Any,
 ) -> Separator:
-    """Return a model for small blocks, with the networks for one stem or for all.
+    """Return a separator for small blocks, with the networks for one stem or for all.
 
     Raises:
         StemsplitError: see `ModelRef.load`.
@@ -91,7 +91,7 @@ def load(
 
 
 def _batch(card: ModelCard, running: RuntimeOptions, block_ms: float) -> int:
-    """Return the number of network inputs (frames or samples) per block."""
+    """Return the number of network outputs (frames or samples) per block."""
     network = registry.find(card.network)
     if network.predicts_waveforms:
         return block_length(network.context.stride, card.sample_rate, block_ms)
@@ -123,7 +123,7 @@ class Live:
         self._separator, self._mix, self._busy_seconds = separator, mix, 0.0
 
     def check(self, sample_rate: int, channels: int) -> None:
-        """Separate and mix silence, which raises errors early and does slow initialisation."""
+        """Separate and mix silence, to raise errors and do slow initialization early."""
         if sample_rate != self.spec.sample_rate:
             raise StemsplitError(
                 f"The input is at {sample_rate} Hz, but the model works at {self.spec.sample_rate} Hz",
@@ -135,7 +135,7 @@ class Live:
     def run(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
         """Yield the output for blocks `(channel, time)`, delayed by `latency` samples.
 
-        The rest follows at the end, so that input and output have the same length.
+        The rest follows at the end, so input and output have the same length.
         """
         seconds = self.block / self.spec.sample_rate
         for stems in separate_blocks(self, blocks, segment_seconds=seconds, workers=1):
@@ -158,7 +158,7 @@ class Live:
         return 1000 * samples / self.spec.sample_rate
 
     def summary(self, latency: float, late: int, measured: Iterable[float] = ()) -> Summary:
-        """Return statistics; `latency` is in samples, `measured` in seconds."""
+        """Return statistics; `latency` is in samples, `measured` latencies are in seconds."""
         times = [1000 * seconds for seconds in measured]
         seconds = self.made / self.spec.sample_rate
         return Summary(

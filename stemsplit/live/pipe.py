@@ -34,7 +34,7 @@ class Pipe:
 
         Raises:
             DecodeError: the stream is empty or is not sound.
-            BrokenPipeError: the output has no reader any more.
+            BrokenPipeError: the reader of the output has closed it.
         """
         for block in self._live.run(self._blocks()):
             self._outlet.write(block)
@@ -48,7 +48,7 @@ class Pipe:
 
     @property
     def warnings(self) -> list[str]:
-        """Defects of the input."""
+        """Defects of the input, and clipping of the output."""
         loud = self._raw.depth != "32f" and self._outlet.peak > 1
         above_db = 20 * math.log10(self._outlet.peak) if loud else 0.0
         clipped = [f"The output reached {above_db:.1f} dB above full scale and was clipped."] if loud else []
@@ -79,7 +79,7 @@ class Pipe:
         """Yield data with its arrival time; empty data at the end.
 
         A separate thread reads it, so that the times are right while a block is computed. It reads at most
-        one block ahead, so that input that arrives faster than real time waits.
+        about one block ahead, so input that is faster than real time has to wait.
         """
         size = max(1, self._live.block * self._raw.bytes_per_frame // 4)
         came: Queue[tuple[float, bytes | OSError]] = Queue(maxsize=4)

@@ -18,18 +18,18 @@ from stemsplit.live.engine import Live, Summary
 from stemsplit.separation.separator import Samples
 
 MOST_BEHIND = 50
-"""Maximum number of waiting blocks from a sound card: with more, the computer is too slow."""
+"""Maximum number of input blocks in the queue; with more, the computer is too slow."""
 
 
 class SoundCard:
-    """Connects the input of a sound card to its output, or to that of another one.
+    """Connects the input of a sound card to its own output, or to the output of another one.
 
-    The output starts with as many silent blocks as it takes to compute the first block. A block that is late
+    The output starts with enough silent blocks to cover the time until the first block is ready. A late block
     is replaced by silence, and dropped when it is ready, so that the latency stays constant.
     """
 
     def __init__(self, live: Live, input: str | None = None, output: str | None = None) -> None:
-        """Select devices by number or by a part of their names; default: those of the system.
+        """Select devices by number or by part of their names; None: the system's default devices.
 
         Raises:
             DeviceUnavailable: there is no such device, or it does not support the settings.
@@ -64,10 +64,10 @@ class SoundCard:
                 f"Cannot use the sound card: {reason}", "see `stemsplit live --devices`"
             ) from error
         self.latency = waiting * live.block + live.spec.sample_rate * sum(self._stream.latency)
-        """The latency in samples, including that of the sound cards."""
+        """The latency in samples, including the latency of the sound cards."""
 
     def callback(self, heard: Any, played: Any, frames: int, when: Any, status: Any) -> None:
-        """Take an input block `(time, channel)`, and return an output block; another thread separates."""
+        """Take an input block and fill an output block `(time, channel)`; another thread separates."""
         self._came.put(heard.copy())
         while self._owed and self.ready:
             self.ready.popleft()

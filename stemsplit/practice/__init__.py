@@ -1,1 +1,1 @@
-"""Practice tracks: a song slower, in another key, in a loop, with a click and a count-in."""
+"""Practice tracks: songs with another tempo or key, loops, a click track and a count-in."""

@@ -1,4 +1,4 @@
-"""Attacks of drums that stay as they are while the time between them is stretched."""
+"""Drum attacks, preserved during time stretching."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stemsplit.practice.onsets import onsets
 
 BEFORE_SECONDS, AFTER_SECONDS = 0.010, 0.045
 RISE_SECONDS, FALL_SECONDS = 0.005, 0.015
-"""What is copied around an attack, and the fades at both ends of the copy."""
+"""The part that is copied around an attack, and the fades at both ends of the copy."""
 
 
 def with_attacks(sound: Block, original: Block, shift: float, rate: float, sample_rate: int) -> Block:

@@ -1,4 +1,4 @@
-"""The metronome: its sounds, added to music on given frames."""
+"""The metronome: click sounds, added to music at given frames."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from stemsplit.audio.reader import Block
 from stemsplit.practice.timeline import Click
 
-# Partials in Hz, and the time in seconds in which they decay to a third.
+# Partials in Hz, and the time constant of their decay in seconds.
 _SOUNDS = {"beep": ((1000.0,), 0.015), "wood": ((820.0, 1930.0), 0.006), "tick": ((3100.0, 4700.0), 0.002)}
 SOUNDS = tuple(_SOUNDS)
 ACCENT = 1.5
-"""How much higher the first beat of a bar sounds."""
+"""Pitch ratio of the click on the first beat of a bar."""
 
 
 def sound(name: str, sample_rate: int, *, accented: bool) -> NDArray[np.float32]:
@@ -39,7 +39,7 @@ class Metronome:
         self._accented = gain * sound(name, sample_rate, accented=True)
 
     def added(self, block: Block, start: int) -> Block:
-        """Return a block `(channel, time)` whose first frame is `start`, with its clicks."""
+        """Return a block `(channel, time)` that starts at frame `start`, with its clicks added."""
         stop, block = start + block.shape[1], block.copy()
         first = bisect_left(self._frames, start - len(self._plain) + 1)
         for click in self._clicks[first : bisect_left(self._frames, stop)]:

@@ -1,4 +1,4 @@
-"""The beats of a song: tracked, or at the tempo that the user gives."""
+"""The beats of a song: tracked, or an even grid at the user's tempo."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from stemsplit.practice.options import PracticeOptions
 
 
 def grid(wanted: PracticeOptions, tracked: Beats | None, start: float, duration: float) -> Beats:
-    """Return the beats of a sound that lasts `duration` seconds from `start` on in its song.
+    """Return the beats of the part of a song that starts at `start` and lasts `duration` seconds.
 
-    Where the first beat of a bar is not given, bars begin with the loop.
+    If a meter is given without a first beat, bars begin at the beat nearest to the start of the loop.
 
     Raises:
         StemsplitError: no beats were found, and no tempo is given.
@@ -31,7 +31,7 @@ def grid(wanted: PracticeOptions, tracked: Beats | None, start: float, duration:
 
 
 def _even(wanted: PracticeOptions, bpm: float, tracked: Beats | None, start: float, duration: float) -> Beats:
-    """Return an even grid; without a first beat it is where the tracked beats are, on the average."""
+    """Return an even grid; without a first beat, its phase is the mean phase of the tracked beats."""
     period = 60 / bpm
     if wanted.first_beat is not None:
         first = wanted.first_beat - start

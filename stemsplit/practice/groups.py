@@ -14,7 +14,7 @@ _DRUMS = {"drums", "drum", "percussion", "kick", "snare", "hihat", "toms", "cymb
 
 
 def is_drums(stem: str) -> bool:
-    """Whether a stem has drums alone; `drums-kick` is one that was split from the drums."""
+    """Whether a stem has only drums, including parts split from them such as `drums-kick`."""
     return stem.lower().partition("-")[0] in _DRUMS
 
 
@@ -26,7 +26,7 @@ class Group:
     mixer: Mixer
 
     def render(self, read: Read, passage: Passage, sample_rate: int, semitones: float) -> Iterator[Block]:
-        """Return the blocks of a passage. Drums have no key, and stay as they are tuned."""
+        """Return the blocks of a passage. Drums are not transposed, because they have no key."""
         if self.drums:
             return stretched_drums(read, passage, sample_rate)
         return transposed(read, passage, sample_rate, semitones)

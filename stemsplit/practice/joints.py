@@ -1,4 +1,4 @@
-"""Joints of two renderings of the same sound: where they agree, without a step or a dip in level."""
+"""Joints between renderings of the same sound, where they agree: without steps or dips in level."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ SILENCE = 1e-5
 
 @dataclass(frozen=True)
 class Joint:
-    """How segments of a sound overlap, and how they are joined there. All are counted in frames."""
+    """How segments of a sound overlap and are joined. All lengths are in frames."""
 
     segment: int
     overlap: int
-    """The joint may be anywhere in it."""
+    """The joint may be anywhere in the overlap."""
     fade: int
     lag: int = 0
-    """By how much a segment may be moved to bring it into phase."""
+    """Maximum shift of a segment to align its phase."""
 
 
 def correlation(first: Block, second: Block) -> NDArray[np.float64]:
-    """Return the normalised correlation of `first` with each part of the same length of `second`.
+    """Return the normalized correlation of `first` with each part of `second` of the same length.
 
-    Both are `(channel, time)`. 1 means that the parts are the same but for their level.
+    Both are `(channel, time)`. 1 means that the parts differ only in level.
     """
     length, lags = first.shape[1], second.shape[1] - first.shape[1] + 1
     size = 1 << (second.shape[1] - 1).bit_length()
@@ -45,10 +45,10 @@ def correlation(first: Block, second: Block) -> NDArray[np.float64]:
 
 
 def crossfade(first: Block, second: Block) -> Block:
-    """Return a fade from one sound to another of the same length, at a constant level.
+    """Return a crossfade between two sounds of the same length, at a constant level.
 
-    Equal-power gains would make correlated sounds louder in the middle of the fade. They are divided by this
-    excess, so that two equal sounds stay as they are.
+    Equal-power gains would make correlated sounds louder in the middle of the fade. The gains are divided by
+    this excess, so that equal sounds stay unchanged.
     """
     alike = float(np.clip(correlation(first, second)[0], 0, 1))
     angle = (np.arange(first.shape[1]) + 0.5) / first.shape[1] * np.pi / 2
@@ -59,10 +59,10 @@ def crossfade(first: Block, second: Block) -> Block:
 
 
 def joined(render: Callable[[int, int], Block], frames: int, joint: Joint) -> Iterator[Block]:
-    """Yield `frames` frames of a sound that is rendered in segments, in blocks of at most a segment.
+    """Yield `frames` frames of a sound that is rendered in segments, in blocks of about a segment or less.
 
     `render(start, stop)` returns these frames, `(channel, time)`. Renderings of the same frames may differ in
-    their phases: each joint is where the two are most alike.
+    phase, so each joint is where the two are most similar.
     """
     begin, boundary = 0, joint.segment
     held = render(0, min(frames, boundary + joint.overlap))

@@ -1,4 +1,4 @@
-"""Which part of a song is needed, and what of it is played when."""
+"""The part of a song that is needed, and the timeline of its playback."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from stemsplit.practice.timeline import Timeline, rates, snapped, timeline
 from stemsplit.remix.store import Store
 
 CONTEXT_SECONDS = 10.0
-"""Of a song that is split for a loop, this much is split on either side: beats are tracked in it, too."""
+"""Context on either side of a loop that is also split, for beat tracking."""
 SLACK_SECONDS = 0.5
-"""A loop may end this much after the song, whose length players round."""
+"""A loop may end this much after the song, because players round its length."""
 
 
 def needed(source: Path, wanted: PracticeOptions, options: Options) -> tuple[Options, float]:
-    """Return the options to split what a loop needs of a song, and where that starts, in seconds.
+    """Return the options to split only the part that a loop needs, and its start in seconds.
 
     Raises:
-        UsageError: the loop is beyond the end of the song, as far as that is known already.
+        UsageError: the loop is beyond the end of the song, if the end is already known.
     """
     if not wanted.loop or source.is_dir():
         return options, 0.0
@@ -49,7 +49,7 @@ def _check_loop(loop: tuple[float, float | None], source: Path, seconds: float) 
 def layout(
     source: Path, wanted: PracticeOptions, kept: Store, sample_rate: int, start: float, beats: Beats | None
 ) -> Timeline:
-    """Return the timeline of what is kept, which begins `start` seconds after the song.
+    """Return the timeline of the kept sound, which begins `start` seconds into the song.
 
     Raises:
         UsageError: the loop is beyond the end of the song, or too short, or a tempo is out of range.

@@ -1,4 +1,4 @@
-"""What a practice track is to be, and how the words for it are read."""
+"""The options of a practice track, and parsers for their texts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from stemsplit.errors import UsageError
 
 TEMPO_RANGE = (0.25, 3.0)
-"""Of the original tempo."""
+"""Relative to the original tempo."""
 MOST_SEMITONES = 12.0
 USUAL_TIMES = 4
-"""How often a loop is played."""
+"""Default number of passes of a loop."""
 CLICK_DB = -9.0
 _NUMBER = r"\d+(?:\.\d+)?"
 _NOTES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
@@ -34,13 +34,13 @@ class Key:
         return (self.tonic + 3 * self.minor) % 12
 
     def semitones_to(self, other: Key) -> int:
-        """Return the shortest way to the notes of another key, from -5 to 6: A minor has those of C major."""
+        """Return the smallest shift to the notes of another key, from -5 to 6; A minor counts as C major."""
         return (other._signature - self._signature + 5) % 12 - 5
 
 
 @dataclass(frozen=True)
 class PracticeOptions:
-    """What to change about a song.
+    """The changes to make to a song.
 
     Raises:
         UsageError: options contradict each other.
@@ -49,32 +49,32 @@ class PracticeOptions:
     mix: str = ""
     """The levels of stems, see `mixer.parse`."""
     tempo: float | None = None
-    """Of the song's, which is 1."""
+    """Relative to the song's tempo."""
     tempo_bpm: float | None = None
-    """In beats per minute, instead."""
+    """In beats per minute, instead of `tempo`."""
     semitones: float = 0.0
     key: Key | None = None
-    """To transpose to, instead."""
+    """Key to transpose to, instead of `semitones`."""
     from_key: Key | None = None
-    """The song's. Default: it is detected."""
+    """The song's key. Default: it is detected."""
     loop: tuple[float, float | None] | None = None
-    """In seconds; None is the end of the song."""
+    """Start and end in seconds; None is the end of the song."""
     times: int | None = None
     snap: bool = False
     ramp: tuple[float, float] | None = None
-    """The first pass's share of the tempo, and the last one's."""
+    """Tempo factors of the first and the last pass."""
     click: bool = False
-    """Whether there is a metronome during the music."""
+    """Whether the metronome plays during the music."""
     click_sound: str = "beep"
-    """Of the metronome and the count-in, see `clicks.SOUNDS`."""
+    """Sound of the metronome and the count-in, see `clicks.SOUNDS`."""
     click_db: float = CLICK_DB
-    """Its peak, relative to full scale."""
+    """Peak of the clicks, relative to full scale."""
     count_in: int = 0
     """In bars."""
     bpm: float | None = None
     """The song's tempo. Default: it is detected."""
     first_beat: float | None = None
-    """In seconds: a beat of the song that begins a bar."""
+    """Time in seconds of a beat of the song that begins a bar."""
     meter: int | None = None
     """Beats per bar."""
     beats: Path | None = None
@@ -88,12 +88,12 @@ class PracticeOptions:
 
     @property
     def needs_beats(self) -> bool:
-        """Whether the song's beats matter."""
+        """Whether the song's beats are needed."""
         return any((self.click, self.count_in, self.tempo_bpm, self.beats, self.snap))
 
     @property
     def tracks_beats(self) -> bool:
-        """Whether they must be found in the song."""
+        """Whether the beats must be tracked in the song."""
         return self.needs_beats and (self.bpm is None or self.first_beat is None)
 
     @property
@@ -125,7 +125,7 @@ def checked_rate(rate: float) -> float:
 
 
 def parse_tempo(text: str) -> tuple[float | None, float | None]:
-    """Return a tempo as a share of the song's or in beats per minute; the other one is None."""
+    """Return a tempo relative to the song's, or in beats per minute; the other one is None."""
     match = re.fullmatch(rf"({_NUMBER})\s*(%|bpm)", text.strip().lower())
     if not match:
         raise UsageError(f"`{text}` is not a tempo", _TEMPO_HINT)
@@ -137,7 +137,7 @@ def parse_tempo(text: str) -> tuple[float | None, float | None]:
 
 
 def parse_ramp(text: str) -> tuple[float, float]:
-    """Return the first and the last share of the tempo, as in `70%-100%`."""
+    """Return the first and the last tempo factor, from `70%-100%`."""
     match = re.fullmatch(rf"({_NUMBER})\s*%?\s*-\s*({_NUMBER})\s*%", text.strip())
     if not match:
         raise UsageError(f"`{text}` is not a ramp", "write the first and the last tempo, as in `70%-100%`")

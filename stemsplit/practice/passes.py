@@ -15,12 +15,12 @@ from stemsplit.practice.timeline import Timeline
 from stemsplit.remix.store import Store
 
 FADE_SECONDS = 0.02
-"""Of the crossfade before each joint: a loop begins with the attack of its first beat at its full level."""
+"""Length of the crossfade before each joint, so that a loop begins with its first attack at full level."""
 BLOCK = 65_536
 
 
 class Passes:
-    """The music of a timeline, kept in a file. Each pass has what is before the loop in front, to fade in."""
+    """The music of a timeline, kept in a file. Each pass starts before the loop, to fade in."""
 
     def __init__(self, timeline: Timeline, sample_rate: int, store: Store) -> None:
         self._timeline, self._sample_rate, self._store = timeline, sample_rate, store
@@ -30,12 +30,12 @@ class Passes:
 
     @property
     def frames(self) -> int:
-        """How much there is to render."""
+        """Number of frames to render."""
         lengths = {each.rate: each.frames for each in self._timeline.passes}
         return sum(lengths.values()) + len(lengths) * self._fade
 
     def render(self, song: Store, groups: Sequence[Group], semitones: float) -> Iterator[int]:
-        """Render all passes from the mixed groups of a song; yield the frames that are done."""
+        """Render all passes from the mixed groups of a song; yield the number of frames done."""
         first, stop = self._timeline.loop
         self._ends_early = stop < song.frames
         for each in self._timeline.passes:

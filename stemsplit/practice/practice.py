@@ -1,4 +1,4 @@
-"""A practice track: a song split, mixed, stretched, transposed, looped and clicked into one file."""
+"""A practice track: a song that is split, mixed, stretched, transposed and looped, with clicks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ DEFAULT_OPTIONS = Options()
 
 @dataclass(frozen=True)
 class PracticeResult:
-    """The outcome: what was found in the song, and what was made of it."""
+    """The outcome: facts about the song, and about the track made from it."""
 
     input: Path
     output: Path
@@ -52,18 +52,18 @@ class PracticeResult:
     channels: int
     frames: int
     loop: tuple[float, float]
-    """In seconds of the song."""
+    """Start and end in the song, in seconds."""
     tempi: list[float]
-    """Of each pass; the song's is 1."""
+    """Tempo of each pass, relative to the song's."""
     semitones: float
     bpm: float | None
-    """The song's, if it matters for what was made."""
+    """The song's tempo, if it was needed."""
     bpm_confidence: float
     key: str | None
-    """The song's, if it was detected."""
+    """The song's key, if it was detected."""
     key_confidence: float
     gain_db: float
-    """Applied to the whole output where it would exceed both full scale and the song's own peaks."""
+    """Gain of the whole output, if it would exceed both full scale and the song's own peaks."""
     beats: Path | None
     warnings: list[str]
 
@@ -78,8 +78,8 @@ def practise(
 ) -> PracticeResult:
     """Write a practice track of a song, which is split with `options`, or of a folder with its stems.
 
-    Memory does not grow with its length: the song's sound goes through temporary files. `progress` is called
-    with the share of the work that is done. Of `options.output`, `depth`, `bitrate` and `force` are used.
+    Memory does not grow with the song's length: its sound is kept in temporary files. `progress` is called
+    with the fraction of the work done. Of `options.output`, only `depth`, `bitrate` and `force` are used.
 
     Raises:
         DecodeError, EncodeError: a file cannot be read or written.
@@ -92,7 +92,7 @@ def practise(
     reader = song.reader
     chosen = groups(parse(wanted.mix, song.stems), song.stems, reader.sample_rate)
     signal = Signal(reader.sample_rate, reader.channels)
-    # A first writer, which refuses early what the one below would refuse after all the work.
+    # This first writer raises errors early that the one below would raise after all the work.
     writer_of(song, out, signal, options.output, "practice")
     steps = _Steps(progress, split=not source.is_dir())
     with claim([out]), temporary_file(out) as mixed, temporary_file(out) as rendered:
@@ -135,7 +135,7 @@ def practise(
 
 
 def _check(source: Path, wanted: PracticeOptions, out: Path, options: Options) -> None:
-    """Raise early what does not depend on the song."""
+    """Raise errors early that do not depend on the song."""
     if wanted == PracticeOptions(click_sound=wanted.click_sound, click_db=wanted.click_db):
         raise UsageError("Nothing is to be changed", "choose a change: `stemsplit help practice` lists them")
     check_output(source, out)
@@ -160,7 +160,7 @@ class _Steps:
 
 
 def _semitones(wanted: PracticeOptions, music: Music) -> float:
-    """Return by how much to transpose. Raises StemsplitError if the key that it needs was not found."""
+    """Return the transposition. Raises StemsplitError if the song's key is needed but was not found."""
     if wanted.key is None:
         return wanted.semitones
     if wanted.from_key:

@@ -1,8 +1,8 @@
-"""Time stretching and transposing in bounded memory, by Signalsmith Stretch.
+"""Time stretching and transposing in bounded memory, with Signalsmith Stretch.
 
-The library (python-stretch) renders one sound per call, and does not go on from one call to the next. A long
-sound is therefore rendered in segments with overlaps. To transpose, a sound is stretched and then resampled,
-which is exact: the library's own transposition is off by up to 2 cents.
+The library (python-stretch) renders one sound per call, and keeps no state between calls. A long sound is
+therefore rendered in overlapping segments. To transpose, a sound is stretched and then resampled, which is
+exact; the library's own transposition is off by up to 2 cents.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from stemsplit.practice.attacks import with_attacks
 from stemsplit.practice.joints import Joint, joined
 
 Read = Callable[[int, int], Block]
-"""Returns the frames from `start` to `stop` of a sound, `(channel, time)`: silence before and after it."""
+"""Returns the frames `start` to `stop` of a sound, `(channel, time)`, with silence beyond its ends."""
 SEGMENT_SECONDS, OVERLAP_SECONDS = 40.0, 2.0
 CONTEXT_SECONDS = 0.5
 FADE_SECONDS, LAG_SECONDS = 0.09, 0.005
 DRUM_FADE_SECONDS = 0.02
 SLOWEST_AT_ONCE = 0.55
-"""At a rate of 0.5 and below the library adds random phases: slower rates take several steps."""
+"""Lowest rate per step: at 0.5 and below, the library randomizes phases. Slower rates take more steps."""
 DRUM_BLOCK, DRUM_INTERVAL = 1024, 256
-"""The library's frames for drums, in samples at 44.1 kHz; those for music are 5292 and 1323."""
+"""Frame and hop length for drums, in samples at 44.1 kHz; the preset for music has 5292 and 1323."""
 EDGE_FRAMES = 1024
 """More than half the length of the resampling filter."""
 
@@ -42,7 +42,7 @@ class Passage:
     first: float
     rate: float
     frames: int
-    """Of the output."""
+    """Number of output frames."""
 
     def part(self, start: int, stop: int) -> Passage:
         """Return a part of the output as a passage."""
@@ -55,7 +55,7 @@ class Passage:
 
 
 def check() -> None:
-    """Raise early what stretching would raise late.
+    """Check early whether stretching is possible.
 
     Raises:
         StemsplitError: python-stretch is not installed.
@@ -66,7 +66,7 @@ def check() -> None:
 
 
 def stretched(read: Read, passage: Passage, sample_rate: int) -> Iterator[Block]:
-    """Yield a passage of music at its rate, which is the tempo's; the pitch stays."""
+    """Yield a passage of music at its rate, with its pitch unchanged."""
 
     def render(start: int, stop: int) -> Block:
         return _rendered(read, passage.part(start, stop), sample_rate)
@@ -78,7 +78,7 @@ def stretched(read: Read, passage: Passage, sample_rate: int) -> Iterator[Block]
 
 
 def stretched_drums(read: Read, passage: Passage, sample_rate: int) -> Iterator[Block]:
-    """Yield a passage of drums at its rate: attacks are copied, and what is between them is stretched."""
+    """Yield a passage of drums at its rate: attacks are copied, and the sound between them is stretched."""
 
     def render(start: int, stop: int) -> Block:
         part = passage.part(start, stop)

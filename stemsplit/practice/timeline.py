@@ -1,4 +1,4 @@
-"""When what is played: the passes of a loop, the count-in before them, and the clicks."""
+"""The timeline of the output: the passes of a loop, the count-in before them, and the clicks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from stemsplit.analysis.beats import Beats
 from stemsplit.errors import UsageError
 
 USUAL_METER = 4
-"""Beats per bar of a count-in where the meter is not known."""
+"""Beats per bar of a count-in if the meter is not known."""
 SAME_BEAT_SECONDS = 0.02
-"""A beat this little before the start of a loop is in it."""
+"""A beat at most this long before the start of a loop belongs to it."""
 LEAST_SECONDS = 0.1
-"""Of a pass: it is several times as long as the crossfade at its joints."""
+"""Minimum length of a pass: several times the crossfade at its joints."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Pass:
     start: int
     """The frame of the output at which it starts."""
     frames: int
-    """Of the output."""
+    """Length in output frames."""
     rate: float
-    """Of the tempo: 0.8 is slower than the original."""
+    """Tempo factor: 0.8 is slower than the original."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,16 @@ class Click:
     """One beat of the metronome."""
 
     frame: int
-    """Of the output."""
+    """The frame of the output."""
     number: int | None
-    """Of the beat in its bar, counted from 1; None if bars are not known."""
+    """The number of the beat in its bar, from 1; None if bars are not known."""
     counts_in: bool = False
     """Whether it is before the music."""
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """The output, in frames."""
+    """The layout of the output, in frames."""
 
     loop: tuple[int, int]
     """The first frame of the song that is played, and the one after the last."""
@@ -80,8 +80,8 @@ def timeline(
 ) -> Timeline:
     """Lay out a loop, in frames, that is played once at each rate, after a count-in of some bars.
 
-    Without beats there are no clicks. The count-in has the tempo of the first pass, and its next beat would
-    be the first of the music.
+    Without beats there are no clicks. The count-in has the tempo of the first pass, and leads into its first
+    beat.
 
     Raises:
         UsageError: a pass is too short, or there are no beats to count in.
@@ -103,7 +103,7 @@ def timeline(
 
 
 def _inside(loop: tuple[int, int], sample_rate: int, beats: Beats) -> range:
-    """Return the indices of the beats in a loop; one at its very end belongs to the next pass."""
+    """Return the indices of the beats in a loop; a beat at its very end belongs to the next pass."""
     ends = [end / sample_rate - SAME_BEAT_SECONDS for end in loop]
     first, stop = np.searchsorted(beats.times_seconds, ends)
     return range(int(first), int(stop))
@@ -122,7 +122,7 @@ def _count_in(
 ) -> tuple[int, list[Click]]:
     """Return the length of a count-in, and its clicks.
 
-    It begins with a bar, and has the beats that are missing before the loop, if that begins within a bar.
+    It begins with a bar. If the loop begins within a bar, it also has that bar's beats before the loop.
     """
     inside = _inside(loop, sample_rate, beats)
     if not inside:
@@ -130,7 +130,7 @@ def _count_in(
     meter, index = beats.beats_per_bar or USUAL_METER, inside[0]
     times = beats.times_seconds[index : index + meter + 1]
     period = (float(np.diff(times).mean()) if len(times) > 1 else 60 / beats.bpm) * sample_rate
-    # How many beats the loop begins before its first beat.
+    # Distance in beats from the start of the loop to its first beat.
     before = max(0.0, (times[0] * sample_rate - loop[0]) / period)
     whole = math.floor(before + 1e-6)
     count = bars * meter + ((beats.number(index) or 1) - 1 - whole) % meter

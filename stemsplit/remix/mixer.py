@@ -129,7 +129,7 @@ class Mixer:
 def placed(block: Block, channel: Channel) -> Block:
     """Return a stem's block `(channel, time)` with its gain, width and pan.
 
-    Width scales the difference of the channels. Panning is an equal-power balance, with 0 dB in the centre
+    Width scales the difference of the channels. Panning is an equal-power balance, with 0 dB in the center
     and 3 dB at either side.
 
     Raises:

@@ -53,8 +53,8 @@ def remix(
     """Remix the stems of a song to one file. For the text, see `mixer.parse`.
 
     `source` is a song, which is split with `options`, or a folder with its stems. Memory does not grow with
-    its length. If the true peak of the remix exceeds both full scale and the song's own true peak, the whole
-    remix is attenuated. Of `options.output`, `depth`, `bitrate` and `force` are used.
+    the song's length. If the sample or true peak of the remix exceeds both full scale and the song's own,
+    the whole remix is attenuated. Of `options.output`, only `depth`, `bitrate` and `force` are used.
 
     Raises:
         DecodeError, EncodeError: a file cannot be read or written.
@@ -84,7 +84,7 @@ def remix(
 
 
 def _mix(song: Song, mixer: Mixer, mixed: Store, progress: Progress | None) -> tuple[Peaks, Peaks]:
-    """Keep the remix; return the peaks of the song and of the remix."""
+    """Store the remix; return the peaks of the song and of the remix."""
     reader = song.reader
     before, after = (Peaks(reader.sample_rate, reader.channels) for _ in range(2))
     for stems in song.blocks():

@@ -1,4 +1,4 @@
-"""The source of a remix: the stems of a song, on disk or split on the way."""
+"""The source of a remix: the stems of a song, from a folder or split on the fly."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from stemsplit.zoo.ref import ModelRef
 
 @dataclass(frozen=True)
 class Song:
-    """The source of stems: a folder that has them, or a song that is split for the remix."""
+    """The source of stems: a folder with stems, or a song that is split for the remix."""
 
     reader: Reader
     """Reads the song, or one of its stems."""
@@ -38,7 +38,7 @@ class Song:
 
 
 def open_song(source: Path, options: Options) -> Song:
-    """Return the stems of a folder, or those that splitting a song with `options` gives.
+    """Return the stems of a folder, or the stems of a song, which is split with `options`.
 
     Raises:
         DecodeError: there are no stems in the folder, or the song cannot be read.
@@ -71,7 +71,7 @@ def check_output(source: Path, out: Path) -> None:
 
 
 def writer_of(song: Song, out: Path, signal: Signal, output: OutputOptions, title: str) -> Writer:
-    """Return the writer of what is made of a song, with the song's tags and `title` added to its title."""
+    """Return a writer for a file with the song's tags, and with `title` added to the song's title."""
     return Writer(
         out,
         signal,

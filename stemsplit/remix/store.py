@@ -1,4 +1,4 @@
-"""Sound in a temporary file, of which any part can be read."""
+"""Sound in a temporary file, with random access."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BLOCK_FRAMES = 65_536
 
 
 class Store:
-    """Interleaved float32 samples in a file. `frames` is how many there are."""
+    """Interleaved float32 samples in a file; `frames` is their number per channel."""
 
     def __init__(self, file: BinaryIO, channels: int) -> None:
         self._file, self._channels = file, channels
@@ -31,7 +31,7 @@ class Store:
             yield self.read(start, min(start + BLOCK_FRAMES, self.frames))
 
     def read(self, start: int, stop: int) -> Block:
-        """Return frames `(channel, time)`; before the first and after the last one there is silence."""
+        """Return frames `(channel, time)`, with silence before the first and after the last one."""
         block = np.zeros((self._channels, max(0, stop - start)), np.float32)
         first, last = max(0, start), min(stop, self.frames)
         if first < last:

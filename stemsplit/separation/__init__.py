@@ -1,1 +1,1 @@
-"""What the engine requires of a separator, and separators built from networks."""
+"""The separator interfaces, and the separators that implement them."""

@@ -1,4 +1,4 @@
-"""One separator after another: the second splits a stem of the first one further."""
+"""Chains of two separators: the second splits a stem of the first."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ BLOCK_FRAMES = 1 << 16
 
 
 def chained(first: Method, second: Method, parent: str, names: tuple[str, ...]) -> Method:
-    """Return a method that replaces the `parent` stem of the first method by the stems of the second.
+    """Return a method that replaces the `parent` stem of the first method with the stems of the second.
 
-    The new stems are called `names`. The second method's input is exactly the stem of the first.
+    The new stems are called `names`. The second method's input is the `parent` stem itself.
     """
     link = Link(parent, names)
     if isinstance(first, FittedMethod) or isinstance(second, FittedMethod):
@@ -38,7 +38,7 @@ class Link:
     names: tuple[str, ...]
 
     def stems(self, first: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the stems of a chain: those of the first separator, with parts in place of the parent."""
+        """Return the stems of a chain: the first separator's stems, with the parent replaced by its parts."""
         index = first.index(self.parent)
         return (*first[:index], *self.names, *first[index + 1 :])
 
@@ -72,8 +72,8 @@ class Chained:
 class FittedChain:
     """Two methods in a chain, at least one of which must be fitted.
 
-    The second is fitted to the stem that it splits. Until then, the stems of the first are kept in a
-    temporary file, so that the first runs only once.
+    A second method that must be fitted is fitted to the stem that it splits. The stems of the first are then
+    kept in a temporary file, so that the first runs only once.
     """
 
     first: Method
@@ -88,7 +88,7 @@ class FittedChain:
         )
 
     def fit(self, mixture: Iterable[Samples], sample_rate: int) -> AnySeparator:
-        """Fit the first to the mixture and the second to its stem, where necessary.
+        """Fit the first method to the mixture and the second to its stem, if necessary.
 
         Raises:
             EncodeError: there is no space for the temporary file.
@@ -138,7 +138,7 @@ class Kept:
         return np.ascontiguousarray(np.moveaxis(interleaved, 0, -1))
 
     def stream(self, blocks: Iterable[Samples]) -> Iterator[Samples]:
-        """Yield the stems `(stem, channel, time)` of the track, whose blocks are passed again."""
+        """Yield the stems `(stem, channel, time)` of the track; `blocks` only set the block lengths."""
         start = 0
         for block in blocks:
             yield self.read(start, block.shape[-1])
@@ -147,7 +147,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class KeptStem:
-    """One of the stems, as blocks `(channel, time)` that can be iterated repeatedly."""
+    """One of the kept stems, as re-iterable blocks `(channel, time)`."""
 
     kept: Kept
     stem: str

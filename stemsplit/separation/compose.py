@@ -1,4 +1,4 @@
-"""Separators that combine others: the mean of several, and one with a residual stem."""
+"""Separators that combine others: averages, time shifts, and an added residual."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from stemsplit.separation.stream import separate_blocks
 def ensemble(methods: Sequence[Method]) -> Method:
     """Return a method that averages several methods, whose errors partly cancel.
 
-    All have the same stems in the same order, and the same sample rate.
+    All must have the same stems in the same order, and the same sample rate.
     """
     return _composed(methods, _mean)
 
 
 def with_residual(method: Method, name: str) -> Method:
-    """Return a method with one more stem, the residual: the mixture minus all others."""
+    """Return a method that adds the residual as a stem: the mixture minus all other stems."""
 
     def add(separators: Sequence[AnySeparator]) -> AnySeparator:
         (separator,) = separators
@@ -43,7 +43,7 @@ def with_residual(method: Method, name: str) -> Method:
 
 
 def shifted(method: Method, shifts: int, seconds: float) -> Method:
-    """Return a method that averages `shifts` runs on input delayed by 0 to `seconds`."""
+    """Return a method that averages `shifts` runs, delayed in steps of `seconds / shifts` from 0."""
 
     def repeat(separators: Sequence[AnySeparator]) -> AnySeparator:
         (separator,) = separators
@@ -97,7 +97,7 @@ class Ensemble:
 
     @cached_property
     def spec(self) -> Spec:
-        """The context is the longest of theirs, the stride the least common multiple."""
+        """The maximum context, and the least common multiple of the strides."""
         specs = [separator.spec for separator in self.separators]
         stride = math.lcm(*(spec.stride for spec in specs))
 
@@ -127,7 +127,7 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class WithResidual:
-    """A separator with one more stem, the residual: the mixture minus all others."""
+    """A separator with the residual as an additional stem: the mixture minus all others."""
 
     separator: Separator
     name: str
@@ -154,7 +154,7 @@ class StreamMean:
 
     @property
     def spec(self) -> Spec:
-        """Without context."""
+        """The first separator's spec, without context."""
         specs = [separator.spec for separator in self.separators]
         complete, workers = all(spec.complete for spec in specs), max(spec.workers for spec in specs)
         return replace(specs[0], context=0, stride=1, segment=0, complete=complete, workers=workers)
@@ -169,7 +169,7 @@ class StreamMean:
 
 @dataclass(frozen=True)
 class StreamWithResidual:
-    """A separator of whole streams with one more stem, the residual."""
+    """A separator of whole streams, with the residual as an additional stem."""
 
     separator: StreamSeparator
     name: str
@@ -237,7 +237,7 @@ def copies(blocks: Iterable[Samples], count: int) -> list[Iterator[Samples]]:
 
 
 def in_step(streams: Sequence[Iterable[Samples]]) -> Iterator[list[Samples]]:
-    """Yield parts `(..., time)` of several streams in step: the parts have the same length each time."""
+    """Yield parts `(..., time)` of several streams in step: the parts at each step have the same length."""
     iterators = [iter(stream) for stream in streams]
     held: list[Samples | None] = [None] * len(iterators)
     while True:

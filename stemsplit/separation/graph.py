@@ -18,13 +18,13 @@ OUTPUTS = ("waveform", "spectrum", "magnitude", "mask")
 
 @dataclass(frozen=True)
 class GraphNetwork:
-    """A graph whose inputs are one segment as `waveform`, `spectrum`, `magnitude`, or several of these.
+    """A graph whose input is one segment as `waveform`, `spectrum`, `magnitude`, or several of these.
 
-    Shapes, all with a first axis of length 1: waveform `(channel, time)`, magnitude `(channel, bin, frame)`,
-    spectrum `(2 * channel, bin, frame)` with the real and the imaginary part of one channel after another.
-    Outputs have the stems as their first axis, where there is more than one: `waveform`, `spectrum`,
-    `magnitude`, which gets the mixture's phase, and `mask`, which multiplies the mixture's spectrum. Stems
-    are the sum of all outputs, times `gain`.
+    Shapes, after a batch axis of length 1: waveform `(channel, time)`, magnitude `(channel, bin, frame)`,
+    spectrum `(2 * channel, bin, frame)` with each channel's real part followed by its imaginary part. With
+    several stems, outputs also have a stem axis. An output is a `waveform`, a `spectrum`, a `magnitude`,
+    which gets the mixture's phase, or a `mask`, which multiplies the mixture's spectrum. The stems are the
+    sum of all outputs, times `gain`.
     """
 
     graph: Callable[[Sequence[Samples]], list[Samples]]
@@ -50,12 +50,12 @@ class GraphNetwork:
         return stems
 
     def _spectra(self, kind: str, array: Samples, mixture: Spectra) -> Spectra:
-        """Return the spectra `(stem, channel, bin, frame)` of the stems for an output."""
+        """Return the spectra `(stem, channel, bin, frame)` that an output represents."""
         if kind == "spectrum":
             parts = array.reshape(self.stems, CHANNELS, 2, *mixture.shape[1:])
             spectra: Spectra = parts[:, :, 0] + np.complex64(1j) * parts[:, :, 1]
             return spectra
-        magnitudes = array.reshape(self.stems, -1, *mixture.shape[1:])  # for one channel or for each
+        magnitudes = array.reshape(self.stems, -1, *mixture.shape[1:])  # shared, or one per channel
         if kind == "mask":
             masked: Spectra = magnitudes * mixture
             return masked

@@ -22,10 +22,10 @@ class MaskSeparator:
     """Multiplies the mixture's spectrum by one mask per stem.
 
     `network` maps log magnitudes `(view, frame + 2 * context, bin)` to probabilities `(stem, channel, frame,
-    bin)` of every `frame_stride`-th frame and the lowest `bins` bins; `rule` turns these into masks. Where
-    the network gives the same mask for all channels, a stem keeps the mixture's position in the stereo image,
-    unless the plan has a Wiener filter, which estimates a position for each stem. Mono stays mono. There can
-    be masks for more stems than requested, because the filter needs all of them.
+    bin)` for every `frame_stride`-th frame and the lowest `bins` bins; `rule` turns these into masks. If all
+    channels share a mask, a stem keeps the mixture's position in the stereo image, unless the plan has a
+    Wiener filter, which estimates a position for each stem. Mono stays mono. There can be masks for more
+    stems than requested: a joint network predicts all stems, and the filter needs them.
     """
 
     stems: tuple[str, ...]
@@ -47,7 +47,7 @@ class MaskSeparator:
 
     @cached_property
     def spec(self) -> Spec:
-        """The context covers the input of network and filter around the frames that overlap a segment."""
+        """The context covers the network and filter input for all frames that overlap a segment."""
         return Spec(
             stems=self.stems,
             sample_rate=self.sample_rate,
@@ -65,7 +65,7 @@ class MaskSeparator:
         segment = window[:, context : window.shape[-1] - context]
         masks, spectra = self._masks_and_spectra(window)
         stems = np.empty((len(self.stems), *segment.shape), np.float32)
-        # A complete set sums to the mixture, so that the last stem needs no inverse transform.
+        # A complete set sums to the mixture, so the last stem needs no inverse transform.
         inverted = stems[:-1] if self.complete else stems
         wanted = (self.stem_indices or range(len(masks)))[: len(inverted)]
         if plan.wiener_context_frames:
@@ -83,8 +83,8 @@ class MaskSeparator:
     def masks(self, window: Samples) -> Samples:
         """Return masks `(stem, channel, frame, bin)` of the segment in the middle of a window.
 
-        Frames are centred on each `hop_length`-th sample of the segment, from its first sample. There is one
-        channel where the masks are the same for all.
+        Frames are centered on every `hop_length`-th sample of the segment, from its first sample. There is
+        one channel if all channels share a mask.
         """
         masks, _ = self._masks_and_spectra(window)
         return masks[list(self.stem_indices) or slice(None), :, self.plan.centred(window.shape[-1])]

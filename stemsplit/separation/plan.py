@@ -16,9 +16,9 @@ SEGMENT_FRAMES = 450
 class MaskPlan:
     """The frames that a segment needs. Lengths are in frames unless their names say samples or outputs.
 
-    Inputs of the network start at a multiple of `stride` frames, and outputs depend on `context` frames on
-    either side. With a `frame_stride`, the network runs for every `frame_stride`-th frame only, and its
-    outputs are interpolated.
+    Network inputs start at multiples of `stride` frames, and outputs depend on `context` frames on either
+    side. With a `frame_stride`, the network runs for every `frame_stride`-th frame only, and its outputs are
+    interpolated.
     """
 
     stft: Stft
@@ -28,14 +28,13 @@ class MaskPlan:
     """Frames on either side from which the Wiener filter estimates covariances. 0: no filter."""
     frame_stride: int = 1
     wiener_stride: int = 1
-    """The Wiener filter estimates covariances of every such frame, which divides the stride."""
+    """Distance in frames between covariance estimates of the Wiener filter; divides the stride."""
 
     @cached_property
     def edge(self) -> int:
         """Frames on either side of a segment that also need masks."""
-        interpolated = (
-            1 if self.frame_stride > 1 else 0
-        )  # for interpolation, the last output is beyond the last frame
+        # Interpolation needs an output after the last frame.
+        interpolated = 1 if self.frame_stride > 1 else 0
         needed = self._overlapping + interpolated + self.wiener_context_frames
         edge = self.frame_stride * math.ceil(needed / self.frame_stride)
         return edge + -(self.context + edge) % self.stride
@@ -61,22 +60,22 @@ class MaskPlan:
         return (self.edge - self.wiener_context_frames) * self.stft.hop_length
 
     def segment_samples(self, batch: int) -> int:
-        """Return a segment length near the usual one that gives whole batches of network outputs."""
+        """Return a segment length near `SEGMENT_FRAMES` with whole batches of network outputs."""
         outputs = SEGMENT_FRAMES / self.frame_stride + self.extra_outputs
         batches = max(1, round(outputs / batch))
         strides = (batches * batch - self.extra_outputs) // self.stride
         return max(1, strides) * self.stride_samples
 
     def batch_for(self, segment_samples: int) -> int:
-        """Return the network outputs that a segment of this length needs."""
+        """Return the number of network outputs that a segment of this length needs."""
         return segment_samples // (self.frame_stride * self.stft.hop_length) + self.extra_outputs
 
     def outputs(self, frames: int) -> int:
-        """Return the network outputs for this many input frames."""
+        """Return the number of network outputs for this number of input frames."""
         return (frames - 2 * self.context - 1) // self.frame_stride + 1
 
     def centred(self, window_samples: int) -> slice:
-        """Return the indices of the frames with masks that are centred in the segment of a window."""
+        """Return the slice of the frames with masks that are centered within a window's segment."""
         first = self.edge - self.stft.n_fft // 2 // self.stft.hop_length
         return slice(first, first + (window_samples - 2 * self.context_samples) // self.stft.hop_length)
 

@@ -1,8 +1,8 @@
 """Separation by networks that process segments of a fixed length as a whole.
 
 Segments overlap, on a fixed grid that starts at the first sample. Their estimates are averaged with
-triangular weights, because a network estimates the middle of a segment best, where it has context on both
-sides. The grid depends on the stream only, so that any block size gives the same samples.
+triangular weights, because estimates are best in the middle of a segment, with context on both sides. The
+grid does not depend on the block size, so neither do the output samples.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from stemsplit.separation.stream import resampled, side_by_side
 from stemsplit.separation.waveform import in_channel_groups
 
 CHANNELS = 2
-"""Channels of a network's input. Mono is doubled; more channels are separated in pairs."""
+"""Channels of a network's input. Mono is duplicated; more channels are separated in pairs."""
 
 
 @dataclass(frozen=True)
 class Segment:
     """A part of a stream `(channel, time)`: the input of a network, after `before` zeros.
 
-    `count` samples of the network's output from `start` on are used; `kept` of them are final.
+    Of the network's output, `count` samples from `start` on are used; the first `kept` of them are final.
     """
 
     samples: Samples
@@ -44,7 +44,7 @@ class Segmentation:
 
     @classmethod
     def of(cls, length: int, overlap: float) -> Segmentation:
-        """Return segments with this `overlap`, as a fraction of their length."""
+        """Return a segmentation with this `overlap`, as a fraction of the segment length."""
         return cls(length, max(1, int((1 - overlap) * length)))
 
     @cached_property
@@ -57,8 +57,8 @@ class Segmentation:
     def cut(self, blocks: Iterable[Samples]) -> Iterator[Segment]:
         """Yield the segments of a stream.
 
-        Segments that would extend beyond its end start earlier instead, so that their middle is used, as in
-        the demucs package.
+        A segment that would extend beyond the end starts earlier, so that the remaining samples are in its
+        middle, as in the demucs package.
         """
         held: Samples | None = None
         first = start = 0  # start of the samples held, and of the next segment, in samples of the stream
@@ -105,10 +105,10 @@ class SegmentSeparator:
     """Runs a network on overlapping segments.
 
     `network` maps a segment `(channel, time)` of two channels to estimates `(output, channel, time)` of its
-    `outputs`; its input is `(mixture - offset) / scale`. The mixture minus the sum of the estimates is added
-    to the stem called `residual`, or is that stem if it is not among the outputs; without a `residual`, it is
-    divided equally among all outputs. So all stems sum to the mixture. `stems` are the requested stems. With
-    `any_length`, the last segment of a stream is shortened rather than extended with earlier sound.
+    `outputs`; its input is `(mixture - offset) / scale`. All stems sum to the mixture: the mixture minus the
+    sum of the estimates is added to the stem called `residual`, or is that stem if it is not among the
+    outputs. Without a `residual`, it is divided equally among all outputs. `stems` are the requested stems.
+    With `any_length`, the last segment of a stream is shortened rather than extended with earlier sound.
     """
 
     stems: tuple[str, ...]
@@ -179,13 +179,13 @@ def all_stems(outputs: tuple[str, ...], residual: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class NormalizedSegments:
-    """A separator whose network expects a track with mean 0 and deviation 1; a first pass measures them."""
+    """A separator for a network that expects tracks of mean 0 and deviation 1, measured in a first pass."""
 
     separator: SegmentSeparator
 
     @property
     def stems(self) -> tuple[str, ...]:
-        """The separator's."""
+        """The separator's stems."""
         return self.separator.stems
 
     def fit(self, mixture: Iterable[Samples], sample_rate: int) -> SegmentSeparator:

@@ -17,8 +17,8 @@ Samples = NDArray[np.float32]
 class Spec:
     """The facts about a separator that the engine needs.
 
-    Both in samples: a segment depends on `context` samples on either side, and its start and length must be
-    multiples of `stride`. Then the streamed output equals that of the whole file.
+    A segment depends on `context` samples on either side. Its start and length must be multiples of `stride`
+    samples. Streamed output then equals the output for the whole file.
     """
 
     stems: tuple[str, ...]
@@ -58,7 +58,7 @@ class Separator(Protocol):
 
 @runtime_checkable
 class StreamSeparator(Protocol):
-    """Separates a whole stream, for methods that cannot separate a part of it independently."""
+    """Separates a whole stream, for methods that cannot separate segments independently."""
 
     @property
     def spec(self) -> Spec:
@@ -83,7 +83,7 @@ class FittedMethod(Protocol):
         """The names of its stems."""
 
     def fit(self, mixture: Iterable[Samples], sample_rate: int) -> AnySeparator:
-        """Return a separator for a mixture of blocks `(channel, time)` that can be iterated repeatedly."""
+        """Return a separator for a mixture, given as re-iterable blocks `(channel, time)`."""
 
 
 Method = Separator | StreamSeparator | FittedMethod
@@ -92,7 +92,7 @@ Method = Separator | StreamSeparator | FittedMethod
 
 @dataclass(frozen=True)
 class Execution:
-    """How a separator's network runs, as its runtime reports it."""
+    """How a separator's network runs, as reported by its runtime."""
 
     batch: int = 1
     """Network outputs (frames or samples) per batch; segments consist of whole batches."""

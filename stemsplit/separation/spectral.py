@@ -13,10 +13,10 @@ from stemsplit.separation.separator import Samples, Spec
 
 @dataclass(frozen=True)
 class SpectralSeparator:
-    """Divides the mixture's spectrum among the stems, each frame independently.
+    """Divides the mixture's spectrum among the stems, independently for each frame.
 
-    `share` maps spectra `(channel, frame, bin)` to those of the stems, `(stem, channel, frame, bin)`, which
-    sum to them.
+    `share` maps the mixture's spectra `(channel, frame, bin)` to stem spectra `(stem, channel, frame, bin)`,
+    which sum to the mixture's.
     """
 
     stems: tuple[str, ...]
@@ -48,7 +48,6 @@ class SpectralSeparator:
         stems = np.empty((len(self.stems), *segment.shape), np.float32)
         for stem, spectrum in zip(stems, shares, strict=False):
             stem[:] = self.stft.inverse(spectrum)[:, context : context + segment.shape[-1]]
-        stems[-1] = segment - stems[:-1].sum(
-            axis=0
-        )  # no inverse transform needed: the stems sum to the mixture
+        # The stems sum to the mixture, so the last one needs no inverse transform.
+        stems[-1] = segment - stems[:-1].sum(axis=0)
         return stems

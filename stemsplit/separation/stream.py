@@ -1,9 +1,9 @@
-"""Overlap-save: runs any separator on a stream of blocks. Memory does not grow with its length.
+"""Overlap-save: runs any separator on a stream of blocks, in memory that does not grow with its length.
 
 The stream is cut into segments whose length is a multiple of the separator's stride. Each is separated with
-context on both sides (silence before the start and after the end), and only the segment is kept. Cross-fades
-are not needed, because each sample equals that of separating the whole stream at once. For the same reason,
-segments can be separated in parallel.
+context on both sides (silence before the start and after the end), and only the segment is kept. Crossfades
+are not needed, because each sample equals the result of separating the whole stream at once. For the same
+reason, segments can be separated in parallel.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from stemsplit.separation.separator import AnySeparator, Samples, StreamSeparato
 _Made = TypeVar("_Made")
 
 SEGMENT_SECONDS = 10.0
-"""Segment length for separators that have no preference."""
+"""Segment length for separators that do not specify one."""
 
 
 def separate_stream(
     separator: AnySeparator, blocks: Iterable[Samples], sample_rate: int
 ) -> Iterator[Samples]:
-    """Yield stems `(stem, channel, time)` of blocks `(channel, time)` at their own sample rate.
+    """Yield stems `(stem, channel, time)` of blocks `(channel, time)`, both at `sample_rate`.
 
     If the separator works at another rate, the part of the mixture that resampling loses (all above half the
     lower rate) is divided equally among the stems of a complete set, so that they still sum to the mixture.
@@ -81,8 +81,8 @@ def separate_blocks(
 ) -> Iterator[Samples]:
     """Yield stems `(stem, channel, time)` of a mixture in blocks `(channel, time)`, segment by segment.
 
-    Together they are exactly as long as the mixture. `segment_seconds` and `workers` replace the segment
-    length and the number of parallel segments that the separator prefers.
+    Together they are exactly as long as the mixture. `segment_seconds` and `workers` override the
+    separator's segment length and number of parallel segments.
     """
     if isinstance(separator, StreamSeparator):
         yield from separator.stream(blocks)
@@ -101,7 +101,7 @@ def separate_blocks(
 
 
 def side_by_side(work: Callable[..., _Made], cut: Iterator[tuple[Any, ...]], workers: int) -> Iterator[_Made]:
-    """Yield the results for the windows in order, computed in parallel and a few ahead."""
+    """Yield the results of `work` in the order of the windows, computed in parallel and a few ahead."""
     if workers == 1:
         yield from (work(*window) for window in cut)
         return

@@ -17,9 +17,9 @@ from stemsplit.separation.separator import Execution, Samples, Spec
 class WaveformSeparator:
     """Runs a network that predicts the stems' samples.
 
-    `network` maps a mixture `(channel, time + 2 * context)` to stems `(stem, channel, time)`, with its
-    `channels`; if that is one, each channel separately. `stem_indices` are the indices of the requested stems
-    among the network's; `context` and `stride` are in samples.
+    `network` maps a mixture `(channel, time + 2 * context)` of `channels` channels to stems `(stem, channel,
+    time)`. With one channel, it runs on each channel separately. `stem_indices` are the indices of the
+    requested stems among the network's outputs; `context` and `stride` are in samples.
     """
 
     stems: tuple[str, ...]
@@ -69,16 +69,16 @@ class WaveformSeparator:
 
 
 def _near(marked: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
-    """Return for each sample, except `distance` at both ends, whether one within `distance` is marked."""
+    """Return for each sample, except `distance` at both ends, whether any within `distance` is marked."""
     counts = np.concatenate([[0], np.cumsum(marked)])
     near: NDArray[np.bool_] = counts[2 * distance + 1 :] > counts[: -2 * distance - 1]
     return near
 
 
 def in_channel_groups(network: Callable[[Samples], Samples], window: Samples, channels: int) -> Samples:
-    """Run a network that takes `channels` channels on a signal `(channel, time)` with any number of them.
+    """Run a network for `channels` channels on a signal `(channel, time)` with any number of channels.
 
-    The last group of channels may hold one twice. Mono is doubled, and comes out as the mean of the channels.
+    The last channels are repeated to fill the last group. Mono output is the mean of the network's channels.
     """
     missing = -len(window) % channels
     full = np.concatenate([window, window[-missing:]]) if missing else window

@@ -10,7 +10,7 @@ from typing import Any
 MASKS = ("soft", "binary", "wiener")
 """The masking methods."""
 
-# These facts are printed, or become sizes.
+# Facts that are printed or used as sizes.
 _KINDS: dict[str, type] = {
     **dict.fromkeys(("name", "title", "network", "mask", "data", "licence", "commit"), str),
     **dict.fromkeys(("intended_use", "limits"), str),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def trained_models() -> list[Trained]:
-    """Return the shipped models, that with the highest SDR on the validation songs first."""
+    """Return the shipped models, sorted by SDR on the validation songs, the best one first."""
     return [Trained.find(name) for name in store.ranked()]
 
 

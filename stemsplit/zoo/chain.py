@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Chain(ModelRef):
-    """Two models: the second splits a `stem` of the first, into stems called `stem-part`.
+    """Two models: the second splits a `stem` of the first into stems called `stem-part`.
 
     Raises:
         UnknownStem: the first has no such stem.
@@ -86,7 +86,7 @@ class Chain(ModelRef):
         return {"name": self.name, "first": self.first.facts(), self.stem: self.second.facts()}
 
     def _load(self, running: RuntimeOptions, stems: tuple[str, ...], mask: str | None) -> Method:
-        """Load both, or only the first if no part of the stem is requested. The mask is for the first."""
+        """Load both, or only the first if no part of the stem is requested. `mask` is for the first."""
         parts = self._parts
         wanted = tuple(name for name in stems if name in parts)
         kept = tuple(name for name in self.first.stems if name in stems or (wanted and name == self.stem))

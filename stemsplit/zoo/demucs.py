@@ -31,7 +31,7 @@ HUB = "huggingface.co"
 
 
 def names() -> Iterable[str]:
-    """Return the models that the package publishes, without variants for comparison."""
+    """Return the published models, except `repro` variants, and quantized ones if diffq is missing."""
     quantized = find_spec("diffq") is not None
     found = [path.stem for path in _descriptions().values()]
     return [name for name in found if not name.startswith("repro") and (quantized or not name.endswith("_q"))]
@@ -75,7 +75,7 @@ class Bag:
     weights: tuple[tuple[float, ...], ...] = ()
     """Weight of each network for each of its outputs; empty: equal weights."""
     segment: float | None = None
-    """Segment length in seconds. None: that of the networks."""
+    """Segment length in seconds. None: the networks' own."""
 
     @classmethod
     def read(cls, path: Path) -> Bag:
@@ -105,10 +105,10 @@ class Bag:
             ) from error
 
     def shares(self, outputs: tuple[str, ...], stems: tuple[str, ...]) -> list[list[float]]:
-        """Return the share of each network in each of some stems; for each stem, they sum to one.
+        """Return the weight of each network for each stem; for each stem, the weights sum to one.
 
         Raises:
-            BadWeights: there are none.
+            BadWeights: the weights for a stem sum to 0.
         """
         weights = self.weights or tuple((1.0,) * len(outputs) for _ in self.signatures)
         indices = [outputs.index(name) for name in stems]
@@ -188,6 +188,6 @@ class Published:
                 size = sum(hub.get_hf_file_metadata(url, token=False).size or 0 for url in urls)
                 downloads.announce(what, source, size, LICENCE)
                 there |= {file: hub.hf_hub_download(self._repository, file, token=False) for file in missing}
-            except Exception as error:  # of packages that it uses, which change with its versions
+            except Exception as error:  # from its dependencies, which differ between versions
                 raise downloads.failed(what, source, error) from error
         return [Path(str(there[file])) for file in files]

@@ -1,7 +1,7 @@
 """Models for the demucs package in a local folder: `demucs:NAME@FOLDER`.
 
-`NAME.yaml` lists networks to average, with `weights` and a `segment` if need be, as in the package;
-`SIGNATURE.th` or `SIGNATURE.safetensors` is one of them. NAME may be a signature itself. A `.th` is a pickle,
+`NAME.yaml` lists the networks to average, with optional `weights` and `segment`, as in the package. Each
+network is in `SIGNATURE.th` or `SIGNATURE.safetensors`. NAME may be a signature itself. A `.th` is a pickle,
 of which only tensors, plain values and the classes of demucs' own networks are read.
 """
 

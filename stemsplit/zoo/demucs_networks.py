@@ -24,7 +24,7 @@ NETWORKS = {"HTDemucs": "demucs.htdemucs", "HDemucs": "demucs.hdemucs", "Demucs"
 class WeightedMean(nn.Module):
     """The weighted mean of networks, for some of their outputs.
 
-    `shares` are those of each network in each of these outputs.
+    `shares` are the weights of each network for each of these outputs.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ def read(path: Path) -> Any:
         return (_from_safetensors if path.suffix == ".safetensors" else _from_pickle)(path)
     except OSError as error:
         raise BadWeights(f"Cannot read `{path}`: {error.strerror or error}", "download it again") from error
-    except Exception as error:  # of the package's code, given another file than it expects
+    except Exception as error:  # the package can raise any error for an unexpected file
         if isinstance(error, BadWeights):
             raise
         said = " ".join(str(error).split())[:200]

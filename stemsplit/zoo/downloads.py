@@ -9,7 +9,7 @@ from stemsplit.errors import DownloadFailed
 from stemsplit.options import RuntimeOptions
 
 VARIABLE = "STEMSPLIT_OFFLINE"
-"""With the value 1, this variable has the effect of `RuntimeOptions.offline` everywhere."""
+"""Environment variable; the value 1 acts like `RuntimeOptions.offline` everywhere."""
 
 
 def refuse_offline(what: str, source: str, running: RuntimeOptions) -> None:

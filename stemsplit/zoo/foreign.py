@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stemsplit.zoo.plugins import PluginCard
 
 Loaded = tuple[Callable[[Samples], Samples], Execution]
-"""A network for segments, as `SegmentSeparator` takes it, and how it runs."""
+"""A network for segments, see `SegmentSeparator`, and how it runs."""
 
 
 class Kind(Protocol):

@@ -59,7 +59,7 @@ def add(file: Path, name: str | None = None, config: Path | None = None) -> Inst
 
 @contextlib.contextmanager
 def _hints() -> Iterator[None]:
-    """Name the variable for the folder of models in hints, where they name an option of other commands."""
+    """In hints, replace `--out`, an option of other commands, with the models folder's variable."""
     try:
         yield
     except EncodeError as error:
@@ -110,7 +110,7 @@ def remove(name: str) -> InstalledCard | None:
 
 
 def _kind(file: Path, config: Path | None) -> str:
-    """Return the kind of a file, from its name and that of its description."""
+    """Return the kind of a file, from its suffix, and from its header if it is a safetensors file."""
     suffix = file.suffix.lower()
     if suffix == ".onnx":
         return "onnx"
@@ -125,7 +125,7 @@ def _kind(file: Path, config: Path | None) -> str:
 
 
 def _card(kind: str, file: Path, part: Path, own: dict[str, Any], config: Path | None) -> InstalledCard:
-    """Copy a file, and return its card, after a trial."""
+    """Copy a file, try it, and return its card."""
     try:
         facts = foreign.kind(kind).adopt(file, part, config)
         with part.open("rb") as copied:
@@ -151,12 +151,7 @@ def _trial(card: InstalledCard, path: Path) -> float:
     began = time.perf_counter()
     try:
         stems = network(noise)
-    except (
-        RuntimeError,
-        TypeError,
-        IndexError,
-        AssertionError,
-    ) as error:  # errors of a network for other segments
+    except (RuntimeError, TypeError, IndexError, AssertionError) as error:  # e.g. a wrong segment length
         said = str(error).partition("\n")[0][:200]
         raise ValueError(f"it does not run on a segment of {card.segment} samples: {said}") from error
     elapsed = (time.perf_counter() - began) / execution.workers

@@ -22,7 +22,7 @@ from stemsplit.files.digest import sha256
 FOLDER_VARIABLE = "STEMSPLIT_MODELS_DIR"
 SUFFIX = ".json"
 FORMAT = 1
-"""Version of the JSON format. Later versions of stemsplit can have a higher one."""
+"""Version of the JSON format. Later versions of stemsplit can use a higher one."""
 KINDS = ("onnx", "msst", "stemsplit")
 LONGEST_SECONDS = 60
 REST = "rest"
@@ -33,7 +33,7 @@ _STEM = re.compile(r"[\w-]{1,64}")
 _WORDS = ("name", "file", "title", "licence", "origin", "speed")
 """Facts that do not influence the stems."""
 _USUAL = ("vocals", "drums", "bass", "other")
-"""The order of stems, whatever the order of a network's outputs; others follow."""
+"""The order of stems, independent of the network's output order; other stems follow."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,14 @@ class InstalledCard:
     outputs: tuple[str, ...]
     """The stems that the network estimates, in the order of its outputs."""
     residual: str = ""
-    """The stem that gets the mixture minus the others; empty: it is divided equally among all."""
+    """The stem that gets the mixture minus the estimates; empty: all stems get equal parts of it."""
     sample_rate: int = 44_100
     segment: int = 0
     """Length of a segment in samples."""
     overlap: float = 0.25
     """Overlap of segments, as a fraction."""
     normalize: bool = False
-    """Whether the network expects a track with mean 0 and deviation 1."""
+    """Whether the network expects a track with mean 0 and standard deviation 1."""
     half: bool = False
     """Whether bfloat16 is as good as float32."""
     title: str = ""
@@ -120,7 +120,7 @@ class InstalledCard:
 
 
 def in_usual_order(outputs: tuple[str, ...], residual: str) -> tuple[str, ...]:
-    """Return the stems of a model: its outputs, and the residual if it is not one of them."""
+    """Return the stems in the usual order: the outputs, and the residual if it is not one of them."""
     names = outputs if residual in ("", *outputs) else (*outputs, residual)
     return (*(name for name in _USUAL if name in names), *(name for name in names if name not in _USUAL))
 
@@ -139,10 +139,10 @@ def _check_type(name: str, value: Any, annotation: Any) -> None:
 
 
 def residual_of(outputs: Sequence[str]) -> str:
-    """Return the residual stem, unless a description names one.
+    """Return the default residual stem of some outputs.
 
-    Of one output it is a stem of its own: `instrumental` for vocals, and the other way round. Of several all
-    get equal shares: on the validation songs each stem of HT Demucs is 0.01 to 0.12 dB better than where
+    A single output gets a separate residual: `instrumental` for vocals, and vice versa. Several outputs get
+    equal parts of it: on the validation songs, each stem of HT Demucs is 0.01 to 0.12 dB better than if
     `other` gets all.
     """
     if len(outputs) > 1:
@@ -151,7 +151,7 @@ def residual_of(outputs: Sequence[str]) -> str:
 
 
 def folder() -> Path:
-    """Return the folder of installed models: that of `STEMSPLIT_MODELS_DIR`, or the platform's."""
+    """Return the folder of installed models: `STEMSPLIT_MODELS_DIR`, or the platform's default."""
     if named := os.environ.get(FOLDER_VARIABLE):
         return Path(os.path.expanduser(named))
     home = Path(os.path.expanduser("~"))
@@ -207,7 +207,7 @@ def _text(path: Path) -> str:
 
 
 def weights(card: InstalledCard) -> Path:
-    """Return the weights file of an installed model, whose digest is checked.
+    """Return the weights file of an installed model, after checking its digest.
 
     Raises:
         BadWeights: it is missing, or is not the file that was added.

@@ -28,10 +28,10 @@ def load_separator(
 ) -> AnySeparator:
     """Load a model, and return it as a separator.
 
-    Only the networks of the `stems` are loaded and run. With all stems the masks sum to one; with some, each
-    stem's mask is independent, unless one network gives all. `two_stems` gives one stem and the residual;
-    `then={"vocals": "NAME"}` splits a stem further by another model.
-    Further options are those of `RuntimeOptions`: runtime, device, precision, batch, threads, fast.
+    Only the networks of the `stems` are loaded and run. With all stems, the masks sum to one. With some
+    stems, each mask is independent, unless one network predicts all stems. `two_stems` gives one stem and the
+    residual; `then={"vocals": "NAME"}` splits a stem further with another model.
+    Other keywords are fields of `RuntimeOptions`: runtime, device, precision, batch, threads, fast and more.
 
     Raises:
         UnknownModel: there is no such model.

@@ -125,7 +125,7 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
     kind = _type(config)
     audio, training, inference = (_section(config, name) for name in ("audio", "training", "inference"))
     arguments = _section(config, arguments_of(kind))
-    if "flash_attn" in arguments:  # the same attention, without a matrix of all pairs of frames
+    if "flash_attn" in arguments:  # the same attention, without the full attention matrix in memory
         arguments["flash_attn"] = True
     rate = audio.get("sample_rate") or training.get("samplerate") or arguments.get("fs") or 44_100
     outputs, residual = _stems(training, arguments)
@@ -182,7 +182,7 @@ def _whole(value: Any, name: str) -> int:
 
 
 def _stems(training: Mapping[str, Any], arguments: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
-    """Return the names of the outputs, and that of the residual.
+    """Return the names of the outputs and of the residual.
 
     The residual of a single output is its counterpart, or the only other named instrument.
     """

@@ -1,4 +1,4 @@
-"""Separators in ONNX files: recognising a file by its shape, and separating with it."""
+"""Separators in ONNX files: recognizing a file by its shapes, and loading its network."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ HINT = 'describe it in a JSON file with --config, as in {"outputs": ["vocals"]}'
 
 
 def adopt(source: Path, target: Path, config: Path | None) -> dict[str, Any]:
-    """Copy an ONNX file, and return its description: from its shape, and from a JSON file.
+    """Copy an ONNX file, and return its description, from its shapes and a JSON file.
 
     Raises:
         BadWeights: it is not an ONNX file, or it needs a description.
@@ -92,7 +92,7 @@ def _read(config: Path) -> dict[str, Any]:
 
 
 def _merged(facts: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the facts, with the given ones replaced at any depth."""
+    """Return the facts, overridden by the given ones at any depth."""
     inner = {
         key: _merged(facts[key], value)
         for key, value in given.items()
@@ -102,7 +102,7 @@ def _merged(facts: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
 
 
 def _recognized(path: Path, source: Path, *, described: bool) -> Mapping[str, Any]:
-    """Return the facts that follow from the shapes of inputs and outputs, and the name of the source."""
+    """Return the facts inferred from the shapes of inputs and outputs, and the name of the source."""
     inputs, outputs = graph.ports(path)
     shapes = [port.shape for port in inputs], [port.shape for port in outputs]
     for shape in (*shapes[0], *shapes[1]):

@@ -1,6 +1,6 @@
 """Checks of an ONNX file without a runtime: whether it is one, is complete, and contains its weights.
 
-The format is that of protocol buffers (onnx/onnx.proto): fields, each with a number and a kind of value.
+The format is a protocol buffer (onnx/onnx.proto): a sequence of fields, each with a number and a wire type.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import BinaryIO
 from stemsplit.errors import BadWeights
 
 _GRAPH, _INITIALIZER, _DATA_LOCATION = 7, 5, 14
-"""Fields of a model, of its graph, and of a tensor."""
+"""Field numbers in a model, in its graph, and in a tensor."""
 _EXTERNAL = 1
 _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
-"""Kinds of values."""
+"""Wire types."""
 
 
 def check(path: Path) -> None:
@@ -55,7 +55,7 @@ def _is_external(file: BinaryIO) -> bool:
 
 
 def _fields(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yield the fields between two positions: number, first byte, end; or number, value, end of integers.
+    """Yield the fields between two positions: number, first byte, end; for integers number, value, end.
 
     Raises:
         ValueError: a field does not fit.

@@ -1,9 +1,9 @@
 """Models of the Open-Unmix package, by name: `openunmix:umxhq`, `openunmix:umxl`.
 
-For a model in a local folder, see `Local`. The networks are BLSTMs, whose context is their whole input, so
-they get overlapping segments of 600 frames. As in the package, one iteration of its Wiener filter follows,
-over 300 frames at a time. Then the stems sum to the mixture, except for rounding errors, which are divided
-among them.
+For a model in a local folder, see `Local`. The networks are BLSTMs, whose receptive field is the whole input,
+so they run on overlapping segments of 600 frames. As in the package, one iteration of its Wiener filter
+follows, on 300 frames at a time. The stems then sum to the mixture, except for rounding errors, which are
+divided among them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from stemsplit.runtime.segments import TorchSegments
 
 FRAMES = 600
-"""Frames of a segment: twice the length that the package's Wiener filter processes at a time."""
+"""Segment length in frames: twice the length that the package's Wiener filter processes at a time."""
 FOUR = ("vocals", "drums", "bass", "other")
 HOST = "zenodo.org"
 UNSTATED = "unknown, the package does not say: see {origin}"
@@ -99,7 +99,7 @@ class Published:
 
 
 class _Store:
-    """Provides the package with weights, from torch's cache, where they are downloaded if necessary."""
+    """Provides the package with weights from torch's cache, downloading them if necessary."""
 
     def __init__(self, model: Published, running: RuntimeOptions) -> None:
         self._model, self._running, self._announced = model, running, False
@@ -135,10 +135,10 @@ class _Store:
 
 @dataclass(frozen=True)
 class Local:
-    """A model in a folder, as the package's training makes it: `openunmix:NAME@FOLDER` is FOLDER/NAME.
+    """A folder made by the package's training: `openunmix:NAME@FOLDER` is FOLDER/NAME.
 
-    It holds `separator.json`, and for each stem `STEM.json` and `STEM.pth` or `STEM-DIGEST.pth`. Without a
-    stem called `other`, that is what the others leave of the mixture.
+    It holds `separator.json`, and for each stem `STEM.json` and `STEM.pth` or `STEM-DIGEST.pth`. If no stem
+    is called `other`, the residual is.
     """
 
     folder: Path

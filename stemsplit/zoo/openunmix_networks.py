@@ -21,7 +21,7 @@ TRANSFORM = {"sample_rate": 44_100, "nfft": 4096, "nhop": 1024, "nb_channels": C
 
 
 class Chosen(nn.Module):
-    """Some of a module's outputs."""
+    """Selects some of a module's outputs."""
 
     def __init__(self, module: nn.Module, outputs: Sequence[int]) -> None:
         super().__init__()
@@ -39,10 +39,10 @@ def start(
     running: RuntimeOptions,
     transform: Mapping[str, int] = MappingProxyType({}),
 ) -> TorchSegments:
-    """Return the package's separator for networks of several stems, which gives some of these.
+    """Return the package's separator for some networks, with outputs for `stems` only.
 
-    Its defaults: one iteration of the Wiener filter, over 300 frames at a time. `transform` has whatever of
-    TRANSFORM is different.
+    It has the package's defaults: one iteration of the Wiener filter, on 300 frames at a time. `transform`
+    overrides TRANSFORM.
 
     Raises:
         DeviceUnavailable: it cannot run as requested.
@@ -75,7 +75,7 @@ def read(path: Path, bins: int, hidden_size: int) -> nn.Module:
             raise ValueError(f"it has no {', '.join(missing)}")
     except OSError as error:
         raise BadWeights(f"Cannot read `{path}`: {error.strerror or error}", "download it again") from error
-    except Exception as error:  # of torch and the package, given another file than they expect
+    except Exception as error:  # torch and the package can raise any error
         said = " ".join(str(error).split())[:200]
         raise BadWeights(
             f"`{path}` is not a model of the openunmix package: {said}", "download it again"

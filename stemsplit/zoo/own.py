@@ -44,7 +44,7 @@ def adopt(source: Path, target: Path, config: Path | None) -> dict[str, Any]:
 
 
 def load(card: InstalledCard, path: Path, running: RuntimeOptions) -> Loaded:
-    """Return the model for its trial. To separate with it, `ModelRef.parse` finds it as any weights file.
+    """Return the model for its trial. For separation, `ModelRef.parse` loads it like any weights file.
 
     Raises:
         BadWeights: the file is damaged.

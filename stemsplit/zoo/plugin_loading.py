@@ -17,7 +17,7 @@ def load(plugin: Plugin, running: RuntimeOptions, stems: tuple[str, ...], mask: 
     """Load a plugin's model, and return it as a separator.
 
     Raises:
-        UsageError: an option is not for such models.
+        UsageError: an option does not apply to such models.
         BadPlugin: the plugin does not work.
     """
     card = plugin.card
@@ -39,7 +39,7 @@ def load(plugin: Plugin, running: RuntimeOptions, stems: tuple[str, ...], mask: 
 
 
 def _needed(card: PluginCard, stems: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the outputs that some stems need: for the residual, all others."""
+    """Return the outputs that the stems need: the residual needs all others."""
     if not card.residual:
         return card.outputs
     every = card.residual in stems

@@ -1,15 +1,14 @@
 """Models of other packages (plugins).
 
-A package offers a model as an entry point of the group `stemsplit.models`, which leads to a `PluginModel`: to
-an object, or to a module with the two functions.
+A package offers a model as an entry point of the group `stemsplit.models`, which refers to a `PluginModel`:
+an object, or a module with the two functions.
 
     [project.entry-points."stemsplit.models"]
     left-right = "my_package"
 
-From then on `--model left-right` separates with it. A package with many models offers a `Family` instead:
+Then `--model left-right` separates with it. A package with many models offers a `Family` instead:
 `--model NAME:MODEL` is the model that the family NAME finds for MODEL. Shipped and installed models, spatial
 methods and files come first, so a plugin cannot replace them. `examples/plugin` is a complete package.
-
 """
 
 # ruff: noqa: D102 (ModelRef documents what its variants implement)
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 Network: TypeAlias = "Callable[[Samples], Samples]"
 """Maps a segment `(channel, time)` of two channels to estimates `(output, channel, time)`.
 
-If it has an attribute `execution`, an `Execution`, that says how it runs.
+An optional attribute `execution`, an `Execution`, describes how it runs.
 """
 
 GROUP = "stemsplit.models"
@@ -58,13 +57,13 @@ class PluginCard:
     """Length of a segment in samples. 0: the model is a separator, see `PluginModel.load`."""
     sample_rate: int = 44_100
     residual: str = ""
-    """The stem that gets the mixture minus the others; empty: it is divided equally among all."""
+    """The stem that gets the mixture minus the estimates; empty: all stems get equal parts of it."""
     overlap: float = 0.25
     """Overlap of segments, as a fraction."""
     any_length: bool = False
     """Whether the network accepts shorter segments, so that the last ones of a track need no padding."""
     normalize: bool = False
-    """Whether the network expects a track with mean 0 and deviation 1."""
+    """Whether the network expects a track with mean 0 and standard deviation 1."""
     title: str = ""
     licence: str = "unknown"
     origin: str = ""
@@ -104,11 +103,11 @@ class PluginModel(Protocol):
     def load(self, running: RuntimeOptions, stems: tuple[str, ...]) -> Any:
         """Load the model with the options `running`: device, threads, and whether to download.
 
-        With a `segment` in its card: a `Network`, which estimates those of its outputs that are in `stems`,
-        in this order. stemsplit cuts the stream, doubles mono, normalizes, weights overlaps and resamples,
-        and adds what is left of the mixture to the stems as the card says.
+        With a `segment` in the card, return a `Network` that estimates the outputs in `stems`, in this order.
+        stemsplit cuts the stream, duplicates mono, normalizes, weights overlaps and resamples, and adds the
+        residual to the stems as the card says.
 
-        Without: a `Separator` or `StreamSeparator` of these stems.
+        Without one, return a `Separator` or `StreamSeparator` of these stems.
         """
 
 
@@ -122,7 +121,7 @@ class Family(Protocol):
         """Return a model.
 
         Raises:
-            UnknownModel: there is none of this name.
+            UnknownModel: there is no model of this name.
         """
 
 
@@ -194,7 +193,7 @@ def is_offered(name: str) -> bool:
 
 
 def find(name: str) -> Plugin:
-    """Return the model that a plugin offers by this name.
+    """Return the model that a plugin offers under this name.
 
     Raises:
         UnknownModel: there is none, or the package is not installed.

@@ -30,7 +30,7 @@ LIMITS = {
     **dict.fromkeys(("heads", "num_bands", "n_bands", "num_subbands"), 1 << 10),
 }
 LIMIT = 1 << 15
-"""Range of all other numbers, including transforms and layers."""
+"""Limit of all other numbers, such as sizes of transforms and layers."""
 CHOICES: dict[str, tuple[Any, ...]] = {
     "window_fn": ("hann_window", "hamming_window", "blackman_window", "bartlett_window"),
     "rnn_type": ("LSTM", "GRU", "RNN"),
@@ -64,7 +64,7 @@ def build(network: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Modul
     """Return the network that a card describes, with its weights.
 
     Raises:
-        ValueError: there is no such network, or the weights are those of another one.
+        ValueError: there is no such network, or the weights do not fit it.
     """
     from pymss_core import get_model_from_config
 
@@ -86,7 +86,7 @@ def build(network: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Modul
 
 
 def _check(value: Any, key: str = "config") -> None:
-    """Raise ValueError for numbers that are out of range, and for unknown names of parts of torch."""
+    """Raise ValueError for numbers that are out of range, and for names that are not in CHOICES."""
     if key in CHOICES:
         if value not in CHOICES[key]:
             raise ValueError(f"{key}={value!r} is not supported")
@@ -104,9 +104,9 @@ def _check(value: Any, key: str = "config") -> None:
 def _without_tensors(limit: int) -> Iterator[None]:
     """Build modules in this thread with parameters that use no memory.
 
-    Raises ValueError where they have more than `limit` numbers.
+    Raises ValueError if they have more than `limit` elements in total.
 
-    The meta device is not suitable, because some networks compute with their buffers when they are built.
+    Building on the meta device does not work, because some networks compute with their buffers when built.
     """
     import torch
     from torch.nn.modules.module import register_module_parameter_registration_hook
@@ -130,7 +130,7 @@ def _without_tensors(limit: int) -> Iterator[None]:
 
 
 def _fill(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Put weights into a network. Raises ValueError if they are those of another one."""
+    """Load weights into a network. Raises ValueError if they do not fit."""
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if wrong := sorted(

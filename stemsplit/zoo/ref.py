@@ -36,8 +36,8 @@ class ModelRef(ABC):
     ) -> ModelRef:
         """Look up a shipped or installed model, `best`, a weights file, `A+B`, or a spatial method.
 
-        A spatial method finds `sources` sources, or those at `azimuths` in degrees from -45 (left) to 45
-        (right) and a rest.
+        A spatial method finds `sources` sources, or sources at `azimuths` in degrees from -45 (left) to 45
+        (right) and a residual.
 
         Raises:
             UnknownModel: no model has this name.
@@ -54,7 +54,7 @@ class ModelRef(ABC):
         return ModelRef.parse(split.model, split.sources, split.azimuths).then(split.then)
 
     def then(self, models: Mapping[str, str]) -> ModelRef:
-        """Return a model that splits some of this one's stems further: stem to name of a model.
+        """Return a model that splits stems further: `models` maps stems to names of models.
 
         Raises:
             UnknownStem: there is no such stem.
@@ -90,7 +90,7 @@ class ModelRef(ABC):
 
     @property
     def segmented(self) -> bool:
-        """Whether it works in overlapping segments, with `overlap` and `shifts`, but without `fast`."""
+        """Whether it runs on overlapping segments: supports `overlap` and `shifts`, but not `fast`."""
         return False
 
     @property
@@ -155,9 +155,9 @@ class ModelRef(ABC):
     ) -> Method:
         """Load the model: a separator, or a method to fit to a track.
 
-        Only the networks of the requested `stems` are loaded and run. With all stems the masks sum to one;
-        with some, each stem is masked independently, unless one network gives all. `two_stems` gives one stem
-        and the residual.
+        Only the networks of the requested `stems` are loaded and run. With all stems, the masks sum to one.
+        With some stems, each mask is independent, unless one network predicts all stems. `two_stems` gives
+        one stem and the residual.
 
         Raises:
             BadWeights: a weights file is damaged.
@@ -191,7 +191,7 @@ class ForeignCard(Protocol):
 
     @property
     def normalize(self) -> bool:
-        """Whether the network expects a track with mean 0 and deviation 1."""
+        """Whether the network expects a track with mean 0 and standard deviation 1."""
 
 
 class ForeignRef(ModelRef):

@@ -45,7 +45,7 @@ def load(
 
 
 def as_run(card: ModelCard, running: RuntimeOptions) -> tuple[ModelCard, RuntimeOptions]:
-    """Return with `fast` what runs instead, where that is another network with the same weights."""
+    """Return the card and options to run: `fast` can select another network for the same weights."""
     fast = registry.find(card.network).fast
     return (
         (replace(card, network=fast), replace(running, fast=False))

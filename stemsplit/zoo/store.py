@@ -40,7 +40,7 @@ MORE = frozenset(
 )
 """The models of the distribution `MODELS_DISTRIBUTION`, which may be missing."""
 HEADER_LIMIT = 1 << 20
-"""Limit of a header in bytes; those of stemsplit have a few thousand."""
+"""Maximum length of a header in bytes; headers of stemsplit have a few thousand."""
 
 # Errors when a card is read from another kind of file.
 _NO_CARD = (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -84,8 +84,8 @@ def find(model: str | os.PathLike[str]) -> Path:
     """Return the weights file of a model given by name or by path, or of the `best` one.
 
     Raises:
-        UnknownModel: no shipped model has this name, and no file either; or it is in a package that is
-            not installed.
+        UnknownModel: no shipped model or file has this name, or the model is in a package that is not
+            installed.
     """
     shipped = available()
     if str(model) == BEST:
@@ -139,7 +139,7 @@ def is_ours(path: Path) -> bool:
 
 
 def load(model: str | os.PathLike[str], parts: Sequence[str]) -> dict[str, dict[str, Tensor]]:
-    """Return the tensors, in float32, of some of a model's networks: by stem, or of the one for all stems.
+    """Return the float32 tensors of some of a model's networks, by part: a stem, or `network` for all.
 
     Raises:
         UnknownModel: there is no such model.
@@ -167,12 +167,12 @@ def load(model: str | os.PathLike[str], parts: Sequence[str]) -> dict[str, dict[
 
 
 def save(path: Path, card: ModelCard, networks: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Write the tensors of each network and the card into one file, whole or not at all."""
+    """Write the tensors of all networks and the card to one file, atomically."""
     import torch
     from safetensors.torch import save_file
 
     tensors = {
-        # Integers count the training batches, and exceed the range of float16.
+        # Integers count the training batches, and exceed the range of float16: they become 0.
         f"{part}.{name}": (tensor.detach().cpu() * tensor.is_floating_point()).to(torch.float16).contiguous()
         for part, network in networks.items()
         for name, tensor in network.items()

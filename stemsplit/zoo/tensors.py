@@ -50,7 +50,7 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
     from safetensors.torch import save_file
 
     path.touch()
-    mode = path.stat().st_mode  # the usual mode; that of the library is readable by this user only
+    mode = path.stat().st_mode  # the usual mode; the library makes the file readable by its owner only
     try:  # the format does not support two names for one tensor
         save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:
@@ -84,7 +84,7 @@ def stored(path: Path) -> dict[str, Tensor]:
 
 
 def _checkpoint(path: Path) -> Any:
-    """Return the content of a torch file. A zip archive is not unpacked, so that it cannot grow."""
+    """Return the content of a torch file. A zip archive is memory-mapped, so that it cannot expand."""
     import torch
 
     try:

@@ -46,7 +46,7 @@ def parse(text: str, sources: int | None, azimuths: tuple[float, ...]) -> ModelR
 
 
 def needs_plugin(text: str) -> bool:
-    """Whether a name, or one of several joined by `+`, is that of another package's model."""
+    """Whether a name, or one of several joined by `+`, refers to another package's model."""
     names = [text] if os.path.isfile(text) else text.split("+")
     return any(_is_plugin(name) for name in names)
 
