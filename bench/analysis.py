@@ -1,12 +1,12 @@
-"""How well beats, tempo, key, chords and sections are found, on pieces that are known note by note.
+"""Evaluate the detection of beats, tempo, key, chords and sections on pieces whose notes are known.
 
     python -m bench.analysis SOUNDFONT VOCALS [--seeds 2 3] [--split 4]
 
-SOUNDFONT is a General MIDI one, such as FluidR3_GM.sf2. VOCALS has one folder per song with a file `vocals`;
-they are mixed to each piece as loud as all the rest, in a key and tempo of their own, which is harder than a
-song. Writes `bench/ANALYSIS.md`. `--split` says how many pieces are split by the default model, too. The
-program's settings were chosen with the seeds 0, 1, 4 and 5, and other vocals. Needs the program fluidsynth,
-and `pip install mir_eval pretty_midi`.
+SOUNDFONT is a General MIDI soundfont, such as FluidR3_GM.sf2. VOCALS has one folder per song with a file
+`vocals`. Vocals are mixed into each piece at the level of all its stems together. Their key and tempo are
+unrelated to the piece, which makes it harder than a song. Writes `bench/ANALYSIS.md`. `--split` is the number
+of pieces that are also split with the default model. The program's settings were tuned on the seeds 0, 1, 4
+and 5, with other vocals. Requires the program fluidsynth, and `pip install mir_eval pretty_midi`.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def cell(scores: list[dict[str, float]], column: str) -> str:
-    """Return a mean, or a count of pieces."""
+    """Return the mean of a column, or for bars, the number of right (and wrong) pieces."""
     values = [score[column] for score in scores if not np.isnan(score[column])]
     if not values:
         return ""
@@ -110,7 +110,7 @@ Found = tuple[np.ndarray, float, str | None, list[Label], list[float] | None, np
 
 
 def ours(stems: Mapping[str, np.ndarray]) -> Found:
-    """Return what stemsplit finds in stems `(time,)`: beats, tempo, key, chords, sections and bars."""
+    """Return what stemsplit detects in stems `(time,)`: beats, tempo, key, chords, sections, downbeats."""
     analyser = MusicAnalyser(list(stems), RATE)
     for block in np.array_split(np.stack(list(stems.values())).astype(np.float32)[:, None], 7, axis=-1):
         analyser.add(block)
@@ -123,7 +123,7 @@ def ours(stems: Mapping[str, np.ndarray]) -> Found:
 
 
 def plain(mixture: np.ndarray) -> Found:
-    """Return what librosa finds with its defaults, and templates for chords."""
+    """Return what librosa detects with its defaults, with key profiles and chord templates."""
     import librosa
 
     sound = librosa.resample(np.asarray(mixture, np.float32), orig_sr=RATE, target_sr=22_050)
@@ -159,7 +159,7 @@ def score(
     starts: list[float] | None,
     downbeats: np.ndarray,
 ) -> dict[str, float]:
-    """Return the scores of what was found."""
+    """Return the scores of an analysis."""
     octaves = min(abs(bpm * factor / piece.bpm - 1) for factor in (0.5, 1, 2))
     times = np.arange(0, piece.chords[-1][1], STEP)
     true = at(times, [start for start, _, _ in piece.chords], [name for *_, name in piece.chords])
@@ -182,13 +182,13 @@ def at(times: np.ndarray, starts: list[float], names: list[str]) -> np.ndarray:
 
 
 def boundaries(true: list[float], found: list[float]) -> float:
-    """Return the F-measure of boundaries within 3 s, in the form that mir_eval takes."""
+    """Return the F-measure of boundaries, which mir_eval matches within 3 s."""
     matched = mir_eval.util.match_events(np.array(true), np.array(found), 3.0) if found else []
     return 2 * len(matched) / (len(true) + len(found))
 
 
 def bars(piece: pieces.Piece, downbeats: np.ndarray) -> float:
-    """Return 1 for bars that begin where those of the piece do, -1 for others, 0 for none found."""
+    """Return 1 if the downbeats match the piece, -1 if they do not, 0 if none were found."""
     style = next(style for style in pieces.STYLES if piece.name.startswith(style.name))
     if not len(downbeats):
         return 0.0

@@ -1,7 +1,7 @@
-"""How a batch scales over the nodes of a Ray cluster on this machine: `python bench/cluster.py [TRACKS]`.
+"""Measure how a batch scales over nodes of a Ray cluster on this machine: `python bench/cluster.py [TRACKS]`.
 
-Each node has one CPU core and one worker. Times are of all tracks after the model is loaded and the
-first tracks have come back, medians of three runs in turns.
+Each node has one CPU core and one worker. With N nodes, timing starts when N tracks are done, so it
+excludes loading the model. Results are medians of three interleaved runs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SECONDS = 10
 
 
 def generate(folder: Path, tracks: int) -> None:
-    """Write the first part of the example song, repeated as requested."""
+    """Write the start of the example song as several tracks."""
     from stemsplit.audio.reader import Reader
 
     folder.mkdir()
@@ -42,7 +42,7 @@ def generate(folder: Path, tracks: int) -> None:
 
 
 def seconds(nodes: int, music: Path, out: Path) -> float:
-    """Return how long a cluster needs for the tracks that come after the first of each node."""
+    """Return the seconds per track on a cluster, without the first tracks, one per node."""
     together = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     for _ in range(nodes):
         together.add_node(num_cpus=1)

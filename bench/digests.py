@@ -1,7 +1,7 @@
-"""Digests of what twelve commands write, to compare two versions bit by bit: `python bench/digests.py`.
+"""Digests of the output of twelve commands, to compare two versions bit by bit: `python bench/digests.py`.
 
-The songs are the example song, and two short ones that are made here with their stems. Times in JSON are left
-out. Compare versions on one machine only: other CPUs round differently.
+The songs are the example song, its first 8 seconds, and two short synthetic songs with stems. Times and
+versions in JSON are ignored. Compare versions on one machine only, because other CPUs round differently.
 """
 
 from __future__ import annotations

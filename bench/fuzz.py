@@ -1,10 +1,10 @@
-"""Damaged files by the thousand: whatever is in them, splitting ends in stems or in one clear sentence.
+"""Fuzz test with thousands of damaged files: splitting must give stems or one clear error message.
 
     python bench/fuzz.py [COUNT] [SEED]
 
-Sounds of every kind and weights are damaged (see tests/mutate.py) and split, by two processes under a limit
-of memory. An input that breaks a promise is kept in build/fuzz with what was said. Exit status 1 if there
-is one.
+Audio files of every format and weights files are damaged (see tests/mutate.py) and processed by two workers
+with a memory limit. Inputs that fail are kept in build/fuzz, with the traceback if there is one. The exit
+status is 1 if any input fails.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ WORKERS = 2
 SECONDS = 60.0
 """Wall time limit per input in seconds; an idle CPU needs less than one second."""
 MEMORY = 4 << 30
-"""Bytes of address space, of which torch alone takes one gibibyte; ffmpeg's share is its own."""
+"""Address space limit per process in bytes. torch alone takes one GiB; ffmpeg is a separate process."""
 VERDICTS = ("clean", "warning", "error", "crash", "hang", "left over", "wrong")
 
 
 def run(count: int, seed: int) -> Counter[str]:
-    """Return how many inputs came to what: a verdict, or a kind and a verdict."""
+    """Return the number of inputs by verdict, and by kind and verdict; also the peak memory."""
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder))
         counts: Counter[str] = Counter()
@@ -50,7 +50,7 @@ def run(count: int, seed: int) -> Counter[str]:
 
 
 def _watch(folder: Path, numbers: range, seed: int, counts: Counter[str]) -> None:
-    """Have a process work through some inputs, and start another one where it dies or hangs."""
+    """Run some inputs in a process; if it dies or hangs, continue with the next input in a new one."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     while numbers:
         bounds = [str(number) for number in (numbers.start, numbers.stop, numbers.step)]
@@ -70,7 +70,7 @@ def _watch(folder: Path, numbers: range, seed: int, counts: Counter[str]) -> Non
                 counts[f"{said['kind']}: {said['verdict']}"] += 1
         if worker.wait() == 0:
             return
-        # What C does while it holds the interpreter no handler interrupts: the process is gone.
+        # No handler can interrupt C code that holds the GIL, so the process died, or faulthandler ended it.
         if last is None or "verdict" in last:
             raise RuntimeError("the worker died before its first input, or after its last")
         verdict = "hang" if worker.returncode == 1 else "crash"
@@ -81,7 +81,7 @@ def _watch(folder: Path, numbers: range, seed: int, counts: Counter[str]) -> Non
 
 
 def prepare(folder: Path) -> None:
-    """Make the valid files that the damaged ones come from."""
+    """Write the valid files from which the damaged files are made."""
     from tests import mutate
 
     (folder / "seeds").mkdir()
@@ -92,7 +92,7 @@ def prepare(folder: Path) -> None:
 
 
 def damaged(seeds: dict[str, bytes], number: int, seed: int) -> tuple[str, bytes, str]:
-    """Return an input: its name, its content, and the format to write stems in."""
+    """Return a damaged input: its name, its content, and the output format of the stems."""
     from tests import mutate
 
     random = Random(f"{seed}:{number}")
@@ -105,7 +105,7 @@ def damaged(seeds: dict[str, bytes], number: int, seed: int) -> tuple[str, bytes
 
 
 def work(folder: Path, seed: int, numbers: range) -> None:
-    """Work through some inputs, and print each one's number before and its verdict after, as JSON."""
+    """Run some inputs; print the number of each one before and its verdict after, as JSON."""
     import faulthandler
 
     from tests import mutate
@@ -114,9 +114,8 @@ def work(folder: Path, seed: int, numbers: range) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.nice(10)
     seeds = {path.name: path.read_bytes() for path in sorted((folder / "seeds").iterdir())}
-    mutate.weights_outcome(
-        folder / "seeds" / "a.safetensors"
-    )  # what is imported late, before the first input
+    # Trigger late imports before the first input.
+    mutate.weights_outcome(folder / "seeds" / "a.safetensors")
     for number in numbers:
         faulthandler.dump_traceback_later(SECONDS + 5, exit=True)
         name, content, format = damaged(seeds, number, seed)
@@ -125,7 +124,7 @@ def work(folder: Path, seed: int, numbers: range) -> None:
         with tempfile.TemporaryDirectory(dir=folder) as place:
             path = Path(place, name)
             path.write_bytes(content)
-            shutil.copy(path, KEPT / f"{number} {name}")  # for the case that this process does not survive it
+            shutil.copy(path, KEPT / f"{number} {name}")  # in case this process does not survive it
             try:
                 if name.endswith(".safetensors"):
                     verdict = mutate.weights_outcome(path, seconds=SECONDS)
@@ -146,7 +145,7 @@ def work(folder: Path, seed: int, numbers: range) -> None:
 
 
 def main() -> None:
-    """Print what came of the inputs, in all and by kind."""
+    """Print the verdicts, by kind of input and in total."""
     sys.path.insert(0, str(ROOT))
     if sys.argv[1:2] == ["--work"]:
         folder, *numbers = sys.argv[2:]

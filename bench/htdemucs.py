@@ -1,8 +1,9 @@
-"""HT Demucs by stemsplit and by the demucs package: `htdemucs.py FILE.onnx SONG [SECONDS]`.
+"""Compare HT Demucs in stemsplit and in the demucs package: `htdemucs.py FILE.onnx SONG [SECONDS]`.
 
-Both run the same graph in float32. The package's own code does all around it: transforms, normalization,
-segments, weights (`demucs.apply.apply_model` with shifts=0). Prints the largest difference of each stem,
-after stemsplit's share of what the estimates leave of the mixture is taken off.
+Both run the same graph in float32. The reference uses the package's own code for transforms, segments and
+their weights (`demucs.apply.apply_model` with shifts=0), and the same normalization. stemsplit adds an equal
+share of the residual to each stem, so this share is subtracted before the largest difference of each stem is
+printed.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from stemsplit.zoo import install, installed
 
 
 class Published(HTDemucs):
-    """The package's model, whose network between the transforms is the graph."""
+    """The package's model, with the ONNX graph as the network between its transforms."""
 
     def __init__(self, file: Path, sources: tuple[str, ...], seconds: float) -> None:
         super().__init__(list(sources), segment=seconds)

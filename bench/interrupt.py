@@ -1,9 +1,10 @@
-"""A batch that is killed over and over: nothing is lost, done twice, or other than in a run left in peace.
+"""Kill a batch repeatedly: no track may be lost, done twice, or differ from an undisturbed run.
 
     python bench/interrupt.py [TRACKS] [SEED]
 
-TRACKS (200) short ones in nested folders are split once undisturbed, and once by a program that is killed
-(SIGKILL) after one to four seconds, until one run gets through. Exit status 1 if anything differs.
+TRACKS (default: 200) short tracks in nested folders are split twice: once undisturbed, and once by a program
+that is killed (SIGKILL) after one to four seconds and restarted, until one run completes. The exit status is
+1 if anything differs.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ SONG = Path(__file__).parent.parent / "examples" / "caesium-30s.mp3"
 STEMSPLIT = str(Path(sys.executable).with_name("stemsplit"))
 JOBS = 2
 SECONDS = (1.0, 4.0)
-"""Between the start of a run and its end."""
+"""Range of the time from the start of a run to its kill, in seconds."""
 
 
 def generate(folder: Path, tracks: int, random: Random) -> None:
-    """Cut tracks of one to three seconds out of the example song."""
+    """Write tracks of one to three seconds, cut from the example song."""
     reader = Reader(SONG)
     song = np.concatenate(list(reader), axis=-1)
     for number in range(tracks):
@@ -46,7 +47,7 @@ def generate(folder: Path, tracks: int, random: Random) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return all files below a folder but the records, which hold times."""
+    """Return the content of all files in a folder except the records, which contain times."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
@@ -55,7 +56,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def main() -> None:
-    """Run, kill, compare, and print what came of it."""
+    """Run, kill, compare, and print the results."""
     tracks = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     random = Random(int(sys.argv[2]) if len(sys.argv) > 2 else 1)
     with tempfile.TemporaryDirectory() as name:

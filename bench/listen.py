@@ -1,17 +1,17 @@
-"""What one would listen for, measured: whole songs by a model, beside their true stems.
+"""Measure audible errors of a model: its estimates of whole songs, compared with the true stems.
 
     python bench/listen.py MODEL PICTURES SONG...
 
-SONG is a folder with a sound file for each stem. For each song and stem it prints, in dB:
+SONG is a folder with an audio file for each stem. For each song and stem, it prints in dB:
 
-- SDR over the whole song, and of left and right as one: phases that do not fit would lower the second.
-- In silence: the estimate's energy in the mixture's, over the seconds in which the true stem is silent and
-  the mixture is not, together and in the worst of these seconds. It should be far below zero.
-- Joints: how much rougher the estimate is where one segment of the stream ends and the next begins than
-  elsewhere, by its second differences; clicks would be far above zero.
+- SDR over the whole song, in stereo and in mono. Phase errors between the channels would lower the second.
+- In silence: the energy of the estimate relative to the mixture, over the seconds in which the true stem is
+  silent and the mixture is not: in total, and in the worst second. It should be far below 0 dB.
+- Joints: the mean square of the estimate's second differences where one segment of the stream ends and the
+  next begins, relative to the whole song. Clicks would be far above 0 dB.
 
-For the first half minute in which all stems sound, PICTURES gets the spectrograms of the true stems above
-those of the estimates.
+PICTURES gets spectrograms of the true stems, above spectrograms of the estimates: the 30 seconds from the
+first second in which all stems are active.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: TID253 (this is about pictures)
+from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: TID253 (this script writes pictures)
 from matplotlib.figure import Figure  # noqa: TID253
 
 from stemsplit.datasets.songs import Song, find_songs
@@ -33,7 +33,7 @@ from stemsplit.zoo.loading import load_separator
 
 SAMPLE_RATE = 44_100
 SILENT, SOUNDING = 1e-7, 1e-4
-"""Mean squares, -70 and -40 dB of full scale, of a second in which a stem is silent, and a mixture is not."""
+"""Limits of the mean square of a second: below -70 dBFS it is silent, above -40 dBFS it is active."""
 NEAR = 64
 """Samples on either side of a joint."""
 PICTURE_SECONDS = 30
@@ -41,14 +41,14 @@ TOP_HZ, RANGE_DB = 8000, 70
 
 
 def seconds(signal: Samples) -> Samples:
-    """Return mean squares of whole seconds of `(channel, time)`."""
+    """Return the mean square of each whole second of a signal `(channel, time)`."""
     whole = signal.shape[-1] // SAMPLE_RATE * SAMPLE_RATE
     means: Samples = np.square(signal[:, :whole]).reshape(len(signal), -1, SAMPLE_RATE).mean(axis=(0, 2))
     return means
 
 
 def in_silence(truth: Samples, estimate: Samples, mixture: Samples) -> str:
-    """Return the level of an estimate where its stem is silent."""
+    """Return the level in dB of an estimate, relative to the mixture, while its stem is silent."""
     there, found, whole = (seconds(signal) for signal in (truth, estimate, mixture))
     silent = (there < SILENT) & (whole > SOUNDING)
     if not silent.any():
@@ -59,14 +59,14 @@ def in_silence(truth: Samples, estimate: Samples, mixture: Samples) -> str:
 
 
 def roughness_at(joints: Sequence[int], signal: Samples) -> float:
-    """Return how much larger second differences are near joints than elsewhere, in dB."""
+    """Return the mean square of second differences near joints, relative to the whole signal, in dB."""
     squares = np.square(np.diff(signal, 2)).mean(axis=0)
     near = np.concatenate([squares[joint - NEAR : joint + NEAR] for joint in joints])
     return float(10 * np.log10(near.mean() / squares.mean()))
 
 
 def spectrograms(path: Path, song: Song, estimates: Samples, stems: Sequence[str]) -> None:
-    """Write a picture of each stem's true spectrogram above its estimate's."""
+    """Plot the spectrogram of each true stem above the spectrogram of its estimate."""
     stft, shown = Stft(), [row for row, known in enumerate(song.known) if known]
     sounding = np.all([seconds(part) > SOUNDING for part in song.parts[: len(stems)] if part.any()], axis=0)
     start = int(sounding.argmax()) * SAMPLE_RATE
@@ -96,7 +96,7 @@ def spectrograms(path: Path, song: Song, estimates: Samples, stems: Sequence[str
 
 
 def main() -> None:
-    """Print a table, and write the pictures."""
+    """Print a table, and write the spectrograms."""
     model, pictures, *folders = sys.argv[1:]
     separator = load_separator(model)
     stems = separator.spec.stems

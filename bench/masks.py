@@ -1,9 +1,9 @@
-"""Which rule makes the best masks of a model's probabilities: scores on the validation split.
+"""Compare the rules that turn a model's probabilities into masks, by scores on the validation split.
 
     python bench/masks.py DATA [MODEL]
 
-The defaults in models' cards come from these tables. The test split is not for choosing. For a model with
-calibrated masks, `alone` is what `--stems` with one or some of the stems does: each mask against its own
+The defaults in model cards are chosen from these tables, never on the test split. For a model with calibrated
+masks, `alone` is what `--stems` with only some of the stems does: each mask is normalized against its
 complement. For other models, the table shows how the power of soft masks trades bleed for fullness.
 """
 
@@ -70,7 +70,7 @@ def _calibrated(plain: MaskSeparator, combination: object) -> Mapping[str, MaskS
 
 
 def _powers(plain: MaskSeparator) -> Mapping[str, MaskSeparator]:
-    """Return separators for powers of the masks, without and, if it is the model's default, with a filter."""
+    """Return separators for powers of soft masks, and also with the model's Wiener filter if it has one."""
     plans = {"soft": replace(plain.plan, wiener_context_frames=0), "Wiener": plain.plan}
     return {
         f"{name}, power {power:g}": replace(

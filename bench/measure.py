@@ -1,6 +1,6 @@
 """`measure.py COMMAND...`: run a command and print its wall time, CPU time and peak memory, as JSON.
 
-A process begins with the peak memory of the one that starts it, which is why this one is so small.
+A new process starts with the peak memory of its parent, so this script is kept small.
 """
 
 import json

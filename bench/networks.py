@@ -1,10 +1,11 @@
-"""Compares all shipped models and all spatial methods; writes `bench/NETWORKS.md` and `pareto.png`.
+"""Compare all shipped models and all spatial methods; write `bench/NETWORKS.md` and `pareto.png`.
 
     python bench/networks.py [--costs] DATA [NAME ...]
 
-Scores are those of `stemsplit evaluate --museval` on the validation and the test songs of DATA: one or two
-minutes for each name on two cores. What they cost is measured afterwards, which requires an idle machine;
-`--costs` measures nothing else. What is not named keeps the figures of the last run (`networks.json`).
+Scores are computed as by `stemsplit evaluate --museval` on the validation and test songs of DATA, which takes
+one or two minutes per name on two cores. Costs are measured afterwards, which requires an idle machine;
+`--costs` measures only them. Models and methods that are not named keep their figures from the last run
+(`networks.json`).
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ MEASURES = {
 }
 MEANS = ("band-transformer+mmdensenet-joint",)
 FIRST = "binary-mask-cnn"
-"""The model whose transform the ideal masks use."""
+"""The model whose STFT the ideal masks use."""
 REFERENCES = ("mixture", "ideal binary", "ideal ratio", "ideal wiener")
 SECONDS = 30
 
@@ -84,14 +85,14 @@ ELSEWHERE_FAST = {
     "xumx-sliCQ-v2, realtime": (4.07, 21.0),
     "MobileNet sub-band, 0.3 M (vocals alone)": (7.2, 6.1),
 }
-"""Mean of the stems' published SDR on MUSDB18's test songs, and x real time: of the first two as
-`bench/run.py` measures it, of the others as published: four minutes on a Ryzen 5950X, one on an i7."""
+"""Published mean SDR over stems on MUSDB18's test songs, and speed as a multiple of real time. The first two
+speeds are from `bench/run.py`, the others are published: for four minutes on a Ryzen 5950X, one on an i7."""
 
 
 def scores(data: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return name to split to system to stem to measure, medians over songs, see `stemsplit evaluate`.
+    """Return medians over songs, see `stemsplit evaluate`: name -> split -> system -> stem -> measure.
 
-    All models are measured song by song, because BSSEval's matrices depend on the song only, and are kept.
+    The outer loop is over songs, because BSSEval's matrices depend on the song only, and are cached.
     """
     plans = {}
     for name in names:
@@ -158,7 +159,7 @@ def table(heading: str, rows: dict[str, list[str]], columns: tuple[str, ...]) ->
 
 
 def page(facts: dict[str, Any]) -> str:
-    """Return all tables."""
+    """Return the page with all tables."""
     models, references = facts["models"], facts["references"]
     costs = {
         name: [

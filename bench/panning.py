@@ -1,15 +1,15 @@
-"""Separation by position, evaluated as by the authors of PROJET: four stems, panned and then delayed.
+"""Evaluate separation by position like the authors of PROJET: four stems, panned and then also delayed.
 
     python bench/panning.py DATA [SONGS]
 
-From SONGS songs of the validation split and as many of the test split, four stems are made mono, shuffled,
-and panned by level to angles around the centre: 10, 20 and 30 degrees apart, without delay; then 20 degrees
-apart, with the right channels delayed by -1.5, -0.5, 0.5 and 1.5 times 2, 4 and 8 samples, in random order.
-Each method knows only that there are four sources. ICA finds two, and each stem is compared with the better
-one. Estimates are assigned to stems with the highest total SDR. The results are `PANNING.md` and
-`panning.png` in this folder.
+The data are SONGS songs of the validation split and as many of the test split. Their four stems are made
+mono, shuffled, and panned by level to angles around the center: 10, 20 and 30 degrees apart without delays;
+then 20 degrees apart, with the right channels delayed by -1.5, -0.5, 0.5 and 1.5 times 2, 4 and 8 samples, in
+random order. Methods are given only the number of sources, four. Estimates are assigned to stems so that the
+total SDR is highest. ICA finds two sources, and each stem is compared with the better one. The results are
+`PANNING.md` and `panning.png` in this folder.
 
-The authors used 30 seconds of each of 50 songs of MSD100; songs that are shorter are used completely.
+The authors used 30 seconds of each of 50 songs of MSD100. Here, shorter songs are used completely.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def images(parts: Samples, degrees: float, delay: int, seed: int) -> Samples:
 
 
 def matched(truth: Samples, found: Samples) -> Samples:
-    """Return an estimate for each stem: one to one if there are as many, else each stem's best."""
+    """Return an estimate for each stem: assigned one to one, or the best one if there are fewer."""
     ratios = np.array([[sdr(stem, estimate) for estimate in found] for stem in truth])
     if len(found) < len(truth):
         best: Samples = found[ratios.argmax(axis=1)]
@@ -75,7 +75,7 @@ def matched(truth: Samples, found: Samples) -> Samples:
 
 
 def by_method(name: str, mixture: Samples) -> Samples:
-    """Return what a method makes of a mixture; the mixture itself if it cannot find its sources."""
+    """Return a method's estimates for a mixture, or copies of the mixture if it cannot find the sources."""
     try:
         separator = spatial.build(name).fit([mixture], RATE)
     except StemsplitError as problem:
@@ -98,7 +98,7 @@ def measure(parts: Samples, number: int, condition: tuple[int, int]) -> tuple[tu
 
 
 def main() -> None:
-    """Measure all songs in all conditions, and write down the medians over all stems of all songs."""
+    """Measure all songs in all conditions, and write the medians over all stems of all songs."""
     data, count = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 8
     songs = []
     for split in ("valid", "test"):

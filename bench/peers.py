@@ -1,7 +1,8 @@
-"""Peers, in an environment of their own: `peers.py NAME SECONDS THREADS` runs once for each line it reads.
+"""Time other separators, in their own Python environment: `peers.py NAME SECONDS THREADS`.
 
-It answers with the time in seconds. Networks of the published sizes with random weights, on random stereo
-sound that is in memory already: the time is that of separating it into four stems, nothing else.
+For each line of input, it separates once and prints the seconds. Networks have their published sizes and
+random weights. The input is random stereo audio in memory; the time is for separating it into four stems,
+nothing else.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from torch import Tensor
 SAMPLE_RATE = 44_100
 STEMS = ("vocals", "drums", "bass", "other")
 
-sys.modules["torchaudio"] = ModuleType("torchaudio")  # reads files, of which there are none here
+sys.modules["torchaudio"] = ModuleType("torchaudio")  # only reads files, which is not needed here
 warnings.simplefilter("ignore")
 
 
 def open_unmix(iterations: int) -> Callable[[Tensor], object]:
-    """umxhq: three BLSTM layers of 512 below 16 kHz, and `iterations` of a Wiener filter."""
+    """Return umxhq: three BLSTM layers of size 512 below 16 kHz, and `iterations` of a Wiener filter."""
     from openunmix.model import OpenUnmix, Separator
 
     networks = {
@@ -36,7 +37,7 @@ def open_unmix(iterations: int) -> Callable[[Tensor], object]:
 
 
 def ht_demucs() -> Callable[[Tensor], object]:
-    """htdemucs: 41 M parameters, in pieces of 7.8 s that overlap by a quarter, without random shifts."""
+    """Return htdemucs: 41 M parameters, segments of 7.8 s with 25 % overlap, no random shifts."""
     from demucs.apply import apply_model
     from demucs.htdemucs import HTDemucs
 
@@ -52,7 +53,7 @@ PEERS = {
 
 
 def main() -> None:
-    """Answer one line by another."""
+    """Separate once for each line of input, and print the seconds."""
     name, seconds = sys.argv[1], int(sys.argv[2])
     torch.manual_seed(1)
     torch.set_num_threads(int(sys.argv[3]))

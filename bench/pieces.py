@@ -1,6 +1,7 @@
-"""Pieces whose tempo, beats, key, chords and sections are known: MIDI, rendered stem by stem by fluidsynth.
+"""Pieces with known tempo, beats, key, chords and sections: MIDI, rendered stem by stem with fluidsynth.
 
-Twelve styles; the seed chooses tempo, key, progressions, instruments, and how loosely the band plays.
+There are twelve styles. The seed determines tempo, key, chord progressions, instruments and how loosely the
+band plays.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ TAIL_SECONDS = 1.5
 NAMES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 INTERVALS = {"": (0, 4, 7), "m": (0, 3, 7), "7": (0, 4, 7, 10), "maj7": (0, 4, 7, 11), "m7": (0, 3, 7, 10)}
 CLASSES = {"": "", "maj7": "", "m": "m", "m7": "m", "7": "7"}
-"""What each chord counts as: major, minor, seventh."""
+"""Class of each chord quality: major, minor or seventh."""
 KICK, SNARE, STICK, HAT, OPEN, RIDE, CRASH, PEDAL, TOM = 36, 38, 37, 42, 46, 51, 49, 44, 45
 
-# A chord is a degree in semitones above the tonic, and a quality; one bar each, or half a bar with a comma.
+# A chord is a root in semitones above the tonic and a quality. Each word is a bar; commas divide a bar.
 MAJOR = (
     "0 7 9m 5",
     "9m 5 0 7",
@@ -60,16 +61,16 @@ DOO_WOP = ("0 9m 5 77", "0 9m 2m 77", "0 07 5 5m 0 77 0 0")
 
 @dataclass(frozen=True)
 class Style:
-    """How a band plays; `swing` is where in a beat its second half falls."""
+    """How a band plays; `swing` is the position in a beat where its second half starts, from 0 to 1."""
 
     name: str
     bpm: tuple[int, int]
     drums: dict[int, str]
-    """A line per drum; one character per half or quarter of a beat: `x` loud, `o` soft."""
+    """One line per drum; one character per half, third or quarter of a beat: `x` loud, `o` soft, `.` rest."""
     bass: str
-    """One character per half of a beat: root, fifth, octave, third, or `-` to hold, `.` to rest."""
+    """Per half or third of a beat: `r` root, `5` fifth, `o` octave, `3` third, `-` hold, `.` rest."""
     comp: str
-    """One character per half of a beat: `x` strike, `-` hold, `.` rest."""
+    """Per half or third of a beat: `x` strike, `-` hold, `.` rest."""
     programs: tuple[int, int, int]
     """General MIDI programs of bass, chords and melody."""
     major: tuple[str, ...] = MAJOR
@@ -195,7 +196,7 @@ STYLES = (
 
 @dataclass(frozen=True)
 class Piece:
-    """The stems of a piece `(time,)` by name, and the truth about it."""
+    """The stems of a piece, `(time,)` by name, and its ground truth."""
 
     name: str
     stems: dict[str, np.ndarray]
@@ -205,7 +206,7 @@ class Piece:
     chords: list[tuple[float, float, str]]
     """Start and end in seconds, and a name such as `F#m`, `G7`, or `N` for none."""
     sections: list[float]
-    """Where the progression changes to another one, in seconds."""
+    """The times when the chord progression changes to another one, in seconds."""
 
 
 def write(style: Style, seed: int, folder: Path, soundfont: Path) -> Piece:
@@ -239,7 +240,7 @@ def write(style: Style, seed: int, folder: Path, soundfont: Path) -> Piece:
 def _form(style: Style, rng: random.Random, minor: bool) -> tuple[list[list[tuple[int, str]]], list[int]]:
     """Return the chords of each bar, and the first bars of sections.
 
-    Two bars of drums, then verse and chorus in turn for about 50 s, then the tonic.
+    Two bars of drums, then alternating verse and chorus for about 50 s, then the tonic.
     """
     pool = style.minor if minor else style.major
     sections = [_progression(rng.choice(pool)) for _ in range(2)]
@@ -261,7 +262,7 @@ def _progression(text: str) -> list[list[tuple[int, str]]]:
     for bar in text.split():
         harmony = []
         for word in bar.split(","):
-            # `77` is the seventh chord on the fifth, `107` that on the minor seventh.
+            # `77` is the seventh chord on the fifth, `107` the seventh chord on the minor seventh.
             digits = len(word) - len(word.lstrip("0123456789"))
             seventh = word[:digits] not in ("0", "1", "2", "3", "4", "5", "7", "8", "9", "10", "11")
             cut = digits - 1 if seventh and digits > 1 else digits
@@ -271,7 +272,7 @@ def _progression(text: str) -> list[list[tuple[int, str]]]:
 
 
 def _drift(count: int, rng: random.Random) -> np.ndarray:
-    """Return the tempo of each beat as a share: even, or by up to 4 % slower and faster, as bands do."""
+    """Return the relative tempo of each beat: constant, or drifting by up to 4 %, as bands do."""
     if rng.random() < 0.6:
         return np.ones(count)
     knots = [1 + rng.uniform(-0.04, 0.04) for _ in range(5)]
@@ -331,7 +332,7 @@ class _Band:
         while when < share - 0.01:
             length = min(rng.choice([0.5, 0.5, 1.0, 1.5]), share - when)
             if rng.random() < 0.6:
-                # On the beat a note of the chord, elsewhere often one next to it.
+                # A chord tone on the beat; off the beat, often a note next to one.
                 note = 72 + rng.choice(scale) + (0 if when % 1 == 0 else rng.choice([0, 0, 2, -1]))
                 self._note(self._melody, note, first + when, 0.9 * length, 84)
             when += length
@@ -352,7 +353,7 @@ class _Band:
 
 
 def _runs(line: str) -> list[tuple[int, int, str]]:
-    """Return the start and length of each note of a line."""
+    """Return the start, the length and the character of each note of a line."""
     found = []
     for step, mark in enumerate(line):
         if mark not in "-.":
@@ -374,7 +375,7 @@ def _render(track: list[pretty_midi.Instrument], seconds: float, folder: Path, s
 
 
 def vocals(data: Path, frames: int, seed: int) -> np.ndarray:
-    """Return vocals `(time,)` of other songs one after the other, in their own key and tempo."""
+    """Return concatenated vocals `(time,)` of other songs, in their own keys and tempos."""
     return np.resize(_vocals(data, seed), frames)
 
 

@@ -21,11 +21,11 @@ RATE, SECONDS = 44_100, 20
 BPM, FIRST = 97.0, 0.5
 SONGS = 10
 Stretcher = Callable[[Block, float, float], Block]
-"""Called with sound, the rate of its tempo, and semitones."""
+"""Called with audio, the tempo relative to the original, and the pitch shift in semitones."""
 
 
 def ours(sound: Block, rate: float, semitones: float) -> Block:
-    """Drums if nothing is transposed."""
+    """Use stemsplit's drum stretcher, or its transposing one if `semitones` is not 0."""
 
     def read(start: int, stop: int) -> Block:
         margins = (max(0, -start), max(0, stop - sound.shape[1]))
@@ -38,7 +38,7 @@ def ours(sound: Block, rate: float, semitones: float) -> Block:
 
 
 def signalsmith(sound: Block, rate: float, semitones: float) -> Block:
-    """Its own settings, in one call."""
+    """Use Signalsmith Stretch with its default preset, in one call."""
     from python_stretch.Signalsmith import Stretch
 
     engine = Stretch()
@@ -49,12 +49,12 @@ def signalsmith(sound: Block, rate: float, semitones: float) -> Block:
 
 
 def rubberband(sound: Block, rate: float, semitones: float) -> Block:
-    """The filter of ffmpeg, with its settings for drums."""
+    """Use ffmpeg's filter `rubberband`, with its settings for drums."""
     return _filtered(sound, f"rubberband=tempo={rate}:pitch={2 ** (semitones / 12)}:detector=percussive")
 
 
 def atempo(sound: Block, rate: float, semitones: float) -> Block:
-    """The filter of ffmpeg, which does not transpose."""
+    """Use ffmpeg's filter `atempo`, which does not transpose."""
     return _filtered(sound, f"atempo={rate}")
 
 
@@ -76,7 +76,7 @@ STRETCHERS: dict[str, Stretcher] = {
 
 
 def strikes() -> tuple[Block, NDArray[np.float64]]:
-    """Return short sounds at 97 BPM, and their times."""
+    """Return short decaying tones at 97 BPM, and their times in seconds."""
     sound, times = np.zeros(SECONDS * RATE), np.arange(FIRST, SECONDS - 0.1, 60 / BPM)
     decay = np.exp(-np.arange(2000) / 200) * np.sin(2 * np.pi * 1500 * np.arange(2000) / RATE)
     for time in times:
@@ -85,7 +85,7 @@ def strikes() -> tuple[Block, NDArray[np.float64]]:
 
 
 def positions(sound: Block, times: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return when the envelope first reaches half its peak, within 120 ms of each time."""
+    """Return the times when the envelope first reaches half its peak, within 120 ms of each given time."""
     envelope, reach, found = np.convolve(np.abs(sound[0]), np.ones(64) / 64, "same"), round(0.12 * RATE), []
     for time in times:
         start = round(time * RATE) - reach
@@ -102,7 +102,7 @@ def pitch(sound: Block) -> float:
 
 
 def rises(sound: Block, times: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the seconds in which the envelope goes from 10 to 90 % of its rise at each time."""
+    """Return the rise time of the envelope from 10 to 90 % at each given time, in seconds."""
     found, reach = [], round(0.03 * RATE)
     for time in times:
         start = round(time * RATE) - reach

@@ -1,11 +1,12 @@
-"""Instances that write into one folder at the same time: each file is what an instance reported of it.
+"""Run instances that write to one folder at the same time: each file must match what an instance reported.
 
     python bench/race.py [ROUNDS] [SEED]
 
-In each of ROUNDS (50) rounds two to four instances start within a second. Half of the time they split one
-song, else songs of one name; with no option, with --skip-existing or with --force. Some are killed (SIGKILL).
-Then eight songs of different names go into one folder by one instance each, four at a time. Exit status 1 if
-a file is not what was reported, or is missing, or if anything is left over.
+In each of ROUNDS (default: 50) rounds, two to four instances start within a second. In half of the rounds,
+they split the same song, otherwise different songs with the same name; with no option, with --skip-existing
+or with --force. Some are killed (SIGKILL). Then eight songs with different names are split into one folder,
+by one instance each, four at a time. The exit status is 1 if a file differs from the report or is missing, or
+if anything is left over.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ OPTIONS: tuple[list[str], ...] = ([], ["--skip-existing"], ["--force"])
 SONGS = tuple(f"{number}/song.wav" for number in range(1, 5))
 LATEST_SECONDS = 1.0
 KILLED = 0.15
-"""Share of the instances that are killed, within three seconds."""
+"""Share of the instances that are killed, within three seconds of their start."""
 
 
 def generate(path: Path, seed: int) -> None:
@@ -47,7 +48,7 @@ def generate(path: Path, seed: int) -> None:
 
 
 def run(folder: Path, words: list[str], *, wait: float = 0.0, kill: float | None = None) -> list[Any]:
-    """Run an instance after a while, and return the events that it printed of tracks."""
+    """Run an instance after `wait` seconds, and return its `track` events."""
     time.sleep(wait)
     environment = os.environ | {"STEMSPLIT_CONFIG": os.devnull}
     process = subprocess.Popen(
@@ -63,7 +64,7 @@ def run(folder: Path, words: list[str], *, wait: float = 0.0, kill: float | None
 
 
 def reported(events: list[Any]) -> list[dict[str, str]]:
-    """Return what was reported of each track that was split: path to digest."""
+    """Return the reported digests of each track that was split, by path."""
     return [
         {stem["path"]: stem["sha256"] for stem in event["outputs"].values()}
         for event in events
@@ -72,20 +73,20 @@ def reported(events: list[Any]) -> list[dict[str, str]]:
 
 
 def there(folder: Path) -> dict[str, str]:
-    """Return the digests of the stems in the output folder."""
+    """Return the digests of the stems in the output folder, by path."""
     paths = (folder / "out").rglob("*.wav")
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def left_over(folder: Path) -> int:
-    """Count parts, locks and empty folders."""
+    """Count part files, lock files and empty folders."""
     paths = list((folder / "out").rglob("*"))
     files = sum(path.suffix in (".part", ".lock") for path in paths)
     return files + sum(path.is_dir() and not any(path.iterdir()) for path in paths)
 
 
 def race(folder: Path, truth: dict[str, dict[str, str]], random: Random) -> Counter[str]:
-    """Start some instances, and count what came of them."""
+    """Run some instances at the same time, and count the outcomes."""
     option, one_song = random.choice(OPTIONS), random.random() < 0.5
     songs = [SONGS[0]] * 4 if one_song else list(SONGS)
     kills = [random.uniform(0.5, 3) if random.random() < KILLED else None for _ in songs]
@@ -98,7 +99,7 @@ def race(folder: Path, truth: dict[str, dict[str, str]], random: Random) -> Coun
     counts = Counter[str](event.get("code", event["status"]) for event in events)
     done, found = reported(events), there(folder)
     lost = sum(each != truth[event["input"]] for event, each in zip(_ok(events), done, strict=True))
-    lost += len(done) > 1 and not option  # each of them would have replaced another one's
+    lost += len(done) > 1 and not option  # each would have replaced another one's files
     if any(kills):
         counts["killed"] += 1
         lost += reported(run(folder, [SONGS[0], "--force"])) != [truth[SONGS[0]]]
@@ -129,7 +130,7 @@ def share(folder: Path) -> Counter[str]:
 
 
 def main() -> None:
-    """Race, compare, and print what came of it."""
+    """Race, compare, and print the counts."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 50
     random = Random(int(sys.argv[2]) if len(sys.argv) > 2 else 1)
     with tempfile.TemporaryDirectory() as name:

@@ -1,9 +1,9 @@
-"""Speed, memory and start-up of stemsplit on this machine, and of its peers: `make bench`.
+"""Measure speed, memory and startup of stemsplit and of its peers on this machine: `make bench`.
 
-Every figure is measured in this one run: medians of several, taken in turns, so that what else the machine
-does falls on all of them. Compare ratios between machines, not seconds. The long tracks are the example song
-repeated, written block by block to a folder that is removed in the end. `--quick` leaves out what takes long,
-and keeps nothing; `--longest` says how many hours the longest track has.
+Every figure is measured in this one run. Most are medians of several interleaved measurements, so that other
+load on the machine affects all of them. Across machines, compare ratios, not seconds. Long tracks are the
+example song repeated, written block by block to a folder that is removed at the end. `--quick` skips long
+measurements and saves nothing; `--longest` sets the length of the longest track in hours.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def in_turns(ways: dict[str, Callable[[], float]], rounds: int) -> dict[str, flo
 
 
 def per_second(run: Callable[[], object], seconds: float = 1.0) -> float:
-    """Return how often all cores together can run something, each on its own."""
+    """Return the runs per second of all cores together, with one independent thread per core."""
 
     def count() -> float:
         torch.set_num_threads(1)
@@ -94,7 +94,7 @@ def per_second(run: Callable[[], object], seconds: float = 1.0) -> float:
 
 
 def machine() -> str:
-    """Return what the figures were measured on."""
+    """Return a description of the machine and of package versions."""
     model = next(
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.processor(),
@@ -110,7 +110,7 @@ def _lines(path: str) -> list[str]:
 
 
 def peaks() -> dict[str, float]:
-    """Return GFLOP/s of all cores in 3 x 3 convolutions, channels last: the machine's limit."""
+    """Return the GFLOP/s of all cores in channels-last 3 x 3 convolutions: the machine's peak."""
 
     def convolution(precision: torch.dtype) -> Callable[[], float]:
         x = torch.randn(1, 64, 64, 128, dtype=precision).to(memory_format=torch.channels_last)
@@ -125,7 +125,7 @@ def peaks() -> dict[str, float]:
 
 
 class WindowByWindow(Network):
-    """The network as the paper has it, in the terms of the one with shared columns."""
+    """The network as in the paper, with the interface of the network with shared columns."""
 
     def __init__(self, network: BinaryMaskCNN) -> None:
         super().__init__(network.stems)
@@ -139,12 +139,12 @@ class WindowByWindow(Network):
         return logits[None, None, None]
 
     def masks(self, outputs: Tensor) -> Tensor:
-        """Return the probabilities that logits stand for."""
+        """Return probabilities for logits."""
         return torch.sigmoid(outputs)
 
 
 def networks(limits: dict[str, float]) -> tuple[list[Row], dict[str, Any]]:
-    """Measure one stem's network: both forms, in each runtime and precision."""
+    """Measure the network of one stem: each form, in each runtime and precision."""
     network, info = BinaryMaskCNN().eval(), registry.find(CNN)
     forms: dict[str, tuple[Network, int, int]] = {
         "window by window": (WindowByWindow(network), 8, 1),
@@ -152,7 +152,7 @@ def networks(limits: dict[str, float]) -> tuple[list[Row], dict[str, Any]]:
         "shared columns, every third": (network, info.batch, 3),
     }
     rows, facts = [], {}
-    # A CPU without bfloat16 emulates it with float32, which is not useful.
+    # A CPU without bfloat16 emulates it in float32, which is not useful.
     useful = [each for each in PRECISIONS.items() if limits[each[0]] >= limits["float32"]]
     for runtime, (precision, dtype) in itertools.product(("torch", "openvino"), useful):
         ways: dict[str, Callable[[], float]] = {}
@@ -186,7 +186,7 @@ def networks(limits: dict[str, float]) -> tuple[list[Row], dict[str, Any]]:
 
 
 def _masked_per_second(run: Callable[[], object], masked: int) -> float:
-    """Return frames masked per second; each run masks `masked`."""
+    """Return the frames masked per second; each run masks `masked` frames."""
     return per_second(run) * masked
 
 
@@ -212,7 +212,7 @@ def _runner(
             requests.own = compiled.create_infer_request()
         return requests.own.infer([array], share_inputs=True, share_outputs=True)
 
-    infer()  # the first one alone: see openvino_runtime
+    infer()  # the first run, before the threads start
     return infer
 
 
@@ -220,7 +220,7 @@ def _runner(
 
 
 class Peer:
-    """A peer in a process of its own."""
+    """A peer in its own process, see `peers.py`."""
 
     def __init__(self, name: str, seconds: int) -> None:
         self._process = subprocess.Popen(
@@ -231,7 +231,7 @@ class Peer:
         )
 
     def __call__(self) -> float:
-        """Return how many seconds it takes."""
+        """Separate once, and return the time in seconds."""
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write("\n")
@@ -239,13 +239,13 @@ class Peer:
         return float(self._process.stdout.readline())
 
     def end(self) -> None:
-        """Let it go: its memory is a gigabyte."""
+        """End the process, which uses a gigabyte of memory."""
         self._process.kill()
         self._process.wait()
 
 
 def against_peers(seconds: int = 30) -> tuple[list[Row], dict[str, float]]:
-    """Separate the same length of sound, in memory, by ourselves and by the peers."""
+    """Measure stemsplit and its peers on audio of the same length in memory."""
     sound = 0.1 * np.random.default_rng(1).standard_normal((2, seconds * SAMPLE_RATE)).astype(np.float32)
 
     def ours(options: dict[str, Any]) -> Callable[[], float]:
@@ -282,7 +282,7 @@ def against_peers(seconds: int = 30) -> tuple[list[Row], dict[str, float]]:
 
 
 def repeated(path: Path, seconds: int) -> None:
-    """Write the example song over and over until it lasts so long."""
+    """Write the example song repeatedly, to a length of `seconds`."""
     reader = Reader(SONG)
     missing = seconds * reader.sample_rate
     with Writer(path, Signal(reader.sample_rate, reader.channels, missing)) as writer:
@@ -301,7 +301,7 @@ def measured(command: list[str], **environment: str) -> dict[str, float]:
 
 
 def whole_command(folder: Path, lengths: dict[str, int]) -> tuple[list[Row], dict[str, Any]]:
-    """Split tracks of several lengths into four stems."""
+    """Measure the command on tracks of several lengths, split into four stems."""
     found: dict[str, Any] = {}
 
     def split(name: str, track: Path, seconds: int, *options: str, rounds: int = 1) -> None:
@@ -337,7 +337,7 @@ def whole_command(folder: Path, lengths: dict[str, int]) -> tuple[list[Row], dic
 
 
 def many_tracks(folder: Path) -> dict[str, float]:
-    """Return seconds for 24 short tracks, one after the other and side by side."""
+    """Return the seconds for 24 short tracks, one after another and in parallel."""
     tracks = [folder / f"{number}.wav" for number in range(24)]
     for track in tracks:
         repeated(track, 10)
@@ -350,7 +350,7 @@ def many_tracks(folder: Path) -> dict[str, float]:
 
 
 def starting(folder: Path) -> dict[str, float]:
-    """Return the seconds for `--help`, and to split a second of sound."""
+    """Return the seconds for `--help`, and to split one second of audio."""
     second = folder / "second.wav"
     repeated(second, 1)
     split = [*COMMAND, str(second), "--out", str(folder / "out")]
@@ -377,7 +377,7 @@ def table(headings: Row, rows: list[Row]) -> list[str]:
 
 
 def main() -> None:
-    """Measure, print table after table, and keep."""
+    """Measure, print the tables, and save them."""
     arguments = argparse.ArgumentParser(description="Measure speed, memory and start-up.")
     arguments.add_argument("--quick", action="store_true", help="leave out what takes long; keep nothing")
     arguments.add_argument("--longest", type=int, default=8, metavar="HOURS", help="of the long tracks")

@@ -1,8 +1,8 @@
-"""The README's picture: the player on the report page of the example song, as `docs/pictures/report.png`.
+"""Take the README's screenshot, `docs/pictures/report.png`: the player in the example song's report.
 
     python bench/screenshot.py [REPORT.html]
 
-Splits the song first, unless a finished page is given. Needs playwright and Chromium.
+Splits the song first, unless a report is given. Requires playwright and Chromium.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ ROOT = Path(__file__).parent.parent
 SONG = ROOT / "examples" / "caesium-30s.mp3"
 PICTURE = ROOT / "docs" / "pictures" / "report.png"
 WIDTH, SCALE, COLOURS = 1100, 1.6, 96
-"""Of the page in CSS pixels, pixels for each of these, and colours of the picture."""
+"""Width of the page in CSS pixels, image pixels per CSS pixel, and number of colors of the image."""
 AT_SECONDS = 15.0
-"""Where the playhead stands: in the middle of the song, so that it meets the one of the chords."""
+"""Position of the playhead: the middle of the song, in line with the fixed playhead of the chords."""
 
 
 def report_page(folder: Path) -> Path:
-    """Split the example song below a folder and return its report page."""
+    """Split the example song into a folder, and return the path of its report."""
     command = [sys.executable, "-m", "stemsplit", str(SONG), "--out", str(folder), "--report", "--quiet"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return folder / SONG.stem / "report.html"
@@ -46,12 +46,12 @@ def photograph(page: Page, report: Path) -> bytes:
     page.wait_for_timeout(1000)
     tracks = page.locator(".tracks").bounding_box()
     assert tracks is not None
-    height = tracks["y"] + tracks["height"] - 1  # without the line below the last
+    height = tracks["y"] + tracks["height"] - 1  # without the line below the last stem
     return page.screenshot(clip={"x": 0, "y": 0, "width": WIDTH, "height": height}, full_page=True)
 
 
 def main() -> None:
-    """Write the picture."""
+    """Write the screenshot."""
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
         report = Path(sys.argv[1]) if len(sys.argv) > 1 else report_page(Path(folder))
         browser = play.chromium.launch(executable_path=PROGRAM, args=["--no-sandbox"])

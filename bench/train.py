@@ -1,9 +1,9 @@
-"""Train networks side by side in a given time, on one device, and measure them on the validation songs.
+"""Train networks in parallel for a given time on one device, and score them on the validation songs.
 
     python bench/train.py DATA OUT --minutes 8 mmdensenet band-transformer -- --device cuda --examples 16
 
-What follows `--` goes to `stemsplit train`, for songs varied as in docs/research/experiments.md. OUT/NAME
-holds weights, card and log of each; the same command again goes on from where it was stopped.
+Arguments after `--` are passed to `stemsplit train`. The augmentation is as in docs/research/experiments.md.
+OUT/NAME has the weights, card and log of each network. The same command resumes a run that was stopped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ VARIED_SPECTRA = {"stretch": 0.12, "equalise": 3.0}
 
 
 def command(data: str, run: Path, name: str, minutes: float, extra: list[str]) -> list[str]:
-    """Return the command that trains a network for so long."""
+    """Return the command that trains a network for `minutes`."""
     varied = VARIED | ({} if registry.find(name).predicts_waveforms else VARIED_SPECTRA)
     options = {**varied, "data": data, "network": name, "run": run, "name": name, "minutes": minutes}
     words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
@@ -32,7 +32,7 @@ def command(data: str, run: Path, name: str, minutes: float, extra: list[str]) -
 
 
 def decode(data: str, out: Path, names: list[str]) -> None:
-    """Decode all songs once, where all runs find them."""
+    """Decode all songs once, into a folder that all runs share."""
     for rate in {registry.find(name).sample_rate for name in names}:
         for sources in sampler.splits([data], MUSDB18_STEMS).values():
             sampler.map_songs(sources, sample_rate=rate, cache=out / sampler.DECODED)
@@ -43,7 +43,7 @@ def decode(data: str, out: Path, names: list[str]) -> None:
 
 
 def main() -> None:
-    """Train and measure."""
+    """Train and score."""
     arguments = argparse.ArgumentParser(description="Train networks side by side.")
     arguments.add_argument("data")
     arguments.add_argument("out", type=Path)

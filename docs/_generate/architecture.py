@@ -1,4 +1,4 @@
-"""The picture of the architecture, from the imports, and the table of packages, from their docstrings."""
+"""The architecture diagram, from imports, and the table of packages, from docstrings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ API = "__init__"
 
 @cache
 def imports() -> Graph:
-    """Return what each package, or top-level module, imports of the others."""
+    """Return the other packages that each package, or top-level module, imports."""
     found: dict[str, set[str]] = {name: set() for layer in LAYERS for name in layer - HIDDEN}
     for module, tree in TREES.items():
         if (name := home(module)) in found:
@@ -25,7 +25,7 @@ def imports() -> Graph:
 
 
 def title(name: str) -> str:
-    """Return the name of a package as the picture shows it."""
+    """Return the name of a package as the diagram shows it."""
     return stemsplit.__name__ if name == API else name
 
 
@@ -38,14 +38,14 @@ def summary(name: str) -> str:
 
 
 def picture() -> str:
-    """Return the packages as an SVG: the layers from top to bottom, arrows to what each imports."""
+    """Return the packages as an SVG: layers from top to bottom, arrows from packages to their imports."""
     graph = imports()
     rows = [sorted(layer & graph.keys()) for layer in reversed(LAYERS)]
     return drawn(arranged(reduced(graph), [row for row in rows if row]))
 
 
 def drawn(plan: Picture) -> str:
-    """Return a plan as an SVG whose colours are the page's."""
+    """Return a layout as an SVG that uses the colors of the page."""
     parts = [
         f'<div class="architecture"><svg viewBox="0 0 {plan.width:.0f} {plan.height:.0f}" role="img" '
         f'aria-label="The packages in layers, with arrows to what each imports">',

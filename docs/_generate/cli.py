@@ -1,4 +1,4 @@
-"""The reference of the command line, from what `--help` prints."""
+"""The command-line reference, generated from the text of `--help`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def reference() -> str:
 
 
 def section(title: str, name: str, command: Any, context: Any) -> str:
-    """Return what `--help` says of a command, with an anchor for each argument and option."""
+    """Return the help of a command, with an anchor for each argument and option."""
     usage = command.get_usage(context).removeprefix("Usage:").strip()
     parts = [f"## {title} {{#{name}}}", f"```text\n{' '.join(usage.split())}\n```", *paragraphs(command.help)]
     panels: dict[str, list[Any]] = {}
@@ -46,10 +46,10 @@ def section(title: str, name: str, command: Any, context: Any) -> str:
 
 
 def item(parameter: Any, command: str, context: Any) -> str:
-    """Return an entry of a list of definitions: the option with its value, help, default and range."""
+    """Return an entry of a definition list: an option with its value, help, default and range."""
     name, text = parameter.get_help_record(context)
     if parameter.param_type_name == "argument":
-        name = name.partition(" <")[0]  # without Python's type
+        name = name.partition(" <")[0]  # without the Python type
     found = EXTRA.match(text)
     assert found is not None
     notes = f" <em>{html.escape(found['extra'])}</em>" if found["extra"] else ""
@@ -60,7 +60,7 @@ def item(parameter: Any, command: str, context: Any) -> str:
 
 
 def examples(epilog: str | None) -> Iterable[str]:
-    """Give the examples at the end of a command's help: command lines, each below what it does."""
+    """Yield the examples at the end of a command's help: command lines, each below its description."""
     lines = [line.strip() for line in re.sub(r"Examples?:", "", epilog or "").splitlines()]
     if shown := "\n".join(line for line in lines if line):
         yield "**Examples**"
@@ -68,7 +68,7 @@ def examples(epilog: str | None) -> Iterable[str]:
 
 
 def paragraphs(text: str | None) -> list[str]:
-    """Return the paragraphs of a command's help, each on one line, but for those that keep their lines."""
+    """Return the paragraphs of a command's help, each on one line, except preformatted ones."""
     return [
         "```text\n" + part.strip("\b\n") + "\n```" if part.startswith("\b") else " ".join(part.split())
         for part in (text or "").split("\n\n")
@@ -76,7 +76,7 @@ def paragraphs(text: str | None) -> list[str]:
 
 
 def with_code(text: str) -> str:
-    """Return text as HTML, with code where it has backticks."""
+    """Return text as HTML, with text in backticks as code."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(" ".join(text.split()), quote=False))
 
 

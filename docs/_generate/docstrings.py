@@ -1,4 +1,4 @@
-"""What of the project's docstrings the Google style does not know; and the list of errors."""
+"""Docstring sections that the Google style does not have, and the list of errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHAPES = re.compile(r"\bShapes: ")
 
 
 class Shapes(griffe.Extension):
-    """Begin `Shapes:` on a line of its own, in bold, wherever it is in a docstring."""
+    """Start a paragraph at each `Shapes:` in a docstring, and make it bold."""
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
         """Change the docstring of an object."""
@@ -23,7 +23,7 @@ class Shapes(griffe.Extension):
 
 
 def list_of_errors() -> str:
-    """Return all errors as a list of definitions, with their codes and exit statuses."""
+    """Return all errors as a definition list, with their codes and exit statuses."""
     items = [
         f"<dt><code>{error.__name__}</code> <em>code {error.code}; exit status {error.exit_status}</em></dt>"
         f"<dd>{with_code((error.__doc__ or '').partition(chr(10))[0])}</dd>"

@@ -1,4 +1,4 @@
-"""The reference of the JSON events, from their schema."""
+"""The reference of the JSON events, generated from their schema."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def reference() -> str:
 
 
 def table(event: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iterator[str]:
-    """Give the rows of a table: a field, whether it is always there, its type, and what it means."""
+    """Yield the rows of a table: the name, type and meaning of each field, and whether it is optional."""
     yield from ["| field | type | meaning |", "| --- | --- | --- |"]
     for name, kind, text in fields(event, definitions):
         yield f"| `{name}` | {kind} | {text} |"
 
 
 def fields(thing: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Give the name, the type and the description of each field, those of objects inside it with its name."""
+    """Yield the name, type and description of each field; nested fields are prefixed with its name."""
     required = set(thing.get("required", [])) | {"event"}
     for name, field in thing["properties"].items():
         whole = definitions[field["$ref"].rpartition("/")[2]] if "$ref" in field else field

@@ -1,6 +1,6 @@
-"""What MkDocs calls: add the pages that lie elsewhere in the repository, and fill in generated parts.
+"""Hooks of MkDocs: add pages from outside docs/, and fill in generated parts.
 
-A page of docs/ holds a line `<!-- generated: NAME -->` where the text of `GENERATED[NAME]` goes.
+In a page, the text of `GENERATED[NAME]` replaces the line `<!-- generated: NAME -->`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Any, *, config: Any) -> Any:
-    """Add the files of the repository that are pages, or that pages show or offer."""
+    """Add files from outside docs/: pages, and files that pages display or link to."""
     from mkdocs.structure.files import File
 
     for uri, path in {**included.pages(), **included.files()}.items():
@@ -46,14 +46,14 @@ def on_files(files: Any, *, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
-    """Fill in what is generated, and translate links."""
+    """Fill in generated parts, and translate links."""
     source, uri = Path(page.file.abs_src_path), page.file.src_uri
     markdown = MARK.sub(lambda mark: GENERATED[mark[1]](), markdown)
     return included.with_links(markdown, source, uri)
 
 
 def on_post_page(output: str, *, page: Any, config: Any) -> str:
-    """Warn of a page that loads anything from another host: the site works without a network."""
+    """Warn if a page loads anything from another host, because the site must work offline."""
     for element in ELSEWHERE.findall(output):
         LOG.warning("%s loads from another host: %s", page.file.src_uri, element)
     return output

@@ -1,4 +1,4 @@
-"""Files of the repository that are pages of the site, too, and links that work in both."""
+"""Repository files that are also pages of the site, and links that work in both."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CODE_OR_LINK = re.compile(rf"{CODE}|{LINK}", re.MULTILINE | re.DOTALL)
 
 
 def pages() -> dict[str, Path]:
-    """Return the files outside docs/ by their path on the site, such as `models/binary-mask-cnn.md`."""
+    """Return the pages outside docs/ by their path on the site, such as `models/binary-mask-cnn.md`."""
     found = {name.lower(): ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")}
     found |= {f"research/{path.stem.lower()}.md": path for path in sorted(ROOT.glob("bench/*.md"))}
     found |= {"models/index.md": ROOT / "models/README.md", "models/more.md": ROOT / "models/more/README.md"}
@@ -33,16 +33,16 @@ def cards() -> dict[str, Path]:
 
 
 def files() -> dict[str, Path]:
-    """Return what pages show or offer, by its path on the site."""
+    """Return the files that pages display or link to, by their path on the site."""
     pictures = {f"research/{path.name}": path for path in sorted(ROOT.glob("bench/*.png"))}
     return pictures | {f"reference/{SCHEMA.name}": SCHEMA}
 
 
 def with_links(text: str, source: Path, uri: str) -> str:
-    """Return markdown whose links to files lead to the site's pages.
+    """Return markdown with links to files replaced by links to the site's pages.
 
-    `source` is the file that holds the text, `uri` its path on the site. A link to a file that is on no page,
-    such as code, leads to the public repository; while that has no address, the link is left out.
+    `source` is the file with the text, `uri` its path on the site. Links to files that are not on the site,
+    such as code, point to the public repository; while it has no address, only their labels are kept.
     """
     homes = {path: home for home, path in (pages() | files()).items()}
 

@@ -1,8 +1,8 @@
-"""Draw a graph in layers: the method of Sugiyama and others (1981), in short.
+"""Layout of a graph in layers: a short version of the method of Sugiyama et al. (1981).
 
-A long edge gets a point on each layer that it passes. The order within a layer comes from the mean position
-of the neighbours above and below, in turns; the order with the fewest crossings is kept. Then each item moves
-as close to the mean of its neighbours as the other items of its layer allow.
+A long edge gets a point on each layer that it crosses. Items in a layer are sorted by the mean position of
+their neighbors above and below, alternately; the order with the fewest crossings is kept. Then each item
+moves as close to the mean of its neighbors as the other items of its layer allow.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROUNDS = 60
 
 @dataclass(frozen=True)
 class Picture:
-    """Where everything is: the middle of the upper side of each box, and the paths of its edges."""
+    """A layout: the middle of the upper side of each box, and the paths of its edges."""
 
     width: float
     height: float
@@ -32,7 +32,7 @@ class Picture:
 
 
 def reduced(graph: Graph) -> dict[str, set[str]]:
-    """Return the graph without the edges that follow from others."""
+    """Return the transitive reduction of an acyclic graph."""
 
     def reached(name: str) -> set[str]:
         return graph[name].union(*(reached(other) for other in graph[name]))
@@ -45,7 +45,7 @@ def reduced(graph: Graph) -> dict[str, set[str]]:
 
 
 def arranged(graph: Graph, rows: Sequence[Sequence[str]]) -> Picture:
-    """Return where the boxes and the edges go, with the rows from top to bottom."""
+    """Return the layout of boxes and edges, with the rows from top to bottom."""
     level = {name: index for index, row in enumerate(rows) for name in row}
     layers: list[list[Item]] = [list(row) for row in rows]
     links: list[tuple[Item, Item]] = []
@@ -131,10 +131,10 @@ def spread(layers: Sequence[Sequence[Item]], links: Sequence[tuple[Item, Item]])
 
 
 def packed(layer: Sequence[Item], wanted: Sequence[float]) -> list[float]:
-    """Return the positions nearest to those wanted that keep the order and the gaps (isotonic regression)."""
+    """Return the positions closest to `wanted` that keep the order and the gaps (isotonic regression)."""
     gaps = [(width(one) + width(other)) / 2 + GAP for one, other in pairwise(layer)]
     offsets = list(accumulate(gaps, initial=0.0))
-    pools: list[tuple[float, int]] = []  # the mean of neighbours that touch, and how many they are
+    pools: list[tuple[float, int]] = []  # mean and number of adjacent items that touch
     for want, offset in zip(wanted, offsets, strict=True):
         middle, count = want - offset, 1
         while pools and pools[-1][0] > middle:
@@ -151,12 +151,12 @@ def width(item: Item) -> float:
 
 
 def path(name: str, other: str, level: Mapping[str, int], place: Mapping[Item, tuple[float, float]]) -> str:
-    """Return the path of an edge in SVG: a smooth curve through its point on each layer between."""
+    """Return the SVG path of an edge: a smooth curve through its points on the layers in between."""
     (x, y), (end_x, end_y) = place[name], place[other]
     between = [place[name, other, index] for index in range(level[name] + 1, level[other])]
     points = [(x, y + BOX[1]), *((x, y + BOX[1] / 2) for x, y in between), (end_x, end_y)]
     slopes = [(below[0] - above[0]) / (below[1] - above[1]) for above, below in pairwise(points)]
-    # None where the curve turns back, so that it stays between its points; boxes are left and met upright.
+    # Zero slope where the curve turns, so that it stays between its points. Its ends are vertical.
     inner = [0.0 if one * other <= 0 else (one + other) / 2 for one, other in pairwise(slopes)]
     steps = [f"M{points[0][0]:.0f} {points[0][1]:.0f}"]
     for (start, stop), (leaves, meets) in zip(pairwise(points), pairwise([0.0, *inner, 0.0]), strict=True):

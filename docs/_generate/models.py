@@ -1,4 +1,4 @@
-"""The table of the shipped models, from the headers of their weights."""
+"""The table of the shipped models, generated from the headers of their weights files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STEMS = ("vocals", "drums", "bass", "other")
 
 
 def table() -> str:
-    """Return one row per model, the default first, then by the mean of the test scores."""
+    """Return a table with one row per model: the default first, then by mean test score."""
     rows, licences = {}, set()
     for uri, path in cards().items():
         weights = path.with_suffix(".safetensors")

@@ -1,4 +1,4 @@
-"""Discovery: finding the tracks for names of files, folders and patterns."""
+"""Track discovery: names of files, folders and patterns are resolved to tracks."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class Track:
 
 
 class Failure(NamedTuple):
-    """A name without a track, or a folder that cannot be searched, and the reason."""
+    """A name that matches no track, or a folder that cannot be searched, with the reason."""
 
     name: str
     problem: StemsplitError
 
 
 class Found(NamedTuple):
-    """The tracks that were found, and the failures."""
+    """The tracks found, and the failures."""
 
     tracks: list[Track]
     failures: list[Failure]
@@ -54,11 +54,11 @@ def find_tracks(
 ) -> Found:
     """Return the tracks for names of files and folders, and for patterns that the shell did not expand.
 
-    The tracks of a folder are its files with one of `formats.SUFFIXES`, sorted by name, without hidden ones;
-    if `recursive`, also those in subfolders, except `leave_out`, the output folder. Stems of earlier runs,
-    found by the records in a folder, are left out unless they are named. A file that is found twice counts
-    once. A name that does not exist is a failure, but does not stop the others. So is a name on another
-    machine, unless tracks can be `elsewhere`.
+    The tracks of a folder are its files with a suffix in `formats.SUFFIXES`, sorted by name, except hidden
+    files. If `recursive`, subfolders are searched too, except `leave_out`, the output folder. Stems of
+    earlier runs, identified by the records in a folder, are skipped unless they are named. A file that is
+    found twice counts once. A name that does not exist is a failure, but the search continues. A remote name
+    is also a failure, unless `elsewhere` is set.
     """
     search = _Search(recursive, leave_out)
     found: dict[object, Track] = {}
@@ -83,7 +83,7 @@ class _Search:
         self.failures: list[Failure] = []
 
     def tracks(self, name: str) -> Iterator[Track]:
-        """Yield the tracks for a name. Raises StemsplitError if there is none."""
+        """Yield the tracks for a name. Raises StemsplitError if it does not exist."""
         if remote.is_remote(name) and not is_address(name):
             yield from self._remote(name)
         elif os.path.isdir(name):
@@ -100,7 +100,7 @@ class _Search:
             except (FileNotFoundError, NotADirectoryError):
                 raise not_found(name) from None
             except OSError:
-                pass  # opening it gives the error message
+                pass  # opening the file will report the error
             yield Track(Path(name))
 
     def nothing(self, name: str) -> NotFound:
@@ -127,7 +127,7 @@ class _Search:
         if leave_out and _same(top, leave_out):
             self._fail(top, f"The output folder `{top}` is also searched for tracks", "choose another --out")
             return
-        seen: set[tuple[int, int]] = set()  # a link can lead back to its own folder
+        seen: set[tuple[int, int]] = set()  # links can form cycles
         made: set[str] = set()
         tracks = stems = 0
         for folder, folders, files in os.walk(top, followlinks=True, onerror=self._closed):
@@ -171,7 +171,7 @@ def _on_this_machine(name: str) -> str:
 
 
 def _identity(path: Path) -> object:
-    """Return a value that is the same for all paths of one file."""
+    """Return a key that is equal for all paths to a file, unless links give it different names."""
     with contextlib.suppress(OSError):
         if not remote.is_remote(path) and (state := path.stat()).st_ino:
             return state.st_dev, state.st_ino, unicodedata.normalize("NFC", path.name).casefold()
@@ -179,7 +179,7 @@ def _identity(path: Path) -> object:
 
 
 def _tracks(folder: Path, names: Iterable[str]) -> list[str]:
-    """Return the names of the tracks among the files of a folder, without stem files next to their songs."""
+    """Return the names of the tracks in a folder, except stem files next to their songs."""
     sounds = [name for name in names if not name.startswith(".") and _is_sound(folder / name)]
     songs = {os.path.splitext(name)[0] for name in sounds}
     return [name for name in sounds if formats.song_of(name) not in songs]
@@ -191,7 +191,7 @@ def _is_sound(path: Path) -> bool:
 
 
 def _is_text(path: Path) -> bool:
-    with contextlib.suppress(OSError), path.open("rb") as file:  # opening it later gives the error message
+    with contextlib.suppress(OSError), path.open("rb") as file:  # opening it later will report the error
         return b"\0" not in file.read(4096)
     return False
 

@@ -52,7 +52,7 @@ class BatchOptions(Options):
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """All settings that influence the content of the stems, for the manifest."""
+        """All settings that affect the content of the stems, for the manifest."""
         split, output = self.split, self.output
         running = replace(self.runtime, batch=None, threads=None)
         # Left out if unused, for compatibility with records of earlier versions.
@@ -79,11 +79,11 @@ class BatchOptions(Options):
 
     @property
     def detects(self) -> bool:
-        """Whether the template has fields that may have to be detected in the sound."""
+        """Whether the template has fields that may have to be detected in the audio."""
         return any(f"{{{field}}}" in (self.output.template or "") for field in template.DETECTABLE)
 
     def plan(self, tracks: Sequence[Track], planned: Callable[[], None] = lambda: None) -> list[Job]:
-        """Return the paths of each track's stems. `planned` is called after each track.
+        """Return a job with output paths for each track, and call `planned` after each.
 
         Raises:
             TemplateError: the template cannot be filled in.

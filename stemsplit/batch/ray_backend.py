@@ -1,8 +1,8 @@
-"""A batch on many machines, with Ray: each worker loads the model once, and takes the next track when free.
+"""Split a batch on a Ray cluster: each worker loads the model once, then splits one track after another.
 
-The workers read tracks and write stems themselves, so all machines must see the files under the same names.
-Only names and results pass through Ray. If a worker is lost, its track goes to another worker, which checks
-in the records whether it was finished.
+The workers read tracks and write stems themselves, so all machines must see the files at the same paths. Only
+paths and results pass through Ray. If a worker is lost, its track goes to another worker, which first checks
+the records in case the track is already done.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from stemsplit.separation.separator import Method
 
 ATTEMPTS = 3
-"""A track fails after this number of lost workers, because it may be the reason for the losses."""
+"""A track fails after this number of lost workers, because it may cause the losses."""
 LOOK_SECONDS = 5.0
 """Seconds between checks for added or removed machines."""
 
@@ -37,7 +37,7 @@ Outcome = SplitResult | StemsplitError | None
 
 
 class _Worker:
-    """Runs on the other machines. It returns errors, because Ray would wrap raised ones."""
+    """Runs on a cluster machine. It returns errors, because Ray would wrap raised errors."""
 
     _method: Method
 
@@ -72,11 +72,12 @@ def run(
     """Split tracks on a Ray cluster, and yield each with its outcome, in any order.
 
     `address` is an address for `ray.init`: `auto` for the cluster of this machine, `HOST:PORT`,
-    `ray://HOST:PORT`, or `local` for this machine only. The number of workers is what the cluster has room
-    for, at most `workers`, each with `cpus` CPU cores and `gpus` GPUs.
+    `ray://HOST:PORT`, or `local` for this machine only. The cluster runs as many workers as fit, but at most
+    `workers`. Each worker gets `cpus` CPU cores and `gpus` GPUs.
 
     Raises:
-        ClusterUnavailable: there is no such cluster, or its workers end before they start.
+        ClusterUnavailable: Ray is not installed, there is no such cluster, it has no room for a worker, or
+            all workers end before they start.
         StemsplitError: an error from loading the model, on any machine.
     """
     ray, handler = _ray(), signal.getsignal(signal.SIGTERM)
@@ -84,7 +85,7 @@ def run(
         _refuse_closed(address)
         ray.init(address, log_to_driver=False, logging_level="ERROR")
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # Ray sets its own
+            signal.signal(signal.SIGTERM, handler)  # Ray replaces it
     except (OSError, RuntimeError, ValueError) as error:
         problem = str(error).partition("\n")[0]
         raise ClusterUnavailable(f"No Ray cluster at `{address}`: {problem}", "see `ray status`") from error
@@ -96,7 +97,7 @@ def run(
 
 
 def _for_workers(options: BatchOptions, cpus: int) -> BatchOptions:
-    """Return the options for workers, which have another current folder."""
+    """Return the options for workers: `cpus` threads, and absolute paths, as their current folder differs."""
     model, then = options.split.model, options.split.then
     return replace(
         options,
@@ -115,14 +116,14 @@ def _file_or_name(model: str) -> str:
 
 
 def _refuse_closed(address: str) -> None:
-    """Raise OSError if an address does not answer; Ray itself would try for minutes."""
+    """Raise OSError if no connection to an address is possible; Ray itself would retry for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def _ray() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # disable its usage reports over the network
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # disable usage reports over the network
     try:
         import ray
     except ImportError as error:
@@ -172,7 +173,7 @@ class _Scheduler:
                             ),
                         )
                     continue
-                except Exception as error:  # the outcome cannot be serialised, or not deserialised here
+                except Exception as error:  # the outcome cannot be serialized, or cannot be deserialized here
                     outcome = failure(error, job.track if job else self._options.split.model)
                 if job is not None:
                     self._left -= 1
@@ -183,7 +184,7 @@ class _Scheduler:
                 self._give_track(worker)
 
     def _start_workers(self) -> None:
-        """Request as many workers as there is room and work for; Ray queues those without room."""
+        """Request as many workers as there is room and work for; Ray queues workers that do not fit."""
         wanted = min(self._room(), self._left)
         for _ in range(wanted - len(self._busy)):
             worker = self._worker.remote(self._options)
@@ -220,7 +221,7 @@ class _Scheduler:
 
 
 def _for_worker(job: Job) -> Job:
-    """Return a job for a worker, which has another current folder."""
+    """Return a job for a worker: with absolute paths, because its current folder differs."""
     track = replace(job.track, path=_absolute(job.track.path))
     outputs = {stem: _absolute(path) for stem, path in job.outputs.items()}
     return replace(job, track=track, outputs=outputs)

@@ -52,7 +52,7 @@ class BatchRunner:
         return done
 
     def open(self, job: Job) -> Reader:
-        """Open a track, and check that it can be split and its stems written.
+        """Open a track, and check that it can be split and that its stems can be written.
 
         Raises:
             DecodeError: it cannot be read.
@@ -77,7 +77,7 @@ class BatchRunner:
                 return self._split(job, method, progress)
 
     def run_once(self, job: Job, method: Method, *, again: bool = False) -> SplitResult | None:
-        """Split a track unless it is already done; `again` after the loss of a worker that may have done it.
+        """Split a track unless it is already done; `again` means that a lost worker may have finished it.
 
         Raises:
             DecodeError: it cannot be read, or was changed in the meantime.
@@ -137,14 +137,13 @@ class BatchRunner:
             }
             self.manifest.write(job.outputs, replace(done, outputs=fingerprints))
 
-        remember(
-            lambda file: 0
-        )  # without time stamps, a program that checks stems reads them, even before all are copied
+        # Without time stamps, a check of the stems compares their content, even before all are copied.
+        remember(lambda file: 0)
         copy_together({nearby.out / file: self.out / file for file in done.outputs})
         remember(lambda file: changed_ns((self.out / file).stat()))
 
     def load_result(self, job: Job) -> SplitResult:
-        """Return the result of a finished track."""
+        """Return the result of a finished track from its record."""
         record = self.manifest.read(job.outputs)
         assert record is not None
         digests = self.manifest.digests(job.outputs, record.outputs)
@@ -154,7 +153,7 @@ class BatchRunner:
         before, sha256 = _state(job.track.path), {}
 
         def keep(result: SplitResult, places: Mapping[Path, Path]) -> None:
-            """Record the stems before they appear, so that later runs recognise them."""
+            """Record the stems before they appear, so that later runs recognize them."""
             track = Fingerprint.of(job.track.path)
             if _state(job.track.path) != before:
                 raise DecodeError(f"`{job.track.path}` was changed while it was read", "split it again")
@@ -197,10 +196,12 @@ class BatchRunner:
         return self.options.with_output(force=self._may_replace(job))
 
     def _may_replace(self, job: Job) -> bool:
-        """Whether existing files can be replaced, because an earlier run wrote them and they are unchanged.
+        """Whether existing files may be replaced.
+
+        `force` permits it. `skip_existing` permits it if an earlier run wrote them and they are unchanged.
 
         Raises:
-            OutputExists: that run split another track.
+            OutputExists: the earlier run split another track.
         """
         output = self.options.output
         if output.force or not output.skip_existing:

@@ -23,8 +23,8 @@ def is_playlist(name: str | os.PathLike[str]) -> bool:
 def read(source: str) -> list[str]:
     """Return the names in a list of tracks; `-` is standard input.
 
-    Names in a list are relative to the current folder, those in a playlist to the folder of the playlist.
-    Only playlists have comments: lines that start with `#`. A byte order mark is ignored.
+    Names in a list are relative to the current folder, names in a playlist to the playlist's folder. Only
+    playlists have comments: lines that start with `#`. A byte order mark is ignored.
 
     Raises:
         DecodeError: the list cannot be read, or is not text.
@@ -46,7 +46,7 @@ def read(source: str) -> list[str]:
 
 
 def _entry(line: bytes, folder: Path) -> str:
-    """Return the path of an entry of a playlist: of all interpretations, the one that exists."""
+    """Return the path of a playlist entry: the first interpretation that exists, or else the first one."""
     try:
         text = line.decode()
     except UnicodeDecodeError:

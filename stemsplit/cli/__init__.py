@@ -1,4 +1,4 @@
-"""The command line: one file per verb, which parses, calls the package, and prints.
+"""The command line: one module per verb, which parses options, calls the package, and prints.
 
 At module level, this package imports only the standard library, Typer, and modules of stemsplit that import
 nothing else. A verb imports everything else when it runs, so that `--help` and shell completion are fast.
@@ -37,8 +37,8 @@ from stemsplit.cli import (
 )
 from stemsplit.errors import Interrupted, StemsplitError, UsageError, failure
 
-# To add a verb, add its file here. A file has a function `command`, and `EXAMPLES`: command lines of the
-# verb, or with it, and what each does.
+# To add a verb, add its module here. A module has a function `command`, and `EXAMPLES`, which maps command
+# lines that use the verb to descriptions.
 VERBS = {
     "split": split,
     "models": models,
@@ -69,7 +69,7 @@ _WORDS = "stemsplit.words"
 
 
 class TracksFirst(TyperGroup):
-    """A group of commands that defaults to `split` if the first word is a track. It reports all errors."""
+    """A command group that defaults to `split` if the first word is a track, and reports all errors."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Insert `split` before a first word that is neither a command nor an option of the group."""
@@ -85,7 +85,7 @@ class TracksFirst(TyperGroup):
         return super().parse_args(ctx, args)
 
     def _prints_json(self, verb: str) -> bool:
-        """Whether --json makes a verb print events to standard output, where `live` writes sound."""
+        """Whether --json makes a verb print events to stdout; not for `live`, which writes audio there."""
         parameters: list[Any] = self.commands[verb].params if verb in self.commands else []
         return verb != "live" and any(each.name == "json" and each.is_flag for each in parameters)
 
@@ -97,9 +97,9 @@ class TracksFirst(TyperGroup):
         return found
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb. Print errors of the user as one sentence, and bugs as a traceback.
+        """Run the verb; print user errors as one sentence, and bugs as a traceback.
 
-        With --json, both are also reported as an event.
+        With --json, both are also reported as events.
         """
 
         def tell(error: StemsplitError) -> None:
@@ -121,17 +121,17 @@ class TracksFirst(TyperGroup):
             console.say("interrupted")
             raise typer.Exit(signals.status(interrupt)) from interrupt
         except config.USAGE_ERROR as error:
-            said = error.message.removeprefix("Value error, ")  # typer 0.29 adds it to the choices
+            said = error.message.removeprefix("Value error, ")  # typer 0.29 adds this prefix for choices
             error.message = "; ".join(filter(None, [said, _mistaken(ctx.meta[_WORDS])]))
             tell(UsageError(error.format_message()))
-            raise  # typer prints it, and exits 2
+            raise  # typer prints it, and exits with status 2
         except Exception as bug:
             tell(failure(bug, " ".join(sys.argv[1:])))
             raise
 
 
 def _mistaken(words: list[str]) -> str | None:
-    """Return how to write a file or folder whose name looks like an option or a command."""
+    """Return a hint for a file or folder whose name looks like an option or a command."""
     options = words[: words.index("--")] if "--" in words else words
     for word in options:
         if word.startswith("-") and len(word) > 1 and os.path.lexists(word):
@@ -142,12 +142,12 @@ def _mistaken(words: list[str]) -> str | None:
 
 
 def examples(lines: Mapping[str, str]) -> str:
-    """Return the last section of a command's help: command lines, each below what it does."""
+    """Return the last section of a command's help: command lines, each below its description."""
     return "\n\n".join(["Examples:", *(f"  # {what}\n  {line}" for line, what in lines.items())])
 
 
 def _add(name: str, command: Any, lines: Mapping[str, str], kind: type[TyperCommand] | None = None) -> None:
-    """Add a command. Its help is its docstring, whose paragraphs the terminal wraps."""
+    """Add a command; its help is its docstring, with one line per paragraph for the terminal to wrap."""
     text = "\n\n".join(" ".join(part.split()) for part in command.__doc__.split("\n\n"))
     app.command(name, cls=kind, help=text, epilog=examples(lines))(command)
 

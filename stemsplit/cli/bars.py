@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stemsplit.audio.reader import Reader
 
 OTHER_COLUMNS = 50
-"""The width of all columns of a bar except the title."""
+"""Total width of a bar's columns, except the title."""
 
 
 class Bars:
@@ -42,7 +42,7 @@ class Bars:
         from rich import progress
         from rich.console import Console
 
-        # Otherwise rich would redirect stdout to this console, which writes to stderr.
+        # With redirect_stdout, rich would send stdout to this console, which writes to stderr.
         self._progress = progress.Progress(
             progress.TextColumn("{task.description}", markup=False),
             progress.BarColumn(bar_width=20),
@@ -69,7 +69,7 @@ class Bars:
 
     @contextlib.contextmanager
     def of(self, title: str, reader: Reader | RawReader) -> Iterator[Callable[[int, int | None], None]]:
-        """Show the bar of a track, and yield the function that moves it: `(frames done, total)`."""
+        """Show the bar of a track, and yield a function `(frames done, total)` that updates it."""
         bars = self._progress
         if bars is None:
             yield lambda done, total: None
@@ -93,7 +93,7 @@ class Bars:
 
     @contextlib.contextmanager
     def shares(self, title: str) -> Iterator[Callable[[float], None]]:
-        """Show a bar for work on a whole track, and yield the function that moves it: `(0 to 1)`."""
+        """Show a bar for work on a whole track, and yield a function that sets the fraction done, 0 to 1."""
         bars = self._progress
         if bars is None:
             yield lambda share: None
@@ -106,7 +106,7 @@ class Bars:
 
     @contextlib.contextmanager
     def counting(self, tracks: int, title: str = "{} tracks") -> Iterator[Callable[[], None]]:
-        """Show a bar for the number of tracks done, and yield the function that adds one."""
+        """Show a bar for the number of tracks done, and yield a function that increments it."""
         bars = self._progress
         if bars is None:
             yield lambda: None

@@ -1,4 +1,4 @@
-"""`stemsplit config`: the user's default options, and the class of commands that read them."""
+"""`stemsplit config`: the user's default options, and the command class that reads them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXAMPLES = {
 
 _META = "stemsplit.settings"
 JSON = "stemsplit.json"
-"""Key of a context's `meta`: whether errors are printed as JSON events, too."""
+"""Key in a context's `meta`: whether errors are also printed as JSON events."""
 USAGE_ERROR: Any = typer.BadParameter.__base__  # typer does not export it
 
 
@@ -47,7 +47,7 @@ class Configured(TyperCommand):
         return super().parse_args(ctx, args)
 
     def _settings(self, ctx: Any, given: Mapping[str, Any]) -> dict[str, settings.Setting]:
-        """Return the effective settings, and note whether JSON is among them."""
+        """Return the effective settings, and store in the context whether they turn on JSON."""
         used = _effective(self, ctx, given)
         if "json" in used:
             ctx.meta[JSON] = meaning(options_of(self)["json"], ctx, used["json"])
@@ -70,7 +70,7 @@ class Configured(TyperCommand):
 
 
 def options_of(command: Any) -> dict[str, Any]:
-    """Return a command's options by their long names, with `_`."""
+    """Return a command's options by long name, with `_` instead of `-`."""
     found = {}
     for parameter in command.params:
         if parameter.param_type_name == "option":
@@ -80,9 +80,9 @@ def options_of(command: Any) -> dict[str, Any]:
 
 
 def _effective(command: Any, ctx: Any, given: Mapping[str, Any]) -> dict[str, settings.Setting]:
-    """Return a command's effective settings; `given` are the values on its command line, by parameter.
+    """Return a command's effective settings; `given` has the command-line values, by parameter.
 
-    A setting is overridden by one of higher precedence for the same option, or for one that excludes it.
+    A setting is overridden by one of higher precedence for the same option, or for a conflicting option.
 
     Raises:
         BadConfig: a key or a value is wrong, even if another setting overrides it.
@@ -111,7 +111,7 @@ def _words(option: Any, setting: settings.Setting) -> Any:
 
 
 def meaning(option: Any, ctx: Any, setting: settings.Setting) -> Any:
-    """Return a setting's value, converted as from the command line.
+    """Return a setting's value, converted like a command-line value.
 
     Raises:
         BadConfig: the value is invalid for the option.
@@ -142,7 +142,10 @@ def refuse_exclusions(ctx: Any) -> None:
 
 
 def _tell(used: Mapping[str, settings.Setting], *, verbose: bool) -> None:
-    """Print which options a project's file sets: it may be in any parent folder, unknown to the user."""
+    """Print the options that a project's file sets, because users may not know of a file in a parent folder.
+
+    If `verbose`, print the options of all sources.
+    """
     by_place: dict[str, list[str]] = {}
     for name, setting in used.items():
         if verbose or setting.source == "project":
@@ -213,6 +216,6 @@ def _print_table(rows: list[tuple[str, str, str]]) -> None:
 def _print_places() -> None:
     for place in settings.places():
         if place.there:
-            typer.echo(os.fsencode(place.path))  # as bytes: not every file name is text
+            typer.echo(os.fsencode(place.path))  # as bytes: file names can be invalid text
         else:
             console.say(f"does not exist: {place.path}")

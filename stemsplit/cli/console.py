@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 """Version of events.schema.json, for --json: increased when the meaning of a field changes."""
 EVERY_SECONDS = 1.0
-"""Interval between progress events of --json."""
+"""Minimum interval between the progress events of --json."""
 
 
 _ours: TextIO | None = None
@@ -54,7 +54,7 @@ def alone() -> Iterator[None]:
 
 @contextlib.contextmanager
 def above(bars: Progress) -> Iterator[None]:
-    """Print all messages through the progress bars, which rich then redraws below."""
+    """Print all messages through rich, which redraws the progress bars below them."""
     global _bars
     _bars = bars
     try:
@@ -69,12 +69,12 @@ def printable(text: str) -> str:
 
 
 def count_stems(names: Collection[str]) -> str:
-    """Return `1 stem`, `4 stems`."""
+    """Return the number of stems as text, such as `4 stems`."""
     return f"{len(names)} stem{'s' if len(names) != 1 else ''}"
 
 
 def meter(peak: float) -> str:
-    """Return a peak as a bar from -48 dBFS to full scale, and in dBFS."""
+    """Return a peak as a text bar from -48 dBFS to full scale, and in dBFS."""
     decibels = 20 * math.log10(peak) if peak else -math.inf
     filled = round(max(0.0, min(1.0, 1 + decibels / 48)) * 24)
     return f"{'#' * filled:.<24} {decibels:6.1f} dBFS"
@@ -87,7 +87,7 @@ def say(text: str) -> None:
         with _bars.live._lock:
             _bars.console.print(printable(text), soft_wrap=True, markup=False, emoji=False, highlight=False)
     else:
-        # sys.stderr, not click's own stream: rich replaces it while `stemsplit train` shows its table.
+        # sys.stderr, not click's own stream: rich replaces sys.stderr while `stemsplit train` shows a table.
         typer.echo(printable(text), file=sys.stderr, err=True)
 
 
@@ -115,7 +115,7 @@ def error_event(problem: StemsplitError, **which: Any) -> None:
 
 
 def _finite(value: Any) -> Any:
-    """Replace numbers that are not finite by null."""
+    """Replace NaN and infinity with None, which becomes null in JSON."""
     if isinstance(value, dict):
         return {key: _finite(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
@@ -124,7 +124,7 @@ def _finite(value: Any) -> Any:
 
 
 class Report:
-    """Reports a run over several tracks, while it runs."""
+    """Reports on a run over several tracks while it is in progress."""
 
     def __init__(self, *, quiet: bool, verbose: bool, json: bool, print0: bool = False) -> None:
         self.quiet, self.verbose, self.json = quiet, verbose, json
@@ -139,7 +139,7 @@ class Report:
 
     @contextlib.contextmanager
     def failing(self, track: Track | Path) -> Iterator[None]:
-        """Report any error inside, including bugs of the program, and continue."""
+        """Report any exception raised inside, including bugs, and continue."""
         try:
             yield
         except Exception as problem:
@@ -164,7 +164,7 @@ class Report:
             event(event="start", schema=SCHEMA, version=VERSION, tracks=tracks)
 
     def plan(self, todo: Iterable[Job], readers: Mapping[Job, Reader]) -> None:
-        """Emit the paths of a track's stems."""
+        """Emit the paths of each track's stems."""
         if self.json:
             for job in todo:
                 seconds = seconds_of(readers[job]) if job in readers else None
@@ -181,7 +181,7 @@ class Report:
                 self.paths({**job.outputs, **(beside or {})})
 
     def progress(self, job: Job, reader: Reader) -> Callable[..., None]:
-        """Return a function for programs' progress: `(frames done of a track, phase)`."""
+        """Return a function `(frames done, phase)` that emits a track's progress events for --json."""
         told = time.monotonic()
 
         def tell(done: float, phase: str = "split") -> None:
@@ -223,7 +223,7 @@ class Report:
     def paths(self, outputs: Mapping[str, Path]) -> None:
         """Print the paths of the stems."""
         for path in dict.fromkeys(outputs.values()):
-            # As bytes: not every file name is text.
+            # As bytes: file names can be invalid text.
             _to_stdout(os.fsencode(str(path)), self._path_end)
 
     def done(self, track: Track, result: SplitResult, beside: Mapping[str, Path] | None = None) -> None:
@@ -233,7 +233,7 @@ class Report:
             self._tell(track, result, beside or {})
 
     def summarise(self, result: SplitResult) -> None:
-        """Return the summary as text."""
+        """Print a summary of a track's result."""
         seconds = result.elapsed_seconds
         times = result.frames / result.sample_rate / seconds
         for warning in result.warnings:
@@ -262,6 +262,6 @@ class Report:
 
 
 def seconds_of(reader: Reader | RawReader) -> float | None:
-    """Return the duration of a track, if known."""
+    """Return the duration of a track in seconds, or None if it is unknown."""
     frames = reader.frames_estimate
     return None if frames is None else frames / reader.sample_rate

@@ -1,4 +1,4 @@
-"""`stemsplit doctor`: checks of this machine, with a remedy for each that fails."""
+"""`stemsplit doctor`: checks of this machine, with a remedy for each failed check."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def all_checks() -> Iterator[Check]:
 
 
 def _imported(name: str) -> Any:
-    """Return the module, or the error of importing it: OSError for a shared library that cannot be loaded."""
+    """Return the module or the import error, which is OSError if a shared library cannot be loaded."""
     try:
         return import_module(name)
     except (ImportError, OSError) as problem:

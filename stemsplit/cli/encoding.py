@@ -44,5 +44,5 @@ Bitrate = Annotated[str | None, _where(metavar="RATE", help="Bitrate of mp3, ogg
 
 
 def listed(text: str | None) -> list[str] | None:
-    """Return the parts of a text between commas; None if there is no text."""
+    """Split text at commas; None stays None."""
     return None if text is None else text.split(",")

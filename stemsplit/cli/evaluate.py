@@ -41,7 +41,7 @@ PAPER_COLUMNS = ("", "accuracy", "paper", "MSE", "paper", "base rate", "balanced
 
 
 class OracleName(str, Enum):
-    """Names of the oracles. An Enum, because Typer has no lists of literals."""
+    """Names of the oracles, as an Enum because Typer does not support lists of literals."""
 
     IBM = "ibm"
     IRM = "irm"
@@ -193,7 +193,7 @@ def _refuse(*paths: Path) -> None:
 def _measure(
     plan: Plan, data: Sequence[str], splits: Sequence[str], width: float, jobs: int
 ) -> list[SongScores]:
-    """Score one song after the other, with BSSEval in further processes."""
+    """Score one song after another, with BSSEval in separate processes."""
     from contextlib import nullcontext
 
     from stemsplit.datasets.songs import find_songs
@@ -249,7 +249,7 @@ def _print(plan: Plan, songs: Sequence[SongScores], *, paper: bool) -> None:
 
 
 def _tables(plan: Plan, songs: Sequence[SongScores]) -> dict[str, list[list[str]]]:
-    """Return the tables of a split: heading to rows."""
+    """Return the rows of each table of a split, by heading."""
     from stemsplit.evaluation import tables
     from stemsplit.zoo import page
 

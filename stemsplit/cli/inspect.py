@@ -112,7 +112,7 @@ def _tell_sound(reader: Reader, *, json: bool) -> Music:
 
 
 def _for_programs(music: Music) -> dict[str, Any]:
-    """Return what is played as fields of an event; times are in seconds."""
+    """Return the musical analysis as fields of an event, with times in seconds."""
 
     def each(labels: Sequence[Label]) -> list[dict[str, Any]]:
         return [{"start": round(one.start, 3), "end": round(one.end, 3), "label": one.text} for one in labels]
@@ -220,7 +220,7 @@ def _draw(source: Path, reader: Reader | None, path: Path) -> None:
     if reader is None:
         stems = stem_folder.find(source)
         names, rate, frames = [stem_folder.MIXTURE, *stems.stems], stems.sample_rate, stems.frames
-        # Without a mixture, the sum of the stems is drawn above them.
+        # The sum of the stems is drawn above them as the mixture.
         blocks = (np.concatenate([block.sum(axis=0, keepdims=True), block]) for block in stems.blocks())
     else:
         names, rate, frames = [source.name], reader.sample_rate, sum(block.shape[-1] for block in reader)

@@ -119,7 +119,7 @@ def command(
 
 
 def _through_pipes(live: Live, form: str | None) -> Pipe:
-    """Return the connection of standard input to standard output, in the same sample format."""
+    """Return a pipe from standard input to standard output, with one sample format for both."""
     from stemsplit.audio.raw import StreamWriter, read_header
     from stemsplit.live.pipe import Pipe
 

@@ -1,4 +1,4 @@
-"""`stemsplit practice`: a song slower, in another key, in a loop, with a click, without one's own part."""
+"""`stemsplit practice`: a song without your part, slower, in another key, in a loop, with a click."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def command(
 
 
 def _mix(mute: list[str], only: list[str], quieter: list[str]) -> str:
-    """Return the words of a remix."""
+    """Return the gains of the stems in the syntax of `stemsplit remix`."""
     lowered = [name for names in quieter for name in names.split(",")]
     words = [f"{name}=mute" for names in mute for name in names.split(",")]
     words += [f"{name}=solo" for names in only for name in names.split(",")]
@@ -213,7 +213,7 @@ def _mix(mute: list[str], only: list[str], quieter: list[str]) -> str:
 
 
 def _remarks(result: PracticeResult) -> list[str]:
-    """Return what was found in the song, and what was changed unasked."""
+    """Return remarks on the detected tempo and key, and on attenuation."""
     remarks = []
     if result.bpm is not None:
         remarks.append(f"the song's tempo: {result.bpm:.1f} BPM, {result.bpm_confidence:.0%} sure")

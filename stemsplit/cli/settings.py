@@ -5,19 +5,20 @@
     two-stems = "vocals"
     mask = "wiener"
 
-Keys are the long names of options, with `-` or `_`. Values are those of the command line, or `true` or
-`false` for flags. There are three sources; earlier ones take precedence:
+Keys are the long names of options, with `-` or `_`. Values are written as on the command line; flags are
+`true` or `false`. There are three sources; earlier ones take precedence:
 
 1. the environment: `STEMSPLIT_FORMAT=flac`, `STEMSPLIT_FAST=1`; empty variables are ignored;
-2. the project's file: `stemsplit.toml` in the current folder, or in the nearest folder above that has
-   one. The search ends at the home folder, inclusive, or else at the root;
+2. the project's file: `stemsplit.toml` in the current folder, or in the nearest parent folder that has
+   one. The search ends with the home folder, or else with the root;
 3. the user's file: `stemsplit.toml` in `user_folder()`.
 
-`STEMSPLIT_CONFIG=FILE` replaces both files by this file. A relative path in a project's file is relative to
-the folder of that file, any other to the current folder; `~` is the home folder in both.
+`STEMSPLIT_CONFIG=FILE` replaces both files with FILE. A relative path in a project's file is relative to the
+folder of that file, any other relative path to the current folder; `~` is always the home folder.
 
-A project's file can come with other people's music, so it cannot set `force` or `ray`: it can neither
-overwrite existing files nor send files to other machines. Its `model` cannot be one of another package.
+A project's file can come with other people's music. Therefore, it cannot set `force`, `ray` or a remote
+`out`: it can neither overwrite existing files nor send files to other machines. Its `model` and `then` cannot
+name models of other packages.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ NAME = "stemsplit.toml"
 PREFIX = "STEMSPLIT_"
 NAMED = f"{PREFIX}CONFIG"
 MODELS_FOLDER = f"{PREFIX}MODELS_DIR"
-"""The variable for the folder of installed models, see `zoo.installed`."""
+"""The environment variable for the folder of installed models, see `zoo.installed`."""
 
 _NOT_FOR_PROJECTS = {"force": "have files replaced", "ray": "have others do the work"}
 
@@ -45,7 +46,7 @@ _TILDE = re.compile(r"(--[a-z][\w-]*=|-[A-Za-z]|)(~(?:[/\\].*)?)$", re.DOTALL)
 
 Source = Literal["environment", "project", "user", "named"]
 Options = Mapping[str, bool]
-"""The long names of all options, with `_`, and whether each is a flag."""
+"""Maps the long name of each option, with `_`, to whether it is a flag."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Setting:
     value: str | bool
     source: Source
     where: str
-    """The file, or the variable."""
+    """The file, or the environment variable."""
     line: int | None = None
 
     def __str__(self) -> str:
@@ -66,7 +67,7 @@ class Setting:
 
     @property
     def place(self) -> str:
-        """The variable, or `FILE:LINE`."""
+        """The environment variable, or `FILE:LINE`."""
         return f"{self.where}:{self.line}" if self.line else self.where
 
 
@@ -120,9 +121,9 @@ def user_folder() -> Path:
 
 
 def expanded(word: str) -> str:
-    """Return a word with its leading `~` as the home folder: `~/a`, `--out=~/a`, `-o~/a`.
+    """Return a word with its `~` expanded to the home folder: `~/a`, `--out=~/a`, `-o~/a`.
 
-    A shell does this only for a word of its own, without quotes.
+    A shell expands only an unquoted `~` at the start of a word.
     """
     found = _TILDE.match(word)
     return found[1] + os.path.expanduser(found[2]) if found else word
@@ -141,7 +142,7 @@ def _upwards() -> Iterator[Path]:
 
 
 def variable(option: str) -> str:
-    """Return the variable for an option, e.g. `STEMSPLIT_TWO_STEMS`."""
+    """Return the environment variable for an option, e.g. `STEMSPLIT_TWO_STEMS`."""
     return PREFIX + option.upper()
 
 
@@ -151,7 +152,7 @@ def key(option: str) -> str:
 
 
 def environment(options: Options) -> dict[str, Setting]:
-    """Return the settings of the environment.
+    """Return the settings from environment variables.
 
     Raises:
         BadConfig: the variable of a flag is neither yes nor no.
@@ -167,7 +168,7 @@ def environment(options: Options) -> dict[str, Setting]:
 
 
 def unknown_variables(options: Options) -> dict[str, str | None]:
-    """Return unknown variables with the program's prefix, and the likely intention of each."""
+    """Return unknown variables with the program's prefix, each with the most similar known one, if any."""
     known = [NAMED, MODELS_FOLDER, *map(variable, options)]
     strange = [name for name in os.environ if name.startswith(PREFIX) and name not in known]
     return {name: _nearest(name, known) for name in sorted(strange)}
@@ -239,7 +240,7 @@ def _parse(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _line(text: str, name: str) -> int | None:
-    """Find the line of a key in its usual form, because the parser does not return lines."""
+    """Return the line of a key in its usual form, because the TOML parser does not report line numbers."""
     pattern = re.compile(rf"""\s*\[*\s*["']?{re.escape(name)}["']?\s*[=.\]]""")
     return next((number for number, line in enumerate(text.splitlines(), 1) if pattern.match(line)), None)
 

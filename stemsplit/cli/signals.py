@@ -13,7 +13,7 @@ _last = -PATIENCE_SECONDS
 
 
 def install() -> None:
-    """Turn signals into KeyboardInterrupt, except ignored ones, e.g. after `nohup` or with `&`."""
+    """Turn signals into KeyboardInterrupt, except ignored signals, e.g. after `nohup` or with `&`."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
         number = getattr(signal, name, None)  # not every system has all of them
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
@@ -21,7 +21,7 @@ def install() -> None:
 
 
 def status(interrupt: KeyboardInterrupt) -> int:
-    """Return the usual exit status of programs ended by such a signal."""
+    """Return the usual exit status of a program that this signal ended."""
     return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
 
 

@@ -1,4 +1,4 @@
-"""Shared by the verbs that make one file of a song: its default name, and the options of the split."""
+"""Shared by the verbs that make one file from a song: its default name, and the split options."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def output_name(source: Path, label: str) -> Path:
-    """Return the default name of what is made of a song or of a folder of stems, in the song's format."""
+    """Return the default output path for a song or a folder of stems, in the song's format or WAV."""
     from stemsplit.audio.formats import FORMATS
     from stemsplit.output import template
 
@@ -24,7 +24,7 @@ def output_name(source: Path, label: str) -> Path:
 def split_options(
     source: Path, model: str, mask: str | None, audio_track: str | None, *, downmix: bool
 ) -> SplitOptions:
-    """Return how to split a song. What selects its sound does not apply to a folder of stems."""
+    """Return the options to split a song; audio track and downmix are ignored for a folder of stems."""
     from stemsplit.options import SplitOptions
 
     is_song = not source.is_dir()

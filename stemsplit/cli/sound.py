@@ -1,4 +1,4 @@
-"""Options that select the sound in a file, shared by all verbs."""
+"""Options that select the audio in a file, shared by all verbs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Downmix = Annotated[
 
 
 def track(text: str | None) -> int | str | None:
-    """Return an audio track for `Reader`: a number that counts from 1 becomes one that counts from 0."""
+    """Return an audio track for `Reader`: a number, converted from 1-based to 0-based, or a language."""
     if text is None or not text.lstrip("+-").isdigit():
         return text or None
     if int(text) < 1:

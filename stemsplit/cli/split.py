@@ -1,4 +1,4 @@
-"""`stemsplit split`, which is also what `stemsplit song.mp3` runs."""
+"""`stemsplit split`, which `stemsplit song.mp3` also runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _tell = partial(typer.Option, rich_help_panel="Messages", metavar="")
 
 
 def seconds(text: str) -> float:
-    """Read `90`, `1:30` or `1:02:03.5` as seconds."""
+    """Parse `90`, `1:30` or `1:02:03.5`, and return seconds."""
     try:
         parts = [float(part) for part in text.split(":")]
     except ValueError:

@@ -1,4 +1,4 @@
-"""Splitting the tracks of a batch on this machine, several at a time, with bars and events."""
+"""Split the tracks of a batch on this machine, several at a time, with progress bars and events."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SplitHere:
     sidecars: Sidecars
     _stop: stopping.Stop = field(default_factory=stopping.Stop)
     _reasons: list[BaseException] = field(default_factory=list)
-    """The error that ends the run early."""
+    """The errors that end the run early, in order."""
 
     def start(self, jobs: int) -> None:
         """Split the tracks, `jobs` at a time. If one fails, the others continue."""
@@ -60,7 +60,7 @@ class SplitHere:
                 ]
                 for future in work:
                     future.result()
-            except BaseException as reason:  # which may be a consequence of another track's
+            except BaseException as reason:  # may be a consequence of another track's error
                 raise self._reasons[0] if self._reasons else reason  # noqa: B904
             finally:
                 self._stop.set()
@@ -71,7 +71,7 @@ class SplitHere:
             self._stop.check()
             with self.report.failing(job.track):
                 self._split(method, bars, number, job)
-        except BaseException as reason:  # an interrupt or a bug: start no other track
+        except BaseException as reason:  # an interrupt or a bug: do not start other tracks
             self._reasons.append(reason)
             self._stop.set()
             raise

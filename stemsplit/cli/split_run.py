@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """The command line's options other than those of the split itself."""
+    """The command-line options that are not part of `BatchOptions`."""
 
     tracks: Sequence[str]
     """Names of files and folders; `-` is standard input."""
     recursive: bool
     raw: RawFormat | None
-    """The form of plain samples in standard input and output."""
+    """The format of headerless PCM on standard input and output."""
     stdout: str | None
     """The stem to write to standard output."""
     sidecars: Sidecars
@@ -47,7 +47,7 @@ class Run:
     dry_run: bool
 
     def start(self, options: BatchOptions, report: console.Report) -> None:
-        """Split the tracks. Raises typer.Exit, with the status of the program."""
+        """Split the tracks. Raises typer.Exit with the exit status, except after writing to stdout."""
         from stemsplit.files.scratch import scratch_folder
 
         with ExitStack() as stack:
@@ -77,7 +77,7 @@ class Run:
         raise typer.Exit(1 if report.failures else 0)
 
     def _find(self, folder: Path, options: BatchOptions) -> Found:
-        """Return the tracks; standard input is stored in a folder."""
+        """Return the tracks; standard input is stored in `folder` as a file."""
         from stemsplit.audio.raw import spool
         from stemsplit.batch.discovery import Found, find_tracks
 
@@ -102,7 +102,7 @@ class Run:
         from stemsplit.cli.split_here import SplitHere
 
         runner = BatchRunner(options)
-        # With Ray, the workers, which can have other disks, check the tracks.
+        # With Ray, the workers check the tracks, because they can have other disks.
         opened = {} if self.ray else _open(runner, planned, report, self.sidecars)
         todo = planned if self.ray else list(opened)
         report.plan(todo, opened)
@@ -116,7 +116,7 @@ class Run:
             SplitHere(runner, opened, report, self.sidecars).start(self.jobs or 1)
 
     def _to_stdout(self, stem: str, folder: Path, options: BatchOptions, report: console.Report) -> None:
-        """Write one stem of one track to standard output: headerless samples and WAV are streamed."""
+        """Write one stem of one track to standard output; headerless PCM and WAV are streamed."""
         from stemsplit import pipeline
         from stemsplit.missing import no_stem
         from stemsplit.output.plan import plan_stream
@@ -152,7 +152,7 @@ class Run:
         report.summarise(result)
 
     def _open_one(self, stem: str, folder: Path, options: BatchOptions) -> tuple[Reader | RawReader, Path]:
-        """Return the only track, and a path for its stem."""
+        """Open the only track, and return its reader and a path for its stem."""
         from stemsplit.audio.raw import RawReader
         from stemsplit.batch.plan import Job
         from stemsplit.batch.runner import BatchRunner
@@ -171,7 +171,7 @@ class Run:
 
 
 def _plan(found: Found, options: BatchOptions, report: console.Report) -> list[Job]:
-    """Return the paths of each track's stems, with a bar if this takes time."""
+    """Return a job for each track, with a progress bar if tempo and key may have to be detected."""
     with (
         Bars(enabled=options.detects and not report.quiet) as bars,
         bars.counting(len(found.tracks), "tempo and key for {} names") as planned,
@@ -182,7 +182,7 @@ def _plan(found: Found, options: BatchOptions, report: console.Report) -> list[J
 def _open(
     runner: BatchRunner, planned: Sequence[Job], report: console.Report, sidecars: Sidecars
 ) -> dict[Job, Reader]:
-    """Check all tracks before work that can take hours; report those that are done or cannot be split."""
+    """Open all tracks before work that can take hours; report those that are done or cannot be split."""
 
     def look(job: Job) -> Reader | StemsplitError | None:
         try:
@@ -217,7 +217,7 @@ def _split_on_cluster(
     try:
         with (
             Bars(enabled=not report.quiet) as bars,
-            console.alone(),  # Ray prints lost machines to stdout
+            console.alone(),  # Ray reports lost machines on stdout
             bars.counting(len(planned)) as count,
         ):
             for job, outcome in ray_backend.run(options, planned, cpus=cpus, **cluster):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 
 class Stop:
-    """Stops threads at their next `check`, or immediately in work without checks."""
+    """Stops threads at their next `check`, or immediately inside `at_once`."""
 
     def __init__(self) -> None:
         self._set = False
@@ -17,7 +17,7 @@ class Stop:
         self._unchecked: set[int] = set()
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt if the work must end."""
+        """Raise KeyboardInterrupt if the work must stop."""
         if self._set:
             raise KeyboardInterrupt
 
@@ -35,7 +35,7 @@ class Stop:
                 self._unchecked.discard(thread)
 
     def set(self) -> None:
-        """End the work. Further calls have no effect, because they would interrupt the cleanup."""
+        """Stop the work. Further calls have no effect, because they would interrupt the cleanup."""
         with self._lock:
             if not self._set:
                 self._set = True

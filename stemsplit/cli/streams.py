@@ -1,10 +1,9 @@
-"""The standard streams: all three are open from the start, and the loss of one does not end the work.
+"""The standard streams: all three are open from the start, and losing one does not stop the work.
 
-- Errors in writing to standard error are ignored.
-- The first error in writing to standard output is reported. Nothing more is written there, the work
-  continues, and the exit status is 1. If the sound itself is written there (see `sound`), the program ends
-  with an error.
-- If the reader of standard output ends, the program ends with status 141.
+- Write errors on standard error are ignored.
+- The first write error on standard output is reported. Nothing more is written there, the work continues,
+  and the exit status is 1. If audio is written there (see `sound`), the program ends with an error.
+- If the reader of standard output exits, the program ends with status 141.
 - A stream that was closed before the program started is replaced by the null device.
 """
 
@@ -19,15 +18,15 @@ from stemsplit.cli import console
 from stemsplit.errors import EncodeError
 
 READER_GONE = 128 + 13
-"""The exit status of programs ended by SIGPIPE."""
+"""The usual exit status of a program that SIGPIPE ended."""
 
 
 def install() -> None:
-    """Open the streams that are closed, and guard those that are written."""
+    """Open the streams that are closed, and guard the output streams."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            # It takes the lowest free descriptor, the closed one; otherwise a sound file could get it later,
-            # and all printed text with it.
+            # This takes the lowest free descriptor, the closed one. Otherwise, an audio file could get it
+            # later, and printed text would go into that file.
             null = os.open(os.devnull, os.O_RDWR)
             os.set_inheritable(null, True)
             setattr(sys, name, open(null, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
@@ -42,10 +41,10 @@ def close(status: Any) -> Any:
 
 
 def sound() -> BinaryIO:
-    """Return standard output for sound.
+    """Return standard output for audio.
 
     Raises:
-        EncodeError: it is closed. Writing also raises this if the sound cannot be written.
+        EncodeError: it is closed. Writing to it also raises this if it fails.
     """
     if "stdout" in _closed:
         raise EncodeError("Standard output is closed", "redirect it to a program or a file")
@@ -58,7 +57,7 @@ _closed: set[str] = set()
 
 
 class _Messages(io.BufferedWriter):
-    """Standard error, which becomes the null device after an error in writing."""
+    """Standard error, which is replaced by the null device after a write error."""
 
     lost = False
 
@@ -83,7 +82,7 @@ class _Messages(io.BufferedWriter):
 
 
 class _Output(_Messages):
-    """Standard output, whose loss is reported."""
+    """Standard output, whose first write error is reported."""
 
     essential = False
 
@@ -99,7 +98,7 @@ class _Output(_Messages):
 
 
 def _guarded(stream: TextIO, kind: type[_Messages]) -> TextIO:
-    """Return a guarded stream with the same settings. Windows consoles are not files, and unchanged."""
+    """Return a guarded stream with the same settings. Windows consoles are not files, and stay unguarded."""
     given: Any = stream
     if type(getattr(given.buffer, "raw", given.buffer)) is not io.FileIO:
         return stream

@@ -24,7 +24,7 @@ EXAMPLES = {
 }
 
 DEFAULTS = {"examples": 8, "frames": 32, "loss": "weighted-bce", "learning_rate": 1.5e-3}
-"""For networks without a preset."""
+"""For settings that the network's preset does not have."""
 
 
 def networks(incomplete: str) -> list[str]:
@@ -293,5 +293,5 @@ def command(
         if not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             display = stack.enter_context(progress.LiveTable())
         path = train(settings, recipe, say=say, display=display)
-    if path is not None:  # in the first of several processes
+    if path is not None:  # None in all processes except the first
         typer.echo(path)

@@ -1,4 +1,4 @@
-"""Tempo and key of a track as fields of templates, where its tags do not have them."""
+"""Tempo and key of a track as template fields, if its tags lack them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from stemsplit.output.manifest import ManifestEntry, source
 
 
 def tempo_and_key(track: Path, text: str | None, known: Mapping[str, ManifestEntry]) -> dict[str, str]:
-    """Return `bpm` and `key`, as far as a template uses them and the track's tags lack them.
+    """Return `bpm` and `key`, each only if a template uses it and the track's tags lack it.
 
-    They are taken from the record of the track among those `known`, by source, if it has not changed since;
-    else they are detected in the track, which is decoded for that. A track that cannot be decoded has none.
+    `known` maps track paths to records. If the track has not changed since its record was written, the values
+    come from the record. Otherwise, the track is decoded to detect them. The result is empty for remote
+    tracks, and for tracks that cannot be decoded.
     """
     wanted = template.detectable(track, text)
     if not wanted or is_remote(track):
@@ -28,7 +29,7 @@ def tempo_and_key(track: Path, text: str | None, known: Mapping[str, ManifestEnt
     try:
         reader = Reader(track)
         tags = analyse_mixture(reader, reader.sample_rate, sections=False).tags
-    except StemsplitError:  # which is reported when the track is opened to be split
+    except StemsplitError:  # reported when the track is opened for splitting
         return {}
     found = {"bpm": template.whole_bpm(tags.get("bpm", "")), "key": tags.get("initialkey", "")}
     return {name: found[name] for name in wanted}

@@ -35,13 +35,13 @@ class Fingerprint:
 
     @classmethod
     def of(cls, path: Path) -> Fingerprint:
-        """Read a file. Raises OSError if that fails."""
+        """Return the fingerprint of a file. Raises OSError if it cannot be read."""
         with path.open("rb") as file:
             before = path.stat() if is_remote(path) else os.fstat(file.fileno())
             return cls(before.st_size, changed_ns(before), sha256(file))
 
     def fits(self, path: Path) -> bool:
-        """Whether a file is unchanged. It is only read if its modification time differs."""
+        """Whether a file is unchanged. It is read only if nothing but its modification time differs."""
         try:
             state = path.stat()
             if state.st_size != self.size:
@@ -63,9 +63,9 @@ class ManifestEntry:
 
     input: Fingerprint
     settings: dict[str, Any]
-    """All settings that influence the content of the stems."""
+    """All settings that affect the content of the stems."""
     outputs: dict[str, Fingerprint]
-    """Path of each file, relative to the output folder -> its fingerprint."""
+    """Maps the path of each file, relative to the output folder, to its fingerprint."""
     facts: dict[str, Any]
     """Fields of `SplitResult`, such as frames and peaks."""
     source: str = ""
@@ -106,12 +106,12 @@ class Manifest:
         return _read(self._path(outputs))
 
     def detected(self) -> dict[str, ManifestEntry]:
-        """Return the records with fields that were detected in the track, by its path."""
+        """Return the records with detected fields, by track path."""
         records = filter(None, map(_read, (self.out / FOLDER).glob("*.json")))
         return {record.source: record for record in records if record.detected}
 
     def made(self) -> set[str]:
-        """Return the absolute paths of all recorded and unchanged files."""
+        """Return the absolute paths of all recorded files that are unchanged."""
         records = filter(None, map(_read, (self.out / FOLDER).glob("*.json")))
         fingerprints = {self.out / name: each for record in records for name, each in record.outputs.items()}
         return {os.path.abspath(path) for path, each in fingerprints.items() if each.fits(path)}
@@ -162,11 +162,11 @@ class Manifest:
         )
 
     def fingerprints(self, written: Mapping[Path, Path]) -> dict[str, Fingerprint]:
-        """Return the fingerprints of outputs; `written` maps their paths to those of their part files."""
+        """Return the fingerprints of outputs; `written` maps their paths to the paths of their part files."""
         return {self.relative(path): Fingerprint.of(place) for path, place in written.items()}
 
     def digests(self, outputs: Mapping[str, Path], fingerprints: Mapping[str, Fingerprint]) -> dict[str, str]:
-        """Return the digest of the file of each stem."""
+        """Return the digest of each stem's file."""
         return {stem: fingerprints[self.relative(path)].sha256 for stem, path in outputs.items()}
 
     def relative(self, path: Path) -> str:

@@ -20,9 +20,9 @@ from stemsplit.separation.separator import Samples
 
 
 def plan_writers(reader: Reader, outputs: Mapping[str, Path], options: OutputOptions) -> dict[str, Writer]:
-    """Return the writers of a track's stems, not yet open. Raise all errors that are known at this point.
+    """Return unopened writers for a track's stems, and raise all errors that are known before writing.
 
-    In a stem file all stems share one writer.
+    All stems of a stem file share one writer.
 
     Raises:
         EncodeError: the format does not support the stems, or a stem would overwrite the track itself.
@@ -60,10 +60,10 @@ def plan_writers(reader: Reader, outputs: Mapping[str, Path], options: OutputOpt
 def plan_stream(
     reader: Reader | RawReader, stream: BinaryIO, raw: RawFormat | None, depth: str
 ) -> StreamWriter:
-    """Return the writer of one stem to a stream: headerless samples of the format `raw`, or a WAV file.
+    """Return a writer of one stem to a stream: headerless PCM in the format `raw`, or WAV.
 
     Raises:
-        EncodeError: the sound has another sample rate or number of channels than `raw`.
+        EncodeError: the track has a different sample rate or number of channels than `raw`.
     """
     depth = reader.depth if depth == "same" else depth
     form = raw or RawFormat(reader.sample_rate, reader.channels, "f32" if depth == "32f" else f"s{depth}")
@@ -74,14 +74,14 @@ def plan_stream(
 
 
 def encoding_for(reader: Reader, path: Path, depth: str, bitrate: str | None) -> Encoding:
-    """Return the encoding of a file: a depth of `same` is that of its track, if the format supports it."""
+    """Return the encoding of a file; `same` means the track's depth, or 24 bits for a float track in FLAC."""
     if depth == "same":
         depth = "24" if (path.suffix.lower(), reader.depth) == (".flac", "32f") else reader.depth
     return Encoding(depth, bitrate)
 
 
 def _stem_encoding(reader: Reader, options: OutputOptions) -> Encoding:
-    """Return the encoding of a stem file's tracks; no codec of theirs holds floating point."""
+    """Return the encoding of a stem file's tracks, whose codecs do not support float samples."""
     depth = "24" if (options.depth, reader.depth) == ("same", "32f") else options.depth
     return Encoding(reader.depth if depth == "same" else depth, options.bitrate, codec=options.codec)
 
@@ -108,7 +108,7 @@ def peaks_of(writers: Mapping[str, Writer]) -> dict[str, float]:
 def clipping(writers: Mapping[str, Writer], gain_db: float) -> list[str]:
     """Return warnings about stems above full scale, with a remedy."""
     file = next(iter(writers.values()))
-    if file.format == "wav" and not file.clips:  # float samples store it without clipping
+    if file.format == "wav" and not file.clips:  # float samples do not clip
         return []
     peaks = file.peaks if isinstance(file, StemFile) else peaks_of(writers)
     return too_loud(peaks, gain_db, "were clipped" if file.clips else "will clip when played")

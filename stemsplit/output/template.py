@@ -22,11 +22,11 @@ STEM_FILE_TEMPLATE = "{folder}/{track}.{ext}"
 TAGS = ("artist", "albumartist", "title", "album", "date", "genre", "tracknumber", "bpm", "key")
 FIELDS = ("track", "folder", "stem", "ext", "model", "number", *TAGS)
 LONGEST_BYTES = 255 - len(".part")
-"""Limit of a name in UTF-8 bytes, with space for the longer name of the part file."""
+"""Maximum length of a name in UTF-8 bytes, with room for the suffix of a part file."""
 _UNKNOWN = {"artist": "unknown artist", "albumartist": "unknown artist", "album": "unknown album"}
 _UNKNOWN |= {"bpm": "unknown tempo", "key": "unknown key"}
 DETECTABLE = ("bpm", "key")
-"""Fields of the tags that can be detected in the sound, too."""
+"""Tag fields that can also be detected in the audio."""
 _NO_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 
 
@@ -34,8 +34,8 @@ def check(template: str, ext: str) -> set[str]:
     """Return the fields of a template.
 
     Raises:
-        TemplateError: it has unknown fields or unmatched braces, leads out of the output folder, or gives all
-            stems of a track the same name, unless the format stores them in one file.
+        TemplateError: it has unknown fields or unmatched braces, leads out of the output folder, lacks
+            `.{ext}`, or lacks `{stem}` (or has it, for a format that stores all stems in one file).
     """
     fields = re.findall(r"\{([^{}]*)\}", template)
     for field in fields:
@@ -60,9 +60,9 @@ def check(template: str, ext: str) -> set[str]:
 def fill(template: str, fields: Mapping[str, str]) -> Path:
     """Return the path for a template, relative to the output folder.
 
-    Tags are converted to NFC, without characters that file names cannot have. The track's own name and folder
-    stay as they are on the disk. A missing title is replaced by the track's name, other missing tags by
-    `unknown artist` and so on.
+    Tags are normalized to NFC, with `_` for characters that are invalid in file names. The track's own name
+    and folder stay as they are on the disk. A missing title is replaced by the track's name, other missing
+    tags by `unknown artist` and so on, or by nothing.
     """
     values = {name: _plain(fields.get(name) or _UNKNOWN.get(name, "")) for name in TAGS}
     values["title"] = values["title"] or fields["track"]
@@ -70,7 +70,7 @@ def fill(template: str, fields: Mapping[str, str]) -> Path:
     parts: list[str] = []
     for part in template.split("/"):
         filled = re.sub(r"\{(\w+)\}", lambda field: values[field[1]], part)
-        # A track can have several levels of folders, or none.
+        # A track's folder can have several levels, or none.
         parts += filled.split("/") if "{folder}" in part else [filled]
     return Path(*(_name(part) for part in parts if part))
 
@@ -85,8 +85,8 @@ def outputs(
 ) -> dict[str, Path]:
     """Return the path of each stem of a track, relative to the output folder.
 
-    The default template depends on the format; for a stem file, all stems have the same path. `known` are
-    fields that are not from the track itself. Tags are only read if the template uses them.
+    The default template depends on the format; for a stem file, all stems have the same path. `known` has
+    fields from other sources than the track's name and tags. Tags are read only if the template uses them.
     """
     if template is None:
         template = STEM_FILE_TEMPLATE if ext == STEM_FILE else DEFAULT_TEMPLATE
@@ -101,7 +101,7 @@ def outputs(
 
 
 def _tagged(track: Path) -> dict[str, str]:
-    """Return the fields that the tags of a track have."""
+    """Return the template fields in a track's tags."""
     tags = read_tags(track)
     found = {name: tags.text("initialkey" if name == "key" else name) for name in TAGS}
     found["tracknumber"] = found["tracknumber"].partition("/")[0]
@@ -111,18 +111,18 @@ def _tagged(track: Path) -> dict[str, str]:
 
 
 def detectable(track: Path, template: str | None) -> set[str]:
-    """Return those of `DETECTABLE` that a template uses and the track's tags do not have."""
+    """Return the fields in `DETECTABLE` that a template uses and the track's tags lack."""
     used = {field for field in DETECTABLE if f"{{{field}}}" in (template or "")}
     return used - _tagged(track).keys() if used else used
 
 
 def whole_bpm(text: str) -> str:
-    """Return a tempo as a whole number, and what is not a number as it is."""
+    """Return a tempo rounded to a whole number; other text is returned unchanged."""
     return str(round(float(text))) if re.fullmatch(r"\d{1,4}(\.\d*)?", text) else text
 
 
 def file_names(titles: Iterable[str]) -> list[str]:
-    """Return a name for each stem, all different and valid on every file system."""
+    """Return a file name for each stem title; names are unique, and valid on every file system."""
     names: list[str] = []
     for title in titles:
         plain = _plain(title).encode("utf-8")[:100].decode("utf-8", "ignore").strip(" .") or "stem"
@@ -137,13 +137,13 @@ def file_names(titles: Iterable[str]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Replace characters that file names cannot have on some operating system."""
+    """Convert text to NFC, and replace characters that some operating system forbids in file names."""
     text = unicodedata.normalize("NFC", text)
     return "".join("_" if c in '/\\:*?"<>|' or not c.isprintable() else c for c in text).strip()
 
 
 def _name(part: str) -> str:
-    """Return a valid name for some text: not reserved, and not too long."""
+    """Return a valid file name for a text: not reserved, and not too long."""
     if part in (".", "..") or part.partition(".")[0].lower() in _NO_NAMES:
         part = f"_{part}"
     if len(_bytes(part)) <= LONGEST_BYTES:
@@ -167,5 +167,5 @@ def key(path: Path) -> str:
 
 
 def place(path: Path) -> str:
-    """Return the absolute path on its file system."""
+    """Return an absolute path, or a remote path unchanged."""
     return str(path) if is_remote(path) else os.path.abspath(path)
