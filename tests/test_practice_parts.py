@@ -247,6 +247,8 @@ def test_a_given_tempo_is_where_the_tracked_beats_are():
     assert len(found.times_seconds) == 8
     given = grid.grid(PracticeOptions(bpm=120, first_beat=11.5, meter=4), None, 10.0, 4.0)
     assert given.times_seconds[0] == pytest.approx(1.5)
+    from_loop = grid.grid(PracticeOptions(bpm=120, meter=4, loop=(10.7, 14.0)), None, 10.0, 4.0)
+    np.testing.assert_allclose(from_loop.times_seconds[from_loop.downbeats], [0.7, 2.7])
     early = grid.grid(PracticeOptions(bpm=120, first_beat=1.0, meter=4, loop=(12.0, 14.0)), None, 10.0, 4.0)
     assert early.times_seconds[0] == pytest.approx(1.0), "bars go on from the first one"
 

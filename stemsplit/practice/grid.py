@@ -14,7 +14,8 @@ from stemsplit.practice.options import PracticeOptions
 def grid(wanted: PracticeOptions, tracked: Beats | None, start: float, duration: float) -> Beats:
     """Return the beats of the part of a song that starts at `start` and lasts `duration` seconds.
 
-    If a meter is given without a first beat, bars begin at the beat nearest to the start of the loop.
+    Without a first beat, bars of a given meter begin at the beat nearest to the start of the loop, and an
+    even grid begins there if no beats were tracked.
 
     Raises:
         StemsplitError: no beats were found, and no tempo is given.
@@ -25,8 +26,7 @@ def grid(wanted: PracticeOptions, tracked: Beats | None, start: float, duration:
         raise StemsplitError("No beats were found", "give the tempo with --bpm and --first-beat")
     if wanted.meter is None:
         return tracked
-    begin = (wanted.loop[0] - start) if wanted.loop else 0.0
-    nearest = int(np.abs(tracked.times_seconds - begin).argmin())
+    nearest = int(np.abs(tracked.times_seconds - _loop_start(wanted, start)).argmin())
     return replace(tracked, beats_per_bar=wanted.meter, first_downbeat=nearest)
 
 
@@ -38,8 +38,12 @@ def _even(wanted: PracticeOptions, bpm: float, tracked: Beats | None, start: flo
     elif tracked is not None:
         turns = np.exp(2j * np.pi * tracked.times_seconds / period).sum()
         first = float(np.angle(turns)) / (2 * np.pi) * period
-        begin = (wanted.loop[0] - start) if wanted.loop else 0.0
-        first += round((begin - first) / period) * period
+        first += round((_loop_start(wanted, start) - first) / period) * period
     else:
-        first = 0.0
+        first = _loop_start(wanted, start)
     return Beats.from_bpm(bpm, first % (period * (wanted.meter or 1)), duration, wanted.meter)
+
+
+def _loop_start(wanted: PracticeOptions, start: float) -> float:
+    """Return the start of the loop, or of the song, in seconds from `start`."""
+    return wanted.loop[0] - start if wanted.loop else 0.0

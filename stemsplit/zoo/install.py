@@ -41,7 +41,7 @@ def add(file: Path, name: str | None = None, config: Path | None = None) -> Inst
             raise not_found(path)
     name = name or file.stem
     check_name(name)
-    kind = _kind(file, config)
+    kind = _kind(file)
     target = installed.folder() / f"{name}{foreign.kind(kind).SUFFIX}"
     page = target.with_name(f"{name}{installed.SUFFIX}")
     with _hints(), claim([page]):
@@ -109,7 +109,7 @@ def remove(name: str) -> InstalledCard | None:
     return card
 
 
-def _kind(file: Path, config: Path | None) -> str:
+def _kind(file: Path) -> str:
     """Return the kind of a file, from its suffix, and from its header if it is a safetensors file."""
     suffix = file.suffix.lower()
     if suffix == ".onnx":
