@@ -26,6 +26,7 @@ SYSTEMS = {
     "ideal ratio": "ideal ratio mask",
     "ideal wiener": "ideal multichannel Wiener filter",
 }
+BLEED = ("bleedless", "fullness")
 BINS = {
     "accuracy": "accuracy",
     "base_rate": "base rate",
@@ -126,6 +127,12 @@ def _scores(card: ModelCard, split: str, scores: dict[str, Any]) -> list[str]:
         songs + " SDR in dB over each whole excerpt; higher is better.",
         _table("SDR", card.stems, sdr),
     ]
+    bleed = {name: cells(scores.get(card.mask, {}), card.stems, name, 1) for name in BLEED}
+    if any(value != "-" for row in bleed.values() for value in row):
+        lines += [
+            "From 0 to 100, of the default mask: how free a stem is of the others, and how complete it is.",
+            _table("Bleed", card.stems, bleed),
+        ]
     if "bins" not in scores:  # waveform networks have no masks
         return lines
     bins = {text: cells(scores["bins"], card.stems, name, 3) for name, text in BINS.items()}
