@@ -58,6 +58,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "default": {},
     "--runtime torch": {"runtime": "torch"},
     "--mask soft": {"mask": "soft"},
+    "--fast": {"fast": True},
     f"--model {CNN}": {"model": CNN},
     f"--model {CNN} --fast": {"model": CNN, "fast": True},
     f"--model {CNN} --runtime torch": {"model": CNN, "runtime": "torch"},
