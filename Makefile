@@ -34,7 +34,7 @@ PYTEST = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses
 test: setup
 	$(PYTEST) $(PYTEST_OPTIONS)
 
-## the quick tests, under two minutes: no training, cluster, browser, ffmpeg or process of its own
+## the quick tests, a minute: no training, cluster, browser, ffmpeg or process of its own
 test-fast: setup
 	$(PYTEST) -m "not slow and not subprocess" $(PYTEST_OPTIONS)
 

@@ -114,6 +114,7 @@ def test_the_stereo_image(sound, image):
     assert (found.seconds, found.peak) == (1, pytest.approx(np.abs(sound).max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "least", "most"), [("a.mp3", 15_500, 17_500), ("a.wav", None, None)])
 def test_where_an_encoder_has_cut(tmp_path, name, least, most):
     with Writer(tmp_path / name, Signal(RATE, 2), Encoding(bitrate="128k" if least else None)) as writer:

@@ -71,6 +71,7 @@ def test_every_package_has_a_layer():
     assert {home(module) for module in TREES} == set(LEVELS)
 
 
+@pytest.mark.slow
 def test_imports_point_one_way():
     imports = [(module, name) for module, tree in TREES.items() for name in imported(tree) - {home(module)}]
     assert len(imports) > 300
@@ -91,6 +92,7 @@ def test_every_kind_of_import_is_seen(code, names):
     assert imported(ast.parse(code)) == names
 
 
+@pytest.mark.slow
 def test_only_the_zoo_interprets_the_name_of_a_model():
     """Others ask `ModelRef.parse`, once, and then the object that it returns."""
     found = {module: names_interpreted(tree) for module, tree in TREES.items()}
@@ -125,6 +127,7 @@ def test_every_kind_of_interpretation_is_seen(code):
     assert names_interpreted(ast.parse(code)) == [code]
 
 
+@pytest.mark.slow
 def test_functions_take_few_parameters():
     found = [
         (module, name) for module, tree in TREES.items() for name in functions_with_many_parameters(tree)
@@ -165,6 +168,7 @@ def test_modules_are_short():
     assert {module for module, count in lines.items() if count > MOST_LINES} == set()
 
 
+@pytest.mark.slow
 def test_librosa_is_imported_after_its_caches_are_prepared():
     """Without them it does not load where the home folder is missing or read-only."""
     found = {module: unprepared(tree) for module, tree in TREES.items()}

@@ -71,6 +71,7 @@ def pieces(sound: Block, size: int) -> Iterator[Block]:
 # Reading
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["wav", "flac", "ogg", "mp3", "m4a"])
 @pytest.mark.parametrize("rate", [RATE, 48_000])
 @settings(max_examples=3, deadline=None)
@@ -94,6 +95,7 @@ def test_blocks_of_one_frame_give_the_same_sound(name, songs):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["wav", "aiff", "flac", "ogg", "mp3", "m4a"])
 @pytest.mark.parametrize(("start", "duration"), [(0, 0.1), (0.5, None), (0.30001, 0.7), (1.2, 60), (0, 1e-9)])
 def test_a_part_is_exact_to_the_sample(name, start, duration, songs):
@@ -141,6 +143,7 @@ def test_six_channels_are_refused_with_a_way_out(tmp_path):
     assert "--downmix" in refusal.value.hint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["-i.m4a", "a\nb.mp3", "日本 Ünï 🎵.m4a", "http:x.m4a", "%d.mp3", "'; rm $x.m4a"]
 )
@@ -154,6 +157,7 @@ def test_odd_names_are_only_names(name, songs, tmp_path, monkeypatch):
     assert [entry.name for entry in Path().iterdir()] == [name]
 
 
+@pytest.mark.slow
 def test_a_playlist_cannot_open_the_network(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.2)
@@ -231,6 +235,7 @@ def test_a_folder_is_an_error(tmp_path):
         Reader(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["wav", "aiff", "flac", "mp3", "m4a"])
 def test_of_a_truncated_file_what_decodes_is_used(name, songs, tmp_path, capfd):
     path = tmp_path / f"half.{name}"
@@ -263,6 +268,7 @@ def test_a_truncated_ogg_is_reported(missing, songs, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_an_m4a_without_its_index_says_so(songs, tmp_path):
     command: list[Any] = [
         str(ffmpeg.executable()),
@@ -350,6 +356,7 @@ def stand_in(tmp_path_factory, monkeypatch):
     return replace
 
 
+@pytest.mark.slow
 def test_a_talkative_ffmpeg_cannot_block_us(stand_in, tmp_path):
     stand_in(
         "import os, struct, time\n"
@@ -365,6 +372,7 @@ def test_a_talkative_ffmpeg_cannot_block_us(stand_in, tmp_path):
     assert reader.warnings == ["`a.xyz` is damaged (so sad); the part that decodes was used."]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["sys.stdin.buffer.read(9)", "sys.stdin.buffer.read()", ""])
 @pytest.mark.parametrize("blocks", [0, 1, 9])
 def test_an_ffmpeg_that_dies_is_an_error_with_its_reason(program, blocks, stand_in, tmp_path):
@@ -451,6 +459,7 @@ def small_disk() -> Iterator[Path]:
         subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("format", "with_ffmpeg"), [(format, True) for format in FORMATS] + [("wav", False), ("flac", False)]
 )

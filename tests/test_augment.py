@@ -140,6 +140,7 @@ def test_polarity_turns_stems_upside_down_one_by_one():
     assert not (draws(Augmentation()) < 0).any()
 
 
+@pytest.mark.slow
 def test_some_stems_are_dropped_but_never_all_that_are_heard():
     silent = draws(Augmentation(drop=0.3))[..., 0] == 0
     assert silent[:, :4].mean() == pytest.approx(0.3, abs=0.03)
@@ -180,6 +181,7 @@ def test_images_are_mono_narrower_wider_and_one_sided():
     assert 20 * np.log10(sides[sides > 0]).min() == pytest.approx(-60, abs=1)
 
 
+@pytest.mark.slow
 def test_equalising_is_smooth_and_as_strong_as_asked_for():
     flat = {"gain_db": 0.0, "level_db": (0.0, 0.0)}
     curves = decibels(draws(Augmentation(equalise_db=4, **flat)))
@@ -192,6 +194,7 @@ def test_equalising_is_smooth_and_as_strong_as_asked_for():
     assert draws(Augmentation(**flat)).shape[-1] == 1
 
 
+@pytest.mark.slow
 def test_noise_is_as_loud_as_asked_for_beside_the_mixture(music):
     mixture = np.ascontiguousarray(STFT.transform(music[:, : STFT.samples(FRAMES)])[..., :BINS])
     rng = np.random.default_rng(7)

@@ -43,6 +43,7 @@ def test_shared_columns_equal_window_by_window(count):
     torch.testing.assert_close(shared, reference, atol=EQUAL, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 3, 10])
 def test_every_third_window_is_the_same_as_among_all(count):
     network = random_network(1)
@@ -68,6 +69,7 @@ def test_shared_columns_equal_window_by_window_on_trained_weights(stem):
     torch.testing.assert_close(shared, reference, atol=EQUAL, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 3])
 def test_both_forms_learn_alike(step):
     network = random_network(2)

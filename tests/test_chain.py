@@ -106,6 +106,7 @@ def test_a_first_that_is_fitted_needs_no_temporary_file(monkeypatch):
     np.testing.assert_allclose(whole(chain, mixture).sum(axis=0), mixture, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_was_kept_is_closed_with_the_separator():
     kept = Kept(FIRST.spec)
     kept.append(np.zeros((3, 2, 10), np.float32))
@@ -227,6 +228,7 @@ def stems(music, running):
     return stemsplit.split(music, 44_100, threads=1, then={"vocals": CNN}, **options), options
 
 
+@pytest.mark.slow
 def test_the_api_takes_a_chain(stems, music):
     found, options = stems
     assert tuple(found) == NAMES

@@ -292,6 +292,7 @@ def test_a_bad_configuration_is_json_too(pipeline, monkeypatch):
     assert [event["code"] for event in events(result.stdout)] == ["config"]
 
 
+@pytest.mark.slow
 def test_the_json_of_live_and_evaluate_is_no_event(pipeline):
     assert run("live", "--json").stdout == run("evaluate", "--json", "x.json").stdout == ""
 
@@ -327,6 +328,7 @@ def test_json_has_one_object_a_track_and_nothing_else(pipeline):
     }
 
 
+@pytest.mark.slow
 def test_json_tells_how_far_a_track_is_but_not_at_every_step(pipeline, monkeypatch):
     monkeypatch.setattr(console, "EVERY_SECONDS", 0.0)
     (progress,) = (e for e in events(run("--json", "a.wav").stdout) if e["event"] == "progress")
@@ -359,6 +361,7 @@ def test_verbose_names_the_model_and_the_device(pipeline):
     assert "drums         #####################...   -6.0 dBFS" in said
 
 
+@pytest.mark.slow
 def test_the_bar_goes_to_stderr_alone(monkeypatch, capfd):
     pty = pytest.importorskip("pty")
     ours, theirs = pty.openpty()
@@ -393,6 +396,7 @@ def test_json_tells_of_a_model_that_cannot_be_loaded(pipeline):
     assert events(result.stdout)[0]["code"] == "model"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="file names are text here")
 def test_names_that_are_no_text(pipeline):
     name = os.fsdecode(b"caf\xe9\x1b[31m.wav")
@@ -434,6 +438,7 @@ def test_the_command_to_go_on_is_not_longer_than_one_reads(pipeline, monkeypatch
     assert "resume with the same command and --skip-existing\n" in run("a.wav", "b.wav").stderr
 
 
+@pytest.mark.slow
 def test_paths_of_tracks_that_are_done_are_printed_as_those_of_others(pipeline, monkeypatch):
     monkeypatch.setattr(BatchRunner, "is_done", lambda runner, job: job.track.path.name == "a.wav")
     run("a.wav", "--daw", "reaper")
@@ -666,6 +671,7 @@ def test_the_defaults_and_choices_are_the_package_s():
     assert inspect.signature(loading.load_separator).parameters["model"].default == DEFAULT_MODEL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", [None, *VERBS])
 def test_help_is_a_command_too(verb):
     words = [verb] if verb else []
@@ -697,6 +703,7 @@ def complete(line: str, shell: str = "bash") -> list[str]:
     return [line.partition("\t")[0] for line in result.stdout.splitlines() if line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 @pytest.mark.parametrize(
     ("line", "offered"),
@@ -817,6 +824,7 @@ def test_json_gives_the_code_of_a_stem_that_the_model_lacks(tmp_path, monkeypatc
     assert event["code"] == "stem"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "name", "hint"),
     [

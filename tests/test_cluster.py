@@ -134,6 +134,7 @@ def separator():
     return mask_separator()
 
 
+@pytest.mark.slow
 def test_a_track_that_was_finished_is_not_done_again(runner, separator):
     (job, *_) = runner.options.plan(find_tracks(["album"]).tracks)
     done = runner.run_once(job, separator)
@@ -144,6 +145,7 @@ def test_a_track_that_was_finished_is_not_done_again(runner, separator):
     assert (again, times(Path("out"))) == (done, written)
 
 
+@pytest.mark.slow
 def test_a_track_that_was_half_finished_is_done_again(runner, separator):
     (job, *_) = runner.options.plan(find_tracks(["album"]).tracks)
     done = runner.run_once(job, separator)
@@ -186,6 +188,7 @@ def test_tracks_elsewhere_are_found(elsewhere):
     ]
 
 
+@pytest.mark.slow
 def test_stems_elsewhere_are_those_that_would_be_here(elsewhere, separator):
     near = BatchRunner(BatchOptions.of(out=Path("out")))
     (here, *_) = near.options.plan(find_tracks(["album/00.wav"]).tracks)
@@ -200,6 +203,7 @@ def test_stems_elsewhere_are_those_that_would_be_here(elsewhere, separator):
     assert not [path for path in (elsewhere / "out").rglob("*") if str(path).endswith(".part")]
 
 
+@pytest.mark.slow
 def test_what_is_done_elsewhere_is_remembered_there(elsewhere, separator):
     runner = BatchRunner(BatchOptions.of(out=elsewhere / "out", skip_existing=True))
     (job,) = runner.options.plan(find_tracks([str(elsewhere / "music")]).tracks)
@@ -216,6 +220,7 @@ def test_what_is_done_elsewhere_is_remembered_there(elsewhere, separator):
     assert not runner.is_done(job)
 
 
+@pytest.mark.slow
 def test_stems_elsewhere_are_not_replaced_unasked(elsewhere, separator):
     options = BatchOptions.of(out=elsewhere / "out")
     (job,) = options.plan(find_tracks([str(elsewhere / "music")]).tracks)

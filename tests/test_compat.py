@@ -96,6 +96,7 @@ def test_openunmix_needs_no_torchaudio(monkeypatch):
     assert sys.modules.get("torchaudio") is before or hasattr(sys.modules["torchaudio"], "load")
 
 
+@pytest.mark.slow
 @needs("openunmix")
 def test_openunmix_gets_its_weights_from_us():
     import torch

@@ -107,6 +107,7 @@ def test_values_are_read_as_on_the_command_line(user):
     assert params["two_stems"] == "vocals"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"),
     [("format", "aiff"), ("batch", "0"), ("batch", "x"), ("start", "x"), ("depth", "8"), ("gain", "90")],
@@ -124,6 +125,7 @@ def test_what_the_command_line_refuses_is_refused_everywhere(name, value, user, 
     assert settings.variable(name) in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lines", "message", "hint"),
     [
@@ -159,6 +161,7 @@ def test_a_wrong_file_is_named_with_the_line(lines, message, hint, user):
     assert "\n\nhint: " in result.stderr
 
 
+@pytest.mark.slow
 def test_a_wrong_file_is_told_of_even_where_it_does_not_count(user):
     write(user, 'format = "aiff"')
     assert run("a.wav", "-f", "wav").exit_code == 2
@@ -231,6 +234,7 @@ def test_a_bitrate_waits_for_a_format_that_has_one(user):
     assert run("a.wav").exit_code == 2
 
 
+@pytest.mark.slow
 def test_a_project_s_file_cannot_have_files_replaced(user, project, home, monkeypatch):
     for path in (project, home / "music" / "album" / settings.NAME):
         write(path, "force = true")
@@ -327,6 +331,7 @@ def test_a_named_file_is_the_only_one(user, project, home, monkeypatch):
     assert result.stderr.startswith("error: `gone.toml` cannot be read: No such file")
 
 
+@pytest.mark.slow
 def test_what_a_project_says_is_told(project, user):
     write(project, 'format = "flac"', "jobs = 2")
     write(user, "gain = -1")
@@ -373,6 +378,7 @@ def test_the_files_looked_at(user, project, home):
     ]
 
 
+@pytest.mark.slow
 def test_a_mistyped_variable_is_told(monkeypatch):
     monkeypatch.setenv("STEMSPLIT_FROMAT", "flac")
     warning = "warning: STEMSPLIT_FROMAT sets no option; did you mean STEMSPLIT_FORMAT?\n"
@@ -442,6 +448,7 @@ def test_a_tilde_is_the_home_folder(word, end, home):
         assert settings.expanded(other) == other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["--out=~/there", "-o~/there", "variable", "file"])
 def test_a_tilde_is_expanded_wherever_a_path_is_said(way, user, home, monkeypatch):
     soundfile.write("a.wav", np.zeros((999, 2)), 44_100)

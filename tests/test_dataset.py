@@ -212,6 +212,7 @@ def test_an_interrupted_song_leaves_nothing(data, tmp_path, monkeypatch):
     assert decoded(data, tmp_path / "cache")
 
 
+@pytest.mark.slow
 def test_one_stem_at_a_time_is_in_memory(tmp_path):
     second = np.ones((2, SAMPLE_RATE), np.float32)
     names = [f"stem{number}" for number in range(12)]

@@ -318,6 +318,7 @@ def test_nothing_half_written_stays(tmp_path, monkeypatch):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["bass.wav", path.name, "vocals.ogg"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", daw.SUFFIXES)
 def test_memory_does_not_grow_with_the_stems(tmp_path, kind):
     with soundfile.SoundFile(tmp_path / "long.wav", "w", 44_100, 2) as file:
@@ -377,6 +378,7 @@ def test_the_tempo_is_the_mixtures_where_it_lies_there(tmp_path):
     assert set(placed(folder / "song.dawproject")) == {"bass"}
 
 
+@pytest.mark.slow
 def test_what_cannot_be_done_is_said_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setattr("stemsplit.analysis.music.analyse_stems", None)
     folder = write_stems(tmp_path / "song")

@@ -67,6 +67,7 @@ VERBS = GROUP.commands
 PAGE = cli.reference()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_reference_says_of_a_verb_what_its_help_says(verb):
     section = PAGE.partition(f"\n## stemsplit {verb} {{#{cli.anchor(verb)}}}\n")[2].partition("\n## ")[0]
@@ -112,6 +113,7 @@ def test_the_page_of_events_has_every_field_of_the_schema():
     assert "| `outputs.STEM.sha256` | string | optional. Digest of the file. Not from `unpack`. |" in page
 
 
+@pytest.mark.slow
 def test_the_example_of_events_is_valid():
     schema = json.loads(included.SCHEMA.read_text(encoding="utf-8"))
     page = (included.DOCS / "reference" / "events.md").read_text(encoding="utf-8")

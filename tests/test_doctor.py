@@ -26,6 +26,7 @@ def examine(**options) -> tuple[int, dict[str, dict]]:
     return result.exit_code, {check["name"]: check for check in map(json.loads, result.stdout.splitlines())}
 
 
+@pytest.mark.slow
 def test_all_that_is_needed_works(model):
     status, checks = examine()
     assert status == 0
@@ -47,6 +48,7 @@ def test_it_says_how_a_model_runs(model, monkeypatch):
     assert checks["runs"]["hint"] == "buy one"
 
 
+@pytest.mark.slow
 def test_without_openvino_it_says_what_is_lost(model, monkeypatch):
     def version(name):
         raise PackageNotFoundError(name)
@@ -78,6 +80,7 @@ def test_a_package_that_does_not_load_is_essential(model, monkeypatch):
     assert checks["small"]["ok"], "the rest is still looked at"
 
 
+@pytest.mark.slow
 def test_a_damaged_model_is_essential(model, monkeypatch):
     def read_card(path):
         raise BadWeights("It is damaged", "get it again")

@@ -31,6 +31,7 @@ def shown(command: str) -> str:
     return words(CliRunner(env={"COLUMNS": "400"}).invoke(app, [*command.split(), "--help"]).stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", EXAMPLES)
 def test_help_ends_with_examples_of_the_command(command):
     expected = cli.examples(EXAMPLES[command])
@@ -52,11 +53,13 @@ def test_an_example_names_commands_and_options_that_exist(line):
     assert context.command.name == name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["", *GROUP.commands])
 def test_help_names_no_types_of_python(command):
     assert not re.findall(r"<(?:bool|str|int|float|path|list\b.*?)>", shown(command), re.IGNORECASE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", GROUP.commands)
 def test_no_text_is_lost_in_help(command):
     text = shown(command)

@@ -49,6 +49,7 @@ def one_sentence(done):
     return said
 
 
+@pytest.mark.slow
 def test_what_was_added_separates_and_is_removed(folder):
     assert add("--name", "mine").exit_code == 0
     assert {path.name for path in folder.iterdir()} == {"mine.onnx", "mine.json"}
@@ -62,6 +63,7 @@ def test_what_was_added_separates_and_is_removed(folder):
 NAMES = ["a+b", "a:b", "a/b", "..", ".a", "add", "remove", "best", "binary-mask-cnn", "projet", "x" * 65]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_that_means_something_else_is_refused(folder, name):
     assert f"`{name}`" in one_sentence(add("--name", name))
@@ -134,6 +136,7 @@ BAD_FILES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD_FILES)
 def test_a_bad_file_leaves_nothing(folder, name):
     make, said = BAD_FILES[name]
@@ -169,6 +172,7 @@ BAD_DESCRIPTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD_DESCRIPTIONS)
 def test_a_bad_description_leaves_nothing(folder, name):
     Path("tiny.json").write_text(BAD_DESCRIPTIONS[name]())
@@ -182,6 +186,7 @@ def test_a_description_cannot_choose_other_files(folder):
     assert {path.name for path in folder.iterdir()} == {"tiny.onnx", "tiny.json"}
 
 
+@pytest.mark.slow
 def test_a_file_that_was_changed_does_not_run(folder, music):
     add()
     with (folder / "tiny.onnx").open("r+b") as file:
@@ -195,6 +200,7 @@ def test_a_file_that_was_changed_does_not_run(folder, music):
     assert CliRunner().invoke(app, ["models", "remove", "tiny"]).exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["{", "[]", "[" * 200_000, '{"name": "other"}', "x" * (1 << 20) + "x"])
 def test_a_damaged_page_does_not_hide_other_models(folder, tmp_path, text):
     install_tiny(tmp_path, "good", STEMS)

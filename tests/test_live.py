@@ -59,6 +59,7 @@ def offline(separator, music: np.ndarray) -> np.ndarray:
 # The engine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("block_ms", "pieces"), [(10, 999), (100, 4608), (130, 4608), (250, 10**6)])
 def test_it_is_what_is_made_offline(block_ms, pieces, music):
     music = music[:, : SAMPLE_RATE // 2 + 1]
@@ -73,6 +74,7 @@ def test_it_is_what_is_made_offline(block_ms, pieces, music):
     assert abs(offline(separator, music)[0]).max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY_METHOD)
 def test_so_it_is_with_every_method(name, music):
     separator, short = METHODS[name](), music[:, :30_001]
@@ -81,6 +83,7 @@ def test_so_it_is_with_every_method(name, music):
     np.testing.assert_allclose(found, stems_of(offline(separator, short)), atol=1e-5, strict=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("piece", [1, 441, 5000])
 def test_it_is_never_further_behind_than_its_latency(fast, piece, music):
@@ -202,6 +205,7 @@ def piped(stream, raw, *, wav=False, length=None, most=None):
     return out.getvalue(), pipe
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("most", "frames"), [(1, 1000), (8, 9000), (4099, 40_001), (1 << 20, 40_001)])
 def test_a_stream_in_drops_comes_out_whole(most, frames, music):
     short = music[:, :frames]
@@ -214,6 +218,7 @@ def test_a_stream_in_drops_comes_out_whole(most, frames, music):
     assert pipe.summary.times_real_time > 0
 
 
+@pytest.mark.slow
 def test_a_wav_stream_ends_where_it_says(music):
     file = io.BytesIO()
     soundfile.write(file, music[:, :20_000].T, SAMPLE_RATE, "PCM_24", format="WAV")
@@ -256,6 +261,7 @@ def test_what_is_no_wav_stream_is_refused(data, what):
         read_header(io.BytesIO(data))
 
 
+@pytest.mark.slow
 def test_half_a_frame_and_clipping_are_told(music):
     raw = RawFormat(SAMPLE_RATE, 2, "s16")
     out = io.BytesIO()
@@ -338,6 +344,7 @@ def fake(inputs=2, outputs=2):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("inputs", "outputs"), [(2, 2), (1, 2), (8, 1)])
 def test_a_card_plays_what_is_made_offline_later_by_what_it_says(inputs, outputs, music, monkeypatch):
     monkeypatch.setitem(sys.modules, "sounddevice", fake(inputs, outputs))
@@ -414,6 +421,7 @@ def shipped(monkeypatch):
     monkeypatch.setattr("stemsplit.live.engine.load", loaded)
 
 
+@pytest.mark.slow
 def test_plain_samples_through_the_program(shipped, music):
     result = run("--raw", "44100:2:f32", "--stem", "drums", input=RAW.encode(music))
     assert result.exit_code == 0, result.stderr
@@ -438,6 +446,7 @@ def test_a_preset_through_the_program(shipped, music):
     assert summary["latency_ms"] == pytest.approx(278.64, abs=0.01)
 
 
+@pytest.mark.slow
 def test_cards_through_the_program(shipped, music, monkeypatch):
     monkeypatch.setitem(sys.modules, "sounddevice", fake())
     FakeStream.recording = music
@@ -452,6 +461,7 @@ def test_cards_through_the_program(shipped, music, monkeypatch):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "code", "what"),
     [
@@ -521,6 +531,7 @@ def test_who_stops_listening_ends_it(music):
         assert process.stderr.read() == b""
 
 
+@pytest.mark.slow
 def test_a_form_of_samples_that_is_none_is_wrong_usage():
     result = CliRunner().invoke(app, ["live", "--stem", "vocals", "--raw", "44100:2"], input=b"x")
     assert result.exit_code == 2

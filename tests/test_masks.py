@@ -19,6 +19,7 @@ from stemsplit.dsp.wiener import wiener
 PROBABILITIES = arrays(np.float32, (4, 2, 5), elements=st.floats(0, 1, width=32))
 
 
+@pytest.mark.slow
 @given(PROBABILITIES)
 @pytest.mark.parametrize("rule", [binary, soft])
 def test_masks_of_all_stems_add_up_to_one(rule, probabilities):
@@ -28,6 +29,7 @@ def test_masks_of_all_stems_add_up_to_one(rule, probabilities):
     assert masks.dtype == np.float32
 
 
+@pytest.mark.slow
 @given(PROBABILITIES)
 @pytest.mark.parametrize("rule", [binary, soft])
 def test_a_mask_on_its_own_leaves_the_rest_to_its_complement(rule, probabilities):
@@ -38,6 +40,7 @@ def test_a_mask_on_its_own_leaves_the_rest_to_its_complement(rule, probabilities
     np.testing.assert_array_equal(alone, masks[:1])  # whatever the other networks say
 
 
+@pytest.mark.slow
 @given(PROBABILITIES)
 @pytest.mark.parametrize("rule", [binary, soft])
 def test_masks_leave_the_probabilities_alone(rule, probabilities):
@@ -83,6 +86,7 @@ def test_the_band_above_gets_the_mean_of_the_top():
     assert extend_to_full_band(masks, 513).shape == masks.shape
 
 
+@pytest.mark.slow
 @given(PROBABILITIES)
 def test_joint_masks_add_up_to_one(probabilities):
     scaling = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)

@@ -111,6 +111,7 @@ def test_si_sdr_is_museval_s_of_the_sources_with_filters_of_one_tap(song):
         assert si_sdr(reference, estimate) == pytest.approx(theirs[0][0, 0], abs=0.01)
 
 
+@pytest.mark.slow
 def test_bss_eval_is_the_median_over_seconds(song):
     references, estimates = song
     references[0, :, RATE : 2 * RATE] = 0  # no second in which one stem is silent counts for any
@@ -134,6 +135,7 @@ def test_a_stem_silent_throughout_is_left_out_of_bss_eval(song, silent):
     assert [name for name, value in scores["drums"].items() if math.isnan(value)] == ["museval_sir_db"]
 
 
+@pytest.mark.slow
 def test_bss_eval_stands_references_that_are_the_same_in_both_channels(song):
     references, estimates = song
     references[:, 1] = references[:, 0]
@@ -141,6 +143,7 @@ def test_bss_eval_stands_references_that_are_the_same_in_both_channels(song):
     assert np.isfinite([*scores["vocals"].values()]).all()
 
 
+@pytest.mark.slow
 def test_bss_eval_stands_references_without_high_frequencies():
     # As lossy formats leave them. Rounding to 16 bits is what keeps the filters from growing there.
     rng = np.random.default_rng(440)
@@ -190,6 +193,7 @@ def test_our_share_of_museval_changes_nothing_in_it(stems):
         np.testing.assert_allclose(ours, theirs, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_references_are_factored_once_for_all_estimates(song, monkeypatch):
     references, estimates = song
     first = bss_eval(["vocals", "drums"], references, estimates, RATE)

@@ -354,6 +354,7 @@ def test_streamed_equals_whole_file_and_stems_sum_to_the_mixture(made, kind):
     assert np.abs(whole).max(axis=(1, 2)).min() > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SLOW[:5])
 def test_a_segment_is_what_the_package_gives(made, kind):
     text, outputs, _, _, segment = KINDS[kind]
@@ -438,6 +439,7 @@ def test_a_checkpoint_that_grows_is_refused(made):
     assert "more than its size" in refused(path, config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -455,6 +457,7 @@ def test_the_usual_containers_are_opened(made, wrap):
     msst.load(card, installed.weights(card), CPU)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -547,6 +550,7 @@ def test_the_residual_gets_a_name(named, target, outputs, residual):
     assert msst._stems({"instruments": named, "target_instrument": target}, {}) == (outputs, residual)
 
 
+@pytest.mark.slow
 def test_the_command_line_adds_splits_and_removes(made, tmp_path):
     path, config, _ = made()
     run = CliRunner()
@@ -562,6 +566,7 @@ def test_the_command_line_adds_splits_and_removes(made, tmp_path):
     assert not list(installed.folder().glob("*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "options", "error"),
     [
@@ -578,6 +583,7 @@ def test_what_cannot_run_as_asked_is_refused(made, text, options, error):
         ModelRef.parse("model").load(RuntimeOptions(device="cpu", **options))
 
 
+@pytest.mark.slow
 def test_half_precision_as_on_a_gpu_is_close(made):
     for text in (BS_ROFORMER, MEL_BAND_ROFORMER, MDX23C):
         path, config, _ = made(text)
@@ -591,6 +597,7 @@ def test_half_precision_as_on_a_gpu_is_close(made):
         assert 0 < np.linalg.norm(half - exact) < 0.05 * np.linalg.norm(exact)
 
 
+@pytest.mark.slow
 def test_two_segments_at_a_time_give_the_same_stems(made):
     path, config, _ = made(MEL_BAND_ROFORMER)
     install.add(path, None, config)

@@ -106,6 +106,7 @@ def test_the_registry_says_what_a_network_is(name):
             assert masks.std() > 1e-4
 
 
+@pytest.mark.slow
 @EVERY_LIGHT
 def test_a_network_hears_as_far_as_the_registry_says_and_no_further(name):
     entry = registry.REGISTRY[name]
@@ -127,6 +128,7 @@ def test_a_network_hears_as_far_as_the_registry_says_and_no_further(name):
         torch.testing.assert_close(shifted, before[:, :, entry.context.stride :], atol=tolerance, rtol=0)
 
 
+@pytest.mark.slow
 @EVERY
 def test_what_a_network_learns_from_is_what_the_engine_gives_it(name):
     """One step of training, from a batch of songs."""
@@ -239,6 +241,7 @@ def test_both_runtimes_give_the_same(name, music):
     assert np.abs(found["torch"]).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", slow_but(QUICK, (name for name in LIGHT if registry.REGISTRY[name].joint)))
 def test_some_stems_of_a_network_for_all_are_what_they_are_among_all(name, music):
     running = RuntimeOptions(runtime="torch", device="cpu", precision="float32", threads=1)

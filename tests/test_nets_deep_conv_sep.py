@@ -67,6 +67,7 @@ def test_frames_are_the_fade_of_two_excerpts():
     assert expected.std() > 0.02
 
 
+@pytest.mark.slow
 def test_reach_is_measured():
     network = make().double()
     features = music_like(8 * STRIDE).double().requires_grad_()

@@ -60,6 +60,7 @@ def scores(network, features, **how):
         return network(features, **how)
 
 
+@pytest.mark.slow
 def test_the_registry_has_their_contexts_and_sizes():
     half, fast, full = (registry.find(f"band-transformer{kind}") for kind in ("-half", "-fast", ""))
     assert half.context.frames == HALF.context_frames
@@ -182,6 +183,7 @@ def test_training_starts_from_the_default_s_weights():
         NetworkTrainer(WHOLE, other, launch(), weights[WHOLE], stems=4)
 
 
+@pytest.mark.slow
 def test_fast_is_another_network_with_the_same_weights():
     tensors = {WHOLE: random_networks("band-transformer")[0].state_dict()}
     names = "band-transformer", registry.find("band-transformer").fast

@@ -147,6 +147,7 @@ def test_what_lies_beyond_the_reach_changes_nothing(name):
     assert not torch.allclose(a, b, atol=1e-3)
 
 
+@pytest.mark.slow
 @every
 def test_grid(name):
     network = make(name).double()

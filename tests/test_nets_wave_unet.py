@@ -84,6 +84,7 @@ def test_the_input_without_its_reach_comes_out(stems, config, blocks):
     assert answers.shape == (3, stems, CHANNELS, blocks * config.stride)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [Config(), SMALL])
 def test_the_whole_network_runs(config):
     with torch.inference_mode():
@@ -214,6 +215,7 @@ def test_low_precision(config):
     torch.testing.assert_close(rough, exact, atol=0.05, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
 def test_traces():
     built, mixture = network(), sound(2)

@@ -153,6 +153,7 @@ def test_low_precision():
     torch.testing.assert_close(rough, exact, atol=0.02, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
 def test_traces():
     built, mixture = network(), sound(50 + 2 * TINY.context_samples)

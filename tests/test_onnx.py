@@ -57,6 +57,7 @@ def mdx_net(path, bins, frames, batch=1):
     return save(path, {"input": shape}, {"output": shape}, [node], {"half": 0.5})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "bins", "n_fft", "stem", "rest", "gain"),
     [
@@ -154,6 +155,7 @@ def test_masks_and_magnitudes_keep_the_phase_of_the_mixture(tmp_path, kind):
     np.testing.assert_allclose(stems["vocals"], 0.5 * mixture, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_both_runtimes_give_the_same(tmp_path):
     path = mdx_net(tmp_path / "mine.onnx", 2048, 16)
     spectrum = np.random.default_rng(0).standard_normal((1, 4, 2048, 16)).astype(np.float32)

@@ -70,6 +70,7 @@ def test_a_rule_is_about_options_that_exist_and_not_about_their_defaults(rule):
         assert not list(exclusions({name: values[name]}))
 
 
+@pytest.mark.slow
 @table
 def test_the_command_line_refuses_both(rule):
     (first, one), (second, other) = examples(rule).items()

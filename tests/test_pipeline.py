@@ -62,6 +62,7 @@ def test_stems_on_disk_add_up_to_the_song(song, music, separator, tmp_path, form
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "m4a"])
 @pytest.mark.parametrize(("sample_rate", "channels"), [(44_100, 2), (22_050, 1), (48_000, 2)])
 def test_stems_line_up_with_what_the_decoder_gives(music, separator, tmp_path, suffix, sample_rate, channels):

@@ -104,6 +104,7 @@ def test_clicks_at_97_bpm_are_at_77_6_after_tempo_80(song):
     assert np.abs(found - beat_times() / 0.8).max() < 0.002, "without latency"
 
 
+@pytest.mark.slow
 @needs_stretch
 def test_a_tone_of_440_hz_is_at_392_after_key_minus_2(song):
     sound = made("--only", "other", "--key", "-2")
@@ -144,6 +145,7 @@ def test_attacks_stay_as_they_are(song, tempo):
         assert rise_seconds(sound, time / rate) <= 1.5 * rise_seconds(original, time)
 
 
+@pytest.mark.slow
 def test_levels_of_stems_need_no_other_tempo(song, monkeypatch):
     monkeypatch.setattr(stretch, "find_spec", lambda name: None)
     sound = made("--mute", "drums", "--quieter", "other=-6dB", "--quieter", "bass")
@@ -155,6 +157,7 @@ def test_levels_of_stems_need_no_other_tempo(song, monkeypatch):
     assert "[practice]" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_loop_has_the_song_s_samples_between_its_joints(song):
     sound = made("--mute", "bass,drums", "--loop", "1.3-2.45", "--times", "3")
     start, length = round(1.3 * RATE), round(1.15 * RATE)
@@ -178,6 +181,7 @@ def test_no_joint_steps_more_than_the_signal(song, hz):
 EXAMPLE = Path(__file__).parent.parent / "examples" / "caesium-30s.mp3"
 
 
+@pytest.mark.slow
 def test_joints_of_music_step_no_more_than_the_music(song):
     music = np.concatenate(list(Reader(EXAMPLE, duration_seconds=8)), axis=1).mean(axis=0)
     soundfile.write("song/other.wav", music, RATE, "FLOAT")
@@ -292,6 +296,7 @@ def test_a_song_is_split_on_the_way_and_only_around_the_loop(song, monkeypatch):
     assert (read[0]["start_seconds"], read[0]["duration_seconds"]) == (10, 22)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -330,6 +335,7 @@ def test_what_cannot_be_done_is_one_sentence_and_leaves_nothing(song, tmp_path, 
     assert (tmp_path / "there.wav").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_song_without_beats_has_no_clicks(song):
     for path in song.iterdir():
         soundfile.write(path, np.zeros(3 * RATE), RATE)

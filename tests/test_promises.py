@@ -43,12 +43,14 @@ def stems(method, music):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("segment_seconds", [0.25, 0.5, 30.0])
 def test_the_cut_into_segments_is_inaudible(method, music, stems, segment_seconds):
     streamed = joined(separate_blocks(method, [music], segment_seconds=segment_seconds))
     np.testing.assert_allclose(streamed, stems, atol=tolerance(method))
 
 
+@pytest.mark.slow
 def test_the_size_of_blocks_does_not_matter(method, music):
     def streamed(block):
         blocks = [music[:, i : i + block] for i in range(0, music.shape[1], block)]
@@ -85,6 +87,7 @@ def test_silence_stays_silent(method):
     np.testing.assert_array_equal(stems, 0.0)
 
 
+@pytest.mark.slow
 def test_loud_and_faint_sounds_stay_finite(method, music):
     for gain in (1e-30, 1e4, 1e15):
         assert np.isfinite(whole(method, np.float32(gain) * music)).all()

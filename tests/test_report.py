@@ -262,6 +262,7 @@ def test_pictures_do_not_depend_on_the_blocks():
     assert np.allclose(one.waves[1, 1], np.maximum(expected, 0))
 
 
+@pytest.mark.slow
 def test_a_mask_is_a_stem_s_share():
     loud, soft = 3 * tone(1000, 1), tone(1000, 1)
     found = surveyed(np.stack([loud, soft]))
@@ -281,6 +282,7 @@ def test_a_tone_is_drawn_where_its_label_is(rate):
     assert dict(pictures.ticks(rate))[2000] == pytest.approx(height, abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("frames", "channels", "rate"), [(1, 1, 44_100), (700, 2, 8000), (9000, 1, 96_000)])
 def test_short_silent_and_odd_ones(tmp_path, frames, channels, rate):
     soundfile.write(tmp_path / "a.wav", np.zeros((frames, channels)), rate)

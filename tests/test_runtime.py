@@ -134,6 +134,7 @@ def test_a_precision_that_is_not_there_is_an_error():
     assert openvino_runtime.best_precision(["FP32", "BF16"], "auto") == "bfloat16"
 
 
+@pytest.mark.slow
 def test_threads_of_others_are_left_alone(music):
     before = torch.get_num_threads()
     torch.set_num_threads(3)
@@ -303,6 +304,7 @@ def test_running_leaves_the_networks_as_they_are():
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length():
     """The engine alone, with a network that costs nothing; `make bench` measures the whole program."""
     separator = MaskSeparator(

@@ -199,6 +199,7 @@ def test_musdb18_has_three_splits_in_two_folders(musdb18, split, name):
     assert [song.name for song in find_songs([f"musdb18:{musdb18}"], split, STEMS)] == [name]
 
 
+@pytest.mark.slow
 def test_the_tracks_of_a_stem_file_are_its_stems(musdb18):
     song = load(f"musdb18:{musdb18}")
     heard = slice(2048, SAMPLE_RATE // 2 - 2048)  # codecs smear where a tone sets in
@@ -210,6 +211,7 @@ def test_the_tracks_of_a_stem_file_are_its_stems(musdb18):
     np.testing.assert_allclose(few.parts[2], song.parts[1] + song.parts[3], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_stems_are_those_that_musdb_gives(musdb18):
     try:
         import musdb
@@ -233,6 +235,7 @@ def test_the_validation_songs_are_those_of_musdb():
     assert sorted(MUSDB18_VALID) == sorted(listed)
 
 
+@pytest.mark.slow
 def test_a_stem_file_with_too_few_tracks_is_named(tmp_path):
     write_stem_file(tmp_path / "test" / "C - Three.stem.mp4", MUSDB18_TRACKS[:3])
     with pytest.raises(DecodeError, match="C - Three.stem.mp4` has fewer than 5 audio tracks"):

@@ -84,6 +84,7 @@ def test_duet_tells_delays_apart_where_levels_are_the_same():
     assert min(sdr_db(*pair) for pair in zip(stems, images, strict=True)) > 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_stems_add_up_and_do_not_depend_on_how_they_are_cut(method):
     noise = 0.1 * np.random.default_rng(1).standard_normal((4, 2 * RATE))
@@ -93,6 +94,7 @@ def test_stems_add_up_and_do_not_depend_on_how_they_are_cut(method):
     np.testing.assert_allclose(separated(method(), mixture, segment_seconds=0.3), whole, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_blocks_are_as_good_as_the_whole(method):
     mixture = panned(sources(), ANGLES).sum(axis=0)
@@ -208,6 +210,7 @@ def test_a_method_is_a_model_like_any_other(song, method):
     assert again.stderr == "panned.wav: already done\n"
 
 
+@pytest.mark.slow
 def test_some_sources_may_be_asked_for(song):
     words = ["panned.wav", "--model", "adress", "--sources", "3", "--stems", "source-2"]
     run = CliRunner().invoke(app, words)
@@ -233,6 +236,7 @@ def test_what_a_method_does_not_know_is_refused(song, words):
     assert "hint: " in run.stderr
 
 
+@pytest.mark.slow
 def test_samples_that_come_but_once_are_refused(song):
     raw = song.T.astype("<f4").tobytes()
     words = ["-", "--raw", f"{RATE}:2:f32", "--model", "adress", "--stdout", "source-1"]
@@ -310,6 +314,7 @@ def test_what_is_nowhere_makes_no_peak():
     assert survey.azimuths == pytest.approx([20.0], abs=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -326,6 +331,7 @@ def test_what_cannot_be_scanned_is_refused(song, words, said):
     assert said in run.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", spatial.METHODS)
 def test_bad_input_gets_one_clear_sentence(song, method):
     """Identical channels, silence, a tenth of a second, samples that are no numbers."""
@@ -341,6 +347,7 @@ def test_bad_input_gets_one_clear_sentence(song, method):
     assert len(run.stdout.splitlines()) == 2, "a tenth of a second will do"
 
 
+@pytest.mark.slow
 def test_projet_tells_delays_apart_where_levels_are_the_same():
     sound = np.stack([speech_like(1), speech_like(2)])
     images = np.stack(

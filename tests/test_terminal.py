@@ -86,6 +86,7 @@ def on_a_terminal() -> Iterator[Terminal]:
     terminal.close()
 
 
+@pytest.mark.slow
 def test_messages_stand_above_the_bars():
     with on_a_terminal() as terminal:
         report = console.Report(quiet=False, verbose=False, json=False)
@@ -109,6 +110,7 @@ def test_messages_stand_above_the_bars():
         )
 
 
+@pytest.mark.slow
 def test_threads_print_whole_lines():
     with on_a_terminal() as terminal:
         report = console.Report(quiet=False, verbose=False, json=False)

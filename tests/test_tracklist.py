@@ -89,6 +89,7 @@ def test_a_list_that_cannot_be_read(folder, data):
         listed("odd", data) if data else tracklist.read("odd")
 
 
+@pytest.mark.slow
 def test_a_playlist_is_read_by_the_command(folder):
     (folder / "lists/a.m3u").write_text("#EXTM3U\nthere.wav\n")
     command = [sys.executable, "-m", "stemsplit", "--from-file", "lists/a.m3u", "--dry-run"]

@@ -241,6 +241,7 @@ def test_the_list_of_models_in_the_other_package_is_complete():
     assert store.not_available() == []
 
 
+@pytest.mark.slow
 def test_a_model_whose_package_is_not_installed_is_named(without_more, monkeypatch):
     assert store.not_available() == sorted(store.MORE)
     assert store.find("best") == MODELS / f"{DEFAULT_MODEL}.safetensors"
