@@ -14,7 +14,7 @@ from stemsplit.options import MethodKeywords, Options
 from stemsplit.pipeline import load, refuse_both
 from stemsplit.separation.masking import MaskSeparator
 from stemsplit.separation.separator import FittedMethod, Method, Samples
-from stemsplit.separation.stream import separate_stream, side_by_side, windows
+from stemsplit.separation.stream import separate_stream, shared_out, side_by_side, windows
 from stemsplit.zoo.ref import choose_stems
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def split(
     fitted = method.fit(whole, sample_rate) if isinstance(method, FittedMethod) else method
     names, total, done = fitted.spec.stems, mixture.shape[-1], 0
     blocks = [np.zeros((len(names), len(whole[0]), 0), np.float32)]
-    for block in separate_stream(fitted, whole, sample_rate):
+    for block in separate_stream(fitted, whole, sample_rate, frames=total):
         blocks.append(block)
         done += block.shape[-1]
         if progress:
@@ -110,9 +110,8 @@ def _masks(method: MaskSeparator, mixture: Samples, progress: Progress | None) -
         return method.masks(window)[:, :, : keep // hop_length]
 
     done = 0
-    for part in side_by_side(
-        compute, windows([padded], spec.segment, spec.context, spec.stride), spec.workers
-    ):
+    segment = shared_out(spec, total, spec.workers)
+    for part in side_by_side(compute, windows([padded], segment, spec.context, spec.stride), spec.workers):
         start, done = done, done + part.shape[2]
         masks[..., start:done] = part.swapaxes(2, 3)
         if progress:

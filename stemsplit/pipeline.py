@@ -271,7 +271,8 @@ def _separate(
 ) -> int:
     """Call `write` with stems `(stem, channel, time)` block by block; return the number of frames."""
     gain, done = np.float32(10 ** (gain_db / 20)), 0
-    for stems in separate_stream(separator, reader, reader.sample_rate):
+    frames = reader.frames_estimate
+    for stems in separate_stream(separator, reader, reader.sample_rate, frames=frames):
         write(stems if gain == 1 else gain * stems)
         done += stems.shape[-1]
         if progress:

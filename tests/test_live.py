@@ -134,7 +134,8 @@ def test_the_networks_are_asked_for_a_block_at_once(model, fast, music):
     object.__setattr__(separator, "network", counted)
     list(Live(separator, only).run([music]))
     stride = separator.plan.stride
-    assert {-(-answers // stride) * stride for answers in asked[:-1]} == {batch}
+    assert len(asked) > 2
+    assert all(0 <= batch - answers < stride for answers in asked[:-1])
 
 
 @pytest.mark.slow

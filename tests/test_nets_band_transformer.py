@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -144,6 +145,26 @@ def test_what_is_skipped_changes_nothing_in_the_rest(config, margin):
     with torch.inference_mode():
         inner, whole = network(features, margin=margin), network(features)
     torch.testing.assert_close(inner, whole[:, :, :, margin:-margin], atol=EQUAL, rtol=0)
+
+
+@pytest.mark.parametrize("config", [*CONFIGS, replace(NARROW, step=2), replace(NARROW, step=2, seen=2)])
+def test_a_stream_in_parts_gives_the_scores_of_the_whole(config):
+    """With silence in the middle, and after what came before in another stream."""
+    network, part = build(config=config), 4 * config.window * config.step
+    delay = config.context_frames if config.step == 1 else config.step * (config.context_steps + 1)
+    features = music_like(3 * delay // part * part + 3 * part)
+    features[:, :, delay : 2 * delay] = math.log(FLOOR)
+    found, past = [], network.past()
+    with torch.inference_mode():
+        whole = network(features)
+        for portion in features.split(part, 2):
+            scores, past = network.scores_after(past, network.prepare(portion))
+            found.append(scores)
+    assert {scores.shape[3] for scores in found} == {part}
+    streamed = torch.cat(found, 3)[:, :, :, 2 * delay :]
+    assert streamed.shape[3] > part
+    torch.testing.assert_close(streamed, whole[:, :, :, delay:-delay], atol=EQUAL, rtol=0)
+    assert not torch.allclose(streamed[:, :, :, 1:], streamed[:, :, :, :-1], atol=0.1)
 
 
 def test_far_places_are_as_exact_as_near_ones():

@@ -198,7 +198,7 @@ def test_with_fast_a_stream_in_segments_gives_the_samples_of_the_whole(music):
     )
     separator = ModelRef.parse(random_model("band-transformer")).load(running, mask="wiener")
     assert separator.network._all_stems.networks[0].config == FAST
-    assert (separator.plan.stride, separator.plan.frame_stride, separator.plan.wiener_stride) == (2, 1, 2)
+    assert (separator.plan.stride, separator.plan.frame_stride, separator.plan.wiener_stride) == (4, 1, 4)
     music = music[:, :40_001]
     found = list(separate_blocks(separator, [music], segment_seconds=0.3))
     assert len(found) > 2

@@ -61,6 +61,13 @@ def test_the_size_of_blocks_does_not_matter(method, music):
         np.testing.assert_array_equal(streamed(block), expected)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("frames", [1, 33_000, 10**7])
+def test_a_wrong_expected_length_changes_nothing(method, music, stems, frames):
+    streamed = joined(separate_stream(method, [music], method.spec.sample_rate, frames=frames))
+    np.testing.assert_allclose(streamed, stems, atol=tolerance(method))
+
+
 def test_stems_add_up_to_the_mixture(method, music, stems):
     if method.spec.complete:
         np.testing.assert_allclose(stems.sum(axis=0), music, atol=1e-5)

@@ -19,7 +19,7 @@ from stemsplit.networks.info import Context, OutputKind
 from stemsplit.options import RuntimeOptions
 from stemsplit.runtime import cache, openvino_runtime
 from stemsplit.runtime.torch_runtime import AllStems, TorchRuntime
-from stemsplit.separation.masking import MaskSeparator
+from stemsplit.separation.masking import MaskSeparator, StreamNetwork
 from stemsplit.separation.plan import MaskPlan
 from stemsplit.separation.stream import separate_blocks
 from stemsplit.zoo import loading, store
@@ -212,6 +212,27 @@ def test_half_precision_leaves_the_preparation_in_float32(music, monkeypatch):
     found = whole(ModelRef.parse("band-transformer").load(running), music)
     assert hints == ["float32", "bfloat16"]
     assert error_db(found, expected) < (-25 if has_bfloat16() else -90)
+
+
+@pytest.mark.slow
+@needs_openvino
+@pytest.mark.parametrize("fast", [False, True], ids=["every frame", "fast"])
+@pytest.mark.parametrize("mask", ["soft", "wiener"])
+def test_a_network_on_a_stream_gives_the_stems_of_batches(music, mask, fast):
+    """In segments of one length or another, side by side: with `batch`, each batch has its own context."""
+    running = {"runtime": "openvino", "device": "cpu", "precision": "float32", "threads": 2, "fast": fast}
+    batches, stream = (
+        ModelRef.parse("band-transformer").load(RuntimeOptions(**running, **batch), mask=mask)
+        for batch in ({"batch": 64}, {})
+    )
+    assert not isinstance(batches.network, StreamNetwork)
+    assert isinstance(stream.network, StreamNetwork)
+    expected = whole(batches, music)
+    for seconds in (None, 0.7):
+        found = np.concatenate(list(separate_blocks(stream, [music], segment_seconds=seconds)), axis=-1)
+        np.testing.assert_allclose(found, expected, atol=EQUAL)
+    features = np.random.default_rng(0).standard_normal((4, 200, 2048), np.float32)
+    np.testing.assert_allclose(stream.network(features), batches.network(features), atol=EQUAL)
 
 
 class Maker:

@@ -1,3 +1,5 @@
+import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,10 +11,11 @@ from stemsplit.separation.segments import (
     Segmentation,
     SegmentSeparator,
 )
-from stemsplit.separation.separator import FittedMethod
-from stemsplit.separation.stream import separate_blocks, separate_stream
+from stemsplit.separation.separator import FittedMethod, Spec
+from stemsplit.separation.stream import separate_blocks, separate_stream, shared_out
 
 LENGTH = 100
+SPEC = Spec(("a",), 44_100, context=30, stride=10, segment=300, shortest=100)
 
 
 def network(window):
@@ -44,6 +47,25 @@ def test_any_block_size_gives_the_same_stems_and_they_sum_to_the_mixture(samples
     assert stems.shape == (3, 2, samples)
     np.testing.assert_array_equal(streamed, stems)
     np.testing.assert_allclose(stems.sum(axis=0), mixture, atol=1e-5)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 8])
+@pytest.mark.parametrize("frames", [1, 99, 100, 250, 601, 2399, 5000])
+def test_segments_keep_all_workers_busy(frames, workers):
+    segment = shared_out(SPEC, frames, workers)
+    assert 100 <= segment <= 300
+    assert segment % SPEC.stride == 0
+    if segment > 100:  # the last one can be shorter
+        segments = math.ceil(frames / segment)
+        assert math.ceil(segments / workers) == math.ceil(frames / (300 * workers))
+        assert (segments + 1) * segment > frames
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"), [(replace(SPEC, shortest=0), 300), (replace(SPEC, segment=50), 50)]
+)
+def test_segments_that_must_not_be_shorter_stay_as_they_are(spec, expected):
+    assert shared_out(spec, 310, 2) == expected
 
 
 def reference(mixture, overlap):

@@ -7,7 +7,6 @@ Shapes: masks `(stem, channel, frame, bin)`, with one channel if all channels sh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,7 @@ FAINT = np.float32(1e-12)
 """Power (-120 dB) below which a stem has no position in the stereo image."""
 DIFFUSE = np.float32(0.003)
 """Power of diffuse sound relative to a stem's power, which keeps covariances invertible."""
-STRIP_BINS = 64
+STRIP_BINS = 192
 
 
 def wiener(
@@ -40,78 +39,72 @@ def wiener(
     than two channels, positions are not estimated, and a stem's estimate is its mask times x.
 
     The first and last `context_frames` frames have no estimates. `wanted` are the stems to return; default:
-    all. With a `stride`, which must divide `context_frames`, positions are estimated at every `stride`-th
-    frame, and held until the next one.
+    all. With a `stride`, each run of `stride` frames shares positions, summed over the run and
+    `context_frames` on either side; the stride divides both and the number of frames.
     """
     wanted = range(len(masks)) if wanted is None else wanted
     inner = slice(context_frames, spectra.shape[1] - context_frames)
     if len(spectra) != 2:
         plain: Spectra = masks[list(wanted), :, inner] * spectra[:, inner]
         return plain
+    shared = masks[:, 0] if masks.shape[1] == 1 else masks.mean(axis=1)
     alike = np.flatnonzero((spectra[0] == spectra[1]).all(axis=-1)[inner])
     bins = spectra.shape[-1]
     estimates = np.empty((len(wanted), 2, spectra.shape[1] - 2 * context_frames, bins), np.complex64)
     for start in range(0, bins, STRIP_BINS):  # a strip fits into a CPU cache
         stop = min(bins, start + STRIP_BINS)
-        strip = _with_neighbours(masks, start, stop).mean(axis=1)
-        wider = _with_neighbours(spectra, start, stop)
-        estimates[..., start:stop] = _filtered(strip, wider, context_frames, wanted, stride)
+        wider = slice(max(0, start - 1), min(bins, stop + 1))
+        strip = _Strip(shared[..., wider], spectra[..., wider], context_frames, stride)
+        strip.filter(wanted, estimates[..., start:stop], skip=start - wider.start)
     if alike.size:
-        mono = (
-            masks[list(wanted)][:, :, context_frames + alike].mean(axis=1)
-            * spectra[0, context_frames + alike]
-        )
+        mono = shared[list(wanted)][:, context_frames + alike] * spectra[0, context_frames + alike]
         estimates[:, :, alike] = mono[:, None]
     return estimates
 
 
-def _with_neighbours(values: Any, start: int, stop: int) -> Any:
-    """Return a copy of some bins with one more on either side; zeros beyond the first and last bin."""
-    bins = values.shape[-1]
-    edges = (int(start == 0), int(stop == bins))
-    strip = values[..., max(0, start - 1) : stop + 1]
-    return np.pad(strip, [*[(0, 0)] * (strip.ndim - 1), edges])
+class _Strip:
+    """Some neighboring bins, in runs of frames.
 
-
-def _filtered(
-    masks: Floats, spectra: Spectra, context_frames: int, wanted: Sequence[int], stride: int
-) -> Spectra:
-    """Compute `wiener` for some bins; the first and the last bin are only context.
-
-    Shapes: masks `(stem, frame, bin)`; spectra and estimates as in `wiener`.
+    Shapes: masks `(stem, run, frame, bin)`; left and right `(run, frame, bin)`.
     """
-    left, right = spectra[:, ::stride]
-    squares = _squared(left), _squared(right), left * right.conj()
-    inner = np.s_[:, context_frames : spectra.shape[1] - context_frames, 1:-1]
-    masks, seen = masks[inner], np.square(masks[:, ::stride])
-    left, right = spectra[inner]
-    covariances = []
-    for share in seen:
-        one, two, both = (_nearby(share * square, context_frames // stride) for square in squares)
-        one, two = one + FAINT, two + FAINT
-        # Scaled so that the powers of left and right sum to two.
-        scale = 2 / (one + two)
-        found = one * scale + DIFFUSE, two * scale + DIFFUSE, both * scale
-        covariances.append(tuple(_held(each, stride, len(left)) for each in found))
-    a, b, c = (
-        sum(mask * part for mask, part in zip(masks, parts, strict=True))
-        for parts in zip(*covariances, strict=True)
-    )
-    inverse = 1 / (a * b - _squared(c))
-    whitened_left = (b * left - c * right) * inverse
-    whitened_right = (a * right - c.conj() * left) * inverse
-    estimates = np.empty((len(wanted), 2, *left.shape), np.complex64)
-    for estimate, stem in zip(estimates, wanted, strict=True):
-        one, two, both = covariances[stem]
-        estimate[0] = one * whitened_left + both * whitened_right
-        estimate[1] = both.conj() * whitened_left + two * whitened_right
-        estimate *= masks[stem]
-    return estimates
 
+    def __init__(self, masks: Floats, spectra: Spectra, context_frames: int, stride: int) -> None:
+        runs = spectra.shape[1] // stride
+        self.masks = masks.reshape(len(masks), runs, stride, -1)
+        self.left, self.right = spectra.reshape(2, runs, stride, -1)
+        self.context_runs = context_frames // stride
 
-def _held(values: Any, stride: int, frames: int) -> Any:
-    """Return `frames` frames of values, each value repeated for `stride` frames."""
-    return values if stride == 1 else np.repeat(values, stride, axis=0)[:frames]
+    def positions(self) -> Floats:
+        """Return normalized covariances `(part, stem, run, bin)`.
+
+        The parts are the powers of left and right, and the real and imaginary part of their product.
+        """
+        product = self.left * self.right.conj()
+        squares = np.stack([_squared(self.left), _squared(self.right), product.real, product.imag])
+        sums = _nearby(np.einsum("srfb,prfb->psrb", np.square(self.masks), squares), self.context_runs)
+        sums[:2] += FAINT
+        sums *= 2 / (sums[0] + sums[1])  # the powers of left and right sum to two
+        sums[:2] += DIFFUSE
+        return sums
+
+    def filter(self, wanted: Sequence[int], estimates: Spectra, *, skip: int) -> None:
+        """Write the stems' spectra `(stem, channel, frame, bin)` from bin `skip` on."""
+        positions = self.positions()
+        inner = slice(self.context_runs, len(self.left) - self.context_runs)
+        left, right, masks = self.left[inner], self.right[inner], self.masks[:, inner]
+        a, b, real, imaginary = np.einsum("srfb,psrb->prfb", masks, positions)
+        c = real + np.complex64(1j) * imaginary
+        inverse = 1 / (a * b - _squared(c))
+        left, right = (b * left - c * right) * inverse, (a * right - c.conj() * left) * inverse
+        bins = slice(skip, skip + estimates.shape[-1])
+        for estimate, stem in zip(estimates, wanted, strict=True):
+            a, b, real, imaginary = positions[:, stem, :, None]
+            c = real + np.complex64(1j) * imaginary
+            for channel, found in zip(
+                estimate, (a * left + c * right, c.conj() * left + b * right), strict=True
+            ):
+                found *= masks[stem]
+                channel[:] = found.reshape(len(channel), -1)[:, bins]
 
 
 def _squared(spectrum: Spectra) -> Floats:
@@ -119,21 +112,24 @@ def _squared(spectrum: Spectra) -> Floats:
     return squared
 
 
-def _nearby(values: Any, context_frames: int) -> Any:
-    """Return sums of `(frame, bin)` over full windows: `context_frames` and one bin on either side.
+def _nearby(values: Floats, context_runs: int) -> Floats:
+    """Return sums of `(..., run, bin)` over full windows: `context_runs` and, if any, one bin on either side.
 
-    Sums over 2, 4, 8, ... frames are each computed from two of the previous ones; the binary digits of
-    2 * context_frames + 1 select those to add. The order of summation is fixed, so that a frame's result does
-    not depend on the number of frames before it, as it would with a running sum.
+    Sums over 2, 4, 8, ... runs are each computed from two of the previous ones; the binary digits of
+    2 * context_runs + 1 select those to add. The order of summation is fixed, so that a run's result does
+    not depend on the number of runs before it, as it would with a running sum.
     """
-    values = values[:, :-2] + values[:, 1:-1] + values[:, 2:]
-    frames, width, size, start = len(values) - 2 * context_frames, 2 * context_frames + 1, 1, 0
-    total = np.zeros((), values.dtype)
+    around = values.copy()
+    around[..., 1:] += values[..., :-1]
+    around[..., :-1] += values[..., 1:]
+    values, width, size, start = around, 2 * context_runs + 1, 1, 0
+    runs = values.shape[-2] - width + 1
+    total = np.zeros_like(values[..., :runs, :])
     while width:
         if width & size:
-            total = total + values[start : start + frames]
+            total += values[..., start : start + runs, :]
             start, width = start + size, width - size
         if width:
-            values = values[:-size] + values[size:]
+            values = values[..., :-size, :] + values[..., size:, :]
             size *= 2
     return total

@@ -59,11 +59,10 @@ def separate_by_rules(
     order = sorted(separators, key=lambda name: -separators[name].spec.context)
     widest = separators[order[0]]
     cached = CachedNetwork(widest.network, widest.plan)
+    sharing = {name: replace(separators[name], network=cached) for name in order}
+    spec = sharing[order[0]].spec
     streams = [
-        separate_blocks(
-            PaddedContext(replace(separators[name], network=cached), widest.spec), [song.mixture], workers=1
-        )
-        for name in order
+        separate_blocks(PaddedContext(each, spec), [song.mixture], workers=1) for each in sharing.values()
     ]
     pieces: dict[str, list[Samples]] = {name: [] for name in separators}
     seen: list[Samples] = []

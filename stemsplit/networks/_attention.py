@@ -30,29 +30,23 @@ class TransformerBlock(nn.Module):
         self.wide = nn.Linear(width, 2 * inner)
         self.narrow = nn.Linear(inner, width)
 
-    def forward(self, x: Tensor, rotations: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, rotations: Tensor, mask: Tensor | None = None, *, inner: bool = False
+    ) -> Tensor:
         """Map `(example, band, frame, feature)` to the same shape.
 
         Without a mask, the bands of each frame attend to each other. With one (see `window_mask`), each
-        frame of a band attends to its own window and the two next to it.
+        frame of a band attends to its own window and the two next to it. If `inner`, the first and the last
+        window are only context: they are not returned, and are not in the mask.
         """
-        row, position = (2, 1) if mask is None else (1, 2)
         x_normal = self.norm(x)
-        y = torch.unflatten(self.queries_keys_values(x_normal), -1, (3, self.heads, -1))
-        order = (3, 0, row, 4, position, 5)  # (example, row, head, position, feature) each
-        queries, keys, values = y.permute(order).unbind()
-        y = torch.unflatten(F.linear(x_normal, self._quarter_turned()), -1, (2, self.heads, -1))
-        queries_turned, keys_turned = y.permute(order).unbind()
-        cosines, sines = rotations.to(x.dtype).unbind()
-        queries = (queries * cosines + queries_turned * sines) * queries.shape[-1] ** -0.5
-        keys = keys * cosines + keys_turned * sines
         if mask is None:
-            y = (queries @ keys.transpose(-1, -2)).softmax(-1) @ values
+            y = self._across(x_normal, rotations)
         else:
-            queries = torch.unflatten(queries, 3, (-1, self.window))
-            keys, values = _three_windows(keys, self.window), _three_windows(values, self.window)
-            y = ((queries @ keys.transpose(-1, -2) + mask).softmax(-1) @ values).flatten(3, 4)
-        x = x + self.together((y.permute(0, 3, 1, 2, 4) if mask is None else y.transpose(2, 3)).flatten(3))
+            y = self._along(x_normal, rotations, mask, inner=inner)
+        if inner:
+            x = x[:, :, self.window : -self.window]
+        x = x + self.together(y.flatten(3))
         x_normal = self.norm_wide(x)
         wide, gate = (  # two products are faster than one that must be split
             F.linear(x_normal, weight, bias)
@@ -60,6 +54,43 @@ class TransformerBlock(nn.Module):
         )
         added: Tensor = self.narrow(wide * F.silu(gate))
         return x + added
+
+    def _across(self, x: Tensor, rotations: Tensor) -> Tensor:
+        """Return attention `(example, band, frame, head, feature)` across bands.
+
+        A band's rotation is constant, so it is part of the band's weights.
+        """
+        y = torch.unflatten(x @ self._rotated(rotations.to(x.dtype)), -1, (3, self.heads, -1))
+        queries, keys, values = y.permute(3, 0, 2, 4, 1, 5).unbind()
+        y = (queries @ keys.transpose(-1, -2)).softmax(-1) @ values
+        return y.permute(0, 3, 1, 2, 4)
+
+    def _along(self, x: Tensor, rotations: Tensor, mask: Tensor, *, inner: bool) -> Tensor:
+        """Return attention `(example, band, frame, head, feature)` along frames, within windows."""
+        order = (3, 0, 1, 4, 2, 5)  # (example, band, head, frame, feature) each
+        y = torch.unflatten(self.queries_keys_values(x), -1, (3, self.heads, -1))
+        queries, keys, values = y.permute(order).unbind()
+        y = torch.unflatten(F.linear(x, self._quarter_turned()), -1, (2, self.heads, -1))
+        queries_turned, keys_turned = y.permute(order).unbind()
+        cosines, sines = rotations.to(x.dtype).unbind()
+        queries = (queries * cosines + queries_turned * sines) * queries.shape[-1] ** -0.5
+        keys = keys * cosines + keys_turned * sines
+        queries = torch.unflatten(queries, 3, (-1, self.window))
+        if inner:
+            queries = queries[:, :, :, 1:-1]
+        keys, values = (_three_windows(y, self.window, padded=not inner) for y in (keys, values))
+        y = (queries @ keys.transpose(-1, -2) + mask).softmax(-1) @ values
+        return y.flatten(3, 4).transpose(2, 3)
+
+    def _rotated(self, rotations: Tensor) -> Tensor:
+        """Return weights `(position, feature, output)` of queries, keys and values for each position."""
+        weight = torch.unflatten(self.queries_keys_values.weight, 0, (3, self.heads, -1))
+        turned = torch.unflatten(self._quarter_turned(), 0, (2, self.heads, -1))
+        cosines, sines = rotations[:, :, None, :, None].unbind()
+        queries, keys = (weight[:2, None] * cosines + turned[:, None] * sines).unbind()
+        values = weight[2].expand_as(keys)
+        all_three = torch.stack([queries * weight.shape[2] ** -0.5, keys, values], 1)
+        return all_three.flatten(1, 3).transpose(1, 2)
 
     def _quarter_turned(self) -> Tensor:
         """Return weights for queries and keys with each pair of features rotated by 90 degrees.
@@ -70,9 +101,12 @@ class TransformerBlock(nn.Module):
         return torch.stack([-weight[:, :, 1], weight[:, :, 0]], 2).flatten(0, 3)
 
 
-def _three_windows(x: Tensor, window: int) -> Tensor:
-    """Return each window of `(example, row, head, position, feature)` joined with the two next to it."""
-    x = torch.unflatten(F.pad(x, (0, 0, window, window)), 3, (-1, window))
+def _three_windows(x: Tensor, window: int, *, padded: bool = True) -> Tensor:
+    """Return each window of `(example, row, head, position, feature)` joined with the two next to it.
+
+    If not `padded`, the first and the last window are not returned.
+    """
+    x = torch.unflatten(F.pad(x, (0, 0, window, window)) if padded else x, 3, (-1, window))
     return torch.cat([x[:, :, :, :-2], x[:, :, :, 1:-1], x[:, :, :, 2:]], 4)
 
 

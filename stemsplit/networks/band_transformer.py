@@ -52,9 +52,10 @@ from torch import Tensor, nn
 from stemsplit.dsp.features import FLOOR
 from stemsplit.networks import _frame_steps
 from stemsplit.networks._attention import TransformerBlock, rotary, silence_mask, window_mask
+from stemsplit.networks._bands import BandLinear, Bands, Refinement, positions_of, scores_of, tokens_of
 from stemsplit.networks._growth import grown
 from stemsplit.networks._sides import with_side
-from stemsplit.networks.base import Network
+from stemsplit.networks.base import StreamNetwork
 
 BINS = 2048
 CHANNELS = 2
@@ -68,7 +69,7 @@ PAIR = 2
 class Config:
     """The sizes, chosen for this project; `width` must be a multiple of `2 * heads`."""
 
-    bands: tuple[tuple[int, int, int], ...] = (
+    bands: Bands = (
         (8, 8, 1),
         (6, 16, 1),
         (6, 32, 1),
@@ -79,7 +80,6 @@ class Config:
         (1, 64, 4),
         (1, 104, 4),
     )
-    """From the lowest frequency up: number of bands, positions per band (even), and bins per position."""
     width: int = 64
     """Features per token (one band of one frame)."""
     heads: int = 4
@@ -106,8 +106,18 @@ class Config:
     @property
     def context_steps(self) -> int:
         """Steps on either side that a score depends on; refinements spread the tokens' context further."""
-        passed_on = max(0, 2 * self.refinements - 1)
-        return max(self.context_of_details, self.blocks * self.window + passed_on)
+        return max(self.context_of_details, self.blocks * self.window + self.passed_on)
+
+    @property
+    def passed_on(self) -> int:
+        """Steps on either side over which the refinements spread the tokens."""
+        return max(0, 2 * self.refinements - 1)
+
+    @property
+    def steps_back(self) -> int:
+        """Earlier steps whose features a stream keeps: for the silence mask, or for the details."""
+        of_details = self.blocks * self.window + self.passed_on + self.context_of_details
+        return max((self.blocks + 1) * self.window, of_details)
 
     @property
     def context_of_details(self) -> int:
@@ -121,7 +131,7 @@ FAST = Config(window=8, step=2)
 CONTEXT_FRAMES = Config().context_frames
 
 
-class BandTransformer(Network):
+class BandTransformer(StreamNetwork):
     """Maps log magnitudes of left, right, mid and side to scores of all stems in each channel."""
 
     bins = BINS
@@ -136,14 +146,16 @@ class BandTransformer(Network):
             raise ValueError(f"bands={config.bands} must have positions in pairs")
         width, scores, views = config.width, stems * CHANNELS, VIEWS * config.seen
         sizes = [(count, size) for count, size, _ in config.bands]
-        self.split = nn.ModuleList(_BandLinear(count, views * size, width) for count, size in sizes)
+        self.split = nn.ModuleList(BandLinear(count, views * size, width) for count, size in sizes)
         self.across = nn.ModuleList(_block(config) for _ in range(config.blocks))
         self.along = nn.ModuleList(_block(config) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(width)
         self.details = nn.Conv2d(PAIR * views, PAIR * config.details, 3, padding=1)
-        self.refinements = nn.ModuleList(_Refinement(config) for _ in range(config.refinements))
+        self.refinements = nn.ModuleList(
+            Refinement(config.bands, width, PAIR, config.details) for _ in range(config.refinements)
+        )
         self.heads = nn.ModuleList(
-            _BandLinear(count, width, (config.details + size) * scores) for count, size in sizes
+            BandLinear(count, width, (config.details + size) * scores) for count, size in sizes
         )
 
     def forward(self, features: Tensor, *, margin: int = 0, frame_stride: int = 1) -> Tensor:
@@ -164,7 +176,7 @@ class BandTransformer(Network):
         if step > 1:
             features = _frame_steps.in_steps(features, step=step, seen=seen)
         silent = features.amax((1, 3)) < SILENCE
-        x = self._positions((with_side(features) - self.mean) / self.deviation)
+        x = positions_of((with_side(features) - self.mean) / self.deviation, self.config.bands)
         if seen > 1:
             x, silent = _frame_steps.as_views(x, silent, seen=seen)
         return x.masked_fill(silent[:, None, :, None], 0)
@@ -182,32 +194,91 @@ class BandTransformer(Network):
         """Return scores of all steps, except `margin` steps at either end."""
         x, config, frames = prepared, self.config, prepared.shape[2]
         silent = x.abs().amax((1, 3)) == 0
-        tokens = self._split(F.pad(x, (0, 0, 0, -frames % config.window)))
+        tokens = tokens_of(F.pad(x, (0, 0, 0, -frames % config.window)), self.split, config.bands)
         bands, padded, size = tokens.shape[1], tokens.shape[2], config.width // config.heads
         rotary_across = rotary(bands, size, x.device)
         rotary_along = rotary(padded, size, x.device, step=config.step)
         mask = window_mask(padded, frames, config.window, x.device)
         mask = mask + silence_mask(silent, padded, config.window)
-        # If the margin is long enough, drop a window at either end after each block: no later block needs it.
-        cut = config.window if margin >= config.context_steps else 0
+        # If the margin is long enough, each block drops a window at either end: no later block needs it.
+        inner = margin >= config.context_steps
         for across, along in zip(self.across, self.along, strict=True):
-            tokens = along(across(tokens, rotary_across), rotary_along, mask)
-            if cut:
-                tokens, rotary_along = (x[..., cut:-cut, :] for x in (tokens, rotary_along))
+            if inner:
                 mask = mask[..., 1:-1, :, :]
+            tokens = along(across(tokens, rotary_across), rotary_along, mask, inner=inner)
+            if inner:
+                rotary_along = rotary_along[:, config.window : -config.window]
         skipped = max(0, margin - config.context_of_details)
         # Pad steps that have details but no tokens: no output depends on these tokens. Crop if negative.
-        gone = cut * config.blocks - skipped
-        tokens = F.pad(self.norm(tokens), (0, 0, gone, gone + frames - padded)).transpose(0, 1)
-        pairs = torch.unflatten(x[:, :, skipped : frames - skipped], 3, (-1, PAIR))
+        gone = (config.window * config.blocks if inner else 0) - skipped
+        tokens = F.pad(self.norm(tokens), (0, 0, gone, gone + frames - padded))
+        return self._decoded(x[:, :, skipped : frames - skipped], tokens, margin - skipped)
+
+    def _decoded(self, x: Tensor, tokens: Tensor, margin: int) -> Tensor:
+        """Return scores of all steps, except `margin` steps at either end.
+
+        Shapes: x `(example, view, step, position)`; tokens `(example, band, step, feature)`.
+        """
+        counts = [count for count, _, _ in self.config.bands]
+        tokens = tokens.transpose(0, 1)
+        pairs = torch.unflatten(x, 3, (-1, PAIR))
         pairs = pairs.permute(0, 4, 1, 2, 3).flatten(1, 2).contiguous(memory_format=torch.channels_last)
         details = F.relu(self.details(pairs))
-        counts = [count for count, _, _ in config.bands]
         for refinement in self.refinements:
             details = refinement(details, torch.split(tokens, counts))
-        inner = slice(margin - skipped, frames - skipped - margin)
+        inner = slice(margin, x.shape[2] - margin)
         details = torch.unflatten(details[:, :, inner].permute(0, 2, 3, 1), 3, (PAIR, -1)).flatten(2, 3)
-        return self._scores(details, torch.split(tokens[:, :, inner], counts))
+        scores = scores_of(details, torch.split(tokens[:, :, inner], counts), self.heads, self.config.bands)
+        return torch.unflatten(scores, 1, (self.stems, CHANNELS))
+
+    def past(self) -> list[Tensor]:
+        """Return what `scores_after` needs of earlier steps at the start of a stream, after silence."""
+        config, bands = self.config, sum(count for count, _, _ in self.config.bands)
+        positions = sum(count * size for count, size, _ in config.bands)
+        features = torch.zeros(1, VIEWS * config.seen, config.steps_back, positions)
+        tokens = [torch.zeros(1, bands, 2 * config.window, config.width) for _ in range(config.blocks)]
+        last = torch.zeros(1, bands, 2 * config.passed_on, config.width)
+        scores = torch.zeros(1, self.stems, CHANNELS, 1, BINS)
+        return [features, *tokens, last, *[scores] * (config.step > 1)]
+
+    def scores_after(self, past: Sequence[Tensor], prepared: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return scores of a stream, and the `past` of the next call; parts are whole windows of steps.
+
+        `past` holds the last prepared features, the last tokens before each block along time and after the
+        last one, and, if there are frames between steps, the last scores.
+        """
+        config, steps = self.config, prepared.shape[2]
+        window, size = config.window, config.width // config.heads
+        features, last, tokens = (
+            past[0],
+            past[1 + config.blocks],
+            tokens_of(prepared, self.split, config.bands),
+        )
+        features = torch.cat([features, prepared], 2)
+        silent = features.abs().amax((1, 3)) == 0
+        rotary_across = rotary(tokens.shape[1], size, prepared.device)
+        rotary_along = rotary(steps + 2 * window, size, prepared.device, step=config.step)
+        near = window_mask(steps + 2 * window, steps + 2 * window, window, prepared.device)[1:-1]
+        kept = [features[:, :, steps:]]
+        end = features.shape[2]
+        for earlier, across, along in zip(past[1:], self.across, self.along, strict=False):
+            tokens = torch.cat([earlier, across(tokens, rotary_across)], 2)
+            kept.append(tokens[:, :, steps:])
+            quiet = silence_mask(silent[:, end - tokens.shape[2] : end], tokens.shape[2], window)
+            mask = near + quiet[..., 1:-1, :, :]
+            tokens, end = along(tokens, rotary_along, mask, inner=True), end - window
+        tokens = torch.cat([last, self.norm(tokens)], 2)
+        kept.append(tokens[:, :, steps:])
+        # Steps with details but no tokens, at either end: no output depends on these tokens.
+        around = config.context_of_details
+        tokens = F.pad(tokens, (0, 0, around - config.passed_on, around - config.passed_on))
+        end += around - config.passed_on
+        scores = self._decoded(features[:, :, end - tokens.shape[2] : end], tokens, around)
+        if config.step > 1:
+            scores = torch.cat([past[-1], scores], 3)
+            kept.append(scores[:, :, :, -1:])
+            scores = _frame_steps.interpolated(scores, step=config.step)[:, :, :, : -config.step]
+        return scores, kept
 
     def start_from(self, tensors: Mapping[str, Tensor]) -> None:
         """Load weights, also of a network with fewer blocks or views; added ones initially have no effect."""
@@ -218,80 +289,7 @@ class BandTransformer(Network):
         outputs = outputs.float()
         return outputs.softmax(1) if self.stems > 1 else outputs.sigmoid()
 
-    def _positions(self, x: Tensor) -> Tensor:
-        """Average the bins that share a position: `(..., position)` for `(..., bin)`."""
-        runs = torch.split(x, [count * size * shared for count, size, shared in self.config.bands], -1)
-        shares = [shared for _, _, shared in self.config.bands]
-        return torch.cat(
-            [F.avg_pool2d(run, (1, n)) if n > 1 else run for run, n in zip(runs, shares, strict=True)], -1
-        )
-
-    def _split(self, x: Tensor) -> Tensor:
-        """Return tokens `(example, band, frame, feature)` for `(example, view, frame, position)`."""
-        runs = torch.split(x, [count * size for count, size, _ in self.config.bands], -1)
-        tokens = [
-            layer(torch.unflatten(run, -1, (count, size)).permute(3, 0, 2, 1, 4).flatten(3))
-            for layer, run, (count, size, _) in zip(self.split, runs, self.config.bands, strict=True)
-        ]
-        return torch.cat(tokens).transpose(0, 1)
-
-    def _scores(self, details: Tensor, known: Sequence[Tensor]) -> Tensor:
-        """Return scores `(example, stem, channel, frame, bin)`.
-
-        Shapes: details `(example, frame, position, detail)`; known `(band, example, frame, feature)` for each
-        entry of `config.bands`.
-        """
-        examples, frames = details.shape[:2]
-        scores = []
-        runs = torch.split(details, [count * size for count, size, _ in self.config.bands], 2)
-        for (count, size, shared), layer, tokens, run in zip(
-            self.config.bands, self.heads, known, runs, strict=True
-        ):
-            y = torch.unflatten(layer(tokens), 3, (self.config.details + size, -1))
-            y = y.permute(1, 2, 0, 3, 4).flatten(0, 2)
-            weights, offsets = torch.split(y, [self.config.details, size], 1)
-            y = torch.baddbmm(offsets, run.reshape(-1, size, self.config.details), weights)
-            y = y.view(examples, frames, count * size, -1).permute(0, 3, 1, 2)
-            scores.append(y.repeat_interleave(shared, 3) if shared > 1 else y)
-        return torch.unflatten(torch.cat(scores, 3), 1, (self.stems, CHANNELS))
-
-
-class _Refinement(nn.Module):
-    """A residual block of two convolutions over the details, with offsets from each band in between."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        maps = PAIR * config.details
-        self.sizes = [(count, size // PAIR) for count, size, _ in config.bands]
-        self.inner, self.outer = (nn.Conv2d(maps, maps, 3, padding=1) for _ in range(2))
-        nn.init.zeros_(self.outer.weight)  # at first it adds only its bias
-        self.offsets = nn.ModuleList(_BandLinear(count, config.width, maps) for count, _ in self.sizes)
-
-    def forward(self, details: Tensor, known: Sequence[Tensor]) -> Tensor:
-        """Refine details `(example, map, frame, pair)` with tokens `(band, example, frame, feature)`."""
-        runs = torch.split(self.inner(details), [count * size for count, size in self.sizes], 3)
-        told = []
-        for (count, size), layer, tokens, run in zip(self.sizes, self.offsets, known, runs, strict=True):
-            offsets = layer(tokens).permute(1, 3, 2, 0)[..., None]
-            told.append((torch.unflatten(run, 3, (count, size)) + offsets).flatten(3))
-        added: Tensor = self.outer(F.relu(torch.cat(told, 3)))
-        return details + added
-
 
 def _block(config: Config) -> TransformerBlock:
     inner = config.expansion * config.width
     return TransformerBlock(config.width, heads=config.heads, inner=inner, window=config.window)
-
-
-class _BandLinear(nn.Module):
-    """One linear layer per band, as a batched matrix product."""
-
-    def __init__(self, bands: int, inputs: int, outputs: int) -> None:
-        super().__init__()
-        bound = 1 / math.sqrt(inputs)
-        self.weight = nn.Parameter(torch.empty(bands, inputs, outputs).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.zeros(bands, 1, outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `(band, example, frame, input)` to `(band, example, frame, output)`."""
-        return torch.unflatten(torch.baddbmm(self.bias, x.flatten(1, 2), self.weight), 1, x.shape[1:3])

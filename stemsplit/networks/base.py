@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,22 @@ class Network(nn.Module):
 
     def fit_weight(self, examples: Iterable[tuple[Tensor, Tensor]]) -> Tensor | None:
         """Fit weights that gradients do not train, on features and target ratios of validation examples."""
+
+
+class StreamNetwork(Network):
+    """A network that can also run on a stream of frames in parts, and then computes nothing twice."""
+
+    def past(self) -> list[Tensor]:
+        """Return what `scores_after` needs of earlier frames at the start of a stream, after silence."""
+        raise NotImplementedError
+
+    def scores_after(self, past: Sequence[Tensor], prepared: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the scores of the stream so far that are not returned yet, and the `past` of the next call.
+
+        All parts have the same length, and as many scores are returned. They are delayed by the context of
+        the network (see `NetworkInfo`), and equal those of `scores` for the whole stream.
+        """
+        raise NotImplementedError
 
 
 class RatioNetwork(Network):

@@ -86,6 +86,8 @@ class NetworkInfo:
     hop_length: int = 512
     batch: int = 256
     """Fastest batch size on a CPU: outputs per call, in frames or samples."""
+    part: int = 0
+    """Frames at a time of a network that can run on a stream (see `StreamNetwork`); 0: it cannot."""
     gpu_batch: int = 0
     """The same on a GPU; 0: four times as many."""
 

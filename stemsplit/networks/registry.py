@@ -121,6 +121,7 @@ _PAPERS = {
         prepares=True,
         fast="band-transformer-fast",
         batch=256,
+        part=128,
     ),
     "wave-u-net": NetworkInfo(
         "wave_unet",

@@ -57,7 +57,8 @@ def _from_song(path: Path, options: Options) -> Song:
     split, ref = options.split, ModelRef.of(options.split)
 
     def blocks() -> Iterator[Samples]:
-        yield from separate_stream(fit(load(options, ref), reader), reader, reader.sample_rate)
+        separator, frames = fit(load(options, ref), reader), reader.frames_estimate
+        yield from separate_stream(separator, reader, reader.sample_rate, frames=frames)
 
     return Song(reader, ref.output_stems(split.stems, split.two_stems), blocks, reader.path)
 

@@ -7,7 +7,7 @@ import torch.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -53,31 +53,13 @@ class OpenVinoRuntime:
         threads: int = 1,
         frame_stride: int = 1,
     ) -> None:
-        openvino = _compat.openvino()
-        core = openvino.Core()
-        self.precision = best_precision(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"), precision)
         self.batch, self.workers = batch, threads
         self._around, self._frame_stride = 2 * networks.info.context.frames, frame_stride
         self._positions = (batch - 1) * frame_stride + self._around + 1
-        apart = networks.info.prepares and self.precision != "float32"
-        graphs = _Graphs(networks, self._positions, frame_stride, apart=apart)
-        cpu, content = core.get_property("CPU", "FULL_DEVICE_NAME"), networks.content()
-        source = factory.source(networks.name)
-
-        def compiled(graph: Callable[[], Any], precision: str) -> Any:
-            config = configuration(precision, threads)
-            made_of = [VERSION, openvino.get_version(), cpu, config, frame_stride, batch, *networks.parts]
-            key = cache.key(graph.__name__.encode(), repr(made_of).encode(), source, content)
-            blob = cache.kept(
-                key, lambda: core.compile_model(graph(), "CPU", config).export_model().getvalue()
-            )
-            return core.import_model(blob, "CPU", config)
-
-        models = [compiled(graphs.preparation, "float32")] if apart else []
-        models.append(compiled(graphs.all_stems, self.precision))
-        self._requests: SimpleQueue[list[Any]] = SimpleQueue()
-        for _ in range(threads):
-            self._requests.put([model.create_infer_request() for model in models])
+        made = _Compiler(networks, precision, threads)
+        graphs = _Graphs(networks, self._positions, frame_stride, apart=made.apart)
+        self.precision = made.precision
+        self._requests = made.requests(graphs.preparation, graphs.all_stems, f"{batch}, {frame_stride}")
 
     def __call__(self, features: Samples) -> Samples:
         """Return outputs `(stem, channel, position, ...)` for features `(view, position, ...)`."""
@@ -87,14 +69,7 @@ class OpenVinoRuntime:
         try:
             for start in range(0, count, self.batch):
                 part = features[:, start * self._frame_stride :][:, : self._positions]
-                missing = self._positions - part.shape[1]
-                if missing:
-                    part = np.pad(part, ((0, 0), (0, missing), *[(0, 0)] * (part.ndim - 2)))
-                output = part[None]
-                with _compat.openvino_call():
-                    for request in requests:
-                        results = request.infer([output], share_inputs=True, share_outputs=True)
-                        (output,) = results.values()
+                output, *_ = _infer(requests, _padded(part, self._positions))
                 if outputs is None:
                     outputs = np.empty((*output.shape[:2], count, *output.shape[3:]), np.float32)
                 kept = outputs[:, :, start : start + self.batch]
@@ -105,11 +80,113 @@ class OpenVinoRuntime:
         return outputs
 
 
+class OpenVinoStream:
+    """Runs a network on a stream of frames, `batch` at a time, and computes nothing twice.
+
+    Raises:
+        DeviceUnavailable: the CPU does not support this precision.
+        BadWeights: the weights file is damaged.
+    """
+
+    name = "openvino"
+    device = "cpu"
+
+    def __init__(self, networks: Networks, *, precision: str = "auto", threads: int = 1) -> None:
+        self.batch, self.workers = networks.info.part, threads
+        self._around = 2 * networks.info.context.frames
+        made = _Compiler(networks, precision, threads)
+        graphs = _Graphs(networks, self.batch, 1, apart=made.apart)
+        self.precision = made.precision
+        self._requests = made.requests(graphs.preparation, graphs.next_part, f"parts of {self.batch}")
+        requests = self._requests.get()
+        self._start = [np.zeros(tuple(port.shape), np.float32) for port in requests[-1].model_inputs[1:]]
+        self._requests.put(requests)
+
+    def __call__(self, features: Samples) -> Samples:
+        """Return outputs `(stem, channel, frame, bin)` for features `(view, frame, bin)`."""
+        parts = (features[:, start:][:, : self.batch] for start in range(0, features.shape[1], self.batch))
+        return np.concatenate([outputs.copy() for outputs in self.stream(parts)], axis=2)
+
+    def stream(self, parts: Iterable[Samples]) -> Iterator[Samples]:
+        """Yield outputs `(stem, channel, frame, bin)` for consecutive features `(view, frame, bin)`.
+
+        All parts but the last have `batch` frames. There are no outputs for the context at either end.
+        Outputs are valid until the next ones are computed.
+        """
+        missing, past = self._around, self._start
+        requests = self._requests.get()
+        try:
+            for part in parts:
+                # What follows the last frame is only context of outputs that are dropped.
+                outputs, *kept = _infer(requests, _padded(part, self.batch), *past)
+                past = [each.copy() for each in kept]
+                if missing < part.shape[1]:
+                    yield outputs[:, :, missing : part.shape[1]]
+                missing = max(0, missing - part.shape[1])
+        finally:
+            self._requests.put(requests)
+
+
+def _padded(part: Samples, positions: int) -> Samples:
+    """Return features with this number of positions and a batch axis."""
+    missing = positions - part.shape[1]
+    if missing:
+        part = np.pad(part, ((0, 0), (0, missing), *[(0, 0)] * (part.ndim - 2)))
+    return part[None]
+
+
+def _infer(requests: Sequence[Any], features: Samples, *past: Samples) -> list[Samples]:
+    """Return the outputs of the last of several models, each of which gets the output of the one before."""
+    *first, last = requests
+    with _compat.openvino_call():
+        for request in first:
+            (features,) = request.infer([features], share_inputs=True, share_outputs=True).values()
+        outputs = last.infer([features, *past], share_inputs=True, share_outputs=True)
+        return list(outputs.values())
+
+
+class _Compiler:
+    """Compiles graphs for this CPU, and keeps the results in the cache.
+
+    `apart` says whether the first step of the network is to be a separate graph, which runs in float32.
+    """
+
+    def __init__(self, networks: Networks, precision: str, threads: int) -> None:
+        self._core = _compat.openvino().Core()
+        capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self.precision = best_precision(capabilities, precision)
+        self.apart = networks.info.prepares and self.precision != "float32"
+        self._networks, self._threads = networks, threads
+
+    def requests(
+        self, preparation: Callable[[], Any], rest: Callable[[], Any], form: str
+    ) -> SimpleQueue[list[Any]]:
+        """Return requests for the models to run one after the other, as often as there are threads."""
+        models = [self._compiled(preparation, "float32", form)] if self.apart else []
+        models.append(self._compiled(rest, self.precision, form))
+        queue: SimpleQueue[list[Any]] = SimpleQueue()
+        for _ in range(self._threads):
+            queue.put([model.create_infer_request() for model in models])
+        return queue
+
+    def _compiled(self, graph: Callable[[], Any], precision: str, form: str) -> Any:
+        core, networks = self._core, self._networks
+        cpu, config = core.get_property("CPU", "FULL_DEVICE_NAME"), configuration(precision, self._threads)
+        made_of = [VERSION, _compat.openvino().get_version(), cpu, config, form, *networks.parts]
+        key = cache.key(
+            graph.__name__.encode(),
+            repr(made_of).encode(),
+            factory.source(networks.name),
+            networks.content(),
+        )
+        blob = cache.kept(key, lambda: core.compile_model(graph(), "CPU", config).export_model().getvalue())
+        return core.import_model(blob, "CPU", config)
+
+
 class _Graphs:
     """The networks of a model as graphs with a fixed number of input positions.
 
-    Weights are loaded when needed. If `apart`, the first step of the network is a separate graph, which runs
-    in float32.
+    Weights are loaded when needed. If `apart`, the first step of the network is a separate graph.
     """
 
     def __init__(self, networks: Networks, positions: int, frame_stride: int, *, apart: bool) -> None:
@@ -130,14 +207,28 @@ class _Graphs:
 
     def all_stems(self) -> Any:
         """Return the graph of all networks, without the first step if `apart`."""
-        import torch
-
         from stemsplit.runtime.torch_runtime import AllStems
 
         networks, context = self._built, self._networks.info.context
-        shape = networks[0].prepare(torch.zeros(self._shape)).shape if self._apart else self._shape
         together = AllStems(networks, context, frame_stride=self._frame_stride, prepared=self._apart)
-        return translated(together, tuple(shape))
+        return translated(together, self._input_shape())
+
+    def next_part(self) -> Any:
+        """Return the graph of the network for one part of a stream, without the first step if `apart`."""
+        from stemsplit.networks.base import StreamNetwork
+        from stemsplit.runtime.torch_runtime import NextPart
+
+        (alone,) = self._built
+        assert isinstance(alone, StreamNetwork)
+        past = [tuple(each.shape) for each in alone.past()]
+        return translated(NextPart(alone, prepared=self._apart), self._input_shape(), *past)
+
+    def _input_shape(self) -> tuple[int, ...]:
+        import torch
+
+        if not self._apart:
+            return self._shape
+        return tuple(self._built[0].prepare(torch.zeros(self._shape)).shape)
 
 
 def best_precision(capabilities: Sequence[str], wanted: str) -> str:
@@ -159,8 +250,8 @@ def configuration(precision: str, threads: int) -> dict[str, Any]:
     }
 
 
-def translated(module: nn.Module, shape: tuple[int, ...]) -> Any:
-    """Return the graph of a torch module with one output, for one input of a fixed shape."""
+def translated(module: nn.Module, *shapes: tuple[int, ...]) -> Any:
+    """Return the graph of a torch module, for inputs of fixed shapes."""
     import torch
 
     openvino = _compat.openvino()
@@ -172,13 +263,14 @@ def translated(module: nn.Module, shape: tuple[int, ...]) -> Any:
         warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is (deprecated|not supported)")
         # The shape is fixed, and so are decisions that depend on it.
         warnings.filterwarnings("ignore", "Converting a tensor to a Python")
-        traced = torch.jit.trace(module, torch.zeros(shape), check_trace=False)  # type: ignore[no-untyped-call]
+        examples = tuple(torch.zeros(shape) for shape in shapes)
+        traced = torch.jit.trace(module, examples, check_trace=False)  # type: ignore[no-untyped-call]
         traced = torch.jit.freeze(traced)
     # As in openvino.convert_model, but without a second trace, in a fifth of the time.
     front_end = FrontEndManager().load_by_framework("pytorch")
     decoder = TorchScriptPythonDecoder(traced, skip_freeze=True)  # must outlive the graph
     graph = front_end.load(decoder)
-    (place,) = graph.get_inputs()
-    graph.set_element_type(place, openvino.Type.f32)
-    graph.set_partial_shape(place, openvino.PartialShape(list(shape)))
+    for place, shape in zip(graph.get_inputs(), shapes, strict=True):
+        graph.set_element_type(place, openvino.Type.f32)
+        graph.set_partial_shape(place, openvino.PartialShape(list(shape)))
     return front_end.convert(graph)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stemsplit.errors import DeviceUnavailable
-from stemsplit.networks.base import Network
+from stemsplit.networks.base import Network, StreamNetwork
 from stemsplit.networks.info import Context
 from stemsplit.separation.separator import Samples
 
@@ -62,6 +62,21 @@ class Preparation(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return the input of the rest of the network."""
         return self.network.prepare(features)
+
+
+class NextPart(nn.Module):
+    """A network that continues a stream of frames; `prepared` features are the outputs of `Preparation`."""
+
+    def __init__(self, network: StreamNetwork, *, prepared: bool = False) -> None:
+        super().__init__()
+        self.network, self.prepared = network, prepared
+        self.eval().requires_grad_(False)
+
+    def forward(self, features: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
+        """Return outputs `(stem, channel, frame, bin)` for `(1, view, frame, bin)`, and the next `past`."""
+        prepared = features if self.prepared else self.network.prepare(features)
+        scores, kept = self.network.scores_after(past, prepared)
+        return (self.network.masks(scores.float())[0], *kept)
 
 
 class TorchRuntime:

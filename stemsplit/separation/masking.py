@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +16,17 @@ from stemsplit.dsp.stft import Spectra, Stft
 from stemsplit.dsp.wiener import wiener
 from stemsplit.separation.plan import MaskPlan
 from stemsplit.separation.separator import Execution, Samples, Spec
+
+
+@runtime_checkable
+class StreamNetwork(Protocol):
+    """A network that runs on a stream of features in parts of a batch of frames."""
+
+    def __call__(self, features: Samples) -> Samples:
+        """Return probabilities for features, as in `MaskSeparator`."""
+
+    def stream(self, parts: Iterable[Samples]) -> Iterator[Samples]:
+        """Yield probabilities for consecutive features. They are valid until the next ones."""
 
 
 @dataclass(frozen=True)
@@ -48,34 +60,45 @@ class MaskSeparator:
     @cached_property
     def spec(self) -> Spec:
         """The context covers the network and filter input for all frames that overlap a segment."""
+        segment = self.plan.segment_samples(self.execution.batch)
+        longest = self.plan.stream_samples(self.execution.batch) if self._streams else segment
         return Spec(
             stems=self.stems,
             sample_rate=self.sample_rate,
             context=self.plan.context_samples,
             stride=self.plan.stride_samples,
             complete=self.complete,
-            segment=self.plan.segment_samples(self.execution.batch),
+            segment=longest,
+            shortest=segment,
             workers=self.execution.workers,
             how=self.execution.how,
         )
+
+    @property
+    def _streams(self) -> bool:
+        return isinstance(self.network, StreamNetwork)
 
     def separate(self, window: Samples) -> Samples:
         """Return stems `(stem, channel, time)` of the segment in the middle of a window."""
         plan, context = self.plan, self.spec.context
         segment = window[:, context : window.shape[-1] - context]
-        masks, spectra = self._masks_and_spectra(window)
-        stems = np.empty((len(self.stems), *segment.shape), np.float32)
+        stems = np.zeros((len(self.stems), *segment.shape), np.float32)
         # A complete set sums to the mixture, so the last stem needs no inverse transform.
         inverted = stems[:-1] if self.complete else stems
-        wanted = (self.stem_indices or range(len(masks)))[: len(inverted)]
-        if plan.wiener_context_frames:
-            masked: Iterable[Spectra] = wiener(
-                masks, spectra, plan.wiener_context_frames, wanted, stride=plan.wiener_stride
-            )
-        else:
-            masked = (masks[index] * spectra for index in wanted)
-        for stem, estimate in zip(inverted, masked, strict=True):
-            stem[:] = self.stft.inverse(estimate)[:, plan.stem_start :][:, : segment.shape[-1]]
+        start = -plan.stem_start
+        filtered, around = plan.wiener_context_frames > 0, 2 * plan.wiener_context_frames
+        parts = self._masked(window, shared=filtered)
+        for masks, spectra in _overlapping(parts, around, plan.wiener_stride):
+            wanted = (self.stem_indices or range(len(masks)))[: len(inverted)]
+            if filtered:
+                estimates: Iterable[Spectra] = wiener(
+                    masks, spectra, plan.wiener_context_frames, wanted, stride=plan.wiener_stride
+                )
+            else:
+                estimates = (masks[index] * spectra for index in wanted)
+            for stem, estimate in zip(inverted, estimates, strict=True):
+                _add(stem, self.stft.inverse(estimate), start)
+            start += (spectra.shape[1] - around) * self.stft.hop_length
         if self.complete:
             stems[-1] = segment - inverted.sum(axis=0)
         return stems
@@ -86,20 +109,76 @@ class MaskSeparator:
         Frames are centered on every `hop_length`-th sample of the segment, from its first sample. There is
         one channel if all channels share a mask.
         """
-        masks, _ = self._masks_and_spectra(window)
+        masks = np.concatenate([masks for masks, _ in self._masked(window)], axis=2)
         return masks[list(self.stem_indices) or slice(None), :, self.plan.centred(window.shape[-1])]
 
-    def _masks_and_spectra(self, window: Samples) -> tuple[Samples, Spectra]:
-        """Return masks of all stems for the frames around the segment, and the spectra of these frames."""
-        spectra = self.stft.transform(window)
-        masks = self.rule(self.probabilities(spectra))
-        spectra = spectra[:, self.plan.context : self.plan.context + masks.shape[2]]
-        return extend_to_full_band(match_channels(masks, spectra), self.stft.bins), spectra
+    def _masked(self, window: Samples, *, shared: bool = False) -> Iterator[tuple[Samples, Spectra]]:
+        """Yield masks of all stems for consecutive frames around the segment, and the spectra of the frames.
+
+        If `shared`, there is one mask for all channels: their mean.
+        """
+        for probabilities, spectra in self._predicted(window):
+            masks = self.rule(probabilities)
+            masks = masks.mean(axis=1, keepdims=True) if shared else match_channels(masks, spectra)
+            yield extend_to_full_band(masks, self.stft.bins), spectra
+
+    def _predicted(self, window: Samples) -> Iterator[tuple[Samples, Spectra]]:
+        """Yield probabilities `(stem, channel, frame, bin)`, and the spectra of their frames."""
+        if not isinstance(self.network, StreamNetwork):
+            spectra = self.stft.transform(window)
+            probabilities = self.probabilities(spectra)
+            yield probabilities, spectra[:, self.plan.context :][:, : probabilities.shape[2]]
+            return
+        waiting = np.zeros((len(window), 0, self.stft.bins), np.complex64)
+
+        def features() -> Iterator[Samples]:
+            nonlocal waiting
+            for spectra in self._spectra(window):
+                waiting = np.concatenate([waiting, spectra], axis=1)
+                yield self._features(spectra)
+
+        begin = self.plan.context
+        for probabilities in self.network.stream(features()):
+            frames = probabilities.shape[2]
+            yield probabilities, waiting[:, begin : begin + frames]
+            waiting, begin = waiting[:, begin + frames :], 0
+
+    def _spectra(self, window: Samples) -> Iterator[Spectra]:
+        """Yield the spectra of a window in parts of a batch of frames."""
+        stft, batch = self.stft, self.execution.batch
+        for start in range(0, stft.frames(window.shape[-1]), batch):
+            yield stft.transform(window[:, start * stft.hop_length :][:, : stft.samples(batch)])
+
+    def _features(self, spectra: Spectra) -> Samples:
+        return log_magnitude(magnitudes(spectra[..., : self.bins], self.input))
 
     def probabilities(self, spectra: Spectra) -> Samples:
         """Return the network's predictions for each bin, `(stem, channel, frame, bin)`.
 
         Shapes: spectra `(channel, frame + 2 * context, bin)`.
         """
-        features = log_magnitude(magnitudes(spectra[..., : self.bins], self.input))
-        return interpolate_frames(self.network(features), self.plan.frame_stride)
+        return interpolate_frames(self.network(self._features(spectra)), self.plan.frame_stride)
+
+
+def _overlapping(
+    parts: Iterable[tuple[Samples, Spectra]], frames: int, multiple: int
+) -> Iterator[tuple[Samples, Spectra]]:
+    """Yield masks and spectra, each with the last `frames` frames of those before.
+
+    The number of frames is a multiple of `multiple`, which divides `frames`; remaining ones are dropped.
+    """
+    held: tuple[Samples, Spectra] | None = None
+    for part in parts:
+        masks, spectra = part
+        if held and frames:
+            masks, spectra = (np.concatenate(both, axis=-2) for both in zip(held, part, strict=True))
+        count = spectra.shape[1] // multiple * multiple
+        held = masks[:, :, max(0, count - frames) :], spectra[:, max(0, count - frames) :]
+        if count > frames:
+            yield masks[:, :, :count], spectra[:, :count]
+
+
+def _add(total: Samples, piece: Samples, start: int) -> None:
+    """Add the part of a piece `(channel, time)` that begins at sample `start` and lies within the total."""
+    first, last = max(0, start), min(total.shape[-1], start + piece.shape[-1])
+    total[:, first:last] += piece[:, first - start : last - start]

@@ -11,6 +11,9 @@ from stemsplit.dsp.stft import Stft
 SEGMENT_FRAMES = 450
 """Approximate length of a segment in frames: 5 s at a hop of 512, enough to keep all workers busy."""
 
+STREAM_FRAMES = 1300
+"""The same for a network that runs on a stream: longer, because each segment begins with the context."""
+
 
 @dataclass(frozen=True)
 class MaskPlan:
@@ -28,14 +31,14 @@ class MaskPlan:
     """Frames on either side from which the Wiener filter estimates covariances. 0: no filter."""
     frame_stride: int = 1
     wiener_stride: int = 1
-    """Distance in frames between covariance estimates of the Wiener filter; divides the stride."""
+    """Length in frames of the runs that share positions in the Wiener filter; divides the stride."""
 
     @cached_property
     def edge(self) -> int:
         """Frames on either side of a segment that also need masks."""
         # Interpolation needs an output after the last frame.
         interpolated = 1 if self.frame_stride > 1 else 0
-        needed = self._overlapping + interpolated + self.wiener_context_frames
+        needed = self._overlapping + interpolated + self.wiener_context_frames + self.wiener_stride - 1
         edge = self.frame_stride * math.ceil(needed / self.frame_stride)
         return edge + -(self.context + edge) % self.stride
 
@@ -65,6 +68,12 @@ class MaskPlan:
         batches = max(1, round(outputs / batch))
         strides = (batches * batch - self.extra_outputs) // self.stride
         return max(1, strides) * self.stride_samples
+
+    def stream_samples(self, part: int) -> int:
+        """Return a segment length near `STREAM_FRAMES` for a network that runs on a stream in parts."""
+        around = 2 * self.context + self.extra_outputs
+        parts = round((STREAM_FRAMES + around) / part)
+        return (parts * part - around) // self.stride * self.stride_samples
 
     def batch_for(self, segment_samples: int) -> int:
         """Return the number of network outputs that a segment of this length needs."""

@@ -29,6 +29,8 @@ class Spec:
     """Whether the stems sum to the mixture."""
     segment: int = 0
     """The best segment length in samples. 0: any."""
+    shortest: int = 0
+    """The length in samples down to which segments can be shortened to share a stream among workers."""
     workers: int = 1
     """The best number of segments to separate in parallel."""
     how: str = ""

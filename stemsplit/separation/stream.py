@@ -8,6 +8,7 @@ reason, segments can be separated in parallel.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from stemsplit.audio.reader import resample
-from stemsplit.separation.separator import AnySeparator, Samples, StreamSeparator
+from stemsplit.separation.separator import AnySeparator, Samples, Spec, StreamSeparator
 
 _Made = TypeVar("_Made")
 
@@ -26,9 +27,11 @@ SEGMENT_SECONDS = 10.0
 
 
 def separate_stream(
-    separator: AnySeparator, blocks: Iterable[Samples], sample_rate: int
+    separator: AnySeparator, blocks: Iterable[Samples], sample_rate: int, *, frames: int | None = None
 ) -> Iterator[Samples]:
     """Yield stems `(stem, channel, time)` of blocks `(channel, time)`, both at `sample_rate`.
+
+    `frames` is the expected length of the mixture, for segments of equal length.
 
     If the separator works at another rate, the part of the mixture that resampling loses (all above half the
     lower rate) is divided equally among the stems of a complete set, so that they still sum to the mixture.
@@ -36,9 +39,11 @@ def separate_stream(
     """
     inner = separator.spec.sample_rate
     if sample_rate == inner:
-        yield from separate_blocks(separator, blocks)
+        yield from separate_blocks(separator, blocks, frames=frames)
         return
 
+    if frames is not None:
+        frames = round(frames * inner / sample_rate)
     blocks = iter(blocks)
     first = next(blocks, None)
     if first is None:
@@ -52,7 +57,8 @@ def separate_stream(
 
     names, channels = len(separator.spec.stems), len(first)
     mixture = resample(map(remember, chain([first], blocks)), sample_rate, inner, channels)
-    flat = (stems.reshape(names * channels, -1) for stems in separate_blocks(separator, mixture))
+    separated = separate_blocks(separator, mixture, frames=frames)
+    flat = (stems.reshape(names * channels, -1) for stems in separated)
     for piece in chain(resample(flat, inner, sample_rate, names * channels), [None]):
         if piece is None:  # the remainder after rounding to whole samples
             piece = np.zeros((names * channels, held.shape[-1]), np.float32)
@@ -76,28 +82,38 @@ def separate_blocks(
     separator: AnySeparator,
     blocks: Iterable[Samples],
     *,
+    frames: int | None = None,
     segment_seconds: float | None = None,
     workers: int | None = None,
 ) -> Iterator[Samples]:
     """Yield stems `(stem, channel, time)` of a mixture in blocks `(channel, time)`, segment by segment.
 
-    Together they are exactly as long as the mixture. `segment_seconds` and `workers` override the
-    separator's segment length and number of parallel segments.
+    Together they are exactly as long as the mixture. `frames` is its expected length, for segments of equal
+    length. `segment_seconds` and `workers` override the separator's segment length and number of parallel
+    segments.
     """
     if isinstance(separator, StreamSeparator):
         yield from separator.stream(blocks)
         return
     spec = separator.spec
+    workers = workers or spec.workers
     seconds = segment_seconds or SEGMENT_SECONDS
     segment = max(1, round(seconds * spec.sample_rate / spec.stride)) * spec.stride
     if segment_seconds is None and spec.segment:
-        segment = spec.segment
+        segment = shared_out(spec, frames, workers) if frames else spec.segment
 
     def separate(window: Samples, keep: int) -> Samples:
         return separator.separate(window)[..., :keep]
 
     cut = windows(blocks, segment, spec.context, spec.stride)
-    yield from side_by_side(separate, cut, workers or spec.workers)
+    yield from side_by_side(separate, cut, workers)
+
+
+def shared_out(spec: Spec, frames: int, workers: int) -> int:
+    """Return the length of segments that keep all workers busy until the end of `frames` samples."""
+    rounds = max(1, math.ceil(frames / (workers * spec.segment)))
+    equal = math.ceil(frames / (workers * rounds * spec.stride)) * spec.stride
+    return min(spec.segment, max(equal, spec.shortest or spec.segment))
 
 
 def side_by_side(work: Callable[..., _Made], cut: Iterator[tuple[Any, ...]], workers: int) -> Iterator[_Made]:

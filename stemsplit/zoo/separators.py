@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -24,6 +25,8 @@ from stemsplit.zoo.card import MASKS, ModelCard
 
 WIENER_SECONDS = 0.75
 """Context of the Wiener filter on either side. Twice as much was hardly better."""
+WIENER_STRIDE = 4
+"""Frames that share positions in the Wiener filter."""
 
 
 def load(
@@ -102,16 +105,16 @@ def mask_plan(card: ModelCard, mask: str, running: RuntimeOptions) -> MaskPlan:
     """Return the plan of the frames that the network, and the Wiener filter if any, need around a segment."""
     card, running = as_run(card, running)
     network = registry.find(card.network)
-    steps = (
-        round(WIENER_SECONDS * card.sample_rate / card.hop_length / network.step) if mask == "wiener" else 0
-    )
-    return MaskPlan(
-        Stft(card.n_fft, card.hop_length),
-        network.context.frames,
-        network.context.stride,
-        steps * network.step,
-        running.frame_stride,
-        network.step,
+    stft, stride = Stft(card.n_fft, card.hop_length), network.context.stride
+    plan = MaskPlan(stft, network.context.frames, stride, frame_stride=running.frame_stride)
+    if mask != "wiener":
+        return plan
+    runs = round(WIENER_SECONDS * card.sample_rate / card.hop_length / WIENER_STRIDE)
+    return replace(
+        plan,
+        stride=math.lcm(stride, WIENER_STRIDE),
+        wiener_context_frames=runs * WIENER_STRIDE,
+        wiener_stride=WIENER_STRIDE,
     )
 
 
