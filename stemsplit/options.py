@@ -45,7 +45,7 @@ class SplitOptions:
     then: Mapping[str, str] = field(default_factory=dict)
     """Stem -> model that splits it further, into stems such as `vocals-lead`."""
     mask: str | None = None
-    """Masking method: `soft`, `binary` or `wiener`. Default: the model's."""
+    """Masking method: `soft`, `binary`, `wiener`, `clean` or `full`. Default: the model's."""
     sources: int | None = None
     """Number of sources to find (spatial methods only)."""
     azimuths: Sequence[float] = ()

@@ -15,6 +15,8 @@ from stemsplit.dsp.masks import (
     soft,
 )
 from stemsplit.dsp.wiener import wiener
+from stemsplit.options import RuntimeOptions
+from stemsplit.zoo.ref import ModelRef
 
 PROBABILITIES = arrays(np.float32, (4, 2, 5), elements=st.floats(0, 1, width=32))
 
@@ -172,6 +174,17 @@ def test_a_wiener_filter_leaves_mono_and_silence_to_the_masks():
     left, right = filtered(masks, mixture, reach=2).swapaxes(0, 1)
     np.testing.assert_array_equal(left[:, 2], right[:, 2])
     assert not np.isclose(left[:, [0, 1, 3]], right[:, [0, 1, 3]]).any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mask", "power"), [("clean", 1.5), ("full", 0.75)])
+@pytest.mark.parametrize("model", ["binary-mask-cnn", "band-transformer"], ids=["calibrated", "soft"])
+def test_clean_and_full_are_powers_of_the_default_s_masks(model, mask, power):
+    default, changed = (ModelRef.parse(model).load(RuntimeOptions(), mask=name) for name in (None, mask))
+    probabilities = np.random.default_rng(0).uniform(0.01, 0.99, (4, 1, 3, 50)).astype(np.float32)
+    expected = default.rule(probabilities) ** power
+    np.testing.assert_allclose(changed.rule(probabilities), expected / expected.sum(axis=0), atol=1e-5)
+    assert changed.plan == default.plan
 
 
 def test_masks_of_left_and_right_are_for_any_channels():

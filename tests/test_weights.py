@@ -75,8 +75,10 @@ def test_a_card_may_be_rewritten_without_touching_the_weights(file):
 def test_a_page_has_bleed_where_it_was_measured():
     measured = {stem: {"sdr_db": 5.0, "bleedless": 31.26, "fullness": 20.0} for stem in CARD.stems}
     found = page.page(replace(CARD, scores={"test": {CARD.mask: measured}}))
-    assert f"| bleedless | {' | '.join(['31.3'] * len(CARD.stems))} |" in found
-    assert f"| fullness | {' | '.join(['20.0'] * len(CARD.stems))} |" in found
+    assert f"| bleedless, default | {' | '.join(['31.3'] * len(CARD.stems))} |" in found
+    assert "clean" not in found
+    assert "| fullness, clean | 20.0 " in page.page(replace(CARD, scores={"test": {"clean": measured}}))
+    assert f"| fullness, default | {' | '.join(['20.0'] * len(CARD.stems))} |" in found
     assert "bleedless" not in page.page(replace(CARD, scores={"test": {"soft": {}}}))
 
 

@@ -70,7 +70,8 @@ def command(
     mask: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="Masking method: soft, binary or wiener. Repeatable. Default: the model's."
+            metavar="NAME",
+            help="Masking method: soft, binary, wiener, clean or full. Repeatable. Default: the model's.",
         ),
     ] = None,
     width: Annotated[

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 _run = partial(typer.Option, rich_help_panel="Device and speed")
 
 Mask = Annotated[
-    Literal["soft", "binary", "wiener"] | None,
+    Literal["soft", "binary", "wiener", "clean", "full"] | None,
     typer.Option(
         rich_help_panel="Separation",
-        help="Masking method: soft (ratio masks), binary, or wiener (multichannel Wiener filter). "
-        "Default: the model's.",
+        help="Masking method: soft (ratio masks), binary, wiener (multichannel Wiener filter), clean (less "
+        "bleed, but thinner stems) or full (fuller stems, but more bleed). Default: the model's.",
     ),
 ]
 Overlap = Annotated[

@@ -59,18 +59,19 @@ def logits(probabilities: Floats) -> Floats:
     return odds
 
 
-def matrix_scaled_softmax(probabilities: Floats, *, scaling: Floats) -> Floats:
+def matrix_scaled_softmax(probabilities: Floats, *, scaling: Floats, power: float = 1.0) -> Floats:
     """Return ratio masks softmax(W logit(p) + b), calibrated over all stems by matrix scaling.
 
     `scaling` `(stem, stem + 1)` is W, with b in its last column. The networks were trained separately;
-    scaling corrects biased probabilities, and gives more weight to confident networks.
+    scaling corrects biased probabilities, and gives more weight to confident networks. The masks are then
+    raised to `power` and normalized.
 
     Source: Guo et al., "On calibration of modern neural networks", 2017, section 4.2.
     """
     # einsum does not use BLAS, whose threads keep spinning for a while after their work.
     scaled = np.einsum("ij,j...->i...", scaling[:, :-1], logits(probabilities))
     scaled += scaling[:, -1].reshape(-1, *[1] * (scaled.ndim - 1))
-    scaled = np.exp(scaled - scaled.max(axis=0))
+    scaled = np.exp(np.float32(power) * (scaled - scaled.max(axis=0)))
     masks: Floats = scaled / scaled.sum(axis=0)
     return masks
 

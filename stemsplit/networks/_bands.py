@@ -73,20 +73,22 @@ class Refinement(nn.Module):
     There are `details` maps of each of the `pair` adjacent positions that are processed as one.
     """
 
+    band_of_pair: Tensor
+
     def __init__(self, bands: Bands, width: int, pair: int, details: int) -> None:
         super().__init__()
         maps = pair * details
-        self.sizes = [(count, size // pair) for count, size, _ in bands]
         self.inner, self.outer = (nn.Conv2d(maps, maps, 3, padding=1) for _ in range(2))
         nn.init.zeros_(self.outer.weight)  # at first it adds only its bias
-        self.offsets = nn.ModuleList(BandLinear(count, width, maps) for count, _ in self.sizes)
+        self.offsets = nn.ModuleList(BandLinear(count, width, maps) for count, _, _ in bands)
+        pairs = torch.tensor([size // pair for count, size, _ in bands for _ in range(count)])
+        band_of_pair = torch.arange(len(pairs)).repeat_interleave(pairs)
+        self.register_buffer("band_of_pair", band_of_pair, persistent=False)
 
     def forward(self, details: Tensor, known: Sequence[Tensor]) -> Tensor:
         """Refine details `(example, map, frame, pair)` with tokens `(band, example, frame, feature)`."""
-        runs = torch.split(self.inner(details), [count * size for count, size in self.sizes], 3)
-        told = []
-        for (count, size), layer, tokens, run in zip(self.sizes, self.offsets, known, runs, strict=True):
-            offsets = layer(tokens).permute(1, 3, 2, 0)[..., None]
-            told.append((torch.unflatten(run, 3, (count, size)) + offsets).flatten(3))
-        added: Tensor = self.outer(F.relu(torch.cat(told, 3)))
+        offsets = torch.cat([layer(tokens) for layer, tokens in zip(self.offsets, known, strict=True)])
+        # In the order of a channels-last tensor, so that the convolution can add them.
+        offsets = offsets.permute(1, 2, 0, 3).index_select(2, self.band_of_pair).permute(0, 3, 1, 2)
+        added: Tensor = self.outer(F.relu(self.inner(details) + offsets))
         return details + added

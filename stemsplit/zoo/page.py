@@ -11,7 +11,7 @@ from stemsplit.files.claims import writing
 from stemsplit.networks import registry
 from stemsplit.networks.info import OutputKind
 from stemsplit.zoo import store
-from stemsplit.zoo.card import ModelCard
+from stemsplit.zoo.card import MASK_POWERS, ModelCard
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +20,8 @@ SYSTEMS = {
     "soft": "soft mask",
     "wiener": "Wiener filter after the soft mask",
     "binary": "binary mask",
+    "clean": "default mask, less bleed",
+    "full": "default mask, fuller stems",
     "waveform": "waveform",
     "mixture": "unprocessed mixture",
     "ideal binary": "ideal binary mask",
@@ -127,11 +129,16 @@ def _scores(card: ModelCard, split: str, scores: dict[str, Any]) -> list[str]:
         songs + " SDR in dB over each whole excerpt; higher is better.",
         _table("SDR", card.stems, sdr),
     ]
-    bleed = {name: cells(scores.get(card.mask, {}), card.stems, name, 1) for name in BLEED}
-    if any(value != "-" for row in bleed.values() for value in row):
+    bleed = {
+        f"{measure}, {'default' if name == card.mask else name}": cells(scores[name], card.stems, measure, 1)
+        for measure in BLEED
+        for name in (card.mask, *MASK_POWERS)
+        if any(measure in each for each in scores.get(name, {}).values())
+    }
+    if bleed:
         lines += [
-            "From 0 to 100, of the default mask: how free a stem is of the others, and how complete it is.",
-            _table("Bleed", card.stems, bleed),
+            "From 0 to 100: how free a stem is of the others (bleedless), and how complete it is (fullness).",
+            _table("Mask", card.stems, bleed),
         ]
     if "bins" not in scores:  # waveform networks have no masks
         return lines

@@ -21,7 +21,7 @@ from stemsplit.separation.plan import MaskPlan
 from stemsplit.separation.separator import Execution, Samples
 from stemsplit.separation.waveform import WaveformSeparator
 from stemsplit.zoo import store
-from stemsplit.zoo.card import MASKS, ModelCard
+from stemsplit.zoo.card import MASK_POWERS, MASKS, ModelCard
 
 WIENER_SECONDS = 0.75
 """Context of the Wiener filter on either side. Twice as much was hardly better."""
@@ -79,6 +79,7 @@ def _load_masks(
 ) -> MaskSeparator:
     if mask not in MASKS:
         raise UsageError(f"No mask called `{mask}`", f"choose one of {', '.join(MASKS)}")
+    mask, power = (card.mask, MASK_POWERS[mask]) if mask in MASK_POWERS else (mask, 1.0)
     network = registry.find(card.network)
     masked = card.stems if network.joint else stems
     whole = masked == card.stems and card.complete
@@ -93,7 +94,7 @@ def _load_masks(
         plan=mask_plan(card, mask, running),
         bins=network.bins,
         network=runtime,
-        rule=_rule(card, mask, complete=whole),
+        rule=_rule(card, mask, power, complete=whole),
         input=network.input,
         complete=whole and stems == card.stems,
         stem_indices=_stem_indices(card, stems),
@@ -138,10 +139,11 @@ def _stem_indices(card: ModelCard, stems: tuple[str, ...]) -> tuple[int, ...]:
     return tuple(output.index(name) for name in stems)
 
 
-def _rule(card: ModelCard, mask: str, *, complete: bool) -> Callable[[Samples], Samples]:
+def _rule(card: ModelCard, mask: str, power: float, *, complete: bool) -> Callable[[Samples], Samples]:
     """Return the function from probabilities to masks; masks of a `complete` set of stems sum to one."""
     if mask == "binary":
         return partial(masks.binary, complete=complete)
     if complete and card.combination:
-        return partial(masks.matrix_scaled_softmax, scaling=np.array(card.combination, np.float32))
-    return partial(masks.soft, complete=complete, power=card.mask_power)
+        scaling = np.array(card.combination, np.float32)
+        return partial(masks.matrix_scaled_softmax, scaling=scaling, power=power)
+    return partial(masks.soft, complete=complete, power=power * card.mask_power)
