@@ -42,13 +42,16 @@ def magnitudes(spectra: Spectra, features: InputFeatures) -> Floats:
     if features is InputFeatures.MID_SIDE:
         left, right = sides
         sides += [(left + right) / 2, (left - right) / 2]
-    return np.stack([np.abs(each) for each in sides], axis=-3)
+    found = np.empty((*spectra.shape[:-3], len(sides), *spectra.shape[-2:]), np.float32)
+    for view, side in enumerate(sides):
+        np.abs(side, out=found[..., view, :, :])
+    return found
 
 
 def log_magnitude(magnitudes: Floats) -> Floats:
     """Return the natural logarithms of magnitudes, limited below by `FLOOR`."""
-    logarithms: Floats = np.log(np.maximum(magnitudes, np.float32(FLOOR)))
-    return logarithms
+    bounded: Floats = np.maximum(magnitudes, np.float32(FLOOR))
+    return np.log(bounded, out=bounded)
 
 
 def log_magnitudes(spectra: Tensor, features: InputFeatures) -> Tensor:
