@@ -121,7 +121,7 @@ def cost(model: Trained | Ensemble) -> dict[str, Any]:
     seconds = []
     for _ in range(3):
         began = time.monotonic()
-        for _ in separate_stream(separator, [0.1 * noise], SAMPLE_RATE):
+        for _ in separate_stream(separator, [0.1 * noise], SAMPLE_RATE, frames=noise.shape[-1]):
             pass
         seconds.append(time.monotonic() - began)
     hours = [card.recipe.get("trained_hours") for card in cards]

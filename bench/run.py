@@ -257,7 +257,7 @@ def against_peers(seconds: int = 30) -> tuple[list[Row], dict[str, float]]:
         def run() -> float:
             began = time.monotonic()
             separator = method.fit([sound], SAMPLE_RATE) if isinstance(method, FittedMethod) else method
-            for _ in separate_blocks(separator, [sound]):
+            for _ in separate_blocks(separator, [sound], frames=sound.shape[-1]):
                 pass
             return time.monotonic() - began
 

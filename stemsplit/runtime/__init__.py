@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from stemsplit.defaults import install_extra
 from stemsplit.errors import DeviceUnavailable, UsageError
@@ -74,18 +74,6 @@ class Runtime(Protocol):
         """
 
 
-@runtime_checkable
-class StreamRuntime(Runtime, Protocol):
-    """A network that can run on a stream of frames in parts."""
-
-    def stream(self, parts: Iterable[Samples]) -> Iterator[Samples]:
-        """Yield outputs `(stem, channel, frame, bin)` for consecutive features `(view, frame, bin)`.
-
-        All parts but the last have `batch` frames. There are no outputs for the context at either end.
-        Outputs are valid until the next ones are computed.
-        """
-
-
 def start(options: RuntimeOptions, networks: Networks) -> Runtime:
     """Return loaded networks.
 
@@ -105,16 +93,20 @@ def start(options: RuntimeOptions, networks: Networks) -> Runtime:
     exact = info.predicts_waveforms and options.precision == "auto"
     precision = "float32" if exact else options.precision
     batch = info.context.whole_strides(options.batch or info.batch)
+    streams = info.part and device == "cpu" and not options.batch
     if _with_openvino(options.runtime, device):
         from stemsplit.runtime.openvino_runtime import OpenVinoRuntime, OpenVinoStream
 
-        if info.part and not options.batch:
+        if streams:
             return OpenVinoStream(networks, precision=precision, threads=threads)
         return OpenVinoRuntime(
             networks, batch=batch, precision=precision, threads=threads, frame_stride=stride
         )
-    from stemsplit.runtime.torch_runtime import AllStems, TorchRuntime
+    from stemsplit.runtime.torch_runtime import AllStems, TorchRuntime, TorchStream
 
+    if streams:
+        (network,) = networks.build()
+        return TorchStream(network, info.context, part=info.part, precision=precision, threads=threads)
     if device != "cpu" and not options.batch:
         batch = info.gpu_batch or 4 * batch
     all_stems = AllStems(networks.build(), info.context, frame_stride=stride)

@@ -7,7 +7,8 @@ import torch.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from stemsplit.defaults import VERSION
 from stemsplit.errors import DeviceUnavailable
 from stemsplit.networks import factory
 from stemsplit.runtime import cache
+from stemsplit.runtime.parts import InParts, Step, padded
 from stemsplit.separation.separator import Samples
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ class OpenVinoRuntime:
         try:
             for start in range(0, count, self.batch):
                 part = features[:, start * self._frame_stride :][:, : self._positions]
-                output, *_ = _infer(requests, _padded(part, self._positions))
+                output, *_ = _infer(requests, padded(part, self._positions))
                 if outputs is None:
                     outputs = np.empty((*output.shape[:2], count, *output.shape[3:]), np.float32)
                 kept = outputs[:, :, start : start + self.batch]
@@ -80,8 +82,8 @@ class OpenVinoRuntime:
         return outputs
 
 
-class OpenVinoStream:
-    """Runs a network on a stream of frames, `batch` at a time, and computes nothing twice.
+class OpenVinoStream(InParts):
+    """Runs a network on a stream of frames.
 
     Raises:
         DeviceUnavailable: the CPU does not support this precision.
@@ -92,47 +94,29 @@ class OpenVinoStream:
     device = "cpu"
 
     def __init__(self, networks: Networks, *, precision: str = "auto", threads: int = 1) -> None:
-        self.batch, self.workers = networks.info.part, threads
-        self._around = 2 * networks.info.context.frames
+        self.batch, self.around = networks.info.part, 2 * networks.info.context.frames
+        self.workers = threads
         made = _Compiler(networks, precision, threads)
         graphs = _Graphs(networks, self.batch, 1, apart=made.apart)
         self.precision = made.precision
         self._requests = made.requests(graphs.preparation, graphs.next_part, f"parts of {self.batch}")
+
+    @contextmanager
+    def steps(self) -> Iterator[Step]:
+        """Begin a stream, after silence."""
         requests = self._requests.get()
-        self._start = [np.zeros(tuple(port.shape), np.float32) for port in requests[-1].model_inputs[1:]]
-        self._requests.put(requests)
+        past = [np.zeros(tuple(port.shape), np.float32) for port in requests[-1].model_inputs[1:]]
 
-    def __call__(self, features: Samples) -> Samples:
-        """Return outputs `(stem, channel, frame, bin)` for features `(view, frame, bin)`."""
-        parts = (features[:, start:][:, : self.batch] for start in range(0, features.shape[1], self.batch))
-        return np.concatenate([outputs.copy() for outputs in self.stream(parts)], axis=2)
+        def step(features: Samples) -> Samples:
+            outputs, *kept = _infer(requests, features, *past)
+            for earlier, later in zip(past, kept, strict=True):
+                earlier[:] = later
+            return outputs
 
-    def stream(self, parts: Iterable[Samples]) -> Iterator[Samples]:
-        """Yield outputs `(stem, channel, frame, bin)` for consecutive features `(view, frame, bin)`.
-
-        All parts but the last have `batch` frames. There are no outputs for the context at either end.
-        Outputs are valid until the next ones are computed.
-        """
-        missing, past = self._around, self._start
-        requests = self._requests.get()
         try:
-            for part in parts:
-                # What follows the last frame is only context of outputs that are dropped.
-                outputs, *kept = _infer(requests, _padded(part, self.batch), *past)
-                past = [each.copy() for each in kept]
-                if missing < part.shape[1]:
-                    yield outputs[:, :, missing : part.shape[1]]
-                missing = max(0, missing - part.shape[1])
+            yield step
         finally:
             self._requests.put(requests)
-
-
-def _padded(part: Samples, positions: int) -> Samples:
-    """Return features with this number of positions and a batch axis."""
-    missing = positions - part.shape[1]
-    if missing:
-        part = np.pad(part, ((0, 0), (0, missing), *[(0, 0)] * (part.ndim - 2)))
-    return part[None]
 
 
 def _infer(requests: Sequence[Any], features: Samples, *past: Samples) -> list[Samples]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import cast
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from stemsplit.errors import DeviceUnavailable
 from stemsplit.networks.base import Network, StreamNetwork
 from stemsplit.networks.info import Context
+from stemsplit.runtime.parts import InParts, Step
 from stemsplit.separation.separator import Samples
 
 
@@ -102,9 +104,10 @@ class TorchRuntime:
     ) -> None:
         self.device, self.batch = device, batch
         on_cpu = device == "cpu"
-        self.precision = best_precision(device) if precision == "auto" else precision
-        if on_cpu and self.precision == "float16":
-            raise DeviceUnavailable("Torch has no float16 on CPUs", "use --precision auto")
+        if on_cpu:
+            self.precision = _on_cpu(precision)
+        else:
+            self.precision = best_precision(device) if precision == "auto" else precision
         self.workers = threads if on_cpu else 1
         self._threads = torch.get_num_threads()
         self._all_stems = all_stems.to(device)
@@ -150,6 +153,50 @@ class TorchRuntime:
                 continue
             start = stop
         return np.concatenate(found, axis=2)
+
+
+class TorchStream(InParts):
+    """Runs a network on a stream of frames, on the CPU; each stream uses one thread.
+
+    Raises:
+        DeviceUnavailable: torch does not support this precision on CPUs.
+    """
+
+    name = "torch"
+    device = "cpu"
+
+    def __init__(
+        self, network: Network, context: Context, *, part: int, precision: str = "float32", threads: int = 1
+    ) -> None:
+        assert isinstance(network, StreamNetwork)
+        self.batch, self.around, self.workers = part, 2 * context.frames, threads
+        self.precision = _on_cpu(precision)
+        self._network, self._threads = NextPart(network), torch.get_num_threads()
+
+    @contextmanager
+    def steps(self) -> Iterator[Step]:
+        """Begin a stream, after silence."""
+        past = self._network.network.past()
+
+        @torch.inference_mode()
+        def step(features: Samples) -> Samples:
+            half = self.precision != "float32"
+            try:
+                torch.set_num_threads(1)  # for calls from this thread only
+                with torch.autocast("cpu", getattr(torch, self.precision), enabled=half):
+                    outputs, *past[:] = self._network(torch.from_numpy(features), *past)
+                found: Samples = outputs.numpy()
+                return found
+            finally:
+                torch.set_num_threads(self._threads)
+
+        yield step
+
+
+def _on_cpu(precision: str) -> str:
+    if precision == "float16":
+        raise DeviceUnavailable("Torch has no float16 on CPUs", "use --precision auto")
+    return best_precision("cpu") if precision == "auto" else precision
 
 
 def best_precision(device: str) -> str:
