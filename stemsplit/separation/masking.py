@@ -60,23 +60,21 @@ class MaskSeparator:
     @cached_property
     def spec(self) -> Spec:
         """The context covers the network and filter input for all frames that overlap a segment."""
-        segment = self.plan.segment_samples(self.execution.batch)
-        longest = self.plan.stream_samples(self.execution.batch) if self._streams else segment
+        plan, stride = self.plan, self.plan.stride_samples
+        segment = shortest = plan.segment_samples(self.execution.batch)
+        if isinstance(self.network, StreamNetwork):
+            segment, shortest = plan.stream_samples(self.execution.batch), segment // 2 // stride * stride
         return Spec(
             stems=self.stems,
             sample_rate=self.sample_rate,
-            context=self.plan.context_samples,
-            stride=self.plan.stride_samples,
+            context=plan.context_samples,
+            stride=stride,
             complete=self.complete,
-            segment=longest,
-            shortest=segment,
+            segment=segment,
+            shortest=shortest,
             workers=self.execution.workers,
             how=self.execution.how,
         )
-
-    @property
-    def _streams(self) -> bool:
-        return isinstance(self.network, StreamNetwork)
 
     def separate(self, window: Samples) -> Samples:
         """Return stems `(stem, channel, time)` of the segment in the middle of a window."""
