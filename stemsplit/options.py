@@ -145,7 +145,7 @@ class RuntimeOptions:
     device: str = "auto"
     precision: str = "auto"
     batch: int | None = None
-    """Network inputs (frames or samples) per batch."""
+    """Network inputs (frames or samples) per batch; without it, some networks run as a stream."""
     threads: int | None = None
     """CPU cores to use."""
     fast: bool = False
