@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 MOST_THREADS = 8
-"""Default maximum of threads; each processes a separate segment, which takes about 50 MB."""
+"""Default maximum of threads; each processes a separate segment, about 110 MB for the default."""
 
 
 @dataclass(frozen=True)
