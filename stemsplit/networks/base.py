@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -61,20 +62,20 @@ class Network(nn.Module):
         """Fit weights that gradients do not train, on features and target ratios of validation examples."""
 
 
-class StreamNetwork(Network):
+class StreamNetwork(Network, ABC):
     """A network that can also run on a stream of frames in parts, and then computes nothing twice."""
 
+    @abstractmethod
     def past(self) -> list[Tensor]:
         """Return what `scores_after` needs of earlier frames at the start of a stream, after silence."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scores_after(self, past: Sequence[Tensor], prepared: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the scores of the stream so far that are not returned yet, and the `past` of the next call.
 
         All parts have the same length, and as many scores are returned. They are delayed by the context of
         the network (see `NetworkInfo`), and equal those of `scores` for the whole stream.
         """
-        raise NotImplementedError
 
 
 class RatioNetwork(Network):
