@@ -19,7 +19,7 @@ from stemsplit.networks.info import Context, OutputKind
 from stemsplit.options import RuntimeOptions
 from stemsplit.runtime import cache, openvino_runtime
 from stemsplit.runtime.torch_runtime import AllStems, TorchRuntime
-from stemsplit.separation.masking import MaskSeparator, StreamNetwork
+from stemsplit.separation.masking import MaskSeparator, NetworkInParts
 from stemsplit.separation.plan import MaskPlan
 from stemsplit.separation.stream import separate_blocks
 from stemsplit.zoo import loading, store
@@ -225,8 +225,8 @@ def test_a_network_on_a_stream_gives_the_stems_of_batches(music, runtime, mask, 
         ModelRef.parse("band-transformer").load(RuntimeOptions(**running, **batch), mask=mask)
         for batch in ({"batch": 64}, {})
     )
-    assert not isinstance(batches.network, StreamNetwork)
-    assert isinstance(stream.network, StreamNetwork)
+    assert not isinstance(batches.network, NetworkInParts)
+    assert isinstance(stream.network, NetworkInParts)
     expected = whole(batches, music)
     for seconds in (None, 0.7):
         found = np.concatenate(list(separate_blocks(stream, [music], segment_seconds=seconds)), axis=-1)

@@ -19,7 +19,7 @@ from stemsplit.separation.separator import Execution, Samples, Spec
 
 
 @runtime_checkable
-class StreamNetwork(Protocol):
+class NetworkInParts(Protocol):
     """A network that runs on a stream of features in parts of a batch of frames."""
 
     def __call__(self, features: Samples) -> Samples:
@@ -62,7 +62,7 @@ class MaskSeparator:
         """The context covers the network and filter input for all frames that overlap a segment."""
         plan, stride = self.plan, self.plan.stride_samples
         segment = shortest = plan.segment_samples(self.execution.batch)
-        if isinstance(self.network, StreamNetwork):
+        if isinstance(self.network, NetworkInParts):
             segment, shortest = plan.stream_samples(self.execution.batch), segment // 2 // stride * stride
         return Spec(
             stems=self.stems,
@@ -122,7 +122,7 @@ class MaskSeparator:
 
     def _predicted(self, window: Samples) -> Iterator[tuple[Samples, Spectra]]:
         """Yield probabilities `(stem, channel, frame, bin)`, and the spectra of their frames."""
-        if not isinstance(self.network, StreamNetwork):
+        if not isinstance(self.network, NetworkInParts):
             spectra = self.stft.transform(window)
             probabilities = self.probabilities(spectra)
             yield probabilities, spectra[:, self.plan.context :][:, : probabilities.shape[2]]

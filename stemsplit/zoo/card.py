@@ -7,10 +7,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-PLAIN_MASKS = ("soft", "binary", "wiener")
 MASK_POWERS = {"clean": 1.5, "full": 0.75}
 """Powers of a model's default masks: with less bleed, and with less missing from each stem."""
-MASKS = (*PLAIN_MASKS, *MASK_POWERS)
+MASKS = ("soft", "binary", "wiener", *MASK_POWERS)
 """The masking methods."""
 
 # Facts that are printed or used as sizes.
