@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -272,11 +273,12 @@ def _separate(
     """Call `write` with stems `(stem, channel, time)` block by block; return the number of frames."""
     gain, done = np.float32(10 ** (gain_db / 20)), 0
     frames = reader.frames_estimate
-    for stems in separate_stream(separator, reader, reader.sample_rate, frames=frames):
-        write(stems if gain == 1 else gain * stems)
-        done += stems.shape[-1]
-        if progress:
-            progress(done, reader.frames_estimate)
+    with closing(iter(reader)) as blocks:  # the traceback of an error may keep them for long
+        for stems in separate_stream(separator, blocks, reader.sample_rate, frames=frames):
+            write(stems if gain == 1 else gain * stems)
+            done += stems.shape[-1]
+            if progress:
+                progress(done, reader.frames_estimate)
     return done
 
 

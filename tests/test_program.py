@@ -121,11 +121,12 @@ def test_a_stem_file_is_for_all_stems(tagged, tmp_path, words):
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
-def test_a_signal_ends_it_in_good_order(tmp_path, music, name, status):
-    with Writer(tmp_path / "long.wav", Signal(SAMPLE_RATE, 2)) as writer:
+@pytest.mark.parametrize("song", ["long.wav", "long.mp3"])  # by libsndfile, and by ffmpeg
+def test_a_signal_ends_it_in_good_order(tmp_path, music, name, status, song):
+    with Writer(tmp_path / song, Signal(SAMPLE_RATE, 2)) as writer:
         for _ in range(200):
             writer.write(0.2 * music)
-    command = [sys.executable, "-m", "stemsplit", "long.wav", "--json", "--format", "flac", *LIGHT]
+    command = [sys.executable, "-m", "stemsplit", song, "--json", "--format", "flac", *LIGHT]
     with subprocess.Popen(
         command,
         cwd=tmp_path,
@@ -140,7 +141,7 @@ def test_a_signal_ends_it_in_good_order(tmp_path, music, name, status):
         _, said = process.communicate()
     assert process.returncode == status
     assert said == b"interrupted\n"
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "long.wav"]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / song]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import math
 import re
 import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -106,7 +106,7 @@ class RawReader:
         if duration_seconds is not None:
             self._end = self._start + max(1, round(duration_seconds * raw.sample_rate))
 
-    def __iter__(self) -> Iterator[Block]:
+    def __iter__(self) -> Generator[Block, None, None]:
         """Yield blocks as they arrive. Raises DecodeError for an empty stream or non-finite samples."""
         width, position = self._raw.bytes_per_frame, 0
         while position < self._end:

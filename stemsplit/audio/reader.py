@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,7 +101,7 @@ class Reader:
     def _part_of(self, frames: int | None) -> int | None:
         return None if frames is None else int(max(0, min(frames - self._start, self._limit)))
 
-    def __iter__(self) -> Iterator[Block]:
+    def __iter__(self) -> Generator[Block, None, None]:
         """Yield blocks of up to `block_frames` frames. Raises DecodeError for samples that are not finite."""
         self.warnings.clear()
         source = open_source(self.path, self._track, downmix=self._downmix)

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from stemsplit.cli import console, stopping
+from stemsplit.cli import console
 from stemsplit.cli.bars import Bars
 from stemsplit.errors import StemsplitError, UsageError, failure
+from stemsplit.separation.stopping import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +31,7 @@ class SplitHere:
     tracks: Mapping[Job, Reader]
     report: console.Report
     sidecars: Sidecars
-    _stop: stopping.Stop = field(default_factory=stopping.Stop)
+    _stop: Stop = field(default_factory=Stop)
     _reasons: list[BaseException] = field(default_factory=list)
     """The errors that end the run early, in order."""
 
@@ -51,7 +52,7 @@ class SplitHere:
             self.report.remark(f"{how}: {', '.join(options.names)}", detail=True)
         with (
             Bars(self.tracks.values(), enabled=not self.report.quiet) as bars,
-            ThreadPoolExecutor(jobs) as pool,
+            ThreadPoolExecutor(jobs, initializer=self._stop.apply_here) as pool,
         ):
             try:
                 work = [

@@ -58,7 +58,8 @@ def _from_song(path: Path, options: Options) -> Song:
 
     def blocks() -> Iterator[Samples]:
         separator, frames = fit(load(options, ref), reader), reader.frames_estimate
-        yield from separate_stream(separator, reader, reader.sample_rate, frames=frames)
+        with contextlib.closing(iter(reader)) as mixture:
+            yield from separate_stream(separator, mixture, reader.sample_rate, frames=frames)
 
     return Song(reader, ref.output_stems(split.stems, split.two_stems), blocks, reader.path)
 

@@ -21,6 +21,7 @@ from stemsplit.errors import DeviceUnavailable
 from stemsplit.networks import factory
 from stemsplit.runtime import cache
 from stemsplit.runtime.parts import InParts, Step, padded
+from stemsplit.separation import stopping
 from stemsplit.separation.separator import Samples
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class OpenVinoRuntime:
         requests = self._requests.get()
         try:
             for start in range(0, count, self.batch):
+                stopping.check()
                 part = features[:, start * self._frame_stride :][:, : self._positions]
                 output, *_ = _infer(requests, padded(part, self._positions))
                 if outputs is None:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 
+from stemsplit.separation import stopping
 from stemsplit.separation.separator import Samples
 
 Step = Callable[[Samples], Samples]
@@ -38,6 +39,7 @@ class InParts(ABC):
         missing = self.around
         with self.steps() as step:
             for part in parts:
+                stopping.check()
                 # What follows the last frame is only context of outputs that are dropped.
                 outputs = step(padded(part, self.batch))
                 if missing < part.shape[1]:

@@ -14,6 +14,7 @@ from stemsplit.errors import DeviceUnavailable
 from stemsplit.networks.base import Network, StreamNetwork
 from stemsplit.networks.info import Context
 from stemsplit.runtime.parts import InParts, Step
+from stemsplit.separation import stopping
 from stemsplit.separation.separator import Samples
 
 
@@ -134,6 +135,7 @@ class TorchRuntime:
         half = self.precision != "float32"
         start = 0
         while start < count:
+            stopping.check()
             stop = min(start + self.batch, count)
             try:
                 part = features[None, :, start * frame_stride : (stop - 1) * frame_stride + around + 1]

@@ -11,19 +11,22 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
 
 from stemsplit.audio.reader import resample
+from stemsplit.separation import stopping
 from stemsplit.separation.separator import AnySeparator, Samples, Spec, StreamSeparator
 
 _Made = TypeVar("_Made")
 
 SEGMENT_SECONDS = 10.0
 """Segment length for separators that do not specify one."""
+CHECK_SECONDS = 0.1
+"""Time between checks for an interruption while segments are in work."""
 
 
 def separate_stream(
@@ -121,18 +124,27 @@ def side_by_side(work: Callable[..., _Made], cut: Iterator[tuple[Any, ...]], wor
     if workers == 1:
         yield from (work(*window) for window in cut)
         return
-    with ThreadPoolExecutor(workers, thread_name_prefix="segment") as pool:
-        ahead: deque[Future[_Made]] = deque()
+    stop = stopping.Stop(within=stopping.current())
+    ahead: deque[Future[_Made]] = deque()
+    with ThreadPoolExecutor(workers, "segment", initializer=stop.apply_here) as pool:
         try:
             for window in cut:
                 ahead.append(pool.submit(work, *window))
                 if len(ahead) > workers:
-                    yield ahead.popleft().result()
+                    yield _result(ahead.popleft(), stop)
             while ahead:
-                yield ahead.popleft().result()
+                yield _result(ahead.popleft(), stop)
         finally:
+            stop.set()
             for future in ahead:
                 future.cancel()
+
+
+def _result(future: Future[_Made], stop: stopping.Stop) -> _Made:
+    """Return a result as soon as it is there; raise KeyboardInterrupt if the work must stop before."""
+    while not wait([future], CHECK_SECONDS).done:  # Windows cannot interrupt a wait without a time limit
+        stop.check()
+    return future.result()
 
 
 def windows(

@@ -1,4 +1,4 @@
-"""Stopping worker threads when the main thread is interrupted."""
+"""Stopping work that runs in several threads."""
 
 from __future__ import annotations
 
@@ -7,19 +7,43 @@ import ctypes
 import threading
 from collections.abc import Iterator
 
+_here = threading.local()
+
+
+def check() -> None:
+    """Raise KeyboardInterrupt if the work of this thread must stop. Long computations call it in between."""
+    if stop := current():
+        stop.check()
+
+
+def current() -> Stop | None:
+    """Return the `Stop` that applies to this thread, if any."""
+    stop: Stop | None = getattr(_here, "stop", None)
+    return stop
+
 
 class Stop:
-    """Stops threads at their next `check`, or immediately inside `at_once`."""
+    """Stops threads at their next check, or immediately inside `at_once`.
 
-    def __init__(self) -> None:
+    A stop `within` another one is set as soon as that one is.
+    """
+
+    def __init__(self, within: Stop | None = None) -> None:
+        self._within = within
         self._set = False
         self._lock = threading.Lock()
         self._unchecked: set[int] = set()
+
+    def apply_here(self) -> None:
+        """Apply to this thread from now on, instead of any other one."""
+        _here.stop = self
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if the work must stop."""
         if self._set:
             raise KeyboardInterrupt
+        if self._within:
+            self._within.check()
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
