@@ -551,3 +551,16 @@ def test_a_segment_for_pydub_holds_the_sound():
     assert (segment.frame_rate, segment.channels, segment.frame_count()) == (RATE, 2, FRAMES)
     samples = np.array(segment.get_array_of_samples()).reshape(-1, 2).T / 2**15
     np.testing.assert_allclose(samples, sound.clip(-1, 1), atol=2**-15)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell script")
+def test_a_long_log_keeps_its_first_error_and_its_end(tmp_path):
+    program = tmp_path / "program"
+    loop = 'i=0; while [ $i -lt 3000 ]; do echo "[error] number $i"; i=$((i + 1)); done >&2'
+    program.write_text(f"#!/bin/sh\n{loop}\n")
+    program.chmod(0o755)
+    process = ffmpeg.Process(str(program), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process.end()
+    assert process.complaint == "number 0"
+    assert process.log.endswith("number 2999\n")
+    assert process.log.count("\n") < 1000, "memory does not grow with the log"

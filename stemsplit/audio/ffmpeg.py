@@ -15,6 +15,7 @@ import subprocess
 import threading
 from collections import deque
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 from stemsplit.errors import StemsplitError
@@ -27,6 +28,8 @@ _CONTAINERS = (
 )
 LOCAL = ("-protocol_whitelist", "file,pipe,subfile", "-format_whitelist", _CONTAINERS)
 _NAMED = "IMAGEIO_FFMPEG_EXE"
+_LOG_LINES = 250
+"""Number of lines to keep from the start of the log, which has the cause of an error, and from its end."""
 INSTALL = "install ffmpeg, or `pip install imageio-ffmpeg`, and try again"
 
 RAW = {"16": "s16le", "24": "s32le", "32f": "f32le"}
@@ -81,9 +84,15 @@ class Process:
             )
         except OSError as error:
             raise StemsplitError(f"Cannot run `{program}`: {error.strerror}", INSTALL) from error
-        self._lines: deque[bytes] = deque(maxlen=500)
-        self._drain = threading.Thread(target=self._lines.extend, args=(self.popen.stderr,), daemon=True)
+        self._first: list[bytes] = []
+        self._last: deque[bytes] = deque(maxlen=_LOG_LINES)
+        self._drain = threading.Thread(target=self._read_log, daemon=True)
         self._drain.start()
+
+    def _read_log(self) -> None:
+        assert self.popen.stderr is not None
+        self._first.extend(islice(self.popen.stderr, _LOG_LINES))
+        self._last.extend(self.popen.stderr)
 
     def end(self, *, kill: bool = False) -> int:
         """Wait for the program, or `kill` it; return its exit status. Can be called repeatedly."""
@@ -101,8 +110,8 @@ class Process:
 
     @property
     def log(self) -> str:
-        """Its last 500 lines of messages; complete after `end`."""
-        return b"".join(self._lines).decode("utf-8", "replace")
+        """Its first and last messages; complete after `end`."""
+        return b"".join([*self._first, *self._last]).decode("utf-8", "replace")
 
     @property
     def complaint(self) -> str | None:
