@@ -78,11 +78,6 @@ class SplitOptions:
             "downmix": self.downmix,
         }
 
-    @property
-    def whole(self) -> bool:
-        """Whether the stems are of the file's whole default track, without downmix or gain."""
-        return self.reading == SplitOptions().reading and not self.gain_db
-
 
 @dataclass(frozen=True)
 class OutputOptions:

@@ -178,6 +178,25 @@ def test_inspect_draws_a_sound_or_a_set_of_stems(files):
     assert CliRunner().invoke(app, ["inspect", "clicks.wav", "song", "--plot", "a.png"]).exit_code == 2
 
 
+@pytest.mark.slow
+def test_inspect_draws_the_mixture_of_a_folder(files, tmp_path):
+    def draw(mixture):
+        with Writer(tmp_path / "song" / "mixture.wav", Signal(RATE, len(mixture)), force=True) as writer:
+            writer.write(mixture)
+        return CliRunner().invoke(app, ["inspect", "song", "--plot", "song.png"])
+
+    pictures = []
+    for gain in (1.0, 0.0):
+        assert draw(gain * noise(1)).exit_code == 0
+        pictures.append(matplotlib.image.imread("song.png"))
+    differ = (pictures[0] != pictures[1]).any(axis=(1, 2)).nonzero()[0]
+    assert differ.size, "the mixture is drawn"
+    assert differ.max() < len(pictures[0]) / 2, "above the stems"
+    run = draw(noise(1, channels=1))
+    assert run.exit_code == 1
+    assert "is not the source of these stems" in run.stderr
+
+
 def test_two_programs_that_compile_at_once_do_not_mix_their_code(tmp_path):
     from numba.core.caching import IndexDataCacheFile
 

@@ -79,8 +79,17 @@ def test_names_that_share_a_folder_say_of_which_track_they_are(song):
     assert result.stdout.splitlines()[2:] == ["stems/song.rpp", "stems/song.html"]
 
 
-def test_a_part_of_a_song_is_no_mixture_of_it(song, tmp_path):
-    assert run("--report", "--duration", "0.5").exit_code == 0
+def test_the_mixture_of_an_excerpt_is_that_excerpt(song, tmp_path):
+    excerpt = ["song.wav", "--report", "--start", "0.2", "--duration", "0.5"]
+    result = CliRunner().invoke(app, excerpt)
+    assert result.exit_code == 0, result.stderr
+    page = (tmp_path / "stems" / "song" / "report.html").read_text(encoding="utf-8")
+    assert page.count("<audio controls") == 5
+    assert "The stems sum" in page
+
+
+def test_a_song_is_not_the_mixture_of_softer_stems(song, tmp_path):
+    assert run("--report", "--gain", "-6").exit_code == 0
     page = (tmp_path / "stems" / "song" / "report.html").read_text(encoding="utf-8")
     assert page.count("<audio controls") == 2
 

@@ -126,19 +126,3 @@ def test_options_travel_as_they_are():
     assert (options.split.model, options.split.azimuths) == ("my.safetensors", (-30.0,))
     with pytest.raises(FrozenInstanceError):
         options.split.model = "other"
-
-
-@pytest.mark.parametrize(
-    ("options", "whole"),
-    [
-        ({}, True),
-        ({"stems": ["bass"]}, True),
-        ({"start_seconds": 1.0}, False),
-        ({"duration_seconds": 1.0}, False),
-        ({"audio_track": 0}, False),
-        ({"downmix": True}, False),
-        ({"gain_db": -1.0}, False),
-    ],
-)
-def test_stems_are_of_the_whole_file_unless_an_option_changes_it(options, whole):
-    assert SplitOptions(**options).whole is whole

@@ -16,7 +16,7 @@ from stemsplit.analysis.key import MIXTURE_CHORD_WEIGHT, find_key
 from stemsplit.analysis.labels import Label
 from stemsplit.analysis.sections import find_sections
 from stemsplit.audio.rates import RateConverter
-from stemsplit.audio.reader import Block, Reader
+from stemsplit.audio.reader import Block
 from stemsplit.audio.stem_folder import MIXTURE, Passes, StemSet
 
 DRUMS, BASS, VOICES = ("drums", "percussion"), ("bass",), ("vocals", "lead", "backing", "choir", "speech")
@@ -164,8 +164,8 @@ def analyse_stems(stems: StemSet, progress: Callable[[float], None] = lambda sha
         DecodeError: a stem cannot be read.
     """
     passes = Passes(1, stems.frames, progress)
-    if stems.mixture and not any(name.startswith(DRUMS) for name in stems.stems):
-        mixture = Reader(stems.mixture)
+    mixture = stems.original()
+    if mixture and not any(name.startswith(DRUMS) for name in stems.stems):
         passes = Passes(1, stems.frames * mixture.sample_rate / stems.sample_rate, progress)
         return analyse_mixture(passes.watch(mixture), mixture.sample_rate)
     analyser = MusicAnalyser(list(stems.stems), stems.sample_rate)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from stemsplit.audio.formats import SUFFIXES
 from stemsplit.audio.reader import Block, Reader
-from stemsplit.errors import DecodeError
+from stemsplit.errors import DecodeError, StemsplitError
 
 MIXTURE = "mixture"
 USUAL = ("vocals", "drums", "bass", "other")
@@ -28,6 +29,8 @@ class StemSet:
     mixture: Path | None
     sample_rate: int
     channels: int
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    """The options of a `Reader` for the mixture, if the stems are of an excerpt or of another track."""
 
     @cached_property
     def frames(self) -> int:
@@ -42,9 +45,31 @@ class StemSet:
         """Yield blocks `(stem, channel, time)` of all stems; shorter stems are padded with silence."""
         yield from in_step([Reader(path) for path in self.stems.values()])
 
+    def original(self) -> Reader | None:
+        """Return the mixture, if there is one."""
+        return Reader(self.mixture, **self.reading) if self.mixture else None
+
+    def check_mixture(self) -> None:
+        """Raise StemsplitError if a mixture differs from the stems in sample rate or channels."""
+        mixture = self.original()
+        if mixture and (mixture.sample_rate, mixture.channels) != (self.sample_rate, self.channels):
+            raise StemsplitError(
+                f"`{self.mixture}` is not the source of these stems: it has {mixture.sample_rate} "
+                f"Hz and {mixture.channels} channels, they have {self.sample_rate} and {self.channels}",
+                "name the file that was split, or leave it out",
+            )
+
     def mix(self) -> Iterable[Block]:
         """Return the blocks `(channel, time)` of the mixture or, without one, of the sum of the stems."""
-        return Reader(self.mixture) if self.mixture else (block.sum(axis=0) for block in self.blocks())
+        return self.original() or (block.sum(axis=0) for block in self.blocks())
+
+    def mix_and_stems(self) -> Iterator[Block]:
+        """Yield blocks `(sound, channel, time)`: the mixture or the sum of the stems, then the stems."""
+        if mixture := self.original():
+            yield from in_step([mixture, *map(Reader, self.stems.values())])
+        else:
+            for stems in self.blocks():
+                yield np.concatenate([stems.sum(axis=0, keepdims=True), stems])
 
 
 def find(folder: Path) -> StemSet:

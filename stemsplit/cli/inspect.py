@@ -219,9 +219,9 @@ def _draw(source: Path, reader: Reader | None, path: Path) -> None:
     plots.check()
     if reader is None:
         stems = stem_folder.find(source)
+        stems.check_mixture()
         names, rate, frames = [stem_folder.MIXTURE, *stems.stems], stems.sample_rate, stems.frames
-        # The sum of the stems is drawn above them as the mixture.
-        blocks = (np.concatenate([block.sum(axis=0, keepdims=True), block]) for block in stems.blocks())
+        blocks = stems.mix_and_stems()
     else:
         names, rate, frames = [source.name], reader.sample_rate, sum(block.shape[-1] for block in reader)
         blocks = (block[np.newaxis] for block in reader)

@@ -57,13 +57,15 @@ class Sidecars:
             EncodeError: a file cannot be written.
         """
         paths, force = self.paths(result.input, result.outputs), options.output.force
-        whole = options.split.whole and Reader(result.input).sample_rate == result.sample_rate
+        split = options.split
+        same = not split.gain_db and Reader(result.input, **split.reading).sample_rate == result.sample_rate
         stems = StemSet(
             template.track_name(result.input),
             result.outputs,
-            result.input if whole else None,
+            result.input if same else None,
             result.sample_rate,
             result.channels,
+            split.reading,
         )
         if self.session:
             with phase("session") as progress:

@@ -12,10 +12,10 @@ from stemsplit import plots
 from stemsplit.analysis.music import DRUMS, MusicAnalyser
 from stemsplit.analysis.sound import analyse
 from stemsplit.audio.reader import Block, Reader, Signal, resample
-from stemsplit.audio.stem_folder import MIXTURE, Passes, StemSet, in_step
+from stemsplit.audio.stem_folder import MIXTURE, Passes, StemSet
 from stemsplit.audio.writer import Encoding, Writer
 from stemsplit.defaults import VERSION
-from stemsplit.errors import EncodeError, StemsplitError
+from stemsplit.errors import EncodeError
 from stemsplit.export.report import pictures
 from stemsplit.export.report.page import AUDIO, make_page
 from stemsplit.files.claims import writing
@@ -55,7 +55,7 @@ def write(
         raise EncodeError(f"`{path}` is a folder", "choose a file with --out")
     refuse_to_replace(path, force=force)
     names = [MIXTURE, *stemset.stems]
-    _check_mixture(stemset)
+    stemset.check_mixture()
     sounds: list[Iterable[Block]] = [stemset.mix(), *map(Reader, stemset.stems.values())]
     playable = [index for index in range(len(names)) if index or stemset.mixture]
     passes = Passes(len(playable) + len(names) + 1, stemset.frames, progress)
@@ -71,7 +71,7 @@ def write(
         ]
         drums = any(stem.startswith(DRUMS) for stem in stemset.stems)
         analyser = MusicAnalyser(names[1:] if drums else names[:1], stemset.sample_rate)
-        blocks = _analysed(passes.watch(_mixture_and_stems(stemset)), analyser, 1 if drums else 0)
+        blocks = _analysed(passes.watch(stemset.mix_and_stems()), analyser, 1 if drums else 0)
         found = pictures.survey(blocks, stemset.sample_rate, stemset.frames)
         page = make_page(stemset, names, (analyses, analyser.finish()), found, facts)
         _publish(path, page, encoded, force=force)
@@ -90,29 +90,6 @@ def facts(stems: StemSet, out: Path) -> dict[str, str]:
         found["Mask"] = record.settings.get("mask") or "the model's default"
         found["Computed by"] = record.facts.get("how") or "not known"
     return {**found, "Report by": f"stemsplit {VERSION}"}
-
-
-def _check_mixture(stemset: StemSet) -> None:
-    if stemset.mixture is None:
-        return
-    mixture = Reader(stemset.mixture)
-    if (mixture.sample_rate, mixture.channels) != (stemset.sample_rate, stemset.channels):
-        raise StemsplitError(
-            f"`{stemset.mixture}` is not the source of these stems: it has {mixture.sample_rate} "
-            f"Hz and {mixture.channels} channels, they have {stemset.sample_rate} and {stemset.channels}",
-            "name the file that was split, or leave it out",
-        )
-
-
-def _mixture_and_stems(stemset: StemSet) -> Iterator[Block]:
-    """Yield `(sound, channel, time)`, the mixture first."""
-    import numpy as np
-
-    if stemset.mixture:
-        yield from in_step([Reader(stemset.mixture), *map(Reader, stemset.stems.values())])
-    else:
-        for stems in stemset.blocks():
-            yield np.concatenate([stems.sum(axis=0, keepdims=True), stems])
 
 
 def _analysed(blocks: Iterable[Block], analyser: MusicAnalyser, first: int) -> Iterator[Block]:
