@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -106,8 +106,8 @@ def _masks(method: MaskSeparator, mixture: Samples, progress: Progress | None) -
     masks = np.empty((len(spec.stems), len(mixture), method.stft.bins, count), np.float32)
     padded = np.pad(mixture, [(0, 0), (0, count * hop_length - total)])
 
-    def compute(window: Samples, keep: int) -> Samples:
-        return method.masks(window)[:, :, : keep // hop_length]
+    def compute(window: Samples, keep: int) -> Iterator[Samples]:
+        yield method.masks(window)[:, :, : keep // hop_length]
 
     done = 0
     segment = shared_out(spec, total, spec.workers)

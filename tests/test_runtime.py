@@ -19,8 +19,10 @@ from stemsplit.networks.info import Context, OutputKind
 from stemsplit.options import RuntimeOptions
 from stemsplit.runtime import cache, openvino_runtime
 from stemsplit.runtime.torch_runtime import AllStems, TorchRuntime
+from stemsplit.separation.compose import with_residual
 from stemsplit.separation.masking import MaskSeparator, NetworkInParts
 from stemsplit.separation.plan import MaskPlan
+from stemsplit.separation.separator import Execution
 from stemsplit.separation.stream import separate_blocks
 from stemsplit.zoo import loading, store
 from stemsplit.zoo.ref import ModelRef
@@ -233,6 +235,41 @@ def test_a_network_on_a_stream_gives_the_stems_of_batches(music, runtime, mask, 
         np.testing.assert_allclose(found, expected, atol=EQUAL)
     features = np.random.default_rng(0).standard_normal((4, 200, 2048), np.float32)
     np.testing.assert_allclose(stream.network(features), batches.network(features), atol=EQUAL)
+
+
+class Parts:
+    """A network without context, on a stream."""
+
+    def __call__(self, features):
+        shares = 1 / (1 + np.exp(-features[:, None]))
+        return np.concatenate([shares, 1 - shares])
+
+    def stream(self, parts):
+        return map(self, parts)
+
+
+@pytest.mark.parametrize("wiener", [0, 8])
+@pytest.mark.parametrize("stems", [("one", "two"), ("one",)])
+def test_stems_on_a_stream_come_in_pieces(music, stems, wiener):
+    """With the residual as a stem, too; a network that is not on a stream gives the same stems."""
+    network, complete = Parts(), len(stems) == 2
+    plan = MaskPlan(Stft(), wiener_context_frames=wiener)
+    common = {"stems": stems, "sample_rate": SAMPLE_RATE, "plan": plan, "bins": 1025, "complete": complete}
+    common |= {"stem_indices": () if complete else (0,), "rule": lambda found: found}
+    at_once, stream = (
+        MaskSeparator(network=each, execution=Execution(batch=16), **common)
+        for each in (network.__call__, network)
+    )
+    samples, context = 100 * plan.stride_samples, stream.spec.context
+    window = music[:, : samples + 2 * context]
+    pieces = list(stream.pieces(window))
+    assert len(pieces) > 5
+    np.testing.assert_allclose(np.concatenate(pieces, axis=-1), at_once.separate(window), atol=EQUAL)
+    every = list(with_residual(stream, "rest").pieces(window))
+    assert len(every) == len(pieces)
+    assert [len(piece) for piece in every] == [len(stems) + 1] * len(every)
+    whole_track = np.concatenate(every, axis=-1)
+    np.testing.assert_allclose(whole_track.sum(axis=0), window[:, context : context + samples], atol=EQUAL)
 
 
 class Maker:

@@ -61,6 +61,13 @@ def test_segments_keep_all_workers_busy(frames, workers):
         assert (segment - SPEC.stride) * workers * rounds < frames
 
 
+@pytest.mark.parametrize("frames", [250, 601, 2399, 5000])
+def test_segments_of_a_track_of_known_length_can_be_longer(frames):
+    segment = shared_out(replace(SPEC, longest=1000), frames, 2)
+    assert segment == shared_out(replace(SPEC, segment=1000), frames, 2)
+    assert (segment > 300) is (frames > 600)
+
+
 @pytest.mark.parametrize(
     ("spec", "expected"), [(replace(SPEC, shortest=0), 300), (replace(SPEC, segment=50), 50)]
 )

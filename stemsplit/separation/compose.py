@@ -18,6 +18,7 @@ from stemsplit.separation.separator import (
     Separator,
     Spec,
     StreamSeparator,
+    pieces_of,
 )
 from stemsplit.separation.stream import separate_blocks
 
@@ -140,10 +141,15 @@ class WithResidual:
 
     def separate(self, window: Samples) -> Samples:
         """Return stems `(stem, channel, time)` of the segment in the middle of a window."""
-        stems = self.separator.separate(window)
-        context = self.separator.spec.context
-        segment = window[:, context : window.shape[-1] - context]
-        return np.concatenate([stems, (segment - stems.sum(axis=0))[None]])
+        return np.concatenate(list(self.pieces(window)), axis=-1)
+
+    def pieces(self, window: Samples) -> Iterator[Samples]:
+        """Yield stems `(stem, channel, time)` of the same segment in consecutive pieces."""
+        start = self.separator.spec.context
+        for stems in pieces_of(self.separator, window):
+            mixture = window[:, start : start + stems.shape[-1]]
+            start += stems.shape[-1]
+            yield np.concatenate([stems, (mixture - stems.sum(axis=0))[None]])
 
 
 @dataclass(frozen=True)

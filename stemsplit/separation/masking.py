@@ -14,7 +14,7 @@ from stemsplit.dsp.input_features import InputFeatures
 from stemsplit.dsp.masks import extend_to_full_band, interpolate_frames, match_channels
 from stemsplit.dsp.stft import Spectra, Stft
 from stemsplit.dsp.wiener import wiener
-from stemsplit.separation.plan import MaskPlan
+from stemsplit.separation.plan import FRAMES_AHEAD, STREAM_FRAMES, MaskPlan
 from stemsplit.separation.separator import Execution, Samples, Spec
 
 
@@ -61,9 +61,13 @@ class MaskSeparator:
     def spec(self) -> Spec:
         """The context covers the network and filter input for all frames that overlap a segment."""
         plan, stride = self.plan, self.plan.stride_samples
-        segment = shortest = plan.segment_samples(self.execution.batch)
+        execution = self.execution
+        segment = shortest = longest = plan.segment_samples(execution.batch)
         if isinstance(self.network, NetworkInParts):
-            segment, shortest = plan.stream_samples(self.execution.batch), segment // 2 // stride * stride
+            shortest = segment // 2 // stride * stride
+            segment = plan.stream_samples(execution.batch)
+            frames = max(STREAM_FRAMES, FRAMES_AHEAD // execution.workers)
+            longest = plan.stream_samples(execution.batch, frames)
         return Spec(
             stems=self.stems,
             sample_rate=self.sample_rate,
@@ -72,34 +76,49 @@ class MaskSeparator:
             complete=self.complete,
             segment=segment,
             shortest=shortest,
-            workers=self.execution.workers,
-            how=self.execution.how,
+            longest=longest,
+            workers=execution.workers,
+            how=execution.how,
         )
 
     def separate(self, window: Samples) -> Samples:
         """Return stems `(stem, channel, time)` of the segment in the middle of a window."""
-        plan, context = self.plan, self.spec.context
+        return np.concatenate(list(self.pieces(window)), axis=-1)
+
+    def pieces(self, window: Samples) -> Iterator[Samples]:
+        """Yield stems `(stem, channel, time)` of the same segment in consecutive pieces."""
+        plan, context, stft = self.plan, self.spec.context, self.stft
         segment = window[:, context : window.shape[-1] - context]
-        stems = np.zeros((len(self.stems), *segment.shape), np.float32)
         # A complete set sums to the mixture, so the last stem needs no inverse transform.
-        inverted = stems[:-1] if self.complete else stems
-        start = -plan.stem_start
+        inverted = len(self.stems) - self.complete
+        start, held = -plan.stem_start, np.zeros((inverted, len(window), 0), np.float32)
         filtered, around = plan.wiener_context_frames > 0, 2 * plan.wiener_context_frames
         parts = self._masked(window, shared=filtered)
         for masks, spectra in _overlapping(parts, around, plan.wiener_stride):
-            wanted = (self.stem_indices or range(len(masks)))[: len(inverted)]
+            wanted = (self.stem_indices or range(len(masks)))[:inverted]
             if filtered:
                 estimates: Iterable[Spectra] = wiener(
                     masks, spectra, plan.wiener_context_frames, wanted, stride=plan.wiener_stride
                 )
             else:
                 estimates = (masks[index] * spectra for index in wanted)
-            for stem, estimate in zip(inverted, estimates, strict=True):
-                _add(stem, self.stft.inverse(estimate), start)
-            start += (spectra.shape[1] - around) * self.stft.hop_length
-        if self.complete:
-            stems[-1] = segment - inverted.sum(axis=0)
-        return stems
+            frames = spectra.shape[1] - around
+            sound = np.empty((inverted, len(window), stft.samples(frames)), np.float32)
+            for stem, estimate in zip(sound, estimates, strict=True):
+                stem[:] = stft.inverse(estimate)
+            sound[..., : held.shape[-1]] += held
+            done = frames * stft.hop_length  # later frames begin here
+            yield from self._within(segment, sound[..., :done], start)
+            start, held = start + done, sound[..., done:]
+        yield from self._within(segment, held, start)
+
+    def _within(self, segment: Samples, sound: Samples, start: int) -> Iterator[Samples]:
+        """Yield the part of stems that lies in a segment, if any; they begin at its sample `start`."""
+        first, last = max(0, -start), min(sound.shape[-1], segment.shape[-1] - start)
+        if first < last:
+            stems = sound[..., first:last]
+            rest = segment[:, start + first : start + last] - stems.sum(axis=0)
+            yield np.concatenate([stems, rest[None]]) if self.complete else stems
 
     def masks(self, window: Samples) -> Samples:
         """Return masks `(stem, channel, frame, bin)` of the segment in the middle of a window.
@@ -174,9 +193,3 @@ def _overlapping(
         held = masks[:, :, max(0, count - frames) :], spectra[:, max(0, count - frames) :]
         if count > frames:
             yield masks[:, :, :count], spectra[:, :count]
-
-
-def _add(total: Samples, piece: Samples, start: int) -> None:
-    """Add the part of a piece `(channel, time)` that begins at sample `start` and lies within the total."""
-    first, last = max(0, start), min(total.shape[-1], start + piece.shape[-1])
-    total[:, first:last] += piece[:, first - start : last - start]

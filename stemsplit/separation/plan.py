@@ -13,6 +13,8 @@ SEGMENT_FRAMES = 450
 
 STREAM_FRAMES = 1300
 """The same for a network that runs on a stream: longer, because each segment begins with the context."""
+FRAMES_AHEAD = 5200
+"""Length of all segments in work together, in frames: if a track is long enough, segments are longer."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,10 @@ class MaskPlan:
         strides = (batches * batch - self.extra_outputs) // self.stride
         return max(1, strides) * self.stride_samples
 
-    def stream_samples(self, part: int) -> int:
-        """Return a segment length near `STREAM_FRAMES` for a network that runs on a stream in parts."""
+    def stream_samples(self, part: int, frames: int = STREAM_FRAMES) -> int:
+        """Return a segment length near `frames` for a network that runs on a stream in parts."""
         around = 2 * self.context + self.extra_outputs
-        parts = round((STREAM_FRAMES + around) / part)
+        parts = round((frames + around) / part)
         return (parts * part - around) // self.stride * self.stride_samples
 
     def batch_for(self, segment_samples: int) -> int:

@@ -141,12 +141,13 @@ class SegmentSeparator:
         estimates = side_by_side(self._estimate, segments, self.execution.workers)
         yield from self.segmentation.add_up(estimates)
 
-    def _estimate(self, segment: Segment) -> tuple[Segment, Samples]:
-        """Return the stems `(stem, channel, time)` of a segment, for the used samples."""
+    def _estimate(self, segment: Segment) -> Iterator[tuple[Segment, Samples]]:
+        """Yield the stems `(stem, channel, time)` of a segment, for the used samples."""
         mixture = segment.samples
         target = mixture[:, segment.start - segment.before :][:, : segment.count]
         if not mixture.any():  # silence in, silence out
-            return segment, np.zeros((len(self.stems), *target.shape), np.float32)
+            yield segment, np.zeros((len(self.stems), *target.shape), np.float32)
+            return
         window = np.zeros((len(mixture), self.segmentation.length), np.float32)
         inside = window[:, segment.before : segment.before + mixture.shape[-1]]
         inside[:] = (mixture - np.float32(self.offset)) / np.float32(self.scale)
@@ -157,7 +158,7 @@ class SegmentSeparator:
             found = in_channel_groups(self.network, window, CHANNELS)[..., used]
         if len(mixture) == CHANNELS and np.array_equal(*mixture):  # equal channels stay equal
             found = np.broadcast_to(found.mean(axis=1, keepdims=True), found.shape)
-        return segment, self._stems(found * np.float32(self.scale) + np.float32(self.offset), target)
+        yield segment, self._stems(found * np.float32(self.scale) + np.float32(self.offset), target)
 
     def _stems(self, estimates: Samples, mixture: Samples) -> Samples:
         """Return the requested stems; all stems together sum to the mixture."""

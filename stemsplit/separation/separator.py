@@ -30,7 +30,9 @@ class Spec:
     segment: int = 0
     """The best segment length in samples. 0: any."""
     shortest: int = 0
-    """The length in samples down to which segments can be shortened to share a stream among workers."""
+    """The length in samples down to which segments can be shortened to share a track among workers."""
+    longest: int = 0
+    """The length in samples up to which segments of a track of known length can be extended."""
     workers: int = 1
     """The best number of segments to separate in parallel."""
     how: str = ""
@@ -56,6 +58,22 @@ class Separator(Protocol):
         Shapes: window `(channel, context + time + context)` at `spec.sample_rate`; time is a multiple of
         `spec.stride`.
         """
+
+
+@runtime_checkable
+class PiecewiseSeparator(Protocol):
+    """A separator whose stems are done piece by piece."""
+
+    def pieces(self, window: Samples) -> Iterator[Samples]:
+        """Yield the stems of `separate` in consecutive pieces, each as soon as it is done."""
+
+
+def pieces_of(separator: Separator, window: Samples) -> Iterator[Samples]:
+    """Yield the stems of a window in consecutive pieces; all at once if the separator has no pieces."""
+    if isinstance(separator, PiecewiseSeparator):
+        yield from separator.pieces(window)
+    else:
+        yield separator.separate(window)
 
 
 @runtime_checkable

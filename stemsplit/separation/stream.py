@@ -11,15 +11,16 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
-from typing import Any, TypeVar
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from stemsplit.audio.reader import resample
 from stemsplit.separation import stopping
-from stemsplit.separation.separator import AnySeparator, Samples, Spec, StreamSeparator
+from stemsplit.separation.separator import AnySeparator, Samples, Spec, StreamSeparator, pieces_of
 
 _Made = TypeVar("_Made")
 
@@ -105,8 +106,12 @@ def separate_blocks(
     if segment_seconds is None and spec.segment:
         segment = shared_out(spec, frames, workers) if frames else spec.segment
 
-    def separate(window: Samples, keep: int) -> Samples:
-        return separator.separate(window)[..., :keep]
+    def separate(window: Samples, keep: int) -> Iterator[Samples]:
+        for stems in pieces_of(separator, window):
+            yield stems[..., :keep]
+            keep -= min(keep, stems.shape[-1])
+            if not keep:
+                return
 
     cut = windows(blocks, segment, spec.context, spec.stride)
     yield from side_by_side(separate, cut, workers)
@@ -114,37 +119,67 @@ def separate_blocks(
 
 def shared_out(spec: Spec, frames: int, workers: int) -> int:
     """Return the length of segments that keep all workers busy until the end of `frames` samples."""
-    rounds = max(1, math.ceil(frames / (workers * spec.segment)))
+    longest = spec.longest or spec.segment
+    rounds = max(1, math.ceil(frames / (workers * longest)))
     equal = math.ceil(frames / (workers * rounds * spec.stride)) * spec.stride
-    return min(spec.segment, max(equal, spec.shortest or spec.segment))
+    return min(longest, max(equal, spec.shortest or spec.segment))
 
 
-def side_by_side(work: Callable[..., _Made], cut: Iterator[tuple[Any, ...]], workers: int) -> Iterator[_Made]:
-    """Yield the results of `work` in the order of the windows, computed in parallel and a few ahead."""
+def side_by_side(
+    work: Callable[..., Iterable[_Made]], cut: Iterable[tuple[Any, ...]], workers: int
+) -> Iterator[_Made]:
+    """Yield what `work` yields for each window, in the order of the windows.
+
+    Several windows are in work at a time; the results of the first of them are yielded at once.
+    """
     if workers == 1:
-        yield from (work(*window) for window in cut)
+        for window in cut:
+            yield from work(*window)
         return
     stop = stopping.Stop(within=stopping.current())
-    ahead: deque[Future[_Made]] = deque()
+    ahead: deque[_Results[_Made]] = deque()
     with ThreadPoolExecutor(workers, "segment", initializer=stop.apply_here) as pool:
         try:
             for window in cut:
-                ahead.append(pool.submit(work, *window))
+                ahead.append(_Results(pool, work, window))
                 if len(ahead) > workers:
-                    yield _result(ahead.popleft(), stop)
+                    yield from ahead.popleft().until(stop)
             while ahead:
-                yield _result(ahead.popleft(), stop)
+                yield from ahead.popleft().until(stop)
         finally:
             stop.set()
-            for future in ahead:
-                future.cancel()
+            for results in ahead:
+                results.future.cancel()
 
 
-def _result(future: Future[_Made], stop: stopping.Stop) -> _Made:
-    """Return a result as soon as it is there; raise KeyboardInterrupt if the work must stop before."""
-    while not wait([future], CHECK_SECONDS).done:  # Windows cannot interrupt a wait without a time limit
-        stop.check()
-    return future.result()
+class _Results(Generic[_Made]):
+    """The results of the work on a window, while a thread makes them."""
+
+    def __init__(
+        self, pool: ThreadPoolExecutor, work: Callable[..., Iterable[_Made]], window: tuple[Any, ...]
+    ) -> None:
+        self._made: SimpleQueue[tuple[_Made, ...]] = SimpleQueue()
+        self.future = pool.submit(self._make, work, window)
+
+    def _make(self, work: Callable[..., Iterable[_Made]], window: tuple[Any, ...]) -> None:
+        try:
+            for result in work(*window):
+                self._made.put((result,))
+        finally:
+            self._made.put(())  # the end
+
+    def until(self, stop: stopping.Stop) -> Iterator[_Made]:
+        """Yield each result as soon as it is there; raise KeyboardInterrupt if the work must stop before."""
+        while True:
+            try:  # Windows cannot interrupt a wait without a time limit
+                result = self._made.get(timeout=CHECK_SECONDS)
+            except Empty:
+                stop.check()
+                continue
+            if not result:
+                break
+            yield result[0]
+        self.future.result()
 
 
 def windows(

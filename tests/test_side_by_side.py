@@ -27,7 +27,8 @@ class Endless:
 
     def __call__(self, number):
         if number == 0:
-            return number
+            yield number
+            return
         self.begun.release()
         deadline = time.monotonic() + PATIENCE
         try:
@@ -37,7 +38,43 @@ class Endless:
         except KeyboardInterrupt:
             self.ended.append(number)
             raise
-        return number
+        yield number
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_results_come_in_the_order_of_the_windows(workers):
+    def work(number):
+        for part in range(number % 3):
+            time.sleep(0.001 * (7 - number))
+            yield number, part
+
+    found = list(side_by_side(work, ((number,) for number in range(7)), workers))
+    assert found == [(number, part) for number in range(7) for part in range(number % 3)]
+
+
+def test_the_first_results_of_a_window_come_while_it_is_in_work():
+    taken = threading.Event()
+
+    def work(number):
+        yield number
+        assert taken.wait(PATIENCE)
+
+    stream = side_by_side(work, ((number,) for number in range(3)), 2)
+    assert next(stream) == 0
+    taken.set()
+    assert list(stream) == [1, 2]
+
+
+def test_an_error_follows_the_results_before_it():
+    def work(number):
+        yield number
+        if number == 1:
+            raise ZeroDivisionError
+
+    stream = side_by_side(work, ((number,) for number in range(9)), 2)
+    assert [next(stream), next(stream)] == [0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(stream)
 
 
 def test_whoever_closes_a_stream_stops_the_segments_in_work():
