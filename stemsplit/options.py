@@ -151,6 +151,8 @@ class RuntimeOptions:
     """Number of runs on time-shifted input to average (segmented models only)."""
     offline: bool = False
     """Whether to fail rather than download weights."""
+    jobs: int = 1
+    """Number of tracks that share the threads."""
 
     def __post_init__(self) -> None:
         for name, among in (("runtime", RUNTIMES), ("precision", PRECISIONS)):
@@ -158,7 +160,7 @@ class RuntimeOptions:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be one of {', '.join(among)}")
         if self.overlap is not None and not 0 <= self.overlap <= MOST_OVERLAP:
             raise ValueError(f"overlap={self.overlap} must be from 0 to {MOST_OVERLAP}")
-        for name in ("batch", "threads", "shifts"):
+        for name in ("batch", "threads", "shifts", "jobs"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value} must be 1 or more")
@@ -184,6 +186,7 @@ class RuntimeKeywords(TypedDict, total=False):
     overlap: float | None
     shifts: int
     offline: bool
+    jobs: int
 
 
 class MethodKeywords(RuntimeKeywords, total=False):

@@ -220,6 +220,7 @@ def test_every_option_arrives(pipeline):
             "fast": True,
             "overlap": 0.5,
             "shifts": 2,
+            "jobs": 1,
             "offline": False,
         }
     ]
@@ -484,6 +485,13 @@ def test_an_interrupt_stops_all_that_is_under_way(pipeline):
 
 def bug(*_: object) -> NoReturn:
     raise ZeroDivisionError("division by zero\nand more")
+
+
+@pytest.mark.parametrize(("words", "jobs"), [("", 1), ("--jobs 2", 2), ("--jobs 9", 3)])
+def test_tracks_side_by_side_share_the_threads(pipeline, words, jobs):
+    assert run("a.wav", "b.wav", "c.wav", *words.split()).exit_code == 0
+    (loaded,) = pipeline.loaded
+    assert loaded["jobs"] == jobs, "no more than there are tracks"
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])

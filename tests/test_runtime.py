@@ -87,6 +87,15 @@ def test_stems_are_the_same_however_they_are_run(music, references, runtime, pre
             assert -80 < error_db(found, references[fast]) < HALF_DB  # not the same, or it was not half
 
 
+@pytest.mark.parametrize(("threads", "jobs", "workers"), [(4, 1, 4), (4, 2, 2), (4, 3, 1), (2, 4, 1)])
+def test_tracks_share_the_threads(threads, jobs, workers):
+    """Each is cut into as few segments as that takes, but they run on all threads."""
+    running = RuntimeOptions(runtime="torch", device="cpu", threads=threads, jobs=jobs)
+    separator = ModelRef.parse("binary-mask-cnn").load(running)
+    assert separator.spec.workers == workers
+    assert separator.network.workers == threads
+
+
 @pytest.mark.parametrize("name", registry.REGISTRY)
 def test_the_registry_says_what_the_networks_are(name):
     entry = registry.REGISTRY[name]

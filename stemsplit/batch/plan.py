@@ -54,9 +54,13 @@ class BatchOptions(Options):
     def settings(self) -> dict[str, Any]:
         """All settings that affect the content of the stems, for the manifest."""
         split, output = self.split, self.output
-        running = replace(self.runtime, batch=None, threads=None)
+        running = replace(self.runtime, batch=None, threads=None, jobs=1)
         # Left out if unused, for compatibility with records of earlier versions.
-        unused = {"offline", *(name for name in ("overlap", "shifts") if getattr(running, name) in (None, 1))}
+        unused = {
+            "offline",
+            "jobs",
+            *(name for name in ("overlap", "shifts") if getattr(running, name) in (None, 1)),
+        }
         return {
             "weights": self.ref.fingerprint,
             "sources": split.sources,

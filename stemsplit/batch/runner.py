@@ -38,9 +38,10 @@ class BatchRunner:
         """The manifest of the output folder."""
         return Manifest(self.out)
 
-    def load(self) -> Method:
-        """Return the loaded model: a separator, or a method to fit to a track."""
-        return self.options.load()
+    def load(self, jobs: int = 1) -> Method:
+        """Return the loaded model, a separator or a method to fit; `jobs` tracks will share its threads."""
+        running = replace(self.options.runtime, jobs=jobs)
+        return replace(self.options, runtime=running).load()
 
     def is_done(self, job: Job) -> bool:
         """Whether to skip a track because it is already done."""

@@ -41,7 +41,7 @@ class SplitHere:
 
         options = self.runner.options
         try:
-            method = self.runner.load()
+            method = self.runner.load(min(jobs, len(self.tracks)))
         except UsageError:
             raise
         except (StemsplitError, MemoryError) as problem:

@@ -70,7 +70,7 @@ def _load_waveforms(
         channels=network.channels,
         stride=network.context.stride,
         complete=stems == card.stems and card.complete,
-        execution=_execution(runtime),
+        execution=_execution(runtime, running),
     )
 
 
@@ -98,7 +98,7 @@ def _load_masks(
         input=network.input,
         complete=whole and stems == card.stems,
         stem_indices=_stem_indices(card, stems),
-        execution=_execution(runtime),
+        execution=_execution(runtime, running),
     )
 
 
@@ -128,9 +128,10 @@ def _start(card: ModelCard, path: Path, stems: tuple[str, ...], running: Runtime
     return start(running, networks)
 
 
-def _execution(runtime: Runtime) -> Execution:
+def _execution(runtime: Runtime, running: RuntimeOptions) -> Execution:
     how = f"{runtime.name} on {runtime.device} in {runtime.precision}"
-    return Execution(runtime.batch, runtime.workers, how)
+    # A track that shares the threads with others is cut into fewer segments, which need less context.
+    return Execution(runtime.batch, max(1, runtime.workers // running.jobs), how)
 
 
 def _stem_indices(card: ModelCard, stems: tuple[str, ...]) -> tuple[int, ...]:
