@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -110,7 +111,8 @@ def _masks(method: MaskSeparator, mixture: Samples, progress: Progress | None) -
         yield method.masks(window)[:, :, : keep // hop_length]
 
     done = 0
-    segment = shared_out(spec, total, spec.workers)
+    # Masks take more memory than sound.
+    segment = shared_out(replace(spec, longest=spec.segment), total, spec.workers)
     for part in side_by_side(compute, windows([padded], segment, spec.context, spec.stride), spec.workers):
         start, done = done, done + part.shape[2]
         masks[..., start:done] = part.swapaxes(2, 3)

@@ -117,8 +117,10 @@ class MaskSeparator:
         first, last = max(0, -start), min(sound.shape[-1], segment.shape[-1] - start)
         if first < last:
             stems = sound[..., first:last]
-            rest = segment[:, start + first : start + last] - stems.sum(axis=0)
-            yield np.concatenate([stems, rest[None]]) if self.complete else stems
+            if self.complete:
+                rest = segment[:, start + first : start + last] - stems.sum(axis=0)
+                stems = np.concatenate([stems, rest[None]])
+            yield stems
 
     def masks(self, window: Samples) -> Samples:
         """Return masks `(stem, channel, frame, bin)` of the segment in the middle of a window.
