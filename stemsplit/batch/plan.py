@@ -54,7 +54,7 @@ class BatchOptions(Options):
     def settings(self) -> dict[str, Any]:
         """All settings that affect the content of the stems, for the manifest."""
         split, output = self.split, self.output
-        running = replace(self.runtime, batch=None, threads=None, jobs=1)
+        running = replace(self.runtime, batch=None, threads=None)
         # Left out if unused, for compatibility with records of earlier versions.
         unused = {
             "offline",
