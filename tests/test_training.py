@@ -383,6 +383,32 @@ def test_training_can_begin_with_a_model(data, tmp_path):
         train(settings(data, tmp_path / "c", stems=("high",)), replace(quiet, init=str(again)), say=str)
 
 
+def test_a_network_learns_a_teacher_s_masks_instead_of_the_stems(data, tmp_path):
+    recipe = TrainConfig(network="fnn-small", loss="phase-sensitive", steps=80, learning_rate=1e-2)
+    many = {"frames": 32, "examples": 4}
+    teacher = train(settings(data, tmp_path / "teacher"), replace(recipe, steps=1, seed=1), say=str)
+    alone = train(settings(data, tmp_path / "alone", **many), recipe, say=str)
+    taught_by = replace(recipe, teacher=str(teacher))
+    taught = train(settings(data, tmp_path / "taught", **many), taught_by, say=str)
+    noise = np.random.default_rng(4).normal(0, 0.1, 9000).astype(np.float32)
+    goal, *others = (
+        arrays.split(noise, SAMPLE_RATE, model=path, mask="soft")["low"] for path in (teacher, alone, taught)
+    )
+    far, near = (np.square(stem - goal).mean() for stem in others)
+    assert near < 0.3 * far
+    assert store.read_card(taught).recipe["teacher"] == str(teacher)
+    for options, error, words in (
+        ({"loss": "l2"}, StemsplitError, "use --loss phase-sensitive"),
+        ({"network": "binary-mask-cnn"}, BadWeights, "are not of the same kind"),
+        ({"network": "deep-nmf-small"}, BadWeights, "are not of the same kind"),
+    ):
+        with pytest.raises(error) as raised:
+            train(settings(data, tmp_path / "other"), replace(taught_by, **options), say=str)
+        assert words in f"{raised.value} {raised.value.hint}"
+    with pytest.raises(BadWeights, match="has the stems high, low"):
+        train(settings(data, tmp_path / "one", stems=("low",)), taught_by, say=str)
+
+
 @pytest.mark.parametrize("network", ["fnn-small", "wavenet-small"])
 def test_another_network_is_trained_by_the_same_command(data, tmp_path, network):
     words = ["--data", data, "--stems", "high,low", "--network", network, "--frames", "64", "--examples", "2"]

@@ -36,6 +36,7 @@ def networks(incomplete: str) -> list[str]:
 
 _what = partial(typer.Option, rich_help_panel="Training data")
 _how = partial(typer.Option, rich_help_panel="Loss and optimiser")
+_model = partial(_how, metavar="NAME|FILE", autocompletion=models.complete)
 _where = partial(typer.Option, rich_help_panel="Device and speed")
 _result = partial(typer.Option, rich_help_panel="Output")
 
@@ -139,12 +140,10 @@ def command(
         float, _how(min=0, max=0.9, metavar="SHARE", help="Dropout before the last layer.")
     ] = 0.0,
     init: Annotated[
-        str,
-        _how(
-            metavar="NAME|FILE",
-            autocompletion=models.complete,
-            help="Fine-tune: start from this model's weights instead of random ones.",
-        ),
+        str, _model(help="Fine-tune: start from this model's weights instead of random ones.")
+    ] = "",
+    teacher: Annotated[
+        str, _model(help="Train on this model's masks instead of the stems'. Its STFT must be the same.")
     ] = "",
     steps: training_options.Steps = 4000,
     minutes: training_options.Minutes = 0,
@@ -279,6 +278,7 @@ def command(
         validate_steps=validate_every,
         patience=patience,
         init=init,
+        teacher=teacher,
         precision=precision,
         compiled=compiled,
         seed=seed,

@@ -44,6 +44,8 @@ class TrainConfig:
     """Validations without improvement after which the training of a network stops. 0: never."""
     init: str = ""
     """The model whose weights to start from, instead of random ones."""
+    teacher: str = ""
+    """The model whose masks are the targets of the loss, instead of those of known stems."""
     precision: str = "float32"
     compiled: bool = False
     """Whether to use torch.compile, which takes minutes at the start and pays off in long runs."""

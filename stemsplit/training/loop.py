@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import TYPE_CHECKING
 
@@ -22,9 +22,12 @@ from stemsplit.training.config import TrainConfig
 from stemsplit.training.losses import MASK_LOSSES, MEASURES, Targets, measure, sdr_db, weighted_accuracy
 from stemsplit.training.network_trainer import NetworkTrainer, seed
 from stemsplit.training.sampler import Batch, MixtureSampler
+from stemsplit.training.teacher import masks
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+    from stemsplit.networks.base import Network
 
 STATISTICS_BATCHES = 32
 LEAST_DEVIATION = 0.5
@@ -70,6 +73,7 @@ class Trainer:
         recipe: optimizer, schedule, loss.
         fabric: devices and precision.
         weights: name of a network -> initial tensors, instead of random ones.
+        teacher: the network whose masks are the targets of training steps, not of validations.
     """
 
     def __init__(
@@ -80,7 +84,9 @@ class Trainer:
         fabric: Fabric,
         *,
         weights: Mapping[str, Mapping[str, Tensor]] | None = None,
+        teacher: Network | None = None,
     ) -> None:
+        self.teacher = teacher.to(fabric.device) if teacher else None
         self.stems, self.samplers = tuple(stems), samplers
         self.unaugmented_sampler = samplers.training.unaugmented()
         self.recipe, self.fabric = recipe, fabric
@@ -190,6 +196,13 @@ class Trainer:
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         losses, accuracies = {}, {}
         inputs, all_targets = self._tensors(batch)
+        if self.teacher:
+            with self.fabric.autocast():
+                taught = masks(self.teacher, inputs)
+            known = torch.ones(taught.shape[:2], device=taught.device)
+            all_targets = {
+                name: replace(targets, taught=taught, known=known) for name, targets in all_targets.items()
+            }
         for name, rate in rates.items():
             network_trainer, targets = self.network_trainers[name], all_targets[name]
             # Seeded per step, so that dropout is identical in a resumed run.

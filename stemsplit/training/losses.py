@@ -46,6 +46,8 @@ class Targets:
     """T of the binary mask."""
     weighting: float = 1.0
     """Weighted losses weight a bin by M to this power, because most bins are quiet and matter little."""
+    taught: Tensor | None = None
+    """A teacher's masks `(example, stem, channel, frame, bin)`."""
 
     @cached_property
     def mixture(self) -> Tensor:
@@ -68,7 +70,9 @@ class Targets:
 
     @property
     def share(self) -> Tensor:
-        """The phase-sensitive mask: Re(S / X), with S the stem's spectrum, clipped to [0, 1]."""
+        """The teacher's mask, or the phase-sensitive one: Re(S / X), S the stem's spectrum, in [0, 1]."""
+        if self.taught is not None:
+            return self.taught
         stem, mixture = self.stem_signal, self.mixture_signal
         common, power = stem.real * mixture.real + stem.imag * mixture.imag, _power(mixture)
         if self.merged:

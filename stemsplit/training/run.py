@@ -17,7 +17,7 @@ from stemsplit.errors import BadWeights, EncodeError, UsageError
 from stemsplit.missing import no_stem
 from stemsplit.networks import registry
 from stemsplit.networks.info import NetworkInfo
-from stemsplit.training import calibration, checkpoint
+from stemsplit.training import calibration, checkpoint, teacher
 from stemsplit.training.augment import Augmentation
 from stemsplit.training.config import TrainConfig
 from stemsplit.training.devices import launch
@@ -81,8 +81,9 @@ def train(
     Raises:
         StemsplitError: a package that only training needs is not installed.
         DecodeError: the data folders contain no songs, or a stem cannot be decoded.
-        BadWeights: the folder contains a run with another recipe, or the recipe's `init` does not fit.
-        UnknownModel: there is no model `init`.
+        BadWeights: the folder contains a run with another recipe, or the recipe's `init` or `teacher` does
+            not fit.
+        UnknownModel: there is no model `init` or `teacher`.
         UnknownStem: the songs, or the model `init`, lack a stem.
         DeviceUnavailable: a device does not exist.
         EncodeError: the folder cannot be written.
@@ -132,7 +133,9 @@ def _say_progress(trainer: Trainer, say: Callable[[str], None]) -> None:
 
 
 def _check(augmentation: Augmentation, recipe: TrainConfig) -> None:
-    """Raise UsageError for options that a waveform network does not support."""
+    """Raise UsageError for options that the loss or a waveform network does not support."""
+    if recipe.teacher and recipe.loss != "phase-sensitive":
+        raise UsageError("A teacher's masks are the targets of one loss only", "use --loss phase-sensitive")
     if not registry.find(recipe.network).predicts_waveforms:
         return
     if augmentation.stretch or augmentation.equalise_db:
@@ -220,7 +223,8 @@ def _trainer(
         shares=(),
     )
     samplers = Samplers(sampler, validation, settings.validation // validation.size, settings.workers)
-    return Trainer(settings.stems, samplers, recipe, fabric, weights=weights)
+    taught_by = teacher.load(recipe.teacher, entry, settings.stems) if recipe.teacher else None
+    return Trainer(settings.stems, samplers, recipe, fabric, weights=weights, teacher=taught_by)
 
 
 def _card(settings: Settings, trainer: Trainer) -> ModelCard:
