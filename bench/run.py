@@ -58,7 +58,6 @@ WAYS: dict[str, dict[str, Any]] = {
     "default": {},
     "--runtime torch": {"runtime": "torch"},
     "--mask soft": {"mask": "soft"},
-    "--fast": {"fast": True},
     f"--model {CNN}": {"model": CNN},
     f"--model {CNN} --fast": {"model": CNN, "fast": True},
     f"--model {CNN} --runtime torch": {"model": CNN, "runtime": "torch"},
@@ -410,7 +409,7 @@ def main() -> None:
     tell(*table(["30 s of stereo in memory, four stems", "x real time", "open-unmix = 1"], rows))
     long_facts: dict[str, float] = {}
     if not options.quick:
-        own = {name: WAYS[name] for name in ("default", "--mask soft", "--fast")}
+        own = {name: WAYS[name] for name in ("default", "--mask soft")}
         rows, long_facts = against_peers(240, 3, own, ("open-unmix",))
         tell(*table(["4 min of stereo in memory, four stems", "x real time", "open-unmix = 1"], rows))
     with tempfile.TemporaryDirectory() as name:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,6 +17,7 @@ from stemsplit.dsp.masks import (
     soft,
 )
 from stemsplit.dsp.wiener import wiener
+from stemsplit.errors import UsageError
 from stemsplit.options import RuntimeOptions
 from stemsplit.zoo.ref import ModelRef
 
@@ -185,6 +188,24 @@ def test_clean_and_full_are_powers_of_the_default_s_masks(model, mask, power):
     expected = default.rule(probabilities) ** power
     np.testing.assert_allclose(changed.rule(probabilities), expected / expected.sum(axis=0), atol=1e-5)
     assert changed.plan == default.plan
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mask", [None, "clean"])
+def test_fast_leaves_out_the_wiener_filter(mask):
+    running = RuntimeOptions(runtime="torch", device="cpu", threads=1)
+    fast, usual = (
+        ModelRef.parse("band-transformer").load(replace(running, fast=fast), mask=mask)
+        for fast in (True, False)
+    )
+    assert usual.plan.wiener_context_frames > fast.plan.wiener_context_frames == 0
+    assert fast.spec.context < usual.spec.context
+    assert usual.plan.frame_stride == fast.plan.frame_stride == 1
+    with pytest.raises(UsageError, match="leaves out the Wiener filter"):
+        ModelRef.parse("band-transformer").load(replace(running, fast=True), mask="wiener")
+    skipping = ModelRef.parse("binary-mask-cnn").load(replace(running, fast=True), mask="wiener")
+    assert skipping.plan.frame_stride == 3
+    assert skipping.plan.wiener_context_frames > 0
 
 
 def test_masks_of_left_and_right_are_for_any_channels():

@@ -62,8 +62,8 @@ TINY = {
     "blend-small": (60, 1e-2, 5.0),
     "nug-small": (60, 3e-3, 6.0),
     "deep-nmf-small": (40, 3e-2, 6.0),
-    "band-transformer": (40, 3e-3, 8.0),
-    "band-transformer-half": (40, 3e-3, 7.0),
+    "band-transformer": (40, 3e-3, 7.0),
+    "band-transformer-full": (40, 3e-3, 8.0),
     "wave-u-net-small": (40, 1e-3, 2.0),
     "wavenet-small": (30, 3e-3, 4.0),
 }

@@ -14,6 +14,7 @@ from stemsplit.networks.band_transformer import (
     BINS,
     CHANNELS,
     CONTEXT_FRAMES,
+    FULL,
     PAIR,
     VIEWS,
     BandTransformer,
@@ -21,14 +22,19 @@ from stemsplit.networks.band_transformer import (
 )
 
 EQUAL = 1e-5  # in scores, float32
-NARROW = Config(width=16, heads=2, blocks=2, window=3, expansion=1, details=4, refinements=1)
+NARROW = replace(FULL, width=16, heads=2, blocks=2, window=3, expansion=1, details=4, refinements=1)
 CONFIGS = [
     NARROW,
-    Config(width=16, heads=2, blocks=1, window=6, details=4),
-    Config(width=16, heads=1, blocks=3, window=2, details=4, refinements=1),
+    replace(FULL, width=16, heads=2, blocks=1, window=6, details=4),
+    replace(FULL, width=16, heads=1, blocks=3, window=2, details=4, refinements=1),
 ]
-UNREFINED = Config(width=16, heads=2, blocks=0, window=2, details=4, refinements=0)
-ALIKE = Config(bands=((512, 4, 1),), width=16, heads=2, blocks=1, window=8, details=4)
+HALVES = [
+    replace(NARROW, refined=3, step=2),
+    replace(NARROW, refined=3, step=2, beside=1),
+    replace(NARROW, refined=3, step=3, beside=1),
+]
+UNREFINED = replace(FULL, width=16, heads=2, blocks=0, window=2, details=4, refinements=0)
+ALIKE = replace(FULL, bands=((512, 4, 1),), width=16, heads=2, blocks=1, window=8, details=4)
 
 
 @pytest.fixture(autouse=True)
@@ -76,16 +82,17 @@ def test_the_sizes_are_those_of_the_docstring():
     ]
     positions = 544 + 224 + 264
     block = 4 * width**2 + 4 * width + width * 4 * width + 4 * width + 2 * width**2 + width
-    split = VIEWS * positions * width + bands * width
+    split = 3 * VIEWS * positions * width + bands * width
     heads = (width + 1) * 4 * 2 * (positions + details * bands)
     assert [count(part) for part in (network.across, network.along)] == [5 * block] * 2
     assert (count(network.split), count(network.heads)) == (split, heads)
     maps = PAIR * details
-    refinement = 2 * maps * (9 * maps + 1) + bands * (width + 1) * maps
+    refined = 8 + 6 + 6
+    refinement = 2 * maps * (9 * maps + 1) + refined * (width + 1) * maps
     assert count(network.refinements) == 2 * refinement
     rest = 2 * width + maps * (9 * PAIR * VIEWS + 1)
-    assert count(network) == 10 * block + split + heads + 2 * refinement + rest == 1_669_600
-    assert CONTEXT_FRAMES == 83
+    assert count(network) == 10 * block + split + heads + 2 * refinement + rest == 2_143_904
+    assert CONTEXT_FRAMES == 86
 
 
 @pytest.mark.parametrize("bands", [((8, 128, 1),), ((2, 1, 1), (1, 2046, 1))])
@@ -147,11 +154,11 @@ def test_what_is_skipped_changes_nothing_in_the_rest(config, margin):
     torch.testing.assert_close(inner, whole[:, :, :, margin:-margin], atol=EQUAL, rtol=0)
 
 
-@pytest.mark.parametrize("config", [*CONFIGS, replace(NARROW, step=2), replace(NARROW, step=2, seen=2)])
+@pytest.mark.parametrize("config", [*CONFIGS, *HALVES])
 def test_a_stream_in_parts_gives_the_scores_of_the_whole(config):
     """With silence in the middle, and after what came before in another stream."""
     network, part = build(config=config), 4 * config.window * config.step
-    delay = config.context_frames if config.step == 1 else config.step * (config.context_steps + 1)
+    delay = config.context_frames
     features = music_like(3 * delay // part * part + 3 * part)
     features[:, :, delay : 2 * delay] = math.log(FLOOR)
     found, past = [], network.past()
@@ -198,7 +205,7 @@ def test_every_band_hears_every_other():
 
 def test_bins_are_in_their_places():
     """A head puts each position's own details into that very position, frame, channel and stem's score."""
-    config = Config(width=16, heads=2, blocks=1, window=2, details=4, refinements=0)
+    config = replace(FULL, width=16, heads=2, blocks=1, window=2, details=4, refinements=0)
     network = build(config=config)
     features = music_like(7)
     network.mean.copy_(torch.linspace(-8, -4, BINS))
@@ -251,7 +258,7 @@ def test_a_band_s_features_are_of_its_own_bins_and_frame():
 @pytest.mark.parametrize(("refinements", "frames", "bins"), [(0, (4, 6), (80, 85)), (1, (2, 8), (76, 89))])
 def test_details_are_of_the_positions_next_to_it(refinements, frames, bins):
     """Of three pairs of positions and three frames, and of two more on each side for a refinement."""
-    network = build(config=Config(width=16, heads=2, blocks=0, window=2, details=4, refinements=refinements))
+    network = build(config=replace(UNREFINED, refinements=refinements))
     features = music_like(12)
     with torch.no_grad():
         for layer, head in zip(network.split, network.heads, strict=True):
@@ -307,7 +314,7 @@ def test_what_is_filled_up_with_is_not_heard():
     features = music_like(13)
     with torch.inference_mode():
         exact, *filled = (
-            build(config=Config(width=16, heads=2, blocks=2, window=window, details=4))(features)
+            build(config=replace(FULL, width=16, heads=2, blocks=2, window=window, details=4))(features)
             for window in (13, 16, 20)
         )
     for outputs in filled:

@@ -253,7 +253,7 @@ def test_a_model_whose_package_is_not_installed_is_named(without_more, monkeypat
         ModelRef.parse("sub-band-unet")
     assert f"pip install stemsplit_audio_models-{VERSION}-py3-none-any.whl`" in caught.value.hint
     listed = CliRunner().invoke(app, ["models"]).stdout
-    assert "Not installed: blend-small, " in listed
+    assert "Not installed: band-transformer-full, blend-small, " in listed
     assert caught.value.hint in listed
     monkeypatch.setattr("stemsplit.defaults.PUBLIC_ADDRESS", "https://x.org/s")
     assert install_models() == f"run `pip install {MODELS_DISTRIBUTION}`"

@@ -95,7 +95,7 @@ Fast = Annotated[
     _run(
         "--fast",
         metavar="",
-        help="Run the networks on every second or third frame: faster, slightly worse (some models only).",
+        help="Faster, slightly worse: no Wiener filter, or networks on every third frame (some models only).",
     ),
 ]
 

@@ -24,7 +24,7 @@ from stemsplit.separation.separator import FittedMethod, Samples, Separator, Str
 from stemsplit.separation.stream import separate_blocks
 from stemsplit.zoo.card import ModelCard
 from stemsplit.zoo.ref import ModelRef
-from stemsplit.zoo.separators import mask_plan
+from stemsplit.zoo.separators import as_run, mask_plan
 from stemsplit.zoo.variants import Ensemble, Trained
 
 BLOCK_MS = 100.0
@@ -95,6 +95,7 @@ def _batch(card: ModelCard, running: RuntimeOptions, block_ms: float) -> int:
     network = registry.find(card.network)
     if network.predicts_waveforms:
         return block_length(network.context.stride, card.sample_rate, block_ms)
+    card, running = as_run(card, None, running)
     plan = mask_plan(card, card.mask, running)
     return plan.batch_for(block_length(plan.stride_samples, card.sample_rate, block_ms))
 

@@ -35,16 +35,28 @@ def tokens_of(x: Tensor, layers: Iterable[nn.Module], bands: Bands) -> Tensor:
     return torch.cat(tokens).transpose(0, 1)
 
 
-def scores_of(details: Tensor, known: Sequence[Tensor], layers: Iterable[nn.Module], bands: Bands) -> Tensor:
+def interpolated(tokens: Tensor, *, step: int) -> Tensor:
+    """Return tokens `(example, band, frame, feature)` of all frames for those of every `step`-th frame.
+
+    They are interpolated linearly. Frames after the last token repeat it.
+    """
+    if step == 1:
+        return tokens
+    rise = torch.cat([tokens[:, :, 1:], tokens[:, :, -1:]], 2) - tokens
+    return torch.stack([tokens + frame / step * rise for frame in range(step)], 3).flatten(2, 3)
+
+
+def scores_of(
+    details: Sequence[Tensor], known: Sequence[Tensor], layers: Iterable[nn.Module], bands: Bands
+) -> Tensor:
     """Return scores `(example, score, frame, bin)`: sums of the details with weights from each band's layer.
 
-    Shapes: details `(example, frame, position, detail)`; known `(band, example, frame, feature)` for each
-    entry of `bands`.
+    Shapes, for each entry of `bands`: details `(example, frame, position, detail)`, known `(band, example,
+    frame, feature)`.
     """
-    examples, frames, _, maps = details.shape
+    examples, frames, _, maps = details[0].shape
     scores = []
-    runs = torch.split(details, [count * size for count, size, _ in bands], 2)
-    for (count, size, shared), layer, tokens, run in zip(bands, layers, known, runs, strict=True):
+    for (count, size, shared), layer, tokens, run in zip(bands, layers, known, details, strict=True):
         y = torch.unflatten(layer(tokens), 3, (maps + size, -1)).permute(1, 2, 0, 3, 4).flatten(0, 2)
         weights, offsets = torch.split(y, [maps, size], 1)
         y = torch.baddbmm(offsets, run.reshape(-1, size, maps), weights)

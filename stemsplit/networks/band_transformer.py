@@ -20,8 +20,8 @@ Its sizes are this project's choice (the paper's: some 60 bands, 384 features, 1
 * Positions: up to 5.9 kHz, a position is one bin, 11 Hz wide. Above, two bins share a position. From 10.7 kHz
   on, where half of all bins are, four do, which loses nothing.
 * Bands: 33, narrower at low frequencies as in both papers. Bands of one size share a batched matrix product.
-* Steps: `HALF` runs on every second frame; the frame after it is input as additional views. Scores of skipped
-  frames are the means of their neighbors' scores.
+* Tokens: of every second frame, from this frame and the two beside it. Tokens of the frames between are means
+  of their neighbors, which halves the computation of the Transformers. `FULL` has tokens of every frame.
 * Masks: real, from log magnitudes, between 0 and 1, with a sum of 1 (in the papers: complex, from complex
   spectra). One network has outputs for all stems; the papers train one network per stem.
 * Heads: one linear layer per band (in the papers, an MLP with a hidden layer). A band's few features cannot
@@ -29,7 +29,8 @@ Its sizes are this project's choice (the paper's: some 60 bands, 384 features, 1
   feature maps, for example of ridges, clicks or panning. A band's head outputs the weights of these maps in
   each stem's scores, so the masks follow harmonics that a band's features could not describe. `refinements`
   are residual blocks of two more convolutions over the maps, with an offset from the band's features
-  between the two: the maps depend on what the Transformers computed.
+  between the two: the maps depend on what the Transformers computed. They refine up to 3.8 kHz, in `FULL`
+  everything.
 * Order: across bands first, then along time. Feed-forward layers are gated (SwiGLU: N. Shazeer, "GLU variants
   improve Transformer", 2020) instead of GELU. Norms are LayerNorm instead of RMSNorm, which was no faster.
   There is no dropout.
@@ -43,16 +44,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stemsplit.dsp.features import FLOOR
-from stemsplit.networks import _frame_steps
 from stemsplit.networks._attention import TransformerBlock, rotary, silence_mask, window_mask
-from stemsplit.networks._bands import BandLinear, Bands, Refinement, positions_of, scores_of, tokens_of
+from stemsplit.networks._band_config import FULL as FULL
+from stemsplit.networks._band_config import Config as Config
+from stemsplit.networks._bands import BandLinear, Refinement, interpolated, positions_of, scores_of, tokens_of
 from stemsplit.networks._growth import grown
 from stemsplit.networks._sides import with_side
 from stemsplit.networks.base import StreamNetwork
@@ -63,71 +64,6 @@ VIEWS = 4
 SILENCE = math.log(FLOOR) + 1e-3
 PAIR = 2
 """Adjacent positions that the convolutions process as one."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """The sizes, chosen for this project; `width` must be a multiple of `2 * heads`."""
-
-    bands: Bands = (
-        (8, 8, 1),
-        (6, 16, 1),
-        (6, 32, 1),
-        (3, 64, 1),
-        (3, 32, 2),
-        (2, 64, 2),
-        (3, 32, 4),
-        (1, 64, 4),
-        (1, 104, 4),
-    )
-    width: int = 64
-    """Features per token (one band of one frame)."""
-    heads: int = 4
-    blocks: int = 5
-    """Pairs of Transformer blocks: one across bands, one along time."""
-    window: int = 16
-    """Steps on either side that a block along time attends to."""
-    step: int = 1
-    """Frames from one token to the next; scores of the frames between are interpolated."""
-    seen: int = 1
-    """Frames of each step that are input, starting with its first."""
-    expansion: int = 2
-    """Inner size of the feed-forward layers, in multiples of `width`."""
-    details: int = 16
-    """Feature maps of the convolutions."""
-    refinements: int = 2
-    """Residual blocks over the details, conditioned on the bands' features."""
-
-    @property
-    def context_frames(self) -> int:
-        """Frames on either side that an output depends on."""
-        return _frame_steps.context_frames(self.context_steps, step=self.step, seen=self.seen)
-
-    @property
-    def context_steps(self) -> int:
-        """Steps on either side that a score depends on; refinements spread the tokens' context further."""
-        return max(self.context_of_details, self.blocks * self.window + self.passed_on)
-
-    @property
-    def passed_on(self) -> int:
-        """Steps on either side over which the refinements spread the tokens."""
-        return max(0, 2 * self.refinements - 1)
-
-    @property
-    def steps_back(self) -> int:
-        """Earlier steps whose features a stream keeps: for the silence mask, or for the details."""
-        of_details = self.blocks * self.window + self.passed_on + self.context_of_details
-        return max((self.blocks + 1) * self.window, of_details)
-
-    @property
-    def context_of_details(self) -> int:
-        """The same, through the convolutions alone."""
-        return 1 + 2 * self.refinements
-
-
-HALF = Config(window=8, step=2, seen=2)
-FAST = Config(window=8, step=2)
-"""Runs with the weights of `Config()`; the skipped frames are not input."""
 CONTEXT_FRAMES = Config().context_frames
 
 
@@ -144,15 +80,16 @@ class BandTransformer(StreamNetwork):
             raise ValueError(f"bands={config.bands} must be of {BINS} bins together")
         if any(size % PAIR for _, size, _ in config.bands):
             raise ValueError(f"bands={config.bands} must have positions in pairs")
-        width, scores, views = config.width, stems * CHANNELS, VIEWS * config.seen
+        width, scores, views = config.width, stems * CHANNELS, VIEWS * (1 + 2 * config.beside)
         sizes = [(count, size) for count, size, _ in config.bands]
         self.split = nn.ModuleList(BandLinear(count, views * size, width) for count, size in sizes)
         self.across = nn.ModuleList(_block(config) for _ in range(config.blocks))
         self.along = nn.ModuleList(_block(config) for _ in range(config.blocks))
         self.norm = nn.LayerNorm(width)
-        self.details = nn.Conv2d(PAIR * views, PAIR * config.details, 3, padding=1)
+        self.details = nn.Conv2d(PAIR * VIEWS, PAIR * config.details, 3, padding=1)
+        refined = config.bands[: config.refined]
         self.refinements = nn.ModuleList(
-            Refinement(config.bands, width, PAIR, config.details) for _ in range(config.refinements)
+            Refinement(refined, width, PAIR, config.details) for _ in range(config.refinements)
         )
         self.heads = nn.ModuleList(
             BandLinear(count, width, (config.details + size) * scores) for count, size in sizes
@@ -163,126 +100,128 @@ class BandTransformer(StreamNetwork):
 
         There are none for `margin` frames at either end, which are only context.
         """
-        scores = self.scores(self.prepare(features), margin=margin)
-        return scores[:, :, :, : features.shape[2] - 2 * margin] if self.config.step > 1 else scores
+        return self.scores(self.prepare(features), margin=margin)
 
     def prepare(self, features: Tensor) -> Tensor:
-        """Return normalized features `(example, view, step, position)`, which are 0 in silent steps.
+        """Return normalized features `(example, view, frame, position)`, which are 0 in silent frames.
 
         Runs in float32, whatever the precision of the rest: features rounded to bfloat16 no longer show which
         frames are silent, which costs 0.1 to 0.2 dB. Rounding the returned features costs nothing.
         """
-        features, step, seen = features.float(), self.config.step, self.config.seen
-        if step > 1:
-            features = _frame_steps.in_steps(features, step=step, seen=seen)
+        features = features.float()
         silent = features.amax((1, 3)) < SILENCE
         x = positions_of((with_side(features) - self.mean) / self.deviation, self.config.bands)
-        if seen > 1:
-            x, silent = _frame_steps.as_views(x, silent, seen=seen)
         return x.masked_fill(silent[:, None, :, None], 0)
 
     def scores(self, prepared: Tensor, *, margin: int = 0) -> Tensor:
-        """Return the scores of `forward` for prepared features; the last step counts as complete."""
-        step, frames = self.config.step, self.config.step * prepared.shape[2]
-        if step == 1:
-            return self._step_scores(prepared, margin)
-        skipped = _frame_steps.steps_around(frames, step=step, margin=margin)
-        every = _frame_steps.interpolated(self._step_scores(prepared, skipped), step=step)
-        return every.narrow(3, margin - step * skipped, frames - 2 * margin)
-
-    def _step_scores(self, prepared: Tensor, margin: int) -> Tensor:
-        """Return scores of all steps, except `margin` steps at either end."""
+        """Return the scores of `forward` for prepared features."""
         x, config, frames = prepared, self.config, prepared.shape[2]
-        silent = x.abs().amax((1, 3)) == 0
-        tokens = tokens_of(F.pad(x, (0, 0, 0, -frames % config.window)), self.split, config.bands)
-        bands, padded, size = tokens.shape[1], tokens.shape[2], config.width // config.heads
+        silent = (x.abs().amax((1, 3)) == 0)[:, :: config.step]
+        count = silent.shape[1]
+        tokens = self._tokens(F.pad(x, (0, 0, config.beside, -frames % (config.window * config.step))))
+        bands, places, size = tokens.shape[1], tokens.shape[2], config.width // config.heads
         rotary_across = rotary(bands, size, x.device)
-        rotary_along = rotary(padded, size, x.device, step=config.step)
-        mask = window_mask(padded, frames, config.window, x.device)
-        mask = mask + silence_mask(silent, padded, config.window)
+        rotary_along = rotary(places, size, x.device, step=config.step)
+        mask = window_mask(places, count, config.window, x.device)
+        mask = mask + silence_mask(silent, places, config.window)
         # If the margin is long enough, each block drops a window at either end: no later block needs it.
-        inner = margin >= config.context_steps
+        inner = margin >= config.context_of_scores
         for across, along in zip(self.across, self.along, strict=True):
             if inner:
                 mask = mask[..., 1:-1, :, :]
             tokens = along(across(tokens, rotary_across), rotary_along, mask, inner=inner)
             if inner:
                 rotary_along = rotary_along[:, config.window : -config.window]
+        gone = config.blocks * config.window * inner
+        tokens = interpolated(self.norm(tokens[:, :, : count - 2 * gone]), step=config.step)
+        # Pad frames that have details but no tokens: no output depends on these tokens. Crop if negative.
         skipped = max(0, margin - config.context_of_details)
-        # Pad steps that have details but no tokens: no output depends on these tokens. Crop if negative.
-        gone = (config.window * config.blocks if inner else 0) - skipped
-        tokens = F.pad(self.norm(tokens), (0, 0, gone, gone + frames - padded))
+        first = gone * config.step - skipped
+        tokens = F.pad(tokens, (0, 0, first, frames - 2 * skipped - first - tokens.shape[2]))
         return self._decoded(x[:, :, skipped : frames - skipped], tokens, margin - skipped)
 
-    def _decoded(self, x: Tensor, tokens: Tensor, margin: int) -> Tensor:
-        """Return scores of all steps, except `margin` steps at either end.
+    def _tokens(self, x: Tensor) -> Tensor:
+        """Return tokens `(example, band, token, feature)` for `(example, view, frame, position)`.
 
-        Shapes: x `(example, view, step, position)`; tokens `(example, band, step, feature)`.
+        The first token's own frame comes after the `beside` frames before it, and the last token has `step`
+        frames.
         """
-        counts = [count for count, _, _ in self.config.bands]
-        tokens = tokens.transpose(0, 1)
+        step, beside = self.config.step, self.config.beside
+        places = (x.shape[2] - beside) // step
+        first = [beside, *range(beside + 1, 2 * beside + 1), *range(beside)]  # the token's own frame first
+        views = [x[:, :, at::step][:, :, :places] for at in first]
+        return tokens_of(torch.cat(views, 1) if beside else views[0], self.split, self.config.bands)
+
+    def _decoded(self, x: Tensor, tokens: Tensor, margin: int) -> Tensor:
+        """Return scores of all frames, except `margin` frames at either end.
+
+        Shapes: x `(example, view, frame, position)`; tokens `(example, band, frame, feature)`.
+        """
+        bands, refined = self.config.bands, self.config.refined
+        known = torch.split(tokens.transpose(0, 1), [count for count, _, _ in bands])
+        sizes = [count * size for count, size, _ in bands]
         pairs = torch.unflatten(x, 3, (-1, PAIR))
         pairs = pairs.permute(0, 4, 1, 2, 3).flatten(1, 2).contiguous(memory_format=torch.channels_last)
         details = F.relu(self.details(pairs))
+        end = sum(sizes[:refined]) // PAIR
+        low, high = details[..., :end], details[..., end:]
         for refinement in self.refinements:
-            details = refinement(details, torch.split(tokens, counts))
+            low = refinement(low, known[:refined])
         inner = slice(margin, x.shape[2] - margin)
-        details = torch.unflatten(details[:, :, inner].permute(0, 2, 3, 1), 3, (PAIR, -1)).flatten(2, 3)
-        scores = scores_of(details, torch.split(tokens[:, :, inner], counts), self.heads, self.config.bands)
+        runs: list[Tensor] = []
+        for maps, part in ((low, sizes[:refined]), (high, sizes[refined:])):
+            if part:
+                maps = torch.unflatten(maps[:, :, inner].permute(0, 2, 3, 1), 3, (PAIR, -1)).flatten(2, 3)
+                runs += torch.split(maps, part, 2)
+        scores = scores_of(runs, [each[:, :, inner] for each in known], self.heads, bands)
         return torch.unflatten(scores, 1, (self.stems, CHANNELS))
 
     def past(self) -> list[Tensor]:
-        """Return what `scores_after` needs of earlier steps at the start of a stream, after silence."""
+        """Return what `scores_after` needs of earlier frames at the start of a stream, after silence."""
         config, bands = self.config, sum(count for count, _, _ in self.config.bands)
         positions = sum(count * size for count, size, _ in config.bands)
-        features = torch.zeros(1, VIEWS * config.seen, config.steps_back, positions)
+        features = torch.zeros(1, VIEWS, config.frames_back, positions)
         tokens = [torch.zeros(1, bands, 2 * config.window, config.width) for _ in range(config.blocks)]
-        last = torch.zeros(1, bands, 2 * config.passed_on, config.width)
-        scores = torch.zeros(1, self.stems, CHANNELS, 1, BINS)
-        return [features, *tokens, last, *[scores] * (config.step > 1)]
+        last = torch.zeros(1, bands, config.tokens_back, config.width)
+        return [features, *tokens, last]
 
     def scores_after(self, past: Sequence[Tensor], prepared: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return scores of a stream, and the `past` of the next call; parts are whole windows of steps.
+        """Return scores of a stream, and the `past` of the next call; parts are whole windows of tokens.
 
-        `past` holds the last prepared features, the last tokens before each block along time and after the
-        last one, and, if there are frames between steps, the last scores.
+        `past` holds the last prepared features, and the last tokens before each block along time and after
+        the last one.
         """
-        config, steps = self.config, prepared.shape[2]
-        window, size = config.window, config.width // config.heads
-        features, last, tokens = (
-            past[0],
-            past[1 + config.blocks],
-            tokens_of(prepared, self.split, config.bands),
-        )
-        features = torch.cat([features, prepared], 2)
-        silent = features.abs().amax((1, 3)) == 0
-        rotary_across = rotary(tokens.shape[1], size, prepared.device)
-        rotary_along = rotary(steps + 2 * window, size, prepared.device, step=config.step)
-        near = window_mask(steps + 2 * window, steps + 2 * window, window, prepared.device)[1:-1]
-        kept = [features[:, :, steps:]]
+        config, frames, device = self.config, prepared.shape[2], prepared.device
+        window, size, step = config.window, config.width // config.heads, config.step
+        features, last = torch.cat([past[0], prepared], 2), past[1 + config.blocks]
         end = features.shape[2]
+        tokens = self._tokens(features[:, :, end - frames - config.beside :])
+        count = tokens.shape[2]
+        silent = (features.abs().amax((1, 3)) == 0)[:, end % step :: step]
+        at = silent.shape[1]
+        rotary_across = rotary(tokens.shape[1], size, device)
+        rotary_along = rotary(count + 2 * window, size, device, step=step)
+        near = window_mask(count + 2 * window, count + 2 * window, window, device)[1:-1]
+        kept = [features[:, :, frames:]]
         for earlier, across, along in zip(past[1:], self.across, self.along, strict=False):
             tokens = torch.cat([earlier, across(tokens, rotary_across)], 2)
-            kept.append(tokens[:, :, steps:])
-            quiet = silence_mask(silent[:, end - tokens.shape[2] : end], tokens.shape[2], window)
+            kept.append(tokens[:, :, count:])
+            quiet = silence_mask(silent[:, at - tokens.shape[2] : at], tokens.shape[2], window)
             mask = near + quiet[..., 1:-1, :, :]
-            tokens, end = along(tokens, rotary_along, mask, inner=True), end - window
+            tokens, at = along(tokens, rotary_along, mask, inner=True), at - window
         tokens = torch.cat([last, self.norm(tokens)], 2)
-        kept.append(tokens[:, :, steps:])
-        # Steps with details but no tokens, at either end: no output depends on these tokens.
+        kept.append(tokens[:, :, count:])
+        spread, end = config.spread, end - config.context_frames
+        first = config.tokens_back * step - config.context_frames - spread + config.context_of_blocks
+        tokens = interpolated(tokens, step=step)[:, :, first : first + frames + 2 * spread]
+        # Frames with details but no tokens, at either end: no output depends on these tokens.
         around = config.context_of_details
-        tokens = F.pad(tokens, (0, 0, around - config.passed_on, around - config.passed_on))
-        end += around - config.passed_on
-        scores = self._decoded(features[:, :, end - tokens.shape[2] : end], tokens, around)
-        if config.step > 1:
-            scores = torch.cat([past[-1], scores], 3)
-            kept.append(scores[:, :, :, -1:])
-            scores = _frame_steps.interpolated(scores, step=config.step)[:, :, :, : -config.step]
-        return scores, kept
+        tokens = F.pad(tokens, (0, 0, around - spread, around - spread))
+        return self._decoded(features[:, :, end - frames - around : end + around], tokens, around), kept
 
     def start_from(self, tensors: Mapping[str, Tensor]) -> None:
-        """Load weights, also of a network with fewer blocks or views; added ones initially have no effect."""
-        self.load_state_dict(grown(self.state_dict(), tensors, pair=PAIR))
+        """Load weights, also of a network with fewer blocks or views, or with more refined bands."""
+        self.load_state_dict(grown(self.state_dict(), tensors))
 
     def masks(self, outputs: Tensor) -> Tensor:
         """Return masks: the softmax of scores over stems, or the sigmoid if there is only one stem."""

@@ -77,10 +77,6 @@ class NetworkInfo:
     """Whether `forward` can be run as `prepare`, which needs float32, and then `scores`."""
     frame_strides: tuple[int, ...] = (1,)
     """Supported distances in frames between outputs."""
-    step: int = 1
-    """The network runs on every `step`-th frame and interpolates its outputs; divides the stride."""
-    fast: str = ""
-    """Name of a faster network for the same weights, which `--fast` runs; empty if there is none."""
     sample_rate: int = 44_100
     n_fft: int = 2048
     hop_length: int = 512

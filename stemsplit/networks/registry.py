@@ -112,14 +112,13 @@ _PAPERS = {
         "band_transformer",
         "BandTransformer",
         "Band-split Transformer: attention across bands and over time (after Lu et al. 2024)",
-        context=Context(83),
+        context=Context(86, stride=2),
         output=OutputKind.SCORES,
         input=InputFeatures.MID_SIDE,
         bins=2048,
         n_fft=4096,
         hop_length=1024,
         prepares=True,
-        fast="band-transformer-fast",
         batch=256,
         part=128,
     ),
@@ -154,7 +153,7 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "blend-small": {"input": InputFeatures.RMS, "bins": 744},
     "nug-small": {},
     "deep-nmf-small": {"context": Context(3)},
-    "band-transformer-half": {"context": Context(88, stride=2), "step": 2, "fast": ""},
+    "band-transformer-full": {"context": Context(83)},
     "wave-u-net-small": {"context": Context(16_384, stride=1024, padding="valid")},
     "wavenet-small": {"context": Context(2049, padding="valid")},
 }
@@ -170,13 +169,6 @@ def _variant(name: str, changes: dict[str, Any]) -> NetworkInfo:
 
 REGISTRY = _PAPERS | {name: _variant(name, changes) for name, changes in _VARIANTS.items()}
 
-_FAST: dict[str, dict[str, Any]] = {
-    "band-transformer-fast": {"context": Context(88, stride=2), "step": 2, "fast": ""},
-}
-"""Configurations that run another network's weights (see `NetworkInfo.fast`) and are not trained."""
-
-_ALL = REGISTRY | {name: _variant(name, changes) for name, changes in _FAST.items()}
-
 
 def find(network: str) -> NetworkInfo:
     """Return the registry entry of a network.
@@ -184,9 +176,9 @@ def find(network: str) -> NetworkInfo:
     Raises:
         BadWeights: no network has this name.
     """
-    if network not in _ALL:
+    if network not in REGISTRY:
         raise BadWeights(
             f"No network called `{network}` in this version",
             "`stemsplit models --networks` lists the networks",
         )
-    return _ALL[network]
+    return REGISTRY[network]

@@ -85,7 +85,7 @@ def start(options: RuntimeOptions, networks: Networks) -> Runtime:
     info, stride = networks.info, options.frame_stride
     if stride not in info.frame_strides:
         others = registry.REGISTRY.items()
-        able = ", ".join(name for name, other in others if other.fast or stride in other.frame_strides)
+        able = ", ".join(name for name, other in others if stride in other.frame_strides)
         raise UsageError(f"There is no --fast for {networks.name}", f"leave it out, or use --model {able}")
     device = pick_device(options.device)
     threads = options.threads or min(MOST_THREADS, cores())

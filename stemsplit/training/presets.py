@@ -12,8 +12,8 @@ _WAVES = {"learning_rate": 1e-3, "loss": "l2", "frames": 1 << 14, "examples": 2}
 
 _PRESETS: Mapping[str, Mapping[str, Any]] = {
     "binary-mask-cnn": {},
-    "band-transformer": {**_SPECTRA, "loss": "phase-sensitive"},
-    "band-transformer-half": {**_SPECTRA, "loss": "phase-sensitive", "frames": 128},
+    "band-transformer": {**_SPECTRA, "loss": "phase-sensitive", "frames": 128},
+    "band-transformer-full": {**_SPECTRA, "loss": "phase-sensitive"},
     "deep-conv-sep": {**_SPECTRA, "frames": 75},
     "wave-u-net": _WAVES,
     "wave-u-net-small": {**_WAVES, "frames": 1 << 16},

@@ -39,7 +39,7 @@ def load(
         DeviceUnavailable: the device or runtime does not exist.
         UsageError: the model cannot apply this mask.
     """
-    card, running = as_run(card, running)
+    card, running = as_run(card, mask, running)
     if not registry.find(card.network).predicts_waveforms:
         return _load_masks(card, path, stems, mask or card.mask, running)
     if mask:
@@ -47,14 +47,18 @@ def load(
     return _load_waveforms(card, path, stems, running)
 
 
-def as_run(card: ModelCard, running: RuntimeOptions) -> tuple[ModelCard, RuntimeOptions]:
-    """Return the card and options to run: `fast` can select another network for the same weights."""
-    fast = registry.find(card.network).fast
-    return (
-        (replace(card, network=fast), replace(running, fast=False))
-        if running.fast and fast
-        else (card, running)
-    )
+def as_run(card: ModelCard, mask: str | None, running: RuntimeOptions) -> tuple[ModelCard, RuntimeOptions]:
+    """Return the card and options to run: `fast` leaves out the Wiener filter if no frames can be skipped.
+
+    Raises:
+        UsageError: `fast` and this filter are both requested.
+    """
+    if not running.fast or card.mask != "wiener":
+        return card, running
+    if mask == "wiener":
+        raise UsageError("--fast leaves out the Wiener filter", "leave out --fast or --mask wiener")
+    skips = running.frame_stride in registry.find(card.network).frame_strides
+    return replace(card, mask="soft"), replace(running, fast=skips)
 
 
 def _load_waveforms(
@@ -104,7 +108,6 @@ def _load_masks(
 
 def mask_plan(card: ModelCard, mask: str, running: RuntimeOptions) -> MaskPlan:
     """Return the plan of the frames that the network, and the Wiener filter if any, need around a segment."""
-    card, running = as_run(card, running)
     network = registry.find(card.network)
     stft, stride = Stft(card.n_fft, card.hop_length), network.context.stride
     plan = MaskPlan(stft, network.context.frames, stride, frame_stride=running.frame_stride)

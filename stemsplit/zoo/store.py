@@ -33,7 +33,8 @@ BEST = "best"
 MORE_PACKAGE = "stemsplit_models"
 MORE = frozenset(
     {
-        *("blend-small", "blstm-small", "deep-conv-sep", "deep-nmf-small", "fnn-small", "mdensenet-small"),
+        *("band-transformer-full", "blend-small", "blstm-small", "deep-conv-sep", "deep-nmf-small"),
+        *("fnn-small", "mdensenet-small"),
         *("mmdensenet-joint", "mmdensenet-small", "nug-small", "sub-band-unet", "wave-u-net-small"),
         *("wavenet-small", "wavenet-small-dissimilar"),
     }
