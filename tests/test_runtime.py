@@ -226,12 +226,11 @@ def test_half_precision_leaves_the_preparation_in_float32(music, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fast", [False, True], ids=["every frame", "fast"])
 @pytest.mark.parametrize("mask", ["soft", "wiener"])
 @pytest.mark.parametrize("runtime", ["torch", pytest.param("openvino", marks=needs_openvino)])
-def test_a_network_on_a_stream_gives_the_stems_of_batches(music, runtime, mask, fast):
+def test_a_network_on_a_stream_gives_the_stems_of_batches(music, runtime, mask):
     """In segments of one length or another, side by side: with `batch`, each batch has its own context."""
-    running = {"runtime": runtime, "device": "cpu", "precision": "float32", "threads": 2, "fast": fast}
+    running = {"runtime": runtime, "device": "cpu", "precision": "float32", "threads": 2}
     batches, stream = (
         ModelRef.parse("band-transformer").load(RuntimeOptions(**running, **batch), mask=mask)
         for batch in ({"batch": 64}, {})
