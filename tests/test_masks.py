@@ -19,7 +19,9 @@ from stemsplit.dsp.masks import (
 from stemsplit.dsp.wiener import wiener
 from stemsplit.errors import UsageError
 from stemsplit.options import RuntimeOptions
+from stemsplit.zoo import store
 from stemsplit.zoo.ref import ModelRef
+from stemsplit.zoo.separators import as_run
 
 PROBABILITIES = arrays(np.float32, (4, 2, 5), elements=st.floats(0, 1, width=32))
 
@@ -206,6 +208,9 @@ def test_fast_leaves_out_the_wiener_filter(mask):
     skipping = ModelRef.parse("binary-mask-cnn").load(replace(running, fast=True), mask="wiener")
     assert skipping.plan.frame_stride == 3
     assert skipping.plan.wiener_context_frames > 0
+    card = replace(store.read_card("binary-mask-cnn"), mask="wiener")
+    as_is = card, RuntimeOptions(fast=True)
+    assert all(as_run(card, mask, as_is[1]) == as_is for mask in (None, "wiener"))
 
 
 def test_masks_of_left_and_right_are_for_any_channels():

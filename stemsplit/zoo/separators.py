@@ -53,12 +53,11 @@ def as_run(card: ModelCard, mask: str | None, running: RuntimeOptions) -> tuple[
     Raises:
         UsageError: `fast` and this filter are both requested.
     """
-    if not running.fast or card.mask != "wiener":
+    if card.mask != "wiener" or running.frame_stride in registry.find(card.network).frame_strides:
         return card, running
     if mask == "wiener":
         raise UsageError("--fast leaves out the Wiener filter", "leave out --fast or --mask wiener")
-    skips = running.frame_stride in registry.find(card.network).frame_strides
-    return replace(card, mask="soft"), replace(running, fast=skips)
+    return replace(card, mask="soft"), replace(running, fast=False)
 
 
 def _load_waveforms(
