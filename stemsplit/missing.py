@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from stemsplit.errors import NotFound, UnknownStem
+from stemsplit.errors import BadWeights, NotFound, UnknownStem
 
 # A Path replaces the two slashes of a URL by one.
 _ADDRESS = re.compile(r"(https?|ftp):/|www\.|([a-z]+\.)?(youtube\.com|youtu\.be)/", re.IGNORECASE)
@@ -54,6 +54,11 @@ def recomposed(name: str) -> str:
     """Return the spelling of a name under which a file exists: as given, or with accents in NFC or NFD."""
     forms = (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
     return next((form for form in forms if os.path.lexists(form)), name)
+
+
+def other_stems(model: str, there: Sequence[str]) -> BadWeights:
+    """Return the error for a model whose stems differ from those to train."""
+    return BadWeights(f"`{model}` has the stems {', '.join(there)}", "choose these --stems, in this order")
 
 
 def no_stem(name: str, there: Sequence[str], where: str) -> UnknownStem:

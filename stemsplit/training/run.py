@@ -14,7 +14,7 @@ from stemsplit.datasets.songs import Song, SongSource, summary
 from stemsplit.defaults import VERSION
 from stemsplit.dsp.stft import Stft
 from stemsplit.errors import BadWeights, EncodeError, UsageError
-from stemsplit.missing import no_stem
+from stemsplit.missing import no_stem, other_stems
 from stemsplit.networks import registry
 from stemsplit.networks.info import NetworkInfo
 from stemsplit.training import calibration, checkpoint, teacher
@@ -31,6 +31,8 @@ from stemsplit.zoo.card import ModelCard
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
     from torch import Tensor
+
+    from stemsplit.networks.base import Network
 
 WAVEFORM = "waveform"
 """The card's `mask` for waveform networks."""
@@ -91,6 +93,7 @@ def train(
     entry = registry.find(recipe.network)
     _check(settings.augmentation, recipe)
     weights = _initial_weights(recipe, settings.stems)
+    taught_by = teacher.load(recipe.teacher, entry, settings.stems) if recipe.teacher else None
     fabric = launch(
         settings.device, precision=recipe.precision, devices=settings.devices, nodes=settings.nodes
     )
@@ -101,7 +104,7 @@ def train(
             split: _map(settings.run, split, found, entry.sample_rate, say)
             for split, found in sources.items()
         }
-    trainer = _trainer(settings, recipe, songs, fabric, weights)
+    trainer = _trainer(settings, recipe, songs, fabric, weights, taught_by)
     _resume_or_start(trainer, settings.run)
     if not fabric.is_global_zero:
         trainer.run(lambda progress: None)
@@ -182,9 +185,7 @@ def _initial_weights(recipe: TrainConfig, stems: Sequence[str]) -> Mapping[str, 
         if stem not in card.stems:
             raise no_stem(stem, card.stems, f"in `{init}`")
     if entry.joint and tuple(stems) != card.stems:
-        raise BadWeights(
-            f"`{init}` has the stems {', '.join(card.stems)}", "choose these --stems, in this order"
-        )
+        raise other_stems(init, card.stems)
     return store.load(init, entry.parts(stems))
 
 
@@ -199,6 +200,7 @@ def _trainer(
     songs: Mapping[str, Sequence[Song]],
     fabric: Fabric,
     weights: Mapping[str, Mapping[str, Tensor]] | None,
+    taught_by: Network | None,
 ) -> Trainer:
     entry = registry.find(recipe.network)
     frames = VALIDATION_SECONDS * entry.sample_rate if entry.predicts_waveforms else VALIDATION_FRAMES
@@ -223,7 +225,6 @@ def _trainer(
         shares=(),
     )
     samplers = Samplers(sampler, validation, settings.validation // validation.size, settings.workers)
-    taught_by = teacher.load(recipe.teacher, entry, settings.stems) if recipe.teacher else None
     return Trainer(settings.stems, samplers, recipe, fabric, weights=weights, teacher=taught_by)
 
 

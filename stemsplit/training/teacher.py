@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from stemsplit.errors import BadWeights
+from stemsplit.missing import other_stems
 from stemsplit.networks import factory, registry
 from stemsplit.networks.base import Network
 from stemsplit.networks.info import NetworkInfo
@@ -38,9 +39,7 @@ def load(model: str, student: NetworkInfo, stems: Sequence[str]) -> Network:
     if theirs != ours or not same_frames or not student.joint:
         raise BadWeights(f"The masks of `{model}` are not of the same kind", "choose another --teacher")
     if tuple(stems) != card.stems:
-        raise BadWeights(
-            f"`{model}` has the stems {', '.join(card.stems)}", "choose these --stems, in this order"
-        )
+        raise other_stems(model, card.stems)
     parts = teacher.parts(card.stems)
     (network,) = factory.build(card.network, store.load(model, parts), len(card.stems))
     return network.requires_grad_(False)
