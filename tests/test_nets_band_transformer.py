@@ -53,9 +53,9 @@ def build(stems=4, config=NARROW):
     return network
 
 
-def attentive(config):
+def attentive(config, stems=2):
     """A network that looks at few places, so that what the farthest one says can be measured."""
-    network = build(2, config)
+    network = build(stems, config)
     with torch.no_grad():
         for block in network.along:
             block.queries_keys_values.weight.mul_(4)

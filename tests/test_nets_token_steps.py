@@ -19,34 +19,21 @@ from stemsplit.training.devices import launch
 from stemsplit.training.network_trainer import NetworkTrainer
 from stemsplit.training.run import _initial_weights
 from tests.conftest import STEMS, random_model
+from tests.test_nets_band_transformer import (  # fixtures are found by their names
+    EQUAL,
+    NARROW,
+    _one_thread,
+    attentive,
+    music_like,
+)
 
-EQUAL = 1e-5  # in scores, float32
-SMALL = replace(FULL, width=16, heads=2, blocks=2, window=3, expansion=1, details=4, refinements=1)
-TOKENS = replace(SMALL, step=2, beside=1, refined=3)
+__all__ = ["_one_thread"]
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+TOKENS = replace(NARROW, step=2, beside=1, refined=3)
 
 
 def build(config, stems=4):
-    torch.manual_seed(440)
-    network = BandTransformer(stems, config).eval()
-    with torch.no_grad():
-        for refinement in network.refinements:  # which at first add nothing
-            torch.nn.init.normal_(refinement.outer.weight, std=0.1)
-        for block in network.along:  # so that what the farthest frame says can be measured
-            block.queries_keys_values.weight.mul_(4)
-    return network
-
-
-def music_like(frames, seed=1):
-    torch.manual_seed(seed)
-    return (-6 + 2 * torch.randn(1, VIEWS, frames, BINS)).clamp_min(math.log(FLOOR))
+    return attentive(config, stems)
 
 
 def scores(network, features, **how):
@@ -154,7 +141,7 @@ def test_angles_grow_with_the_step():
 @pytest.mark.parametrize("blocks", [2, 3])
 def test_it_starts_as_the_network_of_every_frame_ends(blocks):
     """New blocks change nothing, and all weights that it has are given."""
-    given = build(SMALL).state_dict()
+    given = build(NARROW).state_dict()
     configs = replace(TOKENS, beside=0), TOKENS, replace(TOKENS, blocks=blocks)
     alone, beside, grown = map(build, configs)
     for network in (alone, beside, grown):
@@ -170,11 +157,11 @@ def test_it_starts_as_the_network_of_every_frame_ends(blocks):
 
 def test_weights_that_do_not_fit_are_an_error():
     with pytest.raises(RuntimeError, match="size mismatch"):
-        build(TOKENS).start_from(build(replace(SMALL, width=8)).state_dict())
+        build(TOKENS).start_from(build(replace(NARROW, width=8)).state_dict())
     with pytest.raises(RuntimeError, match="Unexpected key"):
-        build(replace(TOKENS, blocks=1)).start_from(build(SMALL).state_dict())
+        build(replace(TOKENS, blocks=1)).start_from(build(NARROW).state_dict())
     with pytest.raises(RuntimeError, match="Missing key"):
-        build(SMALL).start_from(build(TOKENS).state_dict())
+        build(NARROW).start_from(build(TOKENS).state_dict())
 
 
 def test_training_starts_from_the_weights_of_every_frame():
